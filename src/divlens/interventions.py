@@ -1,0 +1,231 @@
+"""Interventions: frozen dataclasses, each applied by a pure function to the settings of a sampler.
+
+An intervention touches exactly one place: the prompt (Paraphrase), the predicted distribution (Subset, DisableTop,
+Temperature, TopK, TopP, Guidance), the execution draw (Argmax, Freeze) or the path draw (Argmax(scope="all"),
+Freeze).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from divlens.paths import PathRule
+from divlens.types import DivlensError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything an intervention may change, besides the wording. `allowed`: bool (codes,), or None for all."""
+
+    rule: PathRule
+    guidance: float
+    temperature: float = 1.0
+    allowed: Bool[Tensor, " codes"] | None = None
+    top_k: int = 0
+    top_p: float = 1.0
+    greedy: bool = False
+    frozen: frozenset[str] = frozenset()
+
+
+Frequencies = Callable[[], Float[Tensor, " codes"]]
+
+
+@runtime_checkable
+class Intervention(Protocol):
+    """`apply(settings, frequencies)`: the changed settings. `frequencies` gives, when called, how often each code
+    comes out of a calibration run (it sums to 1)."""
+
+    def apply(self, settings: Settings, frequencies: Frequencies) -> Settings: ...
+
+
+def fraction_in_range(name: str, fraction: float) -> None:
+    if not 0 < fraction <= 1:
+        raise DivlensError(f"{name} expects a fraction in (0, 1], got {fraction}")
+
+
+def restrict(settings: Settings, allowed: Bool[Tensor, " codes"], name: str) -> Settings:
+    """Only codes that were allowed before and are allowed now; at least one must remain."""
+    both = allowed if settings.allowed is None else allowed & settings.allowed
+    if not both.any():
+        raise DivlensError(f"{name} leaves no code to draw: all {len(allowed)} codes are disabled")
+    return replace(settings, allowed=both)
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Only the most frequent `fraction` of the codebook may be drawn (arXiv 2512.01831). Reads reliance on H(Z).
+
+    `by="frequency"`: the round(fraction * K) codes that a calibration run uses most, ties by lower id, at least one.
+    """
+
+    fraction: float = 0.5
+    by: Literal["frequency"] = "frequency"
+
+    def __post_init__(self) -> None:
+        fraction_in_range("Subset", self.fraction)
+        if self.by != "frequency":
+            raise DivlensError(f'Subset(by=...) expects "frequency", got {self.by!r}')
+
+    def apply(self, settings: Settings, frequencies: Frequencies) -> Settings:
+        share = frequencies()
+        count = max(1, round(self.fraction * len(share)))
+        allowed = torch.zeros(len(share), dtype=torch.bool)
+        allowed[share.argsort(descending=True, stable=True)[:count]] = True
+        return restrict(settings, allowed, f"Subset({self.fraction})")
+
+
+@dataclass(frozen=True)
+class DisableTop:
+    """The most frequent `fraction` of the codebook may not be drawn (the paper's enhancer)."""
+
+    fraction: float = 0.05
+
+    def __post_init__(self) -> None:
+        fraction_in_range("DisableTop", self.fraction)
+
+    def apply(self, settings: Settings, frequencies: Frequencies) -> Settings:
+        share = frequencies()
+        allowed = torch.ones(len(share), dtype=torch.bool)
+        allowed[share.argsort(descending=True, stable=True)[: round(self.fraction * len(share))]] = False
+        return restrict(settings, allowed, f"DisableTop({self.fraction})")
+
+
+@dataclass(frozen=True)
+class Argmax:
+    """The token draw becomes deterministic. `scope="tokens"` leaves the path its noise; "all" silences it too."""
+
+    scope: Literal["tokens", "all"] = "tokens"
+
+    def __post_init__(self) -> None:
+        if self.scope not in ("tokens", "all"):
+            raise DivlensError(f'Argmax(scope=...) expects "tokens" or "all", got {self.scope!r}')
+
+    def apply(self, settings: Settings, frequencies: Frequencies) -> Settings:
+        rule = settings.rule.silenced() if self.scope == "all" else settings.rule
+        return replace(settings, greedy=True, rule=rule)
+
+
+@dataclass(frozen=True)
+class Paraphrase:
+    """One meaning, several wordings: sample i of a prompt gets wording i mod n.
+
+    `n`: how many wordings, at most (None: all there are). `lengths`: "similar" takes those whose number of words is
+    nearest to the prompt's, "mixed" spreads them evenly from the shortest to the longest. A prompt without
+    paraphrases of its own gets neutral ones ("a picture of ...").
+    """
+
+    n: int | None = None
+    lengths: Literal["similar", "mixed"] = "similar"
+
+    def __post_init__(self) -> None:
+        if self.n is not None and self.n < 1:
+            raise DivlensError(f"Paraphrase(n=...) expects at least 1, got {self.n}")
+        if self.lengths not in ("similar", "mixed"):
+            raise DivlensError(f'Paraphrase(lengths=...) expects "similar" or "mixed", got {self.lengths!r}')
+
+    def apply(self, settings: Settings, frequencies: Frequencies) -> Settings:
+        return settings  # it acts on the prompt, see divlens.paraphrase
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """Logits are divided by `t` after guidance; t > 0."""
+
+    t: float
+
+    def __post_init__(self) -> None:
+        if not (self.t > 0 and math.isfinite(self.t)):
+            raise DivlensError(f"Temperature expects a number above 0 (use Argmax for 0), got {self.t}")
+
+    def apply(self, settings: Settings, frequencies: Frequencies) -> Settings:
+        return replace(settings, temperature=self.t)
+
+
+@dataclass(frozen=True)
+class TopK:
+    """Only the `k` most probable codes of each draw."""
+
+    k: int
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise DivlensError(f"TopK expects at least 1, got {self.k}")
+
+    def apply(self, settings: Settings, frequencies: Frequencies) -> Settings:
+        return replace(settings, top_k=self.k)
+
+
+@dataclass(frozen=True)
+class TopP:
+    """The fewest most probable codes whose probabilities reach `p`; p in (0, 1] (Holtzman et al., 2020)."""
+
+    p: float
+
+    def __post_init__(self) -> None:
+        fraction_in_range("TopP", self.p)
+
+    def apply(self, settings: Settings, frequencies: Frequencies) -> Settings:
+        return replace(settings, top_p=self.p)
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Classifier-free guidance: logits = unconditional + scale * (conditional - unconditional); 1 is off."""
+
+    scale: float
+
+    def __post_init__(self) -> None:
+        if not (self.scale >= 0 and math.isfinite(self.scale)):
+            raise DivlensError(f"Guidance expects a scale of at least 0, got {self.scale}")
+
+    def apply(self, settings: Settings, frequencies: Frequencies) -> Settings:
+        return replace(settings, guidance=self.scale)
+
+
+@dataclass(frozen=True)
+class Freeze:
+    """One stream of noise, "path" or "execution", is the same for all samples of a prompt; the other varies."""
+
+    stream: Literal["path", "execution"]
+
+    def __post_init__(self) -> None:
+        if self.stream not in ("path", "execution"):
+            raise DivlensError(f'Freeze expects "path" or "execution", got {self.stream!r}')
+
+    def apply(self, settings: Settings, frequencies: Frequencies) -> Settings:
+        return replace(settings, frozen=settings.frozen | {self.stream})
+
+
+def apply_all(interventions: Sequence[Intervention], settings: Settings, frequencies: Frequencies) -> Settings:
+    for intervention in interventions:
+        settings = intervention.apply(settings, frequencies)
+    return settings
+
+
+def filter_logits(logits: Float[Tensor, "batch m codes"], settings: Settings) -> Float[Tensor, "batch m codes"]:
+    """Guided logits to log-probabilities of the draw, float32: temperature, banned codes, top-k, top-p.
+
+    Codes are banned here, after guidance: minus infinity before it would give NaN.
+    """
+    logits = logits.float()
+    if settings.allowed is not None:
+        logits = logits.masked_fill(~settings.allowed.to(logits.device), -math.inf)
+    if settings.temperature != 1.0:
+        # The largest is 0 before the division, so that a low temperature cannot overflow.
+        logits = (logits - logits.amax(-1, keepdim=True)) / settings.temperature
+    if 0 < settings.top_k < logits.shape[-1]:
+        least = logits.topk(settings.top_k, dim=-1).values[..., -1:]
+        logits = logits.masked_fill(logits < least, -math.inf)
+    if settings.top_p < 1.0:
+        ordered, order = logits.softmax(-1).sort(dim=-1, descending=True)
+        # A code stays when those before it have not reached p yet; the first always stays.
+        dropped = (ordered.cumsum(-1) - ordered) >= settings.top_p
+        logits = logits.masked_fill(torch.zeros_like(dropped).scatter(-1, order, dropped), -math.inf)
+    return logits.log_softmax(-1)

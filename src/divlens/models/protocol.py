@@ -1,0 +1,63 @@
+"""What a model is to the loop: text to conditions, a state to logits, a token grid to pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from divlens.paths import PathRule
+from divlens.types import View
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """Logits for a batch whose conditions are fixed; may keep a key-value cache, so steps come in order."""
+
+    def __call__(self, view: View) -> tuple[Float[Tensor, "batch m codes"], Float[Tensor, "batch m codes"] | None]:
+        """Conditional logits at the positions of the view, and unconditional ones when guidance asks for them."""
+        ...
+
+
+@runtime_checkable
+class Model(Protocol):
+    """A generator of token grids. The library owns the loop; this is all a model supplies.
+
+    name: unique, goes into results. codes: size K of the codebook; ids are in [0, K). mask: the id of an empty
+    position. grid: (h, w). rule, guidance: the published defaults.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def codes(self) -> int: ...
+    @property
+    def mask(self) -> int: ...
+    @property
+    def grid(self) -> tuple[int, int]: ...
+    @property
+    def rule(self) -> PathRule: ...
+    @property
+    def guidance(self) -> float: ...
+
+    def encode(self, wordings: Sequence[str]) -> Tensor:
+        """Conditions (wordings, ...), one row each. Raises DivlensError for a wording that is too long."""
+        ...
+
+    def predictor(self, conditions: Tensor, guided: bool) -> Predictor:
+        """Ready for one batch: `conditions` has a row per sample."""
+        ...
+
+    def decode(self, tokens: Int[Tensor, "batch h w"]) -> Float[Tensor, "batch 3 H W"]:
+        """Pictures in [0, 1], float32, on the CPU."""
+        ...
+
+    def frequencies(self) -> Float[Tensor, " codes"] | None:
+        """How often each code comes out over a calibration set, when the model ships that; else None."""
+        ...
+
+    def calibration_prompts(self) -> Sequence[str]:
+        """Prompts for a calibration run when `frequencies` is None."""
+        ...

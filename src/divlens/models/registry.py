@@ -1,0 +1,127 @@
+"""Where models are found: a name, where its factory lives, and the arguments it gets.
+
+A name comes from this table, from `register`, or from an installed package that offers it:
+
+    [project.entry-points."divlens.models"]
+    "studio/painter" = "studio.divlens:load_painter"
+
+A factory takes (checkpoint: str | None, device: str), and the arguments it was registered with, and returns a
+`divlens.models.protocol.Model`. It is imported when the model is loaded, not before; so is torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # these import torch, which listing the models must not
+    from divlens.models.protocol import Model
+    from divlens.types import DivlensError
+
+GROUP = "divlens.models"
+Factory = Callable[..., "Model"]
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A factory, or where it lives ("module:attribute"), and the keyword arguments it gets besides the usual two."""
+
+    factory: Factory | str
+    arguments: Mapping[str, object] = field(default_factory=dict)
+
+    def resolved(self) -> Factory:
+        if not isinstance(self.factory, str):
+            return self.factory
+        module, _, attribute = self.factory.partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+
+BUILT_IN = {
+    "zoo/ar": "divlens.models.zoo.adapter:load_ar",
+    "zoo/mim": "divlens.models.zoo.adapter:load_mim",
+    "zoo/diffusion": "divlens.models.zoo.adapter:load_diffusion",
+    "toy/ar": "divlens.models.toy:load_ar",
+    "toy/mim": "divlens.models.toy:load_mim",
+    "toy/diffusion": "divlens.models.toy:load_diffusion",
+}
+TABLE: dict[str, Registered] = {name: Registered(place) for name, place in BUILT_IN.items()}
+
+
+def refusal(message: str) -> DivlensError:
+    """The error to raise; imported here because `divlens.types` imports torch."""
+    from divlens.types import DivlensError
+
+    return DivlensError(message)
+
+
+def offered() -> dict[str, list[EntryPoint]]:
+    """What installed packages offer, by name; looked up anew, so that a package just installed is found."""
+    found: dict[str, list[EntryPoint]] = {}
+    for entry in entry_points(group=GROUP):
+        found.setdefault(entry.name, []).append(entry)
+    return found
+
+
+def register(name: str, factory: Factory | str, **arguments: object) -> None:
+    """Make `load(name)` call `factory(checkpoint, device, **arguments)`.
+
+    `factory`: a callable, or "module:attribute", which is imported at the first load. Raises DivlensError for a name
+    that is taken, is empty or holds a colon or a space, and for a string without a colon.
+    """
+    if not name or ":" in name or name != "".join(name.split()):
+        raise refusal(f'register expects a name without colons or spaces, such as "studio/painter", got {name!r}')
+    if isinstance(factory, str) and not all(factory.partition(":")):
+        raise refusal(f'register expects a callable or "module:attribute" for {name!r}, got {factory!r}')
+    if name in TABLE or name in offered():
+        raise refusal(f"register expects a new name, but {name!r} is registered already")
+    TABLE[name] = Registered(factory, arguments)
+
+
+def known() -> list[str]:
+    """The names that `load` understands, sorted."""
+    return sorted({*TABLE, *offered()})
+
+
+def factory_of(name: str) -> tuple[Factory, Mapping[str, object]]:
+    """The factory behind a name. Raises DivlensError when there is none, or more than one."""
+    offers = offered().get(name, [])
+    places = [entry.value for entry in offers]
+    if name in TABLE:
+        if offers:
+            raise refusal(f"{name!r} is registered already, but an installed package offers it too: {places}")
+        return TABLE[name].resolved(), TABLE[name].arguments
+    if len(set(places)) > 1:
+        raise refusal(f"{name!r} is offered by more than one installed package: {places}")
+    if offers:
+        return offers[0].load(), {}
+    names = known()
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise refusal(f"no model is called {name!r}; {hint}known: {', '.join(names)}")
+
+
+def load(spec: str, device: str = "cpu") -> Model:
+    """The model that `spec` names: "zoo/mim", or "name:checkpoint", where all after the first colon is the factory's.
+
+    Raises DivlensError, in one line, for a name that is not known, an empty checkpoint, a factory that cannot be
+    imported, and a factory that returns something other than a model.
+    """
+    name, colon, checkpoint = spec.partition(":")
+    if colon and not checkpoint:
+        raise refusal(f"{spec!r} expects a checkpoint after the colon, got nothing")
+    try:
+        factory, arguments = factory_of(name)
+    except (ImportError, AttributeError) as error:
+        raise refusal(f"the model {name!r} cannot be imported: {error}") from error
+    model = factory(checkpoint or None, device, **arguments)
+    from divlens.models.protocol import Model
+
+    if not isinstance(model, Model):
+        expected = sorted(member for member in vars(Model) if not member.startswith("_"))
+        missing = [member for member in expected if not hasattr(model, member)]
+        raise refusal(f"the factory of {name!r} returned a {type(model).__name__}, which lacks {', '.join(missing)}")
+    return model

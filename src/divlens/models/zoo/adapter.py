@@ -1,0 +1,159 @@
+"""The zoo under the one loop: `zoo/ar`, `zoo/mim`, `zoo/diffusion`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from divlens.models.protocol import Predictor
+from divlens.models.zoo.assets import packaged_folder, read_tensors
+from divlens.models.zoo.networks import CODES, GRID, MASK, POSITIONS, WORDS, Backbone, Sizes, Tokenizer
+from divlens.models.zoo.text import Vocabulary
+from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, PathRule, Raster
+from divlens.types import DivlensError, View
+
+Family = Literal["ar", "mim", "diffusion"]
+REPLACED = 0.1  # at time t of the diffusion the share t * REPLACED of the unmasked tokens is random
+
+
+def diffusion_rule(steps: int) -> MaskReplaceDiffusion:
+    """Linear masking with few replaced tokens; any number of steps strides exactly, for the chances are cumulative."""
+    times = [step / steps for step in range(steps + 1)]
+    return MaskReplaceDiffusion(
+        kept=tuple((1 - t) * (1 - REPLACED * t) for t in times), masked=tuple(times), codes=CODES
+    )
+
+
+DEFAULTS: dict[Family, tuple[PathRule, float]] = {
+    "ar": (Raster(POSITIONS), 1.5),
+    "mim": (ConfidenceUnmasking(steps=16, temperature=(2.0, 0.0)), 2.0),
+    "diffusion": (diffusion_rule(24), 2.0),
+}
+
+
+class GridPredictor:
+    """Bidirectional: logits at all positions, both branches of guidance in one pass."""
+
+    def __init__(self, backbone: Backbone, conditions: Float[Tensor, "batch d"], guided: bool) -> None:
+        self.backbone, self.guided = backbone, guided
+        self.conditions = both_branches(backbone, conditions) if guided else conditions
+        self.modulations = backbone.modulations(self.conditions)
+
+    def __call__(self, view: View) -> tuple[Tensor, Tensor | None]:
+        ids = torch.cat([view.tokens, view.tokens]) if self.guided else view.tokens
+        logits = self.backbone.trunk(self.backbone.embed(ids, self.conditions), self.modulations)
+        return halves(logits) if self.guided else (logits, None)
+
+
+class RasterPredictor:
+    """Causal: one position a call, in order, with a key-value cache."""
+
+    def __init__(self, backbone: Backbone, conditions: Float[Tensor, "batch d"], guided: bool) -> None:
+        self.backbone, self.guided = backbone, guided
+        self.conditions = both_branches(backbone, conditions) if guided else conditions
+        self.modulations = backbone.modulations(self.conditions)
+        self.caches = backbone.new_caches(len(self.conditions))
+
+    def __call__(self, view: View) -> tuple[Tensor, Tensor | None]:
+        previous = view.tokens[:, max(view.first - 1, 0) : view.first]
+        ids = torch.cat([previous, previous]) if self.guided else previous
+        x = self.backbone.embed(ids, self.conditions, offset=view.first)
+        logits = self.backbone.trunk(x, self.modulations, self.caches)
+        return halves(logits) if self.guided else (logits, None)
+
+
+def both_branches(backbone: Backbone, conditions: Float[Tensor, "batch d"]) -> Float[Tensor, "two_batch d"]:
+    """The conditions, then the unconditional one as many times."""
+    empty = torch.zeros(1, WORDS, dtype=torch.long, device=conditions.device)
+    return torch.cat([conditions, backbone.condition(empty).expand_as(conditions)])
+
+
+def halves(logits: Float[Tensor, "two_batch m codes"]) -> tuple[Tensor, Tensor]:
+    conditional, unconditional = logits.chunk(2)
+    return conditional, unconditional
+
+
+@dataclass(frozen=True)
+class ZooModel:
+    """One of the zoo's generators, ready for the loop."""
+
+    family: Family
+    backbone: Backbone
+    tokenizer: Tokenizer
+    vocabulary: Vocabulary
+    rule: PathRule
+    guidance: float
+    shipped_frequencies: Float[Tensor, " codes"] | None
+    name: str = ""
+    codes: int = CODES
+    mask: int = MASK
+    grid: tuple[int, int] = field(default=(GRID, GRID))
+
+    def encode(self, wordings: Sequence[str]) -> Float[Tensor, "wordings d"]:
+        return self.backbone.condition(self.vocabulary.ids(wordings).to(self.backbone.places.device))
+
+    def predictor(self, conditions: Tensor, guided: bool) -> Predictor:
+        kind = RasterPredictor if self.family == "ar" else GridPredictor
+        return kind(self.backbone, conditions, guided)
+
+    def decode(self, tokens: Int[Tensor, "batch h w"]) -> Float[Tensor, "batch 3 H W"]:
+        return self.tokenizer.decode(tokens).float().cpu().contiguous()
+
+    def frequencies(self) -> Float[Tensor, " codes"] | None:
+        return self.shipped_frequencies
+
+    def calibration_prompts(self) -> Sequence[str]:
+        return (packaged_folder() / "concepts.txt").read_text().splitlines()
+
+
+@cache
+def tokenizer_from(folder: Path | None, device: str) -> Tokenizer:
+    """The tokenizer is the same object for all three families."""
+    tokenizer = Tokenizer()
+    tokenizer.load_state_dict(read_tensors("tokenizer", folder))
+    return tokenizer.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+
+
+def load(family: Family, checkpoint: str | None, device: str) -> ZooModel:
+    """The packaged generator, or one from the folder `checkpoint` that `divlens zoo train` wrote."""
+    folder = Path(checkpoint) if checkpoint else None
+    if folder is not None and not folder.is_dir():
+        raise DivlensError(f"zoo/{family} expects a folder of weights after the colon, got {checkpoint}")
+    state = read_tensors(family, folder)
+    counts = state.pop("counts", None)
+    words = ((folder or packaged_folder()) / "vocabulary.txt").read_text().split()
+    vocabulary = Vocabulary(tuple(words))
+    backbone = Backbone(Sizes(len(vocabulary), causal=family == "ar"))
+    backbone.load_state_dict(state)
+    rule, guidance = DEFAULTS[family]
+    return ZooModel(
+        family=family,
+        backbone=backbone.to(device).eval().requires_grad_(False),
+        tokenizer=tokenizer_from(folder, device),
+        vocabulary=vocabulary,
+        rule=rule,
+        guidance=guidance,
+        shipped_frequencies=None if counts is None else counts.double() / counts.sum(),
+        name=f"zoo/{family}" + (f":{checkpoint}" if checkpoint else ""),
+    )
+
+
+def load_ar(checkpoint: str | None = None, device: str = "cpu") -> ZooModel:
+    return load("ar", checkpoint, device)
+
+
+def load_mim(checkpoint: str | None = None, device: str = "cpu") -> ZooModel:
+    return load("mim", checkpoint, device)
+
+
+def load_diffusion(checkpoint: str | None = None, device: str = "cpu") -> ZooModel:
+    return load("diffusion", checkpoint, device)
+
+

@@ -1,0 +1,156 @@
+"""The two random streams of a generation.
+
+Path noise and execution noise are separate, per sample and counter based: the number at (stream, step, position) of a
+sample is a pure function of (seed, prompt, sample). So a sample does not depend on the batch it was drawn in, the
+same seed under two interventions uses the same noise, and either stream can be frozen while the other varies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+PATH, EXECUTION, WORDING = 0, 1, 2
+STREAMS = {"path": PATH, "execution": EXECUTION, "wording": WORDING}
+
+
+def philox4x32(counter: np.ndarray, key: np.ndarray) -> np.ndarray:
+    """Philox-4x32-10 (Salmon et al., 2011): uint32 (..., 4) counters under a (..., 2) key to four random words."""
+    c = [counter[..., i].astype(np.uint64) for i in range(4)]
+    k = [key[..., i].astype(np.uint64) for i in range(2)]
+    low = np.uint64(0xFFFFFFFF)
+    half = np.uint64(32)
+    for _ in range(10):
+        product0, product1 = np.uint64(0xD2511F53) * c[0], np.uint64(0xCD9E8D57) * c[2]
+        c = [(product1 >> half) ^ c[1] ^ k[0], product1 & low, (product0 >> half) ^ c[3] ^ k[1], product0 & low]
+        k = [(k[0] + np.uint64(0x9E3779B9)) & low, (k[1] + np.uint64(0xBB67AE85)) & low]
+    return np.stack(c, axis=-1).astype(np.uint32)
+
+
+def prompt_key(text: str) -> int:
+    """32 bits of a prompt's text: noise follows the prompt, not its place in a list."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "little")
+
+
+@runtime_checkable
+class Noise(Protocol):
+    """Where a sampler's randomness comes from. Swapped in parity tests for one that makes a reference's own calls."""
+
+    def draw(self, probabilities: Float[Tensor, "batch m codes"], step: int, first: int) -> Int[Tensor, "batch m"]:
+        """The execution draw: one token per position, at positions first, first + 1, ..."""
+        ...
+
+    def path_uniform(self, step: int, positions: int, device: torch.device) -> Float[Tensor, "batch n two"]:
+        """Two uniforms in (0, 1) per position for the path draw, float64."""
+        ...
+
+    def path_gumbel(self, step: int, positions: int, device: torch.device) -> Float[Tensor, "batch n"]:
+        """A standard Gumbel per position for the path draw, float64."""
+        ...
+
+
+def draw_by_inversion(
+    probabilities: Float[Tensor, "batch m codes"], uniform: Float[Tensor, "batch m"]
+) -> Int[Tensor, "batch m"]:
+    """Inverse-CDF draw: one uniform in (0, 1) and one cumulative sum per position, in float32.
+
+    `probabilities` need not be normalised, but one must be above 0. A code of probability 0 is never drawn: the search
+    asks for the first cumulative sum that is strictly larger than a target below the total.
+    """
+    probabilities = probabilities.float()
+    cumulative = probabilities.cumsum(-1)
+    if cumulative.device.type != "cpu":
+        cumulative = rising(cumulative, probabilities)
+    total = cumulative[..., -1]
+    target = torch.minimum(uniform.to(total.dtype) * total, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(cumulative, target.unsqueeze(-1), right=True).squeeze(-1)
+
+
+def rising(
+    cumulative: Float[Tensor, "batch m codes"], probabilities: Float[Tensor, "batch m codes"]
+) -> Float[Tensor, "batch m codes"]:
+    """Cumulative sums that never fall and that rise only at codes of probability above 0.
+
+    The processor adds in order and needs no help. A parallel scan rounds every sum in an order of its own, so that it
+    can rise by a rounding error at a banned code, which could then be drawn.
+    """
+    return cumulative.masked_fill(probabilities == 0, 0).cummax(-1).values
+
+
+@dataclass(frozen=True)
+class CounterNoise:
+    """The library's own noise: Philox words keyed by (seed, prompt, sample, stream, step, position).
+
+    `prompts` are the keys of `prompt_key`, one per row of the batch, `samples` the sample indices. A stream named in
+    `frozen` uses sample 0's noise for every sample.
+    """
+
+    seed: int
+    prompts: tuple[int, ...]
+    samples: tuple[int, ...]
+    frozen: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, seed: int, prompts: Sequence[str], samples: Sequence[int], frozen: frozenset[str] = frozenset()):
+        return cls(seed, tuple(prompt_key(text) for text in prompts), tuple(samples), frozen)
+
+    def uniform(self, stream: str, step: int, first: int, positions: int, two: bool = False) -> np.ndarray:
+        """Uniforms in (0, 1): float64 (batch, positions, 1 or 2), of 52 or twice 32 bits."""
+        counter = np.empty((len(self.prompts), positions, 4), np.uint32)
+        counter[..., 0] = np.arange(first, first + positions)
+        counter[..., 1] = 4 * step + STREAMS[stream]
+        counter[..., 2] = np.array([0 if stream in self.frozen else sample for sample in self.samples])[:, None]
+        counter[..., 3] = np.array(self.prompts, np.uint32)[:, None]
+        key = np.array([self.seed & 0xFFFFFFFF, (self.seed >> 32) & 0xFFFFFFFF], np.uint32)
+        words = philox4x32(counter, key).astype(np.float64)
+        if two:
+            return (words[..., :2] + 0.5) / 2.0**32
+        return ((np.floor(words[..., :1] / 64) * 2.0**26 + np.floor(words[..., 1:2] / 64)) + 0.5) / 2.0**52
+
+    def draw(self, probabilities: Float[Tensor, "batch m codes"], step: int, first: int) -> Int[Tensor, "batch m"]:
+        uniform = self.uniform("execution", step, first, probabilities.shape[1])[..., 0]
+        return draw_by_inversion(probabilities, torch.from_numpy(uniform).to(probabilities.device))
+
+    def path_uniform(self, step: int, positions: int, device: torch.device) -> Float[Tensor, "batch n two"]:
+        return torch.from_numpy(self.uniform("path", step, 0, positions, two=True)).to(device)
+
+    def path_gumbel(self, step: int, positions: int, device: torch.device) -> Float[Tensor, "batch n"]:
+        uniform = self.uniform("path", step, 0, positions)[..., 0]
+        return torch.from_numpy(-np.log(-np.log(uniform))).to(device)
+
+
+@dataclass(frozen=True)
+class TorchNoise:
+    """For parity with a reference pipeline: the reference's own torch calls, in its own order, from one generator.
+
+    The calls are those of `diffusers.AmusedScheduler.step`: `multinomial` for the draw, then `uniform_` to a float32
+    Gumbel for the path. Both streams share `generator`, so a sample does depend on its batch here; `batch` is the
+    number of rows.
+    """
+
+    generator: torch.Generator
+    batch: int
+
+    def draw(self, probabilities: Float[Tensor, "batch m codes"], step: int, first: int) -> Int[Tensor, "batch m"]:
+        flat = probabilities.float().to(self.generator.device).flatten(0, -2)
+        drawn = torch.multinomial(flat, 1, generator=self.generator)
+        return drawn.view(probabilities.shape[:-1]).to(probabilities.device)
+
+    def path_uniform(self, step: int, positions: int, device: torch.device) -> Float[Tensor, "batch n two"]:
+        return self.rand(positions, 2).double().clamp(2.0**-25, 1 - 2.0**-25).to(device)
+
+    def path_gumbel(self, step: int, positions: int, device: torch.device) -> Float[Tensor, "batch n"]:
+        # The clamps are the reference's: they keep the two logarithms finite.
+        uniform = self.rand(positions).clamp(1e-20)
+        return (-torch.log((-torch.log(uniform)).clamp(1e-20))).double().to(device)
+
+    def rand(self, *shape: int) -> Float[Tensor, "batch *shape"]:
+        empty = torch.zeros(self.batch, *shape, device=self.generator.device)
+        return empty.uniform_(0, 1, generator=self.generator)

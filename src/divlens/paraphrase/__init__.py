@@ -1,0 +1,52 @@
+"""Where wordings come from: a prompt's own paraphrases, or neutral templates around it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from divlens.interventions import Paraphrase
+from divlens.types import Prompt
+
+TEMPLATES = (
+    "a picture of {}",
+    "an image of {}",
+    "{} icon",
+    "a simple drawing of {}",
+    "a colorful illustration of {} on a white background",
+    "an emoji that shows {}",
+    "a small clean icon that shows {} on a plain white background",
+)
+
+
+def wordings_of(prompt: Prompt) -> tuple[str, ...]:
+    """The prompt first, then its paraphrases, or neutral templates where it has none; no repeats."""
+    others = prompt.paraphrases or tuple(template.format(prompt.text) for template in TEMPLATES)
+    return tuple(dict.fromkeys((prompt.text, *others)))
+
+
+def length(wording: str) -> int:
+    """Words of a wording."""
+    return len(wording.split())
+
+
+def chosen(prompt: Prompt, paraphrase: Paraphrase) -> tuple[str, ...]:
+    """The wordings that `paraphrase` uses for this prompt, at least one."""
+    wordings = wordings_of(prompt)
+    count = len(wordings) if paraphrase.n is None else min(paraphrase.n, len(wordings))
+    if paraphrase.lengths == "similar":
+        target = length(prompt.text)
+        count = count if paraphrase.n is not None else (len(wordings) + 1) // 2
+        return tuple(sorted(wordings, key=lambda wording: abs(length(wording) - target))[:count])
+    by_length = sorted(wordings, key=length)
+    if count == 1:
+        return (by_length[0],)
+    return tuple(by_length[round(i * (len(by_length) - 1) / (count - 1))] for i in range(count))
+
+
+def wordings_for_samples(prompt: Prompt, interventions: Sequence[object], samples: Sequence[int]) -> tuple[str, ...]:
+    """The wording of each sample: the prompt itself, or with Paraphrase the (i mod n)-th wording for sample i."""
+    wordings: tuple[str, ...] = (prompt.text,)
+    for intervention in interventions:
+        if isinstance(intervention, Paraphrase):
+            wordings = chosen(prompt, intervention)
+    return tuple(wordings[sample % len(wordings)] for sample in samples)

@@ -1,0 +1,255 @@
+"""The three path rules: which drawn tokens are committed, and what the next state is.
+
+`Raster` (AR), `ConfidenceUnmasking` (MIM: MaskGIT, Chang et al., 2022; aMUSEd) and `MaskReplaceDiffusion`
+(VQ-Diffusion, Gu et al., 2022). A rule is a frozen record; its randomness is an argument.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from divlens.noise import Noise
+from divlens.types import DivlensError, View
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The execution draws of one step at the positions of a view: tokens and their natural log-probabilities."""
+
+    tokens: Int[Tensor, "batch m"]
+    log_probability: Float[Tensor, "batch m"]
+
+
+@dataclass(frozen=True)
+class Advance:
+    """The state after a step, what was committed, and the log-probability of the path event given the draws.
+
+    `path_log_probability` is NaN where the rule does not know it in closed form.
+    """
+
+    tokens: Int[Tensor, "batch n"]
+    committed: Bool[Tensor, "batch n"]
+    path_log_probability: Float[Tensor, " batch"]
+
+
+@runtime_checkable
+class PathRule(Protocol):
+    """A path: how many steps, what is asked at each, and what becomes of the answers."""
+
+    @property
+    def steps(self) -> int: ...
+
+    def view(self, tokens: Int[Tensor, "batch n"], step: int) -> View:
+        """What the model is asked at `step`."""
+        ...
+
+    def drawn(self, view: View, mask: int) -> Bool[Tensor, "batch m"]:
+        """The positions of the view at which the execution draw matters."""
+        ...
+
+    def advance(self, view: View, draws: Draws, mask: int, noise: Noise) -> Advance:
+        """The path draw."""
+        ...
+
+    def silenced(self) -> PathRule:
+        """The same rule without randomness (a fixed path)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Raster:
+    """Position s at step s: no path draw, so the path entropy is 0 exactly."""
+
+    positions: int
+
+    @property
+    def steps(self) -> int:
+        return self.positions
+
+    def view(self, tokens: Int[Tensor, "batch n"], step: int) -> View:
+        return View(step, tokens, first=step, count=1, time=step)
+
+    def drawn(self, view: View, mask: int) -> Bool[Tensor, "batch m"]:
+        return torch.ones_like(view.tokens[:, :1], dtype=torch.bool)
+
+    def advance(self, view: View, draws: Draws, mask: int, noise: Noise) -> Advance:
+        tokens = view.tokens.clone()
+        tokens[:, view.first : view.first + 1] = draws.tokens
+        committed = torch.zeros_like(tokens, dtype=torch.bool)
+        committed[:, view.first] = True
+        return Advance(tokens, committed, torch.zeros(len(tokens), dtype=torch.float64, device=tokens.device))
+
+    def silenced(self) -> Raster:
+        return self
+
+
+@dataclass(frozen=True)
+class ConfidenceUnmasking:
+    """Commit the most confident draws: score = log p(token) + tau * Gumbel; the rest is masked again.
+
+    `temperature` (first, last): tau runs linearly from first to last over the steps. `schedule`: how many positions
+    stay masked. Agrees with `diffusers.AmusedScheduler.step` token for token when the noise source makes the
+    reference's calls (`divlens.noise.TorchNoise`); a single number t given to the reference means (t, 0.01) here.
+    Where scores tie exactly the reference commits more than the schedule says; this rule keeps the count.
+    """
+
+    steps: int = 12
+    temperature: tuple[float, float] = (2.0, 0.0)
+    schedule: Literal["cosine", "linear"] = "cosine"
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise DivlensError(f"ConfidenceUnmasking expects at least 1 step, got {self.steps}")
+        if self.schedule not in ("cosine", "linear"):
+            raise DivlensError(f'ConfidenceUnmasking(schedule=...) expects "cosine" or "linear", got {self.schedule!r}')
+
+    def view(self, tokens: Int[Tensor, "batch n"], step: int) -> View:
+        return View(step, tokens, first=0, count=tokens.shape[1], time=self.steps - 1 - step)
+
+    def drawn(self, view: View, mask: int) -> Bool[Tensor, "batch m"]:
+        return view.tokens == mask
+
+    def tau(self, step: int) -> float:
+        return float(torch.linspace(*self.temperature, self.steps)[step])
+
+    def still_masked(self, step: int, unknown: Int[Tensor, "batch 1"], positions: int) -> Int[Tensor, "batch 1"]:
+        """How many positions stay masked after `step`: the schedule's count, but fewer than now and at least one."""
+        ratio = torch.tensor((step + 1) / self.steps)
+        share = torch.cos(ratio * math.pi / 2) if self.schedule == "cosine" else 1 - ratio
+        wanted = (positions * share).floor().long().to(unknown.device)
+        return torch.minimum(unknown - 1, wanted).clamp(min=1)
+
+    def advance(self, view: View, draws: Draws, mask: int, noise: Noise) -> Advance:
+        unknown = view.tokens == mask
+        proposed = torch.where(unknown, draws.tokens, view.tokens)
+        if view.step == self.steps - 1:
+            exact = torch.zeros(len(proposed), dtype=torch.float64, device=proposed.device)
+            return Advance(proposed, unknown, exact)
+        tau = self.tau(view.step)
+        positions = proposed.shape[1]
+        # Drawn even where tau is 0, as the reference does: a shared generator must stay in step with it.
+        score = draws.log_probability.double() + tau * noise.path_gumbel(view.step, positions, proposed.device)
+        score = score.masked_fill(~unknown, math.inf)
+        count = self.still_masked(view.step, unknown.sum(1, keepdim=True), positions)
+        # Ranks, not a threshold: equal scores must not change the count.
+        rank = score.argsort(dim=1, stable=True).argsort(dim=1)
+        masked_again = unknown & (rank < count)
+        nothing = math.nan if tau > 0 else 0.0
+        path = torch.full((len(proposed),), nothing, dtype=torch.float64, device=proposed.device)
+        return Advance(proposed.masked_fill(masked_again, mask), unknown & ~masked_again, path)
+
+    def silenced(self) -> ConfidenceUnmasking:
+        return replace(self, temperature=(0.0, 0.0))
+
+
+@dataclass(frozen=True)
+class MaskReplaceDiffusion:
+    """x_{t-1} ~ q(x_{t-1} | x_t, x_0) with the x_0 that was drawn (VQ-Diffusion, equations 7 to 11).
+
+    `kept` and `masked` are the cumulative chances, after 0, 1, ..., steps forward steps, that a token is still itself
+    and that it is masked; what is left is spread evenly over the codebook. Summed over x_0 the two draws are exactly
+    the usual reverse step, at a fraction of its cost: a uniform and a handful of numbers per position.
+    """
+
+    kept: tuple[float, ...]
+    masked: tuple[float, ...]
+    codes: int
+    silent: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.kept) != len(self.masked) or len(self.kept) < 2:
+            raise DivlensError(
+                "MaskReplaceDiffusion expects as many chances in `kept` as in `masked`, one more than it has steps, "
+                f"got {len(self.kept)} and {len(self.masked)}"
+            )
+
+    @classmethod
+    def vq_diffusion(cls, codes: int, steps: int = 100, ends: tuple[float, float] = (0.99999, 0.000009)) -> MaskReplaceDiffusion:
+        """The published linear schedule: kept runs from ends[0] to ends[1], masked from ends[1] to ends[0]."""
+        ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
+        kept = ends[0] + ramp * (ends[1] - ends[0])
+        masked = ends[1] + ramp * (ends[0] - ends[1])
+        return cls((1.0, *kept.tolist()), (0.0, *masked.tolist()), codes)
+
+    @property
+    def steps(self) -> int:
+        return len(self.kept) - 1
+
+    def view(self, tokens: Int[Tensor, "batch n"], step: int) -> View:
+        return View(step, tokens, first=0, count=tokens.shape[1], time=self.steps - 1 - step)
+
+    def drawn(self, view: View, mask: int) -> Bool[Tensor, "batch m"]:
+        return torch.ones_like(view.tokens, dtype=torch.bool)
+
+    def uniforms(self, view: View, noise: Noise) -> Float[Tensor, "batch n two"]:
+        batch, positions = view.tokens.shape
+        if not self.silent:
+            return noise.path_uniform(view.step, positions, view.tokens.device)
+        # A fixed low-discrepancy sequence: the schedule's share is revealed at each step, always at the same places.
+        place = torch.arange(positions, dtype=torch.float64, device=view.tokens.device)
+        fixed = torch.stack([place * 0.7548776662 + view.step * 0.5698402910, place * 0.5698402910], dim=-1)
+        return ((fixed + 0.5) % 1.0).expand(batch, positions, 2)
+
+    def advance(self, view: View, draws: Draws, mask: int, noise: Noise) -> Advance:
+        now, origin = view.tokens, draws.tokens
+        time = view.time + 1  # the number of forward steps that made the present state
+        if time == 1:
+            exact = torch.zeros(len(now), dtype=torch.float64, device=now.device)
+            return Advance(origin.clone(), torch.ones_like(now, dtype=torch.bool), exact)
+        stay, reveal, replaced, others = self.events(time, now == mask, now == origin)
+        uniform = self.uniforms(view, noise)
+        event = uniform[..., 0]
+        other = self.other_code(uniform[..., 1], now, origin, others)
+        is_reveal = (event >= stay) & (event < stay + reveal)
+        is_other = event >= stay + reveal
+        tokens = torch.where(is_other, other, torch.where(is_reveal, origin, now))
+        chance = torch.where(is_other, replaced / others, torch.where(is_reveal, reveal, stay))
+        path = torch.zeros_like(chance[:, 0]) if self.silent else chance.log().sum(1)
+        return Advance(tokens, tokens != now, path)
+
+    def events(self, time: int, is_mask: Tensor, agree: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Chances, float64 (batch, n), that a position stays as it is, takes x_0, or takes another code; and how
+        many other codes there are. Where x_t equals x_0, staying and taking it are one event (`stay`)."""
+        codes = self.codes
+        kept, kept_before = self.kept[time], self.kept[time - 1]
+        masked, masked_before = self.masked[time], self.masked[time - 1]
+        spread = positive(1 - kept - masked) / codes
+        spread_before = positive(1 - kept_before - masked_before) / codes
+        keep = kept / kept_before  # of the one step from time - 1 to time
+        mask = 1 - (1 - masked) / (1 - masked_before)
+        blur = positive(1 - keep - mask) / codes
+
+        def pick(if_mask: float, if_agree: float, if_differ: float) -> Tensor:
+            like = torch.full(is_mask.shape, if_differ, dtype=torch.float64, device=is_mask.device)
+            return like.masked_fill(agree, if_agree).masked_fill(is_mask, if_mask)
+
+        same = kept + spread
+        # Without replacement x_t cannot differ from x_0, yet a model may say so: an unmasked token then stays.
+        stay_differ = (keep + blur) * spread_before / spread if spread > 0 else 1.0
+        reveal_differ = blur * (kept_before + spread_before) / spread if spread > 0 else 0.0
+        stay_agree = (keep + blur) * (kept_before + spread_before) / same if same > 0 else 1.0
+        stay = pick(masked_before / masked, stay_agree, stay_differ)
+        reveal = pick(mask * (kept_before + spread_before) / masked, 0.0, reveal_differ)
+        others = pick(codes - 1, codes - 1, max(codes - 2, 1))
+        return stay, reveal, (1 - stay - reveal).clamp(min=0), others
+
+    def other_code(self, uniform: Tensor, now: Tensor, origin: Tensor, others: Tensor) -> Tensor:
+        """The index-th of the codes that are neither x_t nor x_0: counted up, skipping the two in order."""
+        index = (uniform * others).long().clamp(max=self.codes - 1)
+        low, high = torch.minimum(now, origin), torch.maximum(now, origin)
+        index = index + (index >= low)
+        return index + ((index >= high) & (high > low) & (high < self.codes))
+
+    def silenced(self) -> MaskReplaceDiffusion:
+        return replace(self, silent=True)
+
+
+def positive(chance: float) -> float:
+    """A difference of chances without its rounding error: 0 where it should be 0, never below."""
+    return chance if chance > 1e-12 else 0.0

@@ -1,0 +1,99 @@
+"""How probable a zoo generator finds a picture: exact for AR, bounds from above for the other two; bits per image.
+
+The bounds are Monte-Carlo estimates of an expectation over corruptions; their error is that of the mean over pictures
+and draws.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from divlens.models.zoo.adapter import ZooModel
+from divlens.models.zoo.networks import CODES, MASK, POSITIONS
+from divlens.paths import MaskReplaceDiffusion
+
+
+def losses(logits: Float[Tensor, "batch n codes"], tokens: Int[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
+    return F.cross_entropy(logits.float().flatten(0, 1), tokens.flatten(), reduction="none").view(tokens.shape)
+
+
+def ar_nats(model: ZooModel, tokens: Int[Tensor, "batch n"], conditions: Tensor) -> Float[Tensor, " batch"]:
+    """-log p(tokens | text), exact."""
+    return losses(model.backbone(tokens[:, :-1], conditions), tokens).sum(1)
+
+
+def mim_nats(model: ZooModel, tokens: Int[Tensor, "batch n"], conditions: Tensor) -> Float[Tensor, " batch"]:
+    """The order-agnostic bound (Uria et al., 2014; Hoogeboom et al., 2022): one token at a time in a random order.
+
+    With m of N positions masked, m uniform in 1..N, N / m times the summed loss of the masked ones is unbiased.
+    """
+    count = torch.randint(1, POSITIONS + 1, (len(tokens), 1), device=tokens.device)
+    hidden = torch.rand(tokens.shape, device=tokens.device).argsort(1).argsort(1) < count
+    loss = losses(model.backbone(tokens.masked_fill(hidden, MASK), conditions), tokens)
+    return (loss * hidden).sum(1) * POSITIONS / count.squeeze(1)
+
+
+def diffusion_nats(model: ZooModel, tokens: Int[Tensor, "batch n"], conditions: Tensor) -> Float[Tensor, " batch"]:
+    """The variational bound of the chain (VQ-Diffusion, equation 6), one random step of it times the step count."""
+    rule = model.rule
+    assert isinstance(rule, MaskReplaceDiffusion)
+    time = int(torch.randint(1, rule.steps + 1, ()))
+    kept, masked = rule.kept[time], rule.masked[time]
+    event = torch.rand(tokens.shape, device=tokens.device)
+    blurred = torch.where(event < masked + kept, tokens, torch.randint(CODES, tokens.shape, device=tokens.device))
+    state = torch.where(event < masked, MASK, blurred)
+    log_p = model.backbone(state, conditions).float().log_softmax(-1).double()
+    if time == 1:
+        return -log_p.gather(-1, tokens[..., None]).squeeze(-1).sum(1) * rule.steps
+    truth = F.one_hot(tokens, CODES).double()
+    q, p = (reverse_step(rule, time, state, origin) for origin in (truth, log_p.exp()))
+    divergence = torch.where(q > 0, q * (q.clamp(min=1e-300) / p.clamp(min=1e-300)).log(), 0.0).sum(-1)
+    return divergence.sum(1) * rule.steps
+
+
+def reverse_step(
+    rule: MaskReplaceDiffusion, time: int, state: Int[Tensor, "batch n"], origin: Float[Tensor, "batch n codes"]
+) -> Float[Tensor, "batch n codes"]:
+    """Chances of the unmasked outcomes of x_{t-1} given x_t, summed over x_0 ~ origin.
+
+    Staying masked has the same chance whatever x_0 is, so it drops out of a divergence.
+    """
+    kept, before = rule.kept[time], rule.kept[time - 1]
+    masked, masked_before = rule.masked[time], rule.masked[time - 1]
+    spread, spread_before = (1 - kept - masked) / CODES, (1 - before - masked_before) / CODES
+    keep, mask = kept / before, 1 - (1 - masked) / (1 - masked_before)
+    blur = (1 - keep - mask) / CODES
+    is_mask = (state == MASK)[..., None]
+    here = F.one_hot(state.clamp(max=CODES - 1), CODES).double()
+    given_origin = kept * here + spread  # q(x_t | x_0) for each x_0
+    weighted = origin / given_origin
+    unmasked = (keep * here + blur) * (before * weighted + spread_before * weighted.sum(-1, keepdim=True))
+    return torch.where(is_mask, mask * (before * origin + spread_before) / masked, unmasked)
+
+
+BOUNDS = {"ar": ar_nats, "mim": mim_nats, "diffusion": diffusion_nats}
+
+
+@torch.inference_mode()
+def bits_per_image(
+    model: ZooModel, tokens: Int[Tensor, "n positions"], texts: list[str], draws: int = 16, seed: int = 0
+) -> tuple[float, float]:
+    """Mean over pictures and its standard error (pictures are the clusters), in bits per image of 64 tokens."""
+    torch.manual_seed(seed)
+    distinct = sorted(set(texts))
+    place = {text: i for i, text in enumerate(distinct)}
+    table = model.encode(distinct)
+    conditions = table[torch.tensor([place[text] for text in texts])]
+    rounds = 1 if model.family == "ar" else draws
+    total = torch.zeros(len(tokens), dtype=torch.float64)
+    for _ in range(rounds):
+        for first in range(0, len(tokens), 128):
+            rows = slice(first, first + 128)
+            total[rows] += BOUNDS[model.family](model, tokens[rows], conditions[rows]).double() / rounds
+    bits = total / math.log(2)
+    return float(bits.mean()), float(bits.std() / math.sqrt(len(bits)))

@@ -1,0 +1,72 @@
+"""Every test: seeded, offline, with a cache of its own, and with its share of the cores."""
+
+import os
+import random
+import socket
+
+import numpy as np
+import pytest
+import torch
+
+# Before any subprocess of a test: libraries that would ask a hub answer from their cache or fail at once.
+os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_DATASETS_OFFLINE="1")
+
+LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1", "")
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+
+torch.set_num_threads(max(1, (os.cpu_count() or 1) // _WORKERS))
+
+
+class NetworkInTestError(RuntimeError):
+    """A test reached for the network. No OSError: code that copes with a lost connection must not swallow it."""
+
+
+def _refuse_elsewhere(host: object) -> None:
+    name = host.decode() if isinstance(host, bytes) else host
+    if name is not None and name not in LOCAL_HOSTS:
+        raise NetworkInTestError(f"expected a test to stay on this machine, it asked for {name!r}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def offline():
+    """Connections and name look-ups that leave this machine are errors, in this process."""
+    connect, connect_ex, getaddrinfo = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
+
+    def guarded(original):
+        def call(self, address):
+            if self.family in (socket.AF_INET, socket.AF_INET6):
+                _refuse_elsewhere(address[0])
+            return original(self, address)
+
+        return call
+
+    def guarded_getaddrinfo(host, *args, **kwargs):
+        _refuse_elsewhere(host)
+        return getaddrinfo(host, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", guarded(connect))
+        patch.setattr(socket.socket, "connect_ex", guarded(connect_ex))
+        patch.setattr(socket, "getaddrinfo", guarded_getaddrinfo)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_the_session(tmp_path_factory):
+    """For fixtures that outlive a test: they, too, never see the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DIVLENS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def cache_of_the_test(cache_of_the_session, tmp_path_factory, monkeypatch):
+    """A fresh cache: what one test calibrated, another does not find."""
+    monkeypatch.setenv("DIVLENS_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)

@@ -1,0 +1,206 @@
+"""The random streams: published vectors, uniformity, independence, and draws that never take what has no chance."""
+
+import numpy as np
+import pytest
+import torch
+from diffusers.schedulers.scheduling_amused import gumbel_noise
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toy_oracle import chi_square_p
+
+from divlens import noise as noise_module
+from divlens.interventions import Settings, filter_logits
+from divlens.noise import CounterNoise, TorchNoise, draw_by_inversion, philox4x32, prompt_key, rising
+from divlens.paths import Raster
+from divlens.sampler import run_loop
+
+# Every chi-square test below rejects at 1e-6: over random seeds that is its false-alarm rate. Seeds are fixed.
+ALARM = 1e-6
+
+
+@pytest.mark.parametrize(
+    ("counter", "key", "words"),
+    [
+        ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+        ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
+        (
+            (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+            (0xA4093822, 0x299F31D0),
+            (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
+        ),
+    ],
+)
+def test_philox_gives_the_known_answers_of_random123(counter, key, words):
+    got = philox4x32(np.array(counter, np.uint32), np.array(key, np.uint32))
+    assert tuple(int(word) for word in got) == words
+
+
+def test_philox_broadcasts_one_key_over_many_counters():
+    counters = np.arange(24, dtype=np.uint32).reshape(2, 3, 4)
+    key = np.array([5, 6], np.uint32)
+    together = philox4x32(counters, key)
+    apart = np.stack([[philox4x32(counter, key) for counter in row] for row in counters])
+    assert (together == apart).all()
+
+
+def uniforms(seed=0, prompt="red heart", samples=200, stream="path", step=0, positions=500):
+    source = CounterNoise.of(seed, [prompt] * samples, range(samples))
+    return source.uniform(stream, step, 0, positions)[..., 0]
+
+
+def test_uniforms_are_uniform():
+    counts, _ = np.histogram(uniforms(), bins=100, range=(0, 1))
+    assert chi_square_p(counts.astype(float), np.full(100, 0.01)) > ALARM
+
+
+def test_a_skewed_uniform_would_be_seen():
+    counts, _ = np.histogram(uniforms() ** 1.05, bins=100, range=(0, 1))
+    assert chi_square_p(counts.astype(float), np.full(100, 0.01)) < ALARM
+
+
+@pytest.mark.parametrize("word", [0, 0xFFFFFFFF])
+def test_uniforms_and_gumbels_are_inside_their_range_at_the_extreme_words(monkeypatch, word):
+    monkeypatch.setattr(noise_module, "philox4x32", lambda counter, key: np.full(counter.shape, word, np.uint32))
+    source = CounterNoise(0, (1,), (0,))
+    one, two = source.uniform("path", 0, 0, 4), source.uniform("path", 0, 0, 4, two=True)
+    assert ((one > 0) & (one < 1)).all() and ((two > 0) & (two < 1)).all()
+    assert source.path_gumbel(0, 4, torch.device("cpu")).isfinite().all()
+
+
+@given(seed=st.integers(0, 2**64 - 1), step=st.integers(0, 2**20), first=st.integers(0, 2**20))
+def test_uniforms_are_inside_the_unit_interval(seed, step, first):
+    values = CounterNoise.of(seed, ["a cat"], [3]).uniform("execution", step, first, 7, two=True)
+    assert values.shape == (1, 7, 2) and ((values > 0) & (values < 1)).all()
+
+
+OTHERS = {
+    "stream": {"stream": "execution"},
+    "step": {"step": 1},
+    "seed": {"seed": 1},
+    "high seed": {"seed": 2**32},
+    "prompt": {"prompt": "a cat"},
+}
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS.keys())
+def test_streams_are_uncorrelated(other):
+    """|r| sqrt(N) is a standard normal: beyond 5 once in 1.7 million random seeds."""
+    a, b = uniforms().ravel(), uniforms(**other).ravel()
+    assert abs(np.corrcoef(a, b)[0, 1]) * a.size**0.5 < 5
+
+
+def test_samples_and_positions_are_uncorrelated():
+    values = uniforms()
+    for a, b in [(values[:-1], values[1:]), (values[:, :-1], values[:, 1:])]:
+        assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) * a.size**0.5 < 5
+
+
+def test_a_noise_that_confuses_its_streams_would_be_seen(monkeypatch):
+    monkeypatch.setitem(noise_module.STREAMS, "execution", noise_module.PATH)
+    assert np.corrcoef(uniforms().ravel(), uniforms(stream="execution").ravel())[0, 1] > 0.999
+
+
+def test_position_noise_does_not_depend_on_where_the_window_starts():
+    source = CounterNoise.of(4, ["a cat", "a dog"], [0, 1])
+    whole = source.uniform("execution", 2, 0, 10)
+    assert (source.uniform("execution", 2, 6, 3) == whole[:, 6:9]).all()
+
+
+def test_prompt_key_is_the_same_on_every_machine():
+    assert prompt_key("red heart") == int.from_bytes(bytes.fromhex("3cd20d08"), "little")
+
+
+weights = st.lists(st.one_of(st.just(0.0), st.floats(1e-30, 1e6)), min_size=1, max_size=40).filter(any)
+extreme = st.one_of(st.sampled_from([2.0**-53, 1 - 2.0**-53, 2.0**-30, 1 - 2.0**-26, 0.5]), st.floats(1e-12, 1 - 1e-12))
+
+
+@settings(max_examples=300)
+@given(weight=weights, uniform=extreme)
+def test_a_code_without_chance_is_never_drawn(weight, uniform):
+    p = torch.tensor([[weight]])
+    drawn = int(draw_by_inversion(p, torch.tensor([[uniform]], dtype=torch.float64)))
+    assert 0 <= drawn < len(weight) and weight[drawn] > 0
+
+
+@settings(max_examples=200)
+@given(weight=weights, uniform=extreme, seed=st.integers(0, 1000))
+def test_a_code_without_chance_is_not_drawn_from_sums_rounded_in_another_order(weight, uniform, seed):
+    """What a parallel scan does: every sum is off by a few units in the last place, in either direction."""
+    p = torch.tensor(weight)
+    wobble = 1 + 4e-7 * (torch.rand(len(weight), generator=torch.Generator().manual_seed(seed)) - 0.5)
+    sums = rising((p.cumsum(-1) * wobble).view(1, 1, -1), p.view(1, 1, -1)).flatten()
+    assert (sums.diff() >= 0).all()
+    drawn = int(torch.searchsorted(sums, sums[-1] * min(uniform, 1 - 2.0**-24), right=True))
+    assert weight[drawn] > 0
+
+
+def test_sums_rounded_in_another_order_would_draw_a_code_without_chance():
+    sums = torch.tensor([0.5, 0.5000001, 1.0])  # the second code has no chance, yet its sum is larger
+    assert int(torch.searchsorted(sums, torch.tensor(0.50000006), right=True)) == 1
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-6, 3e4])
+def test_draws_follow_the_probabilities(scale):
+    p = torch.tensor([0.3, 0.0, 0.05, 0.4, 0.0, 0.2, 0.05])
+    source = CounterNoise.of(1, ["a"] * 1000, range(1000))
+    drawn = source.draw((p * scale).expand(1000, 200, 7), step=3, first=0)
+    counts = np.bincount(drawn.flatten().numpy(), minlength=7).astype(float)
+    assert chi_square_p(counts, p.double().numpy() / float(p.sum())) > ALARM
+    assert chi_square_p(counts, np.array([0.29, 0, 0.06, 0.4, 0, 0.2, 0.05])) < ALARM  # the test has power
+
+
+class HalfPredictor:
+    """Logits in half precision; the last code's chance, about 1e-8, is below the smallest half-precision number."""
+
+    logits = torch.tensor([0.0, 0.0, -18.0])
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+
+    def __call__(self, view):
+        return self.logits.to(self.dtype).expand(len(view.tokens), view.count, 3), None
+
+
+class RecordingNoise(CounterNoise):
+    def draw(self, probabilities, step, first):
+        seen.append(probabilities.clone())
+        return super().draw(probabilities, step, first)
+
+
+seen: list[torch.Tensor] = []
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_draws_are_made_in_float32_whatever_the_model_computes_in(dtype):
+    seen.clear()
+    start = torch.full((2, 2), 3)
+    run_loop(HalfPredictor(dtype), Settings(Raster(2), 1.0), RecordingNoise(0, (1, 1), (0, 1)), start, mask=3)
+    expected = HalfPredictor.logits.softmax(-1)
+    assert len(seen) == 2
+    for p in seen:
+        assert p.dtype == torch.float32
+        torch.testing.assert_close(p, expected.expand_as(p), rtol=1e-6, atol=0)
+        drawn = draw_by_inversion(p, torch.full(p.shape[:2], 1 - 1e-9, dtype=torch.float64))
+        assert (drawn == 2).all() or float(p[0, 0, 2]) < 2.0**-24  # reachable as far as float32 sums can tell
+
+
+def test_half_precision_would_lose_codes_and_noise():
+    """Positive controls: what the library avoids by drawing in float32."""
+    half = HalfPredictor.logits.half().softmax(-1)
+    assert float(half[2]) == 0.0
+    logits = torch.tensor([[[0.0, -16.0]]])
+    single = filter_logits(logits.half(), Settings(Raster(1), 1.0)).exp()
+    assert float(single[..., 1]) > 1e-7
+    assert float(torch.zeros(1, dtype=torch.float16).clamp(1e-20)) == 0.0  # so the clamp that guards a log does nothing
+
+
+def test_torch_noise_makes_the_calls_of_the_reference():
+    p = torch.rand(2, 5, 7, generator=torch.Generator().manual_seed(0)).softmax(-1)
+    ours, theirs = torch.Generator().manual_seed(3), torch.Generator().manual_seed(3)
+    source = TorchNoise(ours, batch=2)
+    drawn = source.draw(p, step=0, first=0)
+    assert torch.equal(drawn, torch.multinomial(p.reshape(-1, 7), 1, generator=theirs)[:, 0].view(2, 5))
+    gumbel = source.path_gumbel(0, 5, torch.device("cpu"))
+    assert torch.equal(gumbel.float(), gumbel_noise(torch.zeros(2, 5), generator=theirs))
+    pair = source.path_uniform(0, 5, torch.device("cpu"))
+    assert pair.shape == (2, 5, 2) and ((pair > 0) & (pair < 1)).all()

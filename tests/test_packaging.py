@@ -1,0 +1,158 @@
+"""What the project promises as a package: one version, a light install, whole wheels, layers, offline tests."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tomllib
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "divlens"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LARGEST_WHEEL = 45e6  # bytes: 40 MB of weights and token grids, and the code
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel that `pip install .` would build, built without the network."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
+    subprocess.run(command, check=True, cwd=ROOT, capture_output=True, text=True)
+    return next(folder.glob("*.whl"))
+
+
+def package_files():
+    """Every file of the package that is meant to travel, relative to src/."""
+    files = (path for path in PACKAGE.rglob("*") if path.is_file())
+    return {str(p.relative_to(ROOT / "src")) for p in files if p.suffix != ".pyc" and p.name != ".DS_Store"}
+
+
+def required_names(requirements):
+    return {re.split(r"[^A-Za-z0-9_.-]", requirement)[0].lower() for requirement in requirements}
+
+
+def test_the_version_is_the_same_everywhere():
+    version = PROJECT["version"]
+    released = re.findall(r"^## \[?(\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert released[0] == version
+    assert metadata.version("divlens") == version
+
+
+def test_the_wheel_holds_the_whole_package(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert package_files() <= names
+    assert {"divlens/py.typed", "divlens/models/zoo/assets/concepts.txt"} <= names
+    assert not [name for name in names if not name.startswith(("divlens/", "divlens-"))]
+
+
+def test_the_wheel_carries_its_licence_and_attributions(wheel):
+    names = {Path(name).name for name in zipfile.ZipFile(wheel).namelist() if "dist-info/licenses" in name}
+    assert names == {"LICENSE", "ATTRIBUTION.md"}
+
+
+def test_the_wheel_is_small(wheel):
+    assert wheel.stat().st_size < LARGEST_WHEEL
+
+
+def test_a_plain_install_is_light_and_pins_nothing():
+    required = PROJECT["dependencies"]
+    assert not [requirement for requirement in required if re.search(r"==|~=|<|!=", requirement)]
+    heavy = {"diffusers", "transformers", "torchvision", "lpips", "resvg-py", "scipy", "ipython", "torchsummary"}
+    assert not heavy & required_names(required)
+    tests = PROJECT["optional-dependencies"]["test"]
+    assert heavy & required_names(tests) == heavy - {"torchvision", "lpips", "resvg-py"}  # the control
+
+
+def test_every_style_of_the_art_is_attributed():
+    from divlens.zoo.data import NAMES, STYLES
+
+    rows = [line for line in (ROOT / "ATTRIBUTION.md").read_text().splitlines() if line.startswith("|")]
+    for source in (*STYLES.values(), NAMES):
+        assert any(f"`{source.package}` {source.version}" in row and source.licence in row for row in rows), source
+
+
+# Layers
+
+
+def lint_imports(folder):
+    """lint-imports over the package under folder/src, with the project's contracts."""
+    command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]
+    options = ["--config", str(ROOT / "pyproject.toml"), "--no-cache"]
+    environment = {**os.environ, "PYTHONPATH": str(folder / "src")}
+    return subprocess.run([*command, *options], cwd=folder, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture
+def copied_package(tmp_path):
+    shutil.copytree(PACKAGE, tmp_path / "src" / "divlens", ignore=shutil.ignore_patterns("assets", "__pycache__"))
+    return tmp_path
+
+
+def test_imports_follow_the_layers(copied_package):
+    result = lint_imports(copied_package)
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("types.py", "from divlens import sampler"),
+        ("paths.py", "def late():\n    import divlens.interventions"),
+        ("models/zoo/adapter.py", "import divlens.zoo.training"),
+        ("diversity/lpips.py", "from divlens.fidelity import judge"),
+    ],
+)
+def test_an_import_against_the_layers_is_found(module, line, copied_package):
+    path = copied_package / "src" / "divlens" / module
+    path.write_text(f"{path.read_text()}\n{line}\n")
+    result = lint_imports(copied_package)
+    assert result.returncode == 1
+    assert "BROKEN" in result.stdout
+
+
+def test_a_module_without_a_layer_is_found(copied_package):
+    (copied_package / "src" / "divlens" / "stray.py").touch()
+    result = lint_imports(copied_package)
+    assert result.returncode == 1
+    assert "stray" in result.stdout
+
+
+# The tests themselves
+
+
+@pytest.mark.parametrize("call", ["connect", "connect_ex"])
+def test_a_test_cannot_reach_the_network(call):
+    with (
+        socket.socket() as client,
+        pytest.raises(RuntimeError, match=r"stay on this machine, it asked for '192\.0\.2\.1'"),
+    ):
+        getattr(client, call)(("192.0.2.1", 80))  # an address kept for documentation
+    with pytest.raises(RuntimeError, match=r"it asked for 'example\.invalid'"):
+        socket.create_connection(("example.invalid", 80))
+
+
+def test_a_test_can_reach_its_own_machine():
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()):
+        server.accept()[0].close()
+
+
+def test_shapes_are_checked_while_the_tests_run():
+    import torch
+    from jaxtyping import TypeCheckError
+
+    from divlens.sampler import guide
+
+    assert guide(torch.zeros(1, 2, 3), torch.ones(1, 2, 3), 2.0).shape == (1, 2, 3)
+    with pytest.raises(TypeCheckError):
+        guide(torch.zeros(1, 2, 3), torch.ones(1, 2, 4), 2.0)
+
+
+def test_a_test_has_a_cache_of_its_own(tmp_path_factory):
+    assert Path(os.environ["DIVLENS_CACHE"]).is_relative_to(tmp_path_factory.getbasetemp())

@@ -1,0 +1,294 @@
+"""The zoo: text, weights and their checksums, the adapter against a plain forward pass, training that resumes."""
+
+import json
+import math
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from divlens.interventions import Settings
+from divlens.models.zoo import adapter
+from divlens.models.zoo.assets import CHECKSUMS, packaged_folder, read_tensors, write_tensors
+from divlens.models.zoo.networks import CODES, MASK, POSITIONS, WORDS, Backbone, Sizes, Tokenizer
+from divlens.models.zoo.text import UNKNOWN, Vocabulary, split_words
+from divlens.noise import CounterNoise
+from divlens.sampler import guide, run_loop
+from divlens.types import DivlensError, View
+from divlens.zoo import likelihood, train_generators, wordings
+from divlens.zoo.data import STYLES, Pictures, choose_held_out, concepts, slug
+from divlens.zoo.training import Recipe, fit
+
+VOCABULARY = Vocabulary(("a", "cat", "heart", "of", "picture", "red"))
+
+
+def tiny(causal: bool, seed: int = 0) -> Backbone:
+    """A small random backbone whose every branch is alive (the real initialisation zeroes the residual outputs)."""
+    torch.manual_seed(seed)
+    model = Backbone(Sizes(len(VOCABULARY), causal=causal, width=32, layers=2, heads=4, rank=8))
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return model.eval().requires_grad_(False)
+
+
+def zoo_model(family: adapter.Family, steps: int = 8) -> adapter.ZooModel:
+    torch.manual_seed(1)
+    rules = {**{k: v[0] for k, v in adapter.DEFAULTS.items()}, "diffusion": adapter.diffusion_rule(steps)}
+    tokenizer = Tokenizer().eval().requires_grad_(False)
+    return adapter.ZooModel(
+        family, tiny(family == "ar"), tokenizer, VOCABULARY, rules[family], 2.0, None, name=f"tiny/{family}"
+    )
+
+
+def test_words_are_split_and_unknown_ones_are_marked():
+    assert split_words("A  Crème-brûlée, 2nd!") == ["a", "creme", "brulee", "2nd"]
+    ids = VOCABULARY.ids(["red zebra heart"])
+    assert ids.shape == (1, WORDS)
+    assert ids[0, :3].tolist() == [VOCABULARY.words.index("red") + 2, UNKNOWN, VOCABULARY.words.index("heart") + 2]
+    assert (ids[0, 3:] == 0).all()
+
+
+def test_a_wording_that_is_too_long_or_empty_is_an_error():
+    assert VOCABULARY.ids(["cat " * WORDS]).all()  # the longest one passes
+    with pytest.raises(DivlensError, match=f"up to {WORDS} words, got {WORDS + 1}"):
+        VOCABULARY.ids(["cat " * (WORDS + 1)])
+    with pytest.raises(DivlensError, match="at least one word"):
+        VOCABULARY.ids(["?!"])
+
+
+def test_every_concept_has_eight_distinct_unseen_wordings_that_name_it():
+    generator = random.Random(0)
+    for name in concepts():
+        unseen = wordings.held_out_wordings(name, ["one", "two", "three"])
+        assert len(set(unseen)) == 8
+        assert all(set(split_words(name)) <= set(split_words(text)) for text in unseen)
+        assert all(len(split_words(text)) <= WORDS for text in unseen)
+        longest = max(wordings.TRAINING, key=len)
+        assert len(split_words(wordings.fill(longest, name, ["black and white"], generator))) <= WORDS
+    assert not set(wordings.TRAINING) & set(wordings.HELD_OUT)
+
+
+def test_no_caption_names_a_style():
+    names = {word for style in STYLES for word in split_words(style)} - {"emoji", "flat"}
+    for template in (*wordings.TRAINING, *wordings.HELD_OUT):
+        assert not names & set(split_words(template))
+
+
+def test_held_out_pairs_take_one_style_per_concept_spread_over_the_styles():
+    concept = np.repeat(np.arange(160), 7)
+    style = np.tile(np.arange(7), 160)
+    held_out = choose_held_out(concept, style)
+    assert held_out.sum() == 84
+    assert np.unique(concept[held_out], return_counts=True)[1].max() == 1
+    assert set(np.bincount(style[held_out])) == {12}
+    assert (held_out == choose_held_out(concept, style)).all()
+    assert (held_out != choose_held_out(concept, style, seed=1)).any()  # the control: the seed matters
+
+
+def test_unicode_names_become_icon_names():
+    assert slug("Japanese “secret” button") == "japanese-secret-button"
+    assert slug("rescue worker’s helmet") == "rescue-workers-helmet"
+
+
+@pytest.mark.parametrize("guided", [False, True])
+def test_cached_raster_logits_equal_one_full_pass(guided: bool):
+    model = zoo_model("ar")
+    conditions = model.encode(["red heart", "a picture of a cat"])
+    tokens = torch.randint(CODES, (2, POSITIONS))
+    full = model.backbone(tokens[:, :-1], conditions)
+    predictor = model.predictor(conditions, guided)
+    steps = [predictor(View(s, tokens, s, 1, s)) for s in range(POSITIONS)]
+    torch.testing.assert_close(torch.cat([c for c, _ in steps], 1), full, atol=1e-4, rtol=1e-4)
+    if guided:
+        nothing = model.backbone.condition(torch.zeros(2, WORDS, dtype=torch.long))
+        plain = model.backbone(tokens[:, :-1], nothing)
+        torch.testing.assert_close(torch.cat([u for _, u in steps if u is not None], 1), plain, atol=1e-4, rtol=1e-4)
+        assert not torch.allclose(plain, full, atol=1e-2)  # the control: the text matters
+    else:
+        assert all(u is None for _, u in steps)
+    shuffled = tokens.roll(1, dims=1)
+    assert not torch.allclose(model.backbone(shuffled[:, :-1], conditions), full, atol=1e-2)  # so do the tokens
+
+
+def test_a_causal_model_does_not_see_the_future_and_a_grid_model_does():
+    tokens = torch.randint(CODES, (1, POSITIONS))
+    changed = tokens.clone()
+    changed[0, 40] = (changed[0, 40] + 1) % CODES
+    causal = zoo_model("ar")
+    text = causal.encode(["red heart"])
+    before, after = (causal.backbone(t[:, :-1], text) for t in (tokens, changed))
+    torch.testing.assert_close(before[:, :41], after[:, :41])
+    assert not torch.allclose(before[:, 41:], after[:, 41:])
+    grid = zoo_model("mim")
+    before, after = (grid.backbone(t, grid.encode(["red heart"])) for t in (tokens, changed))
+    assert not torch.allclose(before[:, :40], after[:, :40])
+
+
+def test_guidance_is_linear_in_the_logits():
+    conditional, unconditional = torch.randn(2, 3, 5, 7).unbind(0)
+    torch.testing.assert_close(
+        guide(conditional, unconditional, 3.0), unconditional + 3 * (conditional - unconditional), atol=1e-5, rtol=1e-5
+    )
+    torch.testing.assert_close(guide(conditional, None, 3.0), conditional)
+
+
+@pytest.mark.parametrize("family", ["ar", "mim", "diffusion"])
+def test_every_family_fills_the_grid(family: adapter.Family):
+    model = zoo_model(family)
+    conditions = model.encode(["red heart", "a cat"])
+    start = torch.full((2, POSITIONS), MASK)
+    settings = Settings(rule=model.rule, guidance=model.guidance)
+    noise = CounterNoise.of(0, ["red heart", "a cat"], [0, 0])
+    tokens = run_loop(model.predictor(conditions, True), settings, noise, start, MASK)
+    assert tokens.min() >= 0 and tokens.max() < CODES
+    images = model.decode(tokens.view(2, 8, 8))
+    assert images.shape == (2, 3, 64, 64) and images.dtype == torch.float32
+    assert images.min() >= 0 and images.max() <= 1
+
+
+def test_the_likelihood_of_a_uniform_model_is_known_in_closed_form():
+    """64 positions of log2 512 = 9 bits: exact for AR; the order-agnostic bound is tight, its every term is 9 bits."""
+    tokens = torch.randint(CODES, (4, POSITIONS))
+    for family in ("ar", "mim"):
+        model = zoo_model(family)
+        nn.init.zeros_(model.backbone.head.weight)
+        nn.init.zeros_(model.backbone.head.bias)
+        mean, error = likelihood.bits_per_image(model, tokens, ["red heart"] * 4, draws=4)
+        assert mean == pytest.approx(9 * POSITIONS, rel=1e-4)
+        assert error < 1e-2
+
+
+def test_the_diffusion_bound_of_a_uniform_model_averages_to_nine_bits_a_token():
+    """Its bound is at least the entropy of the code, 576 bits, and with few replaced tokens hardly more.
+
+    Analytic bound, all positions independent: summed here over every step by enumeration of the corrupted states.
+    """
+    model = zoo_model("diffusion", steps=4)
+    nn.init.zeros_(model.backbone.head.weight)
+    nn.init.zeros_(model.backbone.head.bias)
+    rule = model.rule
+    uniform = torch.full((1, 1, CODES), 1 / CODES, dtype=torch.float64)
+    truth = torch.zeros(1, 1, CODES, dtype=torch.float64)
+    truth[..., 0] = 1
+    exact = 0.0
+    for time in range(1, rule.steps + 1):
+        spread = (1 - rule.kept[time] - rule.masked[time]) / CODES
+        # Three kinds of corrupted state: masked, the truth itself, another code.
+        for state, chance in ((MASK, rule.masked[time]), (0, rule.kept[time] + spread), (1, (CODES - 1) * spread)):
+            at = torch.tensor([[state]])
+            if time == 1:
+                exact += chance * math.log(CODES)
+                continue
+            q, p = (likelihood.reverse_step(rule, time, at, origin) for origin in (truth, uniform))
+            exact += chance * float((q * (q / p).log()).sum())
+    mean, error = likelihood.bits_per_image(
+        model, torch.zeros(64, POSITIONS, dtype=torch.long), ["red heart"] * 64, draws=400
+    )
+    exact_bits = exact * POSITIONS / math.log(2)
+    assert exact_bits >= 9 * POSITIONS
+    # One step is drawn per round, so the error of the mean over 400 rounds decides: 5% is over four of its sigmas.
+    assert mean == pytest.approx(exact_bits, rel=0.05)
+
+
+def test_one_reverse_step_is_a_distribution_together_with_staying_masked():
+    rule = adapter.diffusion_rule(6)
+    origin = torch.rand(1, 1, CODES, dtype=torch.float64)
+    origin /= origin.sum()
+    for time in range(2, 7):
+        masked = likelihood.reverse_step(rule, time, torch.tensor([[MASK]]), origin).sum()
+        assert float(masked) + rule.masked[time - 1] / rule.masked[time] == pytest.approx(1)
+        assert float(likelihood.reverse_step(rule, time, torch.tensor([[3]]), origin).sum()) == pytest.approx(1)
+
+
+def test_weights_survive_and_damage_is_one_clear_line(tmp_path: Path):
+    write_tensors("part", {"x": torch.linspace(0, 1, 5), "count": torch.arange(3)}, tmp_path)
+    read = read_tensors("part", tmp_path)
+    assert read["x"].dtype == torch.float32 and read["count"].dtype == torch.int64
+    torch.testing.assert_close(read["x"], torch.linspace(0, 1, 5).half().float())
+    content = bytearray((tmp_path / "part.safetensors").read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "part.safetensors").write_bytes(bytes(content))
+    with pytest.raises(DivlensError, match="damaged: expected sha256") as error:
+        read_tensors("part", tmp_path)
+    assert "\n" not in str(error.value)
+    with pytest.raises(DivlensError, match="weights are missing"):
+        read_tensors("other", tmp_path)
+
+
+def test_packaged_files_are_the_ones_their_checksums_speak_of():
+    sums = json.loads((packaged_folder() / CHECKSUMS).read_text())
+    stored = {path.name for path in packaged_folder().glob("*.safetensors")}
+    assert stored == set(sums)
+    for name in stored:
+        read_tensors(name.removesuffix(".safetensors"))
+    assert sum(path.stat().st_size for path in packaged_folder().iterdir()) < 40e6
+
+
+class Line(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(3))
+
+
+def line_loss(model: Line, stop_at: int | None = None):
+    def loss(step: int):
+        if step == stop_at:
+            raise KeyboardInterrupt
+        x = torch.randn(16, 3)
+        return ((x @ model.weight - x.sum(1)) ** 2).mean(), {}
+
+    return loss
+
+
+def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path):
+    recipe = Recipe(steps=30, rate=0.05, warmup=2)
+    place = torch.device("cpu")
+    whole = Line()
+    expected = fit("whole", whole, line_loss(whole), recipe, tmp_path, device=place)
+    killed = Line()
+    with pytest.raises(KeyboardInterrupt):
+        fit("killed", killed, line_loss(killed, stop_at=17), recipe, tmp_path, device=place, every_seconds=0)
+    resumed = Line()
+    seen: list[int] = []
+
+    def counted(step: int):
+        seen.append(step)
+        return line_loss(resumed)(step)
+
+    found = fit("killed", resumed, counted, recipe, tmp_path, device=place)
+    assert seen == list(range(17, 30))  # it went on, it did not start again
+    torch.testing.assert_close(found["weight"], expected["weight"], rtol=0, atol=0)
+    other = Line()
+    control = fit("other", other, line_loss(other), Recipe(steps=30, rate=0.05, warmup=2, seed=1), tmp_path, device=place)
+    assert not torch.equal(control["weight"], expected["weight"])
+    with pytest.raises(DivlensError, match="another recipe"):
+        fit("whole", Line(), line_loss(Line()), Recipe(steps=31), tmp_path, device=place)
+
+
+def test_corruption_follows_the_schedule():
+    """Shares of masked and of unchanged tokens; the tolerance is five binomial sigmas (false alarm below 1e-6)."""
+    torch.manual_seed(0)
+    tokens = torch.randint(CODES, (2000, POSITIONS))
+    time = torch.full((2000, 1), 0.4)
+    kept, masked = train_generators.diffusion_schedule(time)
+    noisy = train_generators.corrupt(tokens, kept, masked)
+    for observed, chance in (
+        ((noisy == MASK).double().mean(), 0.4),
+        ((noisy == tokens).double().mean(), float(kept[0]) + (1 - 0.4 - float(kept[0])) / CODES),
+    ):
+        assert abs(float(observed) - chance) < 5 * math.sqrt(chance * (1 - chance) / tokens.numel())
+    rule = adapter.diffusion_rule(10)
+    assert rule.kept[4] == pytest.approx(float(kept[0])) and rule.masked[4] == pytest.approx(0.4)
+
+
+def test_training_grids_leave_held_out_pictures_out():
+    torch.manual_seed(0)
+    images = np.random.default_rng(0).integers(0, 255, (6, 64, 64, 3), dtype=np.uint8)
+    concept = np.array([0, 0, 1, 1, -1, 2])
+    held_out = np.array([False, True, False, False, False, False])
+    pictures = Pictures(images, concept, np.arange(6), np.zeros(6, int), held_out)
+    grids = train_generators.training_grids(pictures, Tokenizer().eval())
+    assert sorted(grids.concept.tolist()) == [0, 0, 1, 1, 1, 1, 2, 2]  # each once, and mirrored
