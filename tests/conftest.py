@@ -1,12 +1,16 @@
-"""Every test: seeded, offline, with a cache of its own, and with its share of the cores."""
+"""Every test: seeded, offline, shapes checked, with a cache of its own and its share of the cores."""
 
 import os
 import random
 import socket
+from collections.abc import Callable
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
+from beartype import beartype
+from jaxtyping import AbstractArray
 
 # Before any subprocess of a test: libraries that would ask a hub answer from their cache or fail at once.
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_DATASETS_OFFLINE="1")
@@ -15,6 +19,23 @@ LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1", "")
 _WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 
 torch.set_num_threads(max(1, (os.cpu_count() or 1) // _WORKERS))
+
+
+def mentions_shape(hint: Any) -> bool:
+    """Whether a type hint has a shape, Float[Tensor, "batch n"], anywhere in it."""
+    if isinstance(hint, type) and issubclass(hint, AbstractArray):
+        return True
+    return any(mentions_shape(part) for part in (hint if isinstance(hint, list) else get_args(hint)))
+
+
+def shapes_only(function: Callable) -> Callable:
+    """Check the shapes in a signature at every call (see `--jaxtyping-packages` in pyproject.toml), and no more.
+
+    The other hints are pyright's, and some cannot be checked at run time: protocols, Self, names that a module imports
+    for the type checker alone. `function` is jaxtyping's own copy of the signature, so it may be changed.
+    """
+    function.__annotations__ = {name: hint for name, hint in function.__annotations__.items() if mentions_shape(hint)}
+    return beartype(function)
 
 
 class NetworkInTestError(RuntimeError):

@@ -38,9 +38,7 @@ def exact(model: ToyModel, prompt: str) -> np.ndarray:
 def exact_ar(model: ToyModel, prompt: str) -> np.ndarray:
     result = []
     for grid in GRIDS:
-        parts = [
-            chances(model, prompt, (*grid[:i], *[MASK] * (POSITIONS - i)))[i, grid[i]] for i in range(POSITIONS)
-        ]
+        parts = [chances(model, prompt, (*grid[:i], *[MASK] * (POSITIONS - i)))[i, grid[i]] for i in range(POSITIONS)]
         result.append(math.prod(parts))
     return np.array(result)
 

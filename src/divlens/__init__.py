@@ -1,0 +1,75 @@
+"""divlens: where the diversity of discrete-latent image generators comes from, and how to get more of it.
+
+Public names are loaded when they are first used, so that `import divlens` is quick and needs no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from divlens.diversity import lpips_diversity
+    from divlens.enhance import enhance
+    from divlens.experiment.probe import probe
+    from divlens.interventions import (
+        Argmax,
+        DisableTop,
+        Freeze,
+        Guidance,
+        Paraphrase,
+        Subset,
+        Temperature,
+        TopK,
+        TopP,
+    )
+    from divlens.models import load
+    from divlens.sampler import sample
+    from divlens.types import DivlensError, Prompt
+
+_PLACES = {
+    "DivlensError": "types",
+    "Prompt": "types",
+    "enhance": "enhance",
+    "load": "models",
+    "lpips_diversity": "diversity",
+    "probe": "experiment.probe",
+    "sample": "sampler",
+    **dict.fromkeys(
+        ("Argmax", "DisableTop", "Freeze", "Guidance", "Paraphrase", "Subset", "Temperature", "TopK", "TopP"),
+        "interventions",
+    ),
+}
+
+__all__ = [
+    "Argmax",
+    "DisableTop",
+    "DivlensError",
+    "Freeze",
+    "Guidance",
+    "Paraphrase",
+    "Prompt",
+    "Subset",
+    "Temperature",
+    "TopK",
+    "TopP",
+    "enhance",
+    "load",
+    "lpips_diversity",
+    "probe",
+    "sample",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'divlens' has no attribute {name!r}")
+    value = getattr(import_module(f"divlens.{_PLACES[name]}"), name)
+    globals()[name] = value  # also over the submodule of the same name, as `divlens.enhance`
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -150,7 +150,7 @@ class Temperature:
 
 @dataclass(frozen=True)
 class TopK:
-    """Only the `k` most probable codes of each draw."""
+    """Only the `k` most probable codes of each draw, and those tied with the last of them."""
 
     k: int
 
@@ -210,19 +210,20 @@ def apply_all(interventions: Sequence[Intervention], settings: Settings, frequen
 
 
 def filter_logits(logits: Float[Tensor, "batch m codes"], settings: Settings) -> Float[Tensor, "batch m codes"]:
-    """Guided logits to log-probabilities of the draw, float32: temperature, banned codes, top-k, top-p.
+    """Guided logits to log-probabilities of the draw, float32: banned codes, top-k, temperature, top-p.
 
-    Codes are banned here, after guidance: minus infinity before it would give NaN.
+    Codes are banned here, after guidance: minus infinity before it would give NaN. Codes tied with the k-th stay, as
+    in LlamaGen; top-k comes before the division by the temperature, whose rounding could tie others.
     """
     logits = logits.float()
     if settings.allowed is not None:
         logits = logits.masked_fill(~settings.allowed.to(logits.device), -math.inf)
-    if settings.temperature != 1.0:
-        # The largest is 0 before the division, so that a low temperature cannot overflow.
-        logits = (logits - logits.amax(-1, keepdim=True)) / settings.temperature
     if 0 < settings.top_k < logits.shape[-1]:
         least = logits.topk(settings.top_k, dim=-1).values[..., -1:]
         logits = logits.masked_fill(logits < least, -math.inf)
+    if settings.temperature != 1.0:
+        # The largest is 0 before the division, so that a low temperature cannot overflow.
+        logits = (logits - logits.amax(-1, keepdim=True)) / settings.temperature
     if settings.top_p < 1.0:
         ordered, order = logits.softmax(-1).sort(dim=-1, descending=True)
         # A code stays when those before it have not reached p yet; the first always stays.

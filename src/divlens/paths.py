@@ -170,7 +170,9 @@ class MaskReplaceDiffusion:
             )
 
     @classmethod
-    def vq_diffusion(cls, codes: int, steps: int = 100, ends: tuple[float, float] = (0.99999, 0.000009)) -> MaskReplaceDiffusion:
+    def vq_diffusion(
+        cls, codes: int, steps: int = 100, ends: tuple[float, float] = (0.99999, 0.000009)
+    ) -> MaskReplaceDiffusion:
         """The published linear schedule: kept runs from ends[0] to ends[1], masked from ends[1] to ends[0]."""
         ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
         kept = ends[0] + ramp * (ends[1] - ends[0])
@@ -222,7 +224,7 @@ class MaskReplaceDiffusion:
         spread = positive(1 - kept - masked) / codes
         spread_before = positive(1 - kept_before - masked_before) / codes
         keep = kept / kept_before  # of the one step from time - 1 to time
-        mask = 1 - (1 - masked) / (1 - masked_before)
+        mask = (masked - masked_before) / (1 - masked_before)
         blur = positive(1 - keep - mask) / codes
 
         def pick(if_mask: float, if_agree: float, if_differ: float) -> Tensor:

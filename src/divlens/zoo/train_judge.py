@@ -45,12 +45,15 @@ def train(pictures: Pictures, folder: Path, device: torch.device, recipe: Recipe
         rows = np.concatenate([pool[torch.randint(len(pool), (half,)).numpy()] for pool in pools])
         images = torch.from_numpy(pictures.images[rows]).to(device).permute(0, 3, 1, 2).float() / 255
         with torch.autocast(device.type, enabled=False):
-            images = soften(jitter(images))
-        concept, style = model(images)
+            images = jitter(images)
+            sharp = images * 2 - 1
+            soft = soften(images) * 2 - 1
+        # Colour is a clue to the style: that branch sees the pictures as they are.
+        concept, style = model.concept_logits(soft), model.style_logits(sharp)
         entry = torch.from_numpy(pictures.entry[rows]).to(device)
         truth = torch.from_numpy(pictures.style[rows]).to(device)
         right = (concept[:half].argmax(1) == entry[:half]).float().mean()
-        value = F.cross_entropy(concept, entry, label_smoothing=0.1) + 0.3 * F.cross_entropy(style, truth)
+        value = F.cross_entropy(concept, entry, label_smoothing=0.1) + F.cross_entropy(style, truth)
         return value, {"concept": float(right), "style": float((style.argmax(1) == truth).float().mean())}
 
     model.load_state_dict(fit("judge", model, loss, recipe, folder, device=device))

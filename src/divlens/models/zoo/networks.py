@@ -305,7 +305,11 @@ class Backbone(nn.Module):
 
 
 class JudgeNetwork(nn.Module):
-    """A small convolutional network: a picture to a unit vector, and from it to concept and style logits."""
+    """Two small convolutional networks: one that names the concept of a picture, one that names its style.
+
+    The concept is read from what is where; the style from how it is drawn: means and spreads of local features over
+    the picture, so that a style is not recognised by remembering the drawing.
+    """
 
     def __init__(self, concepts: int, styles: int, width: int = 160) -> None:
         super().__init__()
@@ -325,10 +329,29 @@ class JudgeNetwork(nn.Module):
             nn.Linear(width * 16, width),
         )
         self.concepts = nn.Linear(width, concepts, bias=False)
-        self.styles = nn.Sequential(nn.SiLU(), nn.Linear(width, styles))
+        self.strokes = nn.Sequential(
+            nn.PixelUnshuffle(2),
+            nn.Conv2d(12, 48, 3, padding=1),
+            ResidualBlock(48),
+            nn.Conv2d(48, 96, 4, stride=2, padding=1),
+            ResidualBlock(96),
+            nn.GroupNorm(8, 96),
+        )
+        self.styles = nn.Sequential(
+            nn.Dropout(0.3), nn.Linear(4 * 96, 96), nn.SiLU(), nn.Dropout(0.3), nn.Linear(96, styles)
+        )
 
     def forward(self, images: Float[Tensor, "batch 3 h w"]) -> tuple[Tensor, Tensor]:
         """Logits (batch, concepts) and (batch, styles); images in [0, 1]."""
-        features = self.trunk((images * 2 - 1).to(memory_format=torch.channels_last)).float()
+        x = (images * 2 - 1).to(memory_format=torch.channels_last)
+        return self.concept_logits(x), self.style_logits(x)
+
+    def concept_logits(self, x: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch concepts"]:
         directions = F.normalize(self.concepts.weight.float(), dim=1)
-        return 16 * F.normalize(features, dim=1) @ directions.T, self.styles(features)
+        return 16 * F.normalize(self.trunk(x).float(), dim=1) @ directions.T
+
+    def style_logits(self, x: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch styles"]:
+        local = self.strokes(x).float()
+        flat = local.flatten(2)
+        summary = torch.cat([flat.mean(2), flat.std(2), flat.amax(2), flat.amin(2)], dim=1)
+        return self.styles(summary)

@@ -1,0 +1,3 @@
+from divlens.cli import main
+
+main()

@@ -1,0 +1,47 @@
+"""Whether a picture shows what was asked for: the judge's verdicts, prompt fidelity and mode coverage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Judged:
+    """`concept`: int64 (batch, k), the k most likely concepts, best first. `style`: int64 (batch,)."""
+
+    concept: Int[Tensor, "batch k"]
+    style: Int[Tensor, " batch"]
+
+
+class Judge(Protocol):
+    """Names concept and style of pictures. `existing[c, s]`: there is real art of concept c in style s."""
+
+    @property
+    def concepts(self) -> Sequence[str]: ...
+    @property
+    def styles(self) -> Sequence[str]: ...
+    @property
+    def existing(self) -> Bool[np.ndarray, "concepts styles"]: ...
+
+    def __call__(self, images: Float[Tensor, "batch 3 h w"]) -> Judged: ...
+
+
+def fidelity(judged: Judged, concept: int) -> float:
+    """Share of the pictures whose most likely concept is the one asked for, in [0, 1]."""
+    return float((judged.concept[:, 0] == concept).double().mean())
+
+
+def mode_coverage(judged: Judged, existing: Bool[np.ndarray, " styles"]) -> float:
+    """Share of the styles that exist for a concept which come out at least once, in [0, 1].
+
+    It grows with the number of pictures: compare it at equal n only.
+    """
+    seen = np.zeros(len(existing), bool)
+    seen[judged.style.cpu().numpy()] = True
+    return float((seen & existing).sum() / existing.sum())

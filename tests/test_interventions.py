@@ -1,0 +1,263 @@
+"""Interventions: what is banned never comes out, what they say is what the filter does, and calibration is kept."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from divlens import calibration, models
+from divlens.interventions import (
+    Argmax,
+    DisableTop,
+    Freeze,
+    Guidance,
+    Paraphrase,
+    Settings,
+    Subset,
+    Temperature,
+    TopK,
+    TopP,
+    apply_all,
+    filter_logits,
+)
+from divlens.models.toy import ToyModel
+from divlens.paths import Raster
+from divlens.sampler import sample, settings_for
+from divlens.types import DivlensError
+
+FAMILIES = ("ar", "mim", "diffusion")
+PROMPTS = ["red heart", "a cat"]
+DEFAULTS = Settings(Raster(3), 1.0)
+
+
+def toy(family: str) -> ToyModel:
+    model = models.load(f"toy/{family}")
+    assert isinstance(model, ToyModel)
+    return model
+
+
+def allowed_codes(model: ToyModel, *interventions) -> set[int]:
+    allowed = settings_for(model, interventions).allowed
+    return set(range(model.codes)) if allowed is None else set(allowed.nonzero().flatten().tolist())
+
+
+fractions = st.floats(0.01, 1.0)
+shaping = st.lists(
+    st.one_of(
+        st.integers(1, 3).map(TopK),
+        st.floats(0.05, 1.0).map(TopP),
+        st.floats(0.05, 5.0).map(Temperature),
+        st.floats(0.0, 8.0).map(Guidance),
+        st.sampled_from([Argmax(), Argmax(scope="all"), Freeze("path"), Freeze("execution")]),
+    ),
+    max_size=3,
+)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@settings(max_examples=40, deadline=None)
+@given(
+    bans=st.lists(st.one_of(fractions.map(Subset), fractions.map(DisableTop)), min_size=1, max_size=2),
+    others=shaping,
+    bans_first=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_a_banned_code_is_never_in_a_final_grid(family, bans, others, bans_first, seed):
+    model = toy(family)
+    try:
+        allowed = allowed_codes(model, *bans)
+    except DivlensError:
+        with pytest.raises(DivlensError, match="leaves no code"):
+            sample(model, PROMPTS, interventions=[*others, *bans])
+        return
+    chosen = [*bans, *others] if bans_first else [*others, *bans]
+    out = sample(model, PROMPTS, n=12, seed=seed, interventions=chosen)
+    assert set(out.tokens.flatten().tolist()) <= allowed
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("ban", [Subset(0.34), Subset(0.67), DisableTop(0.34), DisableTop(0.67)], ids=str)
+def test_without_the_ban_the_codes_do_occur(family, ban):
+    model = toy(family)
+    allowed = allowed_codes(model, ban)
+    assert 0 < len(allowed) < 3
+    free = set(sample(model, PROMPTS, n=90).tokens.flatten().tolist())
+    assert free - allowed
+    assert set(sample(model, PROMPTS, n=90, interventions=[ban]).tokens.flatten().tolist()) == allowed
+
+
+def test_a_ban_that_acts_on_one_branch_of_guidance_only_would_be_seen():
+    """Why codes are banned after guidance: minus infinity in both branches gives NaN."""
+    ban = torch.tensor([0.0, -math.inf])
+    assert torch.lerp(ban, ban, 2.0).isnan().any()
+
+
+def share(*values: float):
+    return lambda: torch.tensor(values, dtype=torch.float64)
+
+
+def test_subset_keeps_the_most_frequent_and_disable_top_drops_them():
+    frequencies = share(0.1, 0.4, 0.1, 0.3, 0.1)
+
+    def allowed(*interventions):
+        kept = apply_all(interventions, DEFAULTS, frequencies).allowed
+        assert kept is not None
+        return kept.nonzero().flatten().tolist()
+
+    assert allowed(Subset(0.4)) == [1, 3]
+    assert allowed(Subset(0.6)) == [0, 1, 3]  # ties by lower id
+    assert allowed(Subset(0.01)) == [1]  # at least one
+    assert allowed(Subset(1.0)) == [0, 1, 2, 3, 4]
+    assert allowed(DisableTop(0.2)) == [0, 2, 3, 4]
+    assert allowed(Subset(0.6), DisableTop(0.2)) == allowed(DisableTop(0.2), Subset(0.6)) == [0, 3]
+
+
+@pytest.mark.parametrize("chain", [[DisableTop(1.0)], [Subset(0.4), DisableTop(0.4)], [DisableTop(0.4), Subset(0.2)]])
+def test_interventions_that_leave_nothing_are_refused(chain):
+    with pytest.raises(DivlensError, match="leaves no code to draw"):
+        apply_all(chain, DEFAULTS, share(0.1, 0.4, 0.1, 0.3, 0.1))
+
+
+WRONG = [
+    lambda: Subset(0.0),
+    lambda: Subset(1.2),
+    lambda: Subset(0.5, by="colour"),  # type: ignore[arg-type]
+    lambda: DisableTop(-0.1),
+    lambda: Argmax(scope="some"),  # type: ignore[arg-type]
+    lambda: Paraphrase(n=0),
+    lambda: Paraphrase(lengths="long"),  # type: ignore[arg-type]
+    lambda: Temperature(0.0),
+    lambda: Temperature(math.inf),
+    lambda: TopK(0),
+    lambda: TopP(0.0),
+    lambda: Guidance(-1.0),
+    lambda: Guidance(math.nan),
+    lambda: Freeze("wording"),  # type: ignore[arg-type]
+]
+
+
+@pytest.mark.parametrize("make", WRONG)
+def test_values_out_of_range_are_refused_and_named(make):
+    # The type checker of the test run refuses some of these first; what users get is the library's own error.
+    with pytest.raises(Exception, match=r"expects|Type-check") as caught:
+        make()
+    assert isinstance(caught.value, DivlensError) or "Type-check" in str(caught.value)
+
+
+# --- the filter -----------------------------------------------------------------------------------------------------
+
+logit_lists = st.lists(st.floats(-20, 20, width=32), min_size=2, max_size=12, unique=True)
+
+
+def filtered(logits: list[float], **changes) -> np.ndarray:
+    settings_ = Settings(Raster(1), 1.0, **changes)
+    return filter_logits(torch.tensor([[logits]]), settings_)[0, 0].double().exp().numpy()
+
+
+@given(logits=logit_lists, k=st.integers(1, 12), t=st.floats(0.1, 10))
+def test_top_k_and_temperature_against_a_plain_rewrite(logits, k, t):
+    """Float32 softmax against float64: to 2e-5, for logits up to 200 after the division."""
+    kept = sorted(logits, reverse=True)[:k]
+    weight = np.array([math.exp((x - max(logits)) / t) if x in kept else 0.0 for x in logits])
+    np.testing.assert_allclose(filtered(logits, top_k=k, temperature=t), weight / weight.sum(), atol=2e-5)
+
+
+@given(logits=logit_lists, p=st.floats(0.01, 0.999))
+def test_top_p_keeps_the_fewest_that_reach_p(logits, p):
+    chance = np.exp(np.array(logits) - max(logits))
+    chance /= chance.sum()
+    order = np.argsort(-chance)
+    reached = chance[order].cumsum()
+    assume(np.abs(reached - p).min() > 1e-5)  # at the boundary float32 may go either way
+    kept = order[: int((reached < p).sum()) + 1]
+    expected = np.zeros_like(chance)
+    expected[kept] = chance[kept] / chance[kept].sum()
+    np.testing.assert_allclose(filtered(logits, top_p=p), expected, atol=1e-5)
+
+
+@given(logits=logit_lists, banned=st.integers(0, 11), k=st.integers(1, 5), p=st.floats(0.05, 1.0))
+def test_filters_together_leave_a_distribution_without_the_banned_code(logits, banned, k, p):
+    assume(banned < len(logits))
+    allowed = torch.ones(len(logits), dtype=torch.bool)
+    allowed[banned] = False
+    chance = filtered(logits, allowed=allowed, top_k=k, top_p=p, temperature=0.7)
+    assert chance[banned] == 0
+    assert abs(chance.sum() - 1) < 1e-5
+    assert 1 <= (chance > 0).sum() <= k
+
+
+def test_a_temperature_near_zero_is_the_argmax_not_a_nan():
+    np.testing.assert_array_equal(filtered([5.0, 7.0, -3.0], temperature=1e-38), [0, 1, 0])
+    banned = torch.tensor([True, False, True])
+    np.testing.assert_array_equal(filtered([5.0, 7.0, -3.0], temperature=1e-38, allowed=banned), [1, 0, 0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_the_filter_answers_in_float32(dtype):
+    assert filter_logits(torch.zeros(1, 2, 3, dtype=dtype), DEFAULTS).dtype == torch.float32
+
+
+# --- calibration ----------------------------------------------------------------------------------------------------
+
+
+def test_frequencies_are_measured_once_and_sum_to_one():
+    runs = []
+
+    def generate():
+        runs.append(1)
+        return torch.tensor([[0, 0, 2], [0, 1, 2]])
+
+    first = calibration.frequencies_of(toy("ar"), generate)
+    second = calibration.frequencies_of(toy("ar"), generate)
+    assert len(runs) == 1 and torch.equal(first, second)
+    torch.testing.assert_close(first, torch.tensor([3, 1, 2], dtype=torch.float64) / 6)
+    calibration.frequencies_of(toy("mim"), generate)
+    assert len(runs) == 2  # another model is another measurement
+    assert not list(calibration.cache_folder().glob("*.*.npy"))  # nothing half-written is left
+
+
+def test_sampling_with_subset_leaves_one_measurement_behind():
+    model = toy("diffusion")
+    sample(model, PROMPTS, n=1, interventions=[Subset(0.7), DisableTop(0.3)])
+    (path,) = calibration.cache_folder().iterdir()
+    kept = np.load(path)
+    assert kept.shape == (3,) and abs(kept.sum() - 1) < 1e-12 and (kept > 0).all()
+    before = path.stat().st_mtime_ns
+    sample(model, PROMPTS, n=1, interventions=[Subset(0.7)])
+    assert path.stat().st_mtime_ns == before
+    sample(toy("ar"), PROMPTS, n=1)
+    assert len(list(calibration.cache_folder().iterdir())) == 1  # no measurement that nobody asked for
+
+
+class Named:
+    codes = 3
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __getattr__(self, name: str):
+        return getattr(toy("ar"), name)
+
+
+def test_no_two_models_share_a_cache_file():
+    names = ["zoo/ar", "zoo_ar", "zoo:ar", "zoo/ar:/a/b", "zoo/ar:/a_b", "zoo/ar:" + "x" * 400, "zoo/ar:" + "x" * 401]
+    files = {calibration.cache_name(Named(name)) for name in names}  # type: ignore[arg-type]
+    assert len(files) == len(names)
+    assert all(re.fullmatch(r"[\w.-]{1,100}", file) for file in files)
+
+
+def test_frequencies_that_a_model_ships_are_used_as_they_are():
+    class Shipping(Named):
+        def frequencies(self):
+            return torch.tensor([0.5, 0.25, 0.25])
+
+    def never():
+        raise AssertionError("expected no calibration run")
+
+    got = calibration.frequencies_of(Shipping("shipping"), never)  # type: ignore[arg-type]
+    assert got.dtype == torch.float64 and got.tolist() == [0.5, 0.25, 0.25]
+    assert not calibration.cache_folder().exists()

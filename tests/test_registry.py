@@ -1,0 +1,149 @@
+"""Where models are found: by name, lazily, from outside packages, and with errors that help."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from divlens import models
+from divlens.models import registry
+from divlens.models.protocol import Model
+from divlens.models.toy import ToyModel, load_ar
+from divlens.types import DivlensError
+
+
+@pytest.fixture(autouse=True)
+def own_table(monkeypatch):
+    """What a test registers is gone after it."""
+    monkeypatch.setattr(registry, "TABLE", dict(registry.TABLE))
+
+
+def test_built_in_names_are_known():
+    assert models.known() == ["toy/ar", "toy/diffusion", "toy/mim", "zoo/ar", "zoo/diffusion", "zoo/mim"]
+
+
+@pytest.mark.parametrize("family", ["ar", "mim", "diffusion"])
+def test_a_toy_is_a_model(family):
+    model = models.load(f"toy/{family}")
+    assert isinstance(model, Model) and model.name == f"toy/{family}:0"
+
+
+def test_what_follows_the_first_colon_goes_to_the_factory():
+    assert models.load("toy/ar:12").name == "toy/ar:12"
+    seen = []
+
+    def factory(checkpoint, device, **arguments):
+        seen.append((checkpoint, device, arguments))
+        return load_ar()
+
+    models.register("studio/painter", factory, size=512)
+    models.load("studio/painter", device="meta")
+    models.load("studio/painter:C:/weights:2")
+    assert seen == [(None, "meta", {"size": 512}), ("C:/weights:2", "cpu", {"size": 512})]
+
+
+def test_a_dotted_path_is_imported_when_the_model_is_loaded(tmp_path, monkeypatch):
+    (tmp_path / "lazy_painter.py").write_text("from divlens.models.toy import load_mim as make\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    models.register("lazy/painter", "lazy_painter:make")
+    assert "lazy/painter" in models.known() and "lazy_painter" not in sys.modules
+    assert models.load("lazy/painter:3").name == "toy/mim:3"
+    assert "lazy_painter" in sys.modules
+
+
+def test_listing_models_does_not_import_torch():
+    code = "import sys, divlens.models as m; m.known(); assert 'torch' not in sys.modules, 'torch was imported'"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    # Positive control: loading does.
+    code = "import sys, divlens.models as m; m.load('toy/ar'); assert 'torch' in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def refused(call, *arguments, **named) -> str:
+    with pytest.raises(DivlensError) as caught:
+        call(*arguments, **named)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_an_unknown_name_lists_the_known_and_suggests_the_closest():
+    message = refused(models.load, "zoo/mmi:weights")
+    assert "'zoo/mmi'" in message and "did you mean 'zoo/mim'" in message
+    assert all(name in message for name in models.known())
+    assert "did you mean" not in refused(models.load, "entirely different")
+
+
+def test_names_are_registered_once():
+    models.register("studio/painter", load_ar)
+    assert "registered already" in refused(models.register, "studio/painter", load_ar)
+    assert "registered already" in refused(models.register, "zoo/mim", load_ar)
+
+
+@pytest.mark.parametrize("name", ["", "with:colon", "with space", "line\nbreak"])
+def test_names_that_load_could_not_read_are_refused(name):
+    assert "name without colons or spaces" in refused(models.register, name, load_ar)
+
+
+@pytest.mark.parametrize("place", ["module.without.colon", "module:", ":attribute"])
+def test_places_are_modules_and_attributes(place):
+    assert '"module:attribute"' in refused(models.register, "studio/painter", place)
+
+
+def test_what_cannot_be_loaded_says_why():
+    models.register("gone/module", "no_such_module_at_all:load")
+    models.register("gone/attribute", "divlens.models.toy:no_such_factory")
+    models.register("not/a-model", lambda checkpoint, device: "a string")
+    assert "no_such_module_at_all" in refused(models.load, "gone/module")
+    assert "no_such_factory" in refused(models.load, "gone/attribute")
+    assert "returned a str, which lacks" in refused(models.load, "not/a-model")
+    assert "checkpoint after the colon" in refused(models.load, "toy/ar:")
+    assert "expects a seed" in refused(models.load, "toy/ar:seven")
+
+
+# --- an installed package -------------------------------------------------------------------------------------------
+
+
+def install(folder, distribution: str, name: str, module: str) -> None:
+    """A minimal distribution, as an installer would leave it: a module, and metadata that offers a model."""
+    (folder / f"{module}.py").write_text(
+        textwrap.dedent(
+            """
+            from dataclasses import replace
+
+            from divlens.models.toy import ToyModel, load_diffusion
+
+
+            def make(checkpoint, device):
+                return replace(load_diffusion(None, device), seed=int(checkpoint or 5))
+            """
+        )
+    )
+    info = folder / f"{distribution.replace('-', '_')}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[divlens.models]\n{name} = {module}:make\n")
+    (info / "RECORD").write_text("")
+
+
+def test_a_model_of_an_installed_package_is_found(tmp_path, monkeypatch):
+    assert "outside/painter" not in models.known()
+    install(tmp_path, "outside-painter", "outside/painter", "outside_painter")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "outside/painter" in models.known()
+    assert "outside_painter" not in sys.modules  # knowing the name imports nothing
+    model = models.load("outside/painter:8")
+    assert isinstance(model, ToyModel) and (model.family, model.seed) == ("diffusion", 8)
+    assert models.load("outside/painter").name == "toy/diffusion:5"
+    assert "registered already" in refused(models.register, "outside/painter", load_ar)
+    assert "did you mean 'outside/painter'" in refused(models.load, "outside/paintr")
+
+
+def test_two_packages_with_one_name_are_refused(tmp_path, monkeypatch):
+    install(tmp_path, "first-painter", "twice/painter", "first_painter")
+    install(tmp_path, "second-painter", "twice/painter", "second_painter")
+    install(tmp_path, "third-painter", "toy/ar", "third_painter")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "more than one installed package" in refused(models.load, "twice/painter")
+    assert "registered already" in refused(models.load, "toy/ar")
+    assert models.load("toy/mim").name == "toy/mim:0"  # the rest goes on working

@@ -1,0 +1,223 @@
+"""The loop's promises: a sample depends on nothing but what it should, and bad input is refused in one line."""
+
+from dataclasses import dataclass, field, replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from divlens import models, sampler
+from divlens.interventions import Argmax, Paraphrase, Subset, Temperature
+from divlens.models.toy import ToyModel
+from divlens.noise import CounterNoise, TorchNoise
+from divlens.sampler import guide, sample
+from divlens.types import DivlensError, Prompt
+
+FAMILIES = ("ar", "mim", "diffusion")
+POOL = ["red heart", "a cat", "three green apples", "blue sky", "snow"]
+
+
+def toy(family: str) -> ToyModel:
+    model = models.load(f"toy/{family}")
+    assert isinstance(model, ToyModel)
+    return model
+
+
+def rows_of(out, prompt: int) -> tuple[torch.Tensor, ...]:
+    """Everything that belongs to one prompt's samples: tokens, pictures, and its rows of the trace."""
+    n = out.tokens.shape[1]
+    rows = slice(prompt * n, (prompt + 1) * n)
+    steps = [
+        torch.cat([s.log_probability, s.entropy, s.path_log_probability[:, None]], 1)[rows] for s in out.trace.steps
+    ]
+    return out.tokens[prompt], out.images[prompt], torch.stack(steps, 1)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@settings(max_examples=15, deadline=None)
+@given(
+    others=st.lists(st.sampled_from(POOL[1:]), max_size=3, unique=True),
+    place=st.integers(0, 3),
+    extra=st.integers(0, 5),
+    batch_size=st.integers(1, 20),
+    seed=st.sampled_from([0, 1, 2**64 - 1]),
+)
+def test_a_sample_depends_on_nothing_but_its_seed_prompt_and_index(family, others, place, extra, batch_size, seed):
+    alone = sample(toy(family), [POOL[0]], n=4, seed=seed)
+    prompts = [*others[:place], POOL[0], *others[place:]]
+    among = sample(toy(family), prompts, n=4 + extra, seed=seed, batch_size=batch_size)
+    for expected, got in zip(rows_of(alone, 0), rows_of(among, prompts.index(POOL[0])), strict=True):
+        assert torch.equal(expected.nan_to_num(-1), got[:4].nan_to_num(-1))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_shared_generator_would_make_samples_depend_on_their_batch(family, monkeypatch):
+    """Positive control: the same check, with one torch generator for all, fails."""
+
+    class Shared:
+        @staticmethod
+        def of(seed, prompts, samples, frozen):
+            return TorchNoise(torch.Generator().manual_seed(seed), len(samples))
+
+    monkeypatch.setattr(sampler, "CounterNoise", Shared)
+    whole = sample(toy(family), [POOL[0]], n=64, batch_size=64).tokens
+    assert torch.equal(whole, sample(toy(family), [POOL[0]], n=64, batch_size=64).tokens)
+    assert not torch.equal(whole, sample(toy(family), [POOL[0]], n=64, batch_size=7).tokens)
+    assert not torch.equal(whole[:, :32], sample(toy(family), [POOL[0]], n=32, batch_size=64).tokens)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_samples_prompts_and_seeds_differ(family):
+    out = sample(toy(family), POOL[:2], n=30)
+    again = sample(toy(family), POOL[:2], n=30, seed=1)
+    assert len(out.tokens[0].view(-1, 3).unique(dim=0)) > 3
+    assert not torch.equal(out.tokens[0], out.tokens[1])
+    assert not torch.equal(out.tokens, again.tokens)
+
+
+def test_a_noise_that_ignores_the_sample_would_be_seen(monkeypatch):
+    class Deaf:
+        @staticmethod
+        def of(seed, prompts, samples, frozen):
+            return CounterNoise.of(seed, prompts, [0] * len(samples), frozen)
+
+    monkeypatch.setattr(sampler, "CounterNoise", Deaf)
+    assert len(sample(toy("mim"), POOL[:1], n=30).tokens[0].view(-1, 3).unique(dim=0)) == 1
+
+
+# --- common random numbers ------------------------------------------------------------------------------------------
+
+
+def recorded_path_noise(monkeypatch, source_of, *interventions) -> list[torch.Tensor]:
+    """The Gumbels of each step of a run, from a noise that `source_of(seed, prompts, samples, frozen)` makes."""
+    heard: list[torch.Tensor] = []
+
+    @dataclass(frozen=True)
+    class Listening:
+        inner: object
+
+        def draw(self, probabilities, step, first):
+            return self.inner.draw(probabilities, step, first)  # type: ignore[attr-defined]
+
+        def path_uniform(self, step, positions, device):
+            return self.inner.path_uniform(step, positions, device)  # type: ignore[attr-defined]
+
+        def path_gumbel(self, step, positions, device):
+            heard.append(self.inner.path_gumbel(step, positions, device))  # type: ignore[attr-defined]
+            return heard[-1]
+
+    class Source:
+        @staticmethod
+        def of(*arguments):
+            return Listening(source_of(*arguments))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sampler, "CounterNoise", Source)
+        sample(toy("mim"), POOL[:2], n=5, interventions=interventions)
+    return heard
+
+
+def shared_generator(seed, prompts, samples, frozen):
+    return TorchNoise(torch.Generator().manual_seed(seed), len(samples))
+
+
+@pytest.mark.parametrize("intervention", [Argmax(), Temperature(0.5)])
+def test_the_same_seed_uses_the_same_path_noise_under_two_interventions(monkeypatch, intervention):
+    plain = recorded_path_noise(monkeypatch, CounterNoise.of)
+    changed = recorded_path_noise(monkeypatch, CounterNoise.of, intervention)
+    assert len(plain) == 2 and all(torch.equal(a, b) for a, b in zip(plain, changed, strict=True))
+
+
+def test_a_shared_generator_would_change_the_path_noise(monkeypatch):
+    """Positive control: without execution draws a shared generator gives the path other numbers."""
+    plain = recorded_path_noise(monkeypatch, shared_generator)
+    changed = recorded_path_noise(monkeypatch, shared_generator, Argmax())
+    assert not any(torch.equal(a, b) for a, b in zip(plain, changed, strict=True))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_small_change_of_the_distribution_changes_few_samples(family):
+    """Common random numbers at work: a temperature of 1.001 moves few draws; another seed moves most."""
+    plain = sample(toy(family), POOL, n=80).tokens
+    warmer = sample(toy(family), POOL, n=80, interventions=[Temperature(1.001)]).tokens
+    other = sample(toy(family), POOL, n=80, seed=1).tokens
+
+    def changed(a, b):
+        return float((a != b).flatten(2).any(-1).float().mean())
+
+    assert changed(plain, warmer) < 0.03 < 0.4 < changed(plain, other)
+
+
+def test_wordings_share_the_noise_of_their_prompt():
+    """Noise follows the prompt, not the wording: two wordings of one condition give the same samples."""
+    prompt = Prompt("red heart", paraphrases=("heart red",))  # to the toy, the same bag of words
+    out = sample(toy("diffusion"), [prompt], n=6, interventions=[Paraphrase()])
+    mixed = sample(toy("diffusion"), [prompt], n=6, interventions=[Paraphrase(n=2)])
+    assert mixed.wordings == (("red heart", "heart red") * 3,)
+    assert torch.equal(out.tokens, mixed.tokens)
+
+
+# --- results and refusals -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_shapes_ranges_and_order(family):
+    done = []
+    out = sample(toy(family), POOL[:2], n=5, batch_size=3, on_batch=done.append)
+    assert out.tokens.shape == (2, 5, 1, 3) and out.tokens.dtype == torch.int64
+    assert out.images.shape == (2, 5, 3, 16, 48) and out.images.dtype == torch.float32
+    assert float(out.images.min()) >= 0 and float(out.images.max()) <= 1
+    assert done == [3, 3, 3, 1] and out.samples == (0, 1, 2, 3, 4)
+    assert out.wordings == (("red heart",) * 5, ("a cat",) * 5)
+    assert [prompt.text for prompt in out.prompts] == POOL[:2]
+    colours = out.images[:, :, :, 8, 8::16].argmax(2)
+    assert torch.equal(colours, out.tokens[:, :, 0])
+    assert sample(toy(family), POOL[:1], n=1, trace=False).trace is None
+
+
+REFUSED = {
+    "no prompts": (dict(prompts=[]), "at least one prompt"),
+    "an empty prompt": (dict(prompts=[" "]), "prompt is empty"),
+    "n": (dict(n=0), "n expects at least 1"),
+    "batch size": (dict(batch_size=0), "batch_size expects at least 1"),
+    "negative seed": (dict(seed=-1), "seed expects"),
+    "large seed": (dict(seed=2**64), "seed expects"),
+    "a long prompt": (dict(prompts=["word " * 33]), "at most 32 words, got 33"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), REFUSED.values(), ids=REFUSED.keys())
+def test_bad_input_is_refused_in_one_line(arguments, message):
+    with pytest.raises(DivlensError, match=message) as caught:
+        sample(toy("ar"), **{"prompts": ["a cat"], **arguments})
+    assert "\n" not in str(caught.value)
+
+
+@dataclass(frozen=True)
+class Broken(ToyModel):
+    value: float = field(default=float("nan"), kw_only=True)
+
+    def predictor(self, conditions, guided):
+        inner = super().predictor(conditions, guided)
+        return lambda view: (inner(view)[0] * self.value, None)
+
+
+def test_logits_that_are_not_numbers_are_refused():
+    model = Broken("ar", toy("ar").rule)
+    with pytest.raises(DivlensError, match="NaN logits at step 0"):
+        sample(model, ["a cat"])
+    assert sample(replace(model, value=1.0), ["a cat"]).tokens.shape == (1, 8, 1, 3)
+
+
+def test_guidance_is_the_published_formula():
+    conditional, unconditional = torch.randn(2, 3, 5), torch.randn(2, 3, 5)
+    for scale in (0.0, 0.3, 1.0, 7.5):
+        expected = unconditional + scale * (conditional - unconditional)
+        torch.testing.assert_close(guide(conditional, unconditional, scale), expected, atol=2e-5, rtol=1e-5)
+    assert guide(conditional.half(), unconditional.half(), 2.0).dtype == torch.float32
+
+
+def test_a_calibration_run_leaves_the_samples_alone():
+    first = sample(toy("mim"), POOL[:1], n=8, interventions=[Subset(0.9)]).tokens  # measures, then samples
+    assert torch.equal(first, sample(toy("mim"), POOL[:1], n=8, interventions=[Subset(0.9)]).tokens)
