@@ -2,17 +2,18 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from toy_oracle import GRIDS, chances, chi_square_p, counts_of, exact, exact_mim, forward, posterior
 
 from divlens import models
 from divlens.interventions import Argmax, Freeze, Guidance
 from divlens.models.toy import ToyModel
 from divlens.sampler import sample
 from divlens.types import Generation, View
+from toy_oracle import GRIDS, chances, chi_square_p, counts_of, exact, exact_mim, forward, posterior
 
 # Chi-square tests reject at 1e-6: their false-alarm rate over random seeds. Seeds are fixed.
 ALARM = 1e-6
@@ -24,6 +25,29 @@ def toy(family: str, seed: int = 0) -> ToyModel:
     model = models.load(f"toy/{family}:{seed}")
     assert isinstance(model, ToyModel)
     return model
+
+
+class Wrapped:
+    """A model that passes everything on; subclasses change one thing."""
+
+    def __init__(self, model: ToyModel) -> None:
+        self.model = model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+
+class Blind(Wrapped):
+    """Decodes to one pixel: thousands of pictures would fill the memory."""
+
+    def decode(self, tokens: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(len(tokens), 3, 1, 1)
+
+
+def sampled_counts(model: ToyModel, n: int, seed: int = 0, interventions=()) -> np.ndarray:
+    blind: Any = Blind(model)
+    out = sample(blind, [PROMPT], n=n, seed=seed, interventions=interventions, batch_size=3000, trace=False)
+    return counts_of(out.tokens)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -46,8 +70,7 @@ def test_the_oracles_forward_chain_composes():
 @pytest.mark.parametrize("family", FAMILIES)
 def test_sampled_grids_follow_the_exact_distribution(family, seed):
     model = toy(family, seed)
-    out = sample(model, [PROMPT], n=6000, seed=seed, batch_size=3000, trace=False)
-    counts = counts_of(out.tokens)
+    counts = sampled_counts(model, 6000, seed)
     assert chi_square_p(counts, exact(model, PROMPT)) > ALARM
     # Power: the same counts reject another prompt, other weights, and another guidance.
     assert chi_square_p(counts, exact(model, "a cat")) < ALARM
@@ -57,29 +80,26 @@ def test_sampled_grids_follow_the_exact_distribution(family, seed):
 
 def test_guidance_changes_the_distribution_as_it_should():
     model = toy("mim")
-    out = sample(model, [PROMPT], n=6000, interventions=[Guidance(3.0)], batch_size=3000, trace=False)
-    assert chi_square_p(counts_of(out.tokens), exact(replace(model, guidance=3.0), PROMPT)) > ALARM
-    assert chi_square_p(counts_of(out.tokens), exact(model, PROMPT)) < ALARM
+    counts = sampled_counts(model, 6000, interventions=[Guidance(3.0)])
+    assert chi_square_p(counts, exact(replace(model, guidance=3.0), PROMPT)) > ALARM
+    assert chi_square_p(counts, exact(model, PROMPT)) < ALARM
 
 
 def test_the_order_of_unmasking_matters_and_would_be_seen():
     model = toy("mim")
-    out = sample(model, [PROMPT], n=20_000, batch_size=5000, trace=False)
-    assert chi_square_p(counts_of(out.tokens), exact_mim(model, PROMPT)) > ALARM
-    assert chi_square_p(counts_of(out.tokens), exact_mim(model, PROMPT, temperature=(0.2, 0.0))) < ALARM
+    counts = sampled_counts(model, 12_000)
+    assert chi_square_p(counts, exact_mim(model, PROMPT)) > ALARM
+    assert chi_square_p(counts, exact_mim(model, PROMPT, temperature=(0.2, 0.0))) < ALARM
 
 
 # --- traces ---------------------------------------------------------------------------------------------------------
 
 
-class Visited:
+class Visited(Wrapped):
     """A model that keeps the states it was shown, step by step."""
 
     def __init__(self, model: ToyModel) -> None:
         self.model, self.states = model, []
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.model, name)
 
     def predictor(self, conditions: torch.Tensor, guided: bool):
         inner = self.model.predictor(conditions, guided)
@@ -92,8 +112,8 @@ class Visited:
 
 
 def traced(family: str, n: int = 40, interventions=()) -> tuple[Generation, list[torch.Tensor], ToyModel]:
-    watched = Visited(toy(family))
-    out = sample(watched, [PROMPT], n=n, seed=3, interventions=interventions)  # type: ignore[arg-type]
+    watched: Any = Visited(toy(family))
+    out = sample(watched, [PROMPT], n=n, seed=3, interventions=interventions)
     return out, watched.states, watched.model
 
 

@@ -30,6 +30,7 @@ from divlens.sampler import sample, settings_for
 from divlens.types import DivlensError
 
 FAMILIES = ("ar", "mim", "diffusion")
+fixed = settings(derandomize=True, deadline=None)  # the same examples every time, however busy the machine
 PROMPTS = ["red heart", "a cat"]
 DEFAULTS = Settings(Raster(3), 1.0)
 
@@ -59,7 +60,7 @@ shaping = st.lists(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@settings(max_examples=40, deadline=None)
+@settings(fixed, max_examples=20)
 @given(
     bans=st.lists(st.one_of(fractions.map(Subset), fractions.map(DisableTop)), min_size=1, max_size=2),
     others=shaping,
@@ -150,7 +151,8 @@ def test_values_out_of_range_are_refused_and_named(make):
 
 # --- the filter -----------------------------------------------------------------------------------------------------
 
-logit_lists = st.lists(st.floats(-20, 20, width=32), min_size=2, max_size=12, unique=True)
+eighths = st.integers(-160, 160).map(lambda number: number / 8)  # apart, so that rounding ties none
+logit_lists = st.lists(eighths, min_size=2, max_size=12, unique=True)
 
 
 def filtered(logits: list[float], **changes) -> np.ndarray:
@@ -158,6 +160,7 @@ def filtered(logits: list[float], **changes) -> np.ndarray:
     return filter_logits(torch.tensor([[logits]]), settings_)[0, 0].double().exp().numpy()
 
 
+@fixed
 @given(logits=logit_lists, k=st.integers(1, 12), t=st.floats(0.1, 10))
 def test_top_k_and_temperature_against_a_plain_rewrite(logits, k, t):
     """Float32 softmax against float64: to 2e-5, for logits up to 200 after the division."""
@@ -166,6 +169,7 @@ def test_top_k_and_temperature_against_a_plain_rewrite(logits, k, t):
     np.testing.assert_allclose(filtered(logits, top_k=k, temperature=t), weight / weight.sum(), atol=2e-5)
 
 
+@fixed
 @given(logits=logit_lists, p=st.floats(0.01, 0.999))
 def test_top_p_keeps_the_fewest_that_reach_p(logits, p):
     chance = np.exp(np.array(logits) - max(logits))
@@ -179,6 +183,7 @@ def test_top_p_keeps_the_fewest_that_reach_p(logits, p):
     np.testing.assert_allclose(filtered(logits, top_p=p), expected, atol=1e-5)
 
 
+@fixed
 @given(logits=logit_lists, banned=st.integers(0, 11), k=st.integers(1, 5), p=st.floats(0.05, 1.0))
 def test_filters_together_leave_a_distribution_without_the_banned_code(logits, banned, k, p):
     assume(banned < len(logits))

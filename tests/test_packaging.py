@@ -39,9 +39,12 @@ def required_names(requirements):
 
 
 def test_the_version_is_the_same_everywhere():
+    import divlens
+
     version = PROJECT["version"]
     released = re.findall(r"^## \[?(\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert released[0] == version
+    assert divlens.__version__ == version
     assert metadata.version("divlens") == version
 
 
@@ -68,6 +71,15 @@ def test_a_plain_install_is_light_and_pins_nothing():
     assert not heavy & required_names(required)
     tests = PROJECT["optional-dependencies"]["test"]
     assert heavy & required_names(tests) == heavy - {"torchvision", "lpips", "resvg-py"}  # the control
+
+
+@pytest.mark.parametrize(
+    ("module", "loads_torch"), [("divlens", False), ("divlens.cli", False), ("divlens.types", True)]
+)
+def test_importing_divlens_loads_no_torch(module, loads_torch):
+    code = f"import sys, {module}; print('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert found.strip() == str(loads_torch)
 
 
 def test_every_style_of_the_art_is_attributed():

@@ -1,13 +1,14 @@
 """Which wording each sample gets."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from divlens.interventions import Argmax, Paraphrase
 from divlens.paraphrase import TEMPLATES, chosen, length, wordings_for_samples, wordings_of
 from divlens.types import DivlensError, Prompt
 
+fixed = settings(derandomize=True, deadline=None)  # the same examples every time, however busy the machine
 HEART = Prompt(
     "red heart",
     paraphrases=("heart red", "a heart that is red", "heart", "one heart, painted in a deep and shining red"),
@@ -41,6 +42,7 @@ def test_mixed_lengths_run_from_the_shortest_to_the_longest():
 words = st.lists(st.sampled_from("abcde"), min_size=1, max_size=9).map(" ".join)
 
 
+@fixed
 @given(
     text=words,
     paraphrases=st.lists(words, max_size=12),

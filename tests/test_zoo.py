@@ -156,7 +156,7 @@ def test_the_likelihood_of_a_uniform_model_is_known_in_closed_form():
         model = zoo_model(family)
         nn.init.zeros_(model.backbone.head.weight)
         nn.init.zeros_(model.backbone.head.bias)
-        mean, error = likelihood.bits_per_image(model, tokens, ["red heart"] * 4, draws=4)
+        mean, _ = likelihood.bits_per_image(model, tokens, ["red heart"] * 4, draws=4)
         assert mean == pytest.approx(9 * POSITIONS, rel=1e-4)
         assert error < 1e-2
 
@@ -184,7 +184,7 @@ def test_the_diffusion_bound_of_a_uniform_model_averages_to_nine_bits_a_token():
                 continue
             q, p = (likelihood.reverse_step(rule, time, at, origin) for origin in (truth, uniform))
             exact += chance * float((q * (q / p).log()).sum())
-    mean, error = likelihood.bits_per_image(
+    mean, _ = likelihood.bits_per_image(
         model, torch.zeros(64, POSITIONS, dtype=torch.long), ["red heart"] * 64, draws=400
     )
     exact_bits = exact * POSITIONS / math.log(2)
@@ -197,10 +197,11 @@ def test_one_reverse_step_is_a_distribution_together_with_staying_masked():
     rule = adapter.diffusion_rule(6)
     origin = torch.rand(1, 1, CODES, dtype=torch.float64)
     origin /= origin.sum()
-    for time in range(2, 7):
+    for time in range(2, 7):  # at time 6 everything is masked
         masked = likelihood.reverse_step(rule, time, torch.tensor([[MASK]]), origin).sum()
         assert float(masked) + rule.masked[time - 1] / rule.masked[time] == pytest.approx(1)
-        assert float(likelihood.reverse_step(rule, time, torch.tensor([[3]]), origin).sum()) == pytest.approx(1)
+        if time < 6:
+            assert float(likelihood.reverse_step(rule, time, torch.tensor([[3]]), origin).sum()) == pytest.approx(1)
 
 
 def test_weights_survive_and_damage_is_one_clear_line(tmp_path: Path):
@@ -262,7 +263,9 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path):
     assert seen == list(range(17, 30))  # it went on, it did not start again
     torch.testing.assert_close(found["weight"], expected["weight"], rtol=0, atol=0)
     other = Line()
-    control = fit("other", other, line_loss(other), Recipe(steps=30, rate=0.05, warmup=2, seed=1), tmp_path, device=place)
+    control = fit(
+        "other", other, line_loss(other), Recipe(steps=30, rate=0.05, warmup=2, seed=1), tmp_path, device=place
+    )
     assert not torch.equal(control["weight"], expected["weight"])
     with pytest.raises(DivlensError, match="another recipe"):
         fit("whole", Line(), line_loss(Line()), Recipe(steps=31), tmp_path, device=place)

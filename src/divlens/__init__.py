@@ -5,7 +5,9 @@ Public names are loaded when they are first used, so that `import divlens` is qu
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
@@ -63,13 +65,27 @@ __all__ = [
 ]
 
 
+class _Package(ModuleType):
+    """`divlens.enhance` is the function, also after the submodule of that name has been imported.
+
+    The import system puts every submodule into its package; where a public name stands, it is not let in.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _PLACES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
 def __getattr__(name: str) -> object:
     if name not in _PLACES:
         raise AttributeError(f"module 'divlens' has no attribute {name!r}")
     value = getattr(import_module(f"divlens.{_PLACES[name]}"), name)
-    globals()[name] = value  # also over the submodule of the same name, as `divlens.enhance`
+    globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted({*globals(), *__all__})

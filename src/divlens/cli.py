@@ -6,43 +6,46 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from divlens import __version__
 
-if TYPE_CHECKING:
-    from divlens.types import Prompt
-
 DEMO_PROMPTS = 12
 
 
-class LazyGroup(click.Group):
-    """A group whose `zoo` subcommands are imported when they are asked for: they need torch and more."""
+class LazyZoo(click.Group):
+    """`divlens zoo`: its commands need torch and more, so they are imported when one of them is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*super().list_commands(ctx), "zoo"]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name != "zoo":
-            return super().get_command(ctx, cmd_name)
-        if ctx.resilient_parsing or set(sys.argv[1:]) == {"--help"}:
-            return click.Group("zoo", short_help="The built-in laboratory: fetch its data, train it, measure it.")
         from divlens.zoo.commands import zoo
 
-        return zoo
+        return zoo.list_commands(ctx)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        from divlens.zoo.commands import zoo
+
+        return zoo.get_command(ctx, cmd_name)
 
 
-@click.group(cls=LazyGroup)
+@click.group(invoke_without_command=True)
 @click.version_option(__version__)
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """Where the diversity of discrete-latent image generators comes from, and how to get more of it."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+cli.add_command(LazyZoo("zoo", help="The built-in laboratory: fetch its data, train it, measure it."))
 
 
 def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
-        click.option("--out", type=click.Path(path_type=Path), help="Folder to write to: new, empty, or ours."),
+        click.option(
+            "--out", type=click.Path(path_type=Path), help="Folder to write to: new, empty, or divlens's own."
+        ),
         click.option("--disable-top", default=0.05, show_default=True, help="Enhancer: share of top codes disabled."),
         click.option("--lpips", type=click.Choice(["stlpips", "alex", "vgg"]), default="stlpips", show_default=True),
         click.option("--seed", default=0, show_default=True),
@@ -54,7 +57,7 @@ def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @cli.command()
 @click.argument("models", nargs=-1, required=True)
 @click.option("--prompts", "prompt_file", type=click.Path(path_type=Path), help="Text lines or JSONL.")
-@click.option("--limit", type=click.IntRange(min=1), help="Use the first so many prompts.  [default without --prompts: 12]")
+@click.option("--limit", type=click.IntRange(min=1), help="Use the first so many prompts; 12 without --prompts.")
 @click.option("-n", "n", default=8, show_default=True, help="Samples per prompt, at least 2.")
 @click.option("--subset", default=0.5, show_default=True, help="Subset: share of the codebook that stays.")
 @shared_options
@@ -70,26 +73,20 @@ def probe(
     out: Path | None,
 ) -> None:
     """How much diversity MODELS have, and how much is left under Subset, Argmax and Paraphrase."""
+    need_two(n)
     from divlens.experiment import store
     from divlens.experiment.probe import default_conditions
     from divlens.experiment.probe import probe as run
-    from divlens.models import load
     from divlens.prompts import default_prompts, read_prompts
     from divlens.report.tables import probe_tables
 
-    need_two(n)
-    prompts: Sequence[Prompt] = read_prompts(prompt_file) if prompt_file else default_prompts()[: limit or DEMO_PROMPTS]
-    prompts = prompts[:limit]
+    prompts = read_prompts(prompt_file)[:limit] if prompt_file else default_prompts()[: limit or DEMO_PROMPTS]
     conditions = default_conditions(subset, disable_top)
     if out:
         store.check_output(out)
-    loaded = [load(model) for model in models]
-    for model in loaded:
-        model.encode([prompt.text for prompt in prompts])  # a prompt that is too long is said before any work
-    total = len(models) * len(conditions) * len(prompts) * n
-    with progress_bar(total) as (advance, describe):
+    with progress_bar(len(models) * len(conditions) * len(prompts) * n) as (advance, describe):
         result = run(
-            loaded,
+            models,
             prompts,
             n,
             seed,
@@ -113,38 +110,23 @@ def enhance(
     model: str, prompts: Sequence[str], n: int, seed: int, lpips: str, disable_top: float, out: Path | None
 ) -> None:
     """Draw PROMPTS with MODEL as it is and enhanced: mixed-length wordings, the most used codes disabled."""
+    need_two(n)
     from divlens.enhance import enhance as run
     from divlens.experiment import store
     from divlens.prompts import default_prompts
-    from divlens.report.sheets import save_pictures
+    from divlens.report.sheets import write_enhanced
     from divlens.report.tables import enhance_table
-    from divlens.types import Prompt
 
-    need_two(n)
-    asked = [Prompt(text) for text in prompts]
-    known = {prompt.text: prompt for prompt in default_prompts()}  # they bring paraphrases
+    shipped = {prompt.text: prompt for prompt in default_prompts()}  # they bring their paraphrases
+    asked = [shipped.get(text, text) for text in prompts]
     if out:
         store.check_output(out)
     with progress_bar(2 * len(asked) * n) as (advance, describe):
         describe(model)
-        result = run(
-            model,
-            [known.get(prompt.text, prompt) for prompt in asked],
-            n,
-            seed,
-            disable_top=disable_top,
-            lpips=lpips,
-            on_batch=advance,
-        )
+        result = run(model, asked, n, seed, disable_top=disable_top, lpips=lpips, on_batch=advance)
     show(enhance_table(result))
     if out:
-
-        def write(folder: Path) -> None:
-            save_pictures(result.before.generation.images, folder, "before")
-            save_pictures(result.after.generation.images, folder, "after")
-            store.write_samples((*result.before.samples, *result.after.samples), folder / "samples.parquet")
-
-        store.write_output(out, {"command": "enhance", "seed": seed, "n": n, "lpips": lpips}, write)
+        write_enhanced(result, out, {"disable_top": disable_top, "lpips": lpips})
         click.echo(f"written: {out}")
 
 
@@ -159,12 +141,11 @@ def models() -> None:
 
 def need_two(n: int) -> None:
     if n < 2:
-        from divlens.types import DivlensError
-
-        raise DivlensError(f"-n expects at least 2 samples per prompt: with {n} the LPIPS diversity is NaN")
+        raise click.UsageError(f"-n expects at least 2 samples per prompt: with {n} the LPIPS diversity is NaN")
 
 
-def show(renderable: object) -> None:
+def show(renderable: Any) -> None:
+    """Print; 80 columns wide where the output is no terminal."""
     from rich.console import Console
 
     Console(width=None if sys.stdout.isatty() else 80).print(renderable)
@@ -189,13 +170,11 @@ def progress_bar(total: int) -> Iterator[tuple[Callable[[int], None], Callable[[
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line. Bad input: one line on stderr, exit code 2. Interrupted: 130."""
     try:
-        cli.main(args=list(arguments) if arguments is not None else None, prog_name="divlens", standalone_mode=False)
-    except click.exceptions.Abort:
+        cli.main(args=None if arguments is None else list(arguments), prog_name="divlens", standalone_mode=False)
+    except (click.exceptions.Abort, KeyboardInterrupt):
         sys.exit(130)
     except click.ClickException as error:
         fail(error.format_message())
-    except KeyboardInterrupt:
-        sys.exit(130)
     except Exception as error:
         from divlens.types import DivlensError
 

@@ -4,59 +4,82 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
+from jaxtyping import Float, Int
+from torch import Tensor
 
-from divlens.diversity import load_network, lpips_diversity
-from divlens.experiment.measure import PromptFigures, SampleRecord, look
-from divlens.experiment.probe import judge_for
-from divlens.interventions import DisableTop, Intervention, Paraphrase
+from divlens.diversity import load_network
+from divlens.experiment.measure import ConditionResult, Instruments, check_before_drawing, look
+from divlens.experiment.probe import LIMITS, enhancer, judge_for
+from divlens.interventions import Intervention
 from divlens.models import load
 from divlens.models.protocol import Model
+from divlens.prompts import as_prompts
 from divlens.sampler import sample
 from divlens.statistics import Interval, bootstrap_mean, paired_change
 from divlens.types import Generation, Prompt
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 @dataclass(frozen=True)
 class Side:
-    """Before or after: the pictures, and per prompt the figures and the samples."""
+    """Before or after: the pictures and tokens, and what was measured of them."""
 
     generation: Generation
-    figures: tuple[PromptFigures, ...]
-    samples: tuple[SampleRecord, ...]
+    result: ConditionResult
 
-    def mean(self, name: str, seed: int = 0) -> Interval:
+    def mean(self, name: str) -> Interval:
         """Mean over prompts of "diversity", "coverage" or "fidelity"; the interval needs two prompts."""
-        return bootstrap_mean(self.column(name), seed)
-
-    def column(self, name: str) -> np.ndarray:
-        return np.array([getattr(row, name) for row in self.figures], float)
+        return bootstrap_mean(self.result.column(name), self.generation.seed, limits=LIMITS[name])
 
 
 @dataclass(frozen=True)
 class Enhanced:
-    """What `enhance` returns. `images` and `tokens` are those after; `before` and `after` hold everything."""
+    """What `enhance` returns. `images` and `tokens` are those after; `before` and `after` hold everything.
 
+    `note` says why the intervals are NaN, or is empty.
+    """
+
+    model: str
     before: Side
     after: Side
 
     @property
-    def images(self):
+    def images(self) -> Float[Tensor, "prompts n 3 H W"]:
         return self.after.generation.images
 
     @property
-    def tokens(self):
+    def tokens(self) -> Int[Tensor, "prompts n h w"]:
         return self.after.generation.tokens
 
-    def change(self, name: str = "diversity", seed: int = 0) -> Interval:
+    def change(self, name: str = "diversity") -> Interval:
         """Mean over prompts of after - before, paired; NaN bounds for a single prompt."""
-        return paired_change(self.after.column(name), self.before.column(name), seed)
+        return paired_change(
+            self.after.result.column(name), self.before.result.column(name), self.after.generation.seed
+        )
 
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row per figure: before, after and change, each a mean over prompts with `_low` and `_high`."""
+        import pandas as pd
 
-def enhancer(disable_top: float = 0.05) -> tuple[Intervention, ...]:
-    """The paper's enhancer as it stands."""
-    return (Paraphrase(lengths="mixed"), DisableTop(disable_top))
+        rows: list[dict[str, object]] = []
+        for name in LIMITS:
+            row: dict[str, object] = {"model": self.model, "figure": name}
+            columns = {"before": self.before.mean(name), "after": self.after.mean(name), "change": self.change(name)}
+            for column, interval in columns.items():
+                row |= {column: interval.value, f"{column}_low": interval.low, f"{column}_high": interval.high}
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    @property
+    def note(self) -> str:
+        if len(self.before.generation.prompts) > 1:
+            return ""
+        return "One prompt: there is no interval over prompts, it needs at least 2."
 
 
 def enhance(
@@ -71,17 +94,19 @@ def enhance(
 ) -> Enhanced:
     """Draw `n` samples of each prompt without and with the enhancer, from the same noise, and measure both.
 
-    Raises DivlensError for bad input, before anything is drawn.
+    Prompts without paraphrases of their own get neutral ones. `on_batch` is told how many more samples, of
+    2 * prompts * n, are done. n = 1 leaves diversity undefined (NaN). Raises DivlensError for bad input before
+    anything is drawn.
     """
     chosen = load(model) if isinstance(model, str) else model
-    asked = [prompt if isinstance(prompt, Prompt) else Prompt(prompt) for prompt in prompts]
-    network, judge, after = load_network(lpips), judge_for(chosen), enhancer(disable_top)
+    asked = as_prompts(prompts)
+    conditions: dict[str, Sequence[Intervention]] = {"before": (), "after": enhancer(disable_top)}
+    for interventions in conditions.values():
+        check_before_drawing(chosen, asked, n, seed, interventions)
+    instruments = Instruments(load_network(lpips), judge_for(chosen))
 
-    def side(condition: str, interventions: Sequence[Intervention]) -> Side:
-        drawn = sample(chosen, asked, n, seed, interventions, trace=False, on_batch=on_batch)
-        diversity = lpips_diversity(drawn.images, network)
-        looked = [look(drawn, i, float(diversity[i]), chosen.name, condition, judge) for i in range(len(asked))]
-        figures = tuple(row for row, _ in looked)
-        return Side(drawn, figures, tuple(record for _, records in looked for record in records))
+    def side(name: str) -> Side:
+        drawn = sample(chosen, asked, n, seed, conditions[name], trace=False, on_batch=on_batch)
+        return Side(drawn, look(drawn, chosen.name, name, instruments))
 
-    return Enhanced(side("before", ()), side("after", after))
+    return Enhanced(chosen.name, side("before"), side("after"))

@@ -225,7 +225,7 @@ def filter_logits(logits: Float[Tensor, "batch m codes"], settings: Settings) ->
         # The largest is 0 before the division, so that a low temperature cannot overflow.
         logits = (logits - logits.amax(-1, keepdim=True)) / settings.temperature
     if settings.top_p < 1.0:
-        ordered, order = logits.softmax(-1).sort(dim=-1, descending=True)
+        ordered, order = logits.softmax(-1).sort(dim=-1, descending=True, stable=True)
         # A code stays when those before it have not reached p yet; the first always stays.
         dropped = (ordered.cumsum(-1) - ordered) >= settings.top_p
         logits = logits.masked_fill(torch.zeros_like(dropped).scatter(-1, order, dropped), -math.inf)

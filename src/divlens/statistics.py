@@ -10,11 +10,16 @@ from jaxtyping import Float
 
 RESAMPLES = 4000
 CONFIDENCE = 0.95
+FEWEST_TO_RESAMPLE = 6  # below, nearly constant resamples make the bootstrap-t twice as wide as need be
+UNLIMITED = (-math.inf, math.inf)
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over prompts with its confidence interval; NaN bounds where fewer than two prompts have a value."""
+    """A mean over prompts with its confidence interval; NaN bounds where fewer than two prompts have a value.
+
+    `count`: how many prompts have one.
+    """
 
     value: float
     low: float
@@ -22,31 +27,57 @@ class Interval:
     count: int
 
 
-def bootstrap_mean(values: Float[np.ndarray, " prompts"], seed: int = 0, resamples: int = RESAMPLES) -> Interval:
-    """Mean and 95% interval by the bootstrap-t (Efron and Tibshirani, 1993, section 12.5) over prompts.
+def bootstrap_mean(
+    values: Float[np.ndarray, " prompts"],
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    *,
+    limits: tuple[float, float] = UNLIMITED,
+) -> Interval:
+    """Mean and 95% interval by the bootstrap-t over prompts (Efron and Tibshirani, 1993, section 12.5).
 
-    The studentised bootstrap keeps its coverage at a dozen prompts, where percentiles are too narrow. NaN values (an
-    undefined measurement) are left out; `count` says how many remain.
+    The studentised bootstrap keeps its coverage on skewed values at a dozen prompts, where percentiles and Student's t
+    are too narrow. With fewer than 6 prompts, or where most values are equal so that many resamples are constant and
+    have no t, the interval is Student's. `limits`: what a single value can be; bounds are cut there. NaN values (an
+    undefined measurement) are left out. Equal values give an interval of width 0.
     """
     known = np.asarray(values, float)
     known = known[~np.isnan(known)]
     count = len(known)
     if count < 2:
         return Interval(float(known.mean()) if count else math.nan, math.nan, math.nan, count)
-    mean, error = known.mean(), known.std(ddof=1) / math.sqrt(count)
-    if error == 0:
-        return Interval(float(mean), float(mean), float(mean), count)
-    drawn = known[np.random.default_rng(seed).integers(count, size=(resamples, count))]
-    errors = drawn.std(axis=1, ddof=1) / math.sqrt(count)
-    # A resample of one repeated value has no error of its own; it says the statistic is unbounded there.
-    shifts = drawn.mean(axis=1) - mean
-    with np.errstate(divide="ignore", invalid="ignore"):
-        t = np.where(errors > 0, shifts / errors, np.sign(shifts) * np.inf)
+    mean, error = float(known.mean()), float(known.std(ddof=1)) / math.sqrt(count)
+    if np.ptp(known) == 0:  # not by `error`: the standard deviation of equal numbers can be a rounding error
+        return Interval(float(known[0]), float(known[0]), float(known[0]), count)
+    low, high = resampled_t(known, seed, resamples) if count >= FEWEST_TO_RESAMPLE else UNLIMITED
+    if not (math.isfinite(low) and math.isfinite(high)):
+        high = student_t(count - 1)
+        low = -high
+    bounds = np.clip([mean - high * error, mean - low * error], *limits)
+    return Interval(mean, float(bounds[0]), float(bounds[1]), count)
+
+
+def resampled_t(values: Float[np.ndarray, " prompts"], seed: int, resamples: int) -> tuple[float, float]:
+    """The 2.5% and 97.5% quantiles of t over resamples; infinite where too many resamples are constant."""
+    drawn = values[np.random.default_rng(seed).integers(len(values), size=(resamples, len(values)))]
+    errors = drawn.std(axis=1, ddof=1) / math.sqrt(len(values))
+    shifts = drawn.mean(axis=1) - values.mean()
+    constant = np.ptp(drawn, axis=1) == 0
+    t = np.where(constant, np.sign(shifts) * np.inf, shifts / np.where(constant, 1.0, errors))
     tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(t, [1 - tail, tail], method="nearest")
-    bounds = (mean - low * error, mean - high * error)
-    # Infinite quantiles (two or three prompts) mean that nothing can be said.
-    return Interval(float(mean), *(float(b) if math.isfinite(b) else math.nan for b in bounds), count)
+    low, high = np.quantile(t, [tail, 1 - tail], method="nearest")
+    return float(low), float(high)
+
+
+def student_t(freedom: int, confidence: float = CONFIDENCE) -> float:
+    """The t with P(|T| < t) = confidence at `freedom` >= 1 degrees of freedom, to 5 digits.
+
+    With t = sqrt(freedom) tan(angle) the density is that of cos(angle)^(freedom - 1) on (-pi/2, pi/2).
+    """
+    edges = np.linspace(0, math.pi / 2, 100_001)
+    share = np.cumsum(np.cos((edges[1:] + edges[:-1]) / 2) ** (freedom - 1))
+    angle = np.interp(confidence, np.concatenate([[0.0], share / share[-1]]), edges)
+    return math.sqrt(freedom) * math.tan(angle)
 
 
 def paired_change(
@@ -59,16 +90,16 @@ def paired_change(
 def relative_change(
     changed: Float[np.ndarray, " prompts"], baseline: Float[np.ndarray, " prompts"], seed: int = 0
 ) -> Interval:
-    """(mean of changed - mean of baseline) / mean of baseline, both resampled together.
+    """Mean of changed / mean of baseline - 1, over the prompts that have both values, with its interval.
 
-    The interval is that of the linearised ratio: prompts contribute (changed - (1 + r) * baseline) / mean of baseline.
-    NaN where the baseline's mean is 0 or unknown.
+    For values of at least 0, of which it is at least -1. The interval is that of the linearised ratio: each prompt
+    contributes (changed - (1 + r) * baseline) / mean of baseline. NaN where the baseline's mean is 0 or unknown.
     """
     changed, baseline = np.asarray(changed, float), np.asarray(baseline, float)
     both = ~(np.isnan(changed) | np.isnan(baseline))
-    scale = baseline[both].mean() if both.any() else math.nan
+    scale = float(baseline[both].mean()) if both.any() else math.nan
     if not scale > 0:
         return Interval(math.nan, math.nan, math.nan, int(both.sum()))
-    ratio = changed[both].mean() / scale - 1
-    residual = bootstrap_mean((changed[both] - (1 + ratio) * baseline[both]) / scale, seed)
-    return Interval(float(ratio), ratio + residual.low, ratio + residual.high, residual.count)
+    ratio = float(changed[both].mean()) / scale - 1
+    around = bootstrap_mean((changed[both] - (1 + ratio) * baseline[both]) / scale, seed)
+    return Interval(ratio, max(-1.0, ratio + around.low), ratio + around.high, around.count)

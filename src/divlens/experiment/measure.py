@@ -3,38 +3,39 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from divlens.diversity import FeatureNetwork, lpips_diversity
-from divlens.fidelity import Judge, fidelity, mode_coverage
+from divlens.fidelity import Judge, concept_index, fidelity, mode_coverage
 from divlens.interventions import Intervention
 from divlens.models.protocol import Model
-from divlens.sampler import BATCH_SIZE, sample
+from divlens.paraphrase import wordings_for_samples
+from divlens.sampler import BATCH_SIZE, sample, settings_for
 from divlens.types import DivlensError, Generation, Prompt
 
-FIGURES = ("diversity", "coverage", "fidelity", "noise_floor", "duplicates")
 FLOOR_SIGMA = 1 / 255  # one grey level
+FLOOR_COPIES = 4
 
 
 @dataclass(frozen=True)
 class PromptFigures:
     """What was measured for one prompt. Undefined is NaN.
 
-    diversity: LPIPS diversity. coverage, fidelity: in [0, 1], NaN without a known concept. noise_floor: the LPIPS
-    diversity of copies of one picture that differ by noise of one grey level. duplicates: how many samples repeat the
-    token grid of an earlier one.
+    diversity: LPIPS diversity, at least 0. coverage, fidelity: in [0, 1], NaN without a known concept. noise_floor:
+    see `noise_floor`; NaN where it was not asked for. duplicates: see `count_duplicates`.
     """
 
     diversity: float
     coverage: float
     fidelity: float
     noise_floor: float
-    duplicates: float
+    duplicates: int
 
 
 @dataclass(frozen=True)
@@ -54,23 +55,51 @@ class SampleRecord:
 
 @dataclass(frozen=True)
 class ConditionResult:
+    """One condition of one model: the figures of each prompt, and all samples, prompt by prompt."""
+
     figures: tuple[PromptFigures, ...]
     samples: tuple[SampleRecord, ...]
 
+    def column(self, name: str) -> Float[np.ndarray, " prompts"]:
+        """One figure of every prompt."""
+        return np.array([asdict(row)[name] for row in self.figures], float)
+
 
 def count_duplicates(tokens: Int[Tensor, "n h w"]) -> int:
-    """Samples whose token grid an earlier sample of the same prompt has."""
-    return len(tokens) - len(torch.unique(tokens.flatten(1), dim=0))
+    """How many of a prompt's samples have the same token grid as another of them; n when all are equal."""
+    counts = torch.unique(tokens.flatten(1), dim=0, return_counts=True)[1]
+    return int(counts[counts > 1].sum())
 
 
 def noise_floor(images: Float[Tensor, "n 3 h w"], network: FeatureNetwork, seed: int = 0) -> float:
-    """LPIPS diversity of the first picture and three copies of it with Gaussian noise of one grey level.
+    """LPIPS diversity of four copies of the first picture, each with Gaussian noise of one grey level (1/255).
 
-    A difference in diversity that is not well above this floor is not visible.
+    Nobody sees that noise, and rounding to 8 bits is smaller. So a diversity near this floor is no visible diversity.
     """
     generator = torch.Generator().manual_seed(seed)
-    noise = FLOOR_SIGMA * torch.randn((4, *images.shape[1:]), generator=generator)
+    noise = FLOOR_SIGMA * torch.randn((FLOOR_COPIES, *images.shape[1:]), generator=generator)
     return float(lpips_diversity((images[:1] + noise).clamp(0, 1)[None], network)[0])
+
+
+def check_before_drawing(
+    model: Model, prompts: Sequence[Prompt], n: int, seed: int, interventions: Sequence[Intervention]
+) -> None:
+    """Raise the DivlensError that `measure` would, before any time is spent: wordings, interventions, n and seed."""
+    if n < 1:
+        raise DivlensError(f"n expects at least 1 sample, got {n}")
+    if not 0 <= seed < 2**64:
+        raise DivlensError(f"seed expects an integer in [0, 2**64), got {seed}")
+    wordings = [text for prompt in prompts for text in wordings_for_samples(prompt, interventions, range(n))]
+    model.encode(list(dict.fromkeys(wordings)))
+    settings_for(model, interventions)
+
+
+@dataclass(frozen=True)
+class Instruments:
+    """What looks at the pictures. Without a judge, coverage and fidelity are NaN."""
+
+    network: FeatureNetwork
+    judge: Judge | None
 
 
 def measure(
@@ -78,61 +107,67 @@ def measure(
     prompts: Sequence[Prompt],
     n: int,
     seed: int,
-    condition: str,
-    interventions: Sequence[Intervention],
-    network: FeatureNetwork,
-    judge: Judge | None,
-    floor: bool,
-    on_batch: Callable[[int], None],
+    condition: tuple[str, Sequence[Intervention]],
+    instruments: Instruments,
+    *,
+    with_noise_floor: bool = False,
+    on_batch: Callable[[int], None] = lambda count: None,
 ) -> ConditionResult:
-    """A few prompts at a time, so that memory does not grow with their number."""
+    """Draw and look at a few prompts at a time, so that memory does not grow with their number.
+
+    `condition`: its name and its interventions. `on_batch` is told how many more samples are done.
+    """
+    name, interventions = condition
     together = max(1, BATCH_SIZE // n)
+    parts: list[ConditionResult] = []
+    for first in range(0, len(prompts), together):
+        drawn = sample(model, prompts[first : first + together], n, seed, interventions, trace=False, on_batch=on_batch)
+        part = look(drawn, model.name, name, instruments)
+        if with_noise_floor:
+            floors = [noise_floor(images, instruments.network) for images in drawn.images]
+            figures = [replace(row, noise_floor=floor) for row, floor in zip(part.figures, floors, strict=True)]
+            part = replace(part, figures=tuple(figures))
+        parts.append(part)
+    return ConditionResult(
+        figures=tuple(row for part in parts for row in part.figures),
+        samples=tuple(record for part in parts for record in part.samples),
+    )
+
+
+def look(drawn: Generation, model: str, condition: str, instruments: Instruments) -> ConditionResult:
+    """The figures of every prompt of a generation, and a record of each of its samples."""
     figures: list[PromptFigures] = []
     samples: list[SampleRecord] = []
-    for first in range(0, len(prompts), together):
-        drawn = sample(
-            model, prompts[first : first + together], n, seed, interventions, trace=False, on_batch=on_batch
+    diversity = lpips_diversity(drawn.images, instruments.network).tolist()
+    for index, prompt in enumerate(drawn.prompts):
+        coverage, right, names = verdicts(drawn.images[index], prompt, instruments.judge)
+        duplicates = count_duplicates(drawn.tokens[index])
+        figures.append(PromptFigures(diversity[index], coverage, right, math.nan, duplicates))
+        samples.extend(
+            SampleRecord(
+                model=model,
+                condition=condition,
+                prompt=prompt.text,
+                sample=drawn.samples[i],
+                seed=drawn.seed,
+                wording=drawn.wordings[index][i],
+                tokens=tuple(drawn.tokens[index, i].flatten().tolist()),
+                judged_concept=names[i][0],
+                judged_style=names[i][1],
+            )
+            for i in range(len(names))
         )
-        diversity = lpips_diversity(drawn.images, network)
-        for index in range(len(drawn.prompts)):
-            row, records = look(drawn, index, float(diversity[index]), model.name, condition, judge)
-            if floor:
-                row = PromptFigures(**{**vars(row), "noise_floor": noise_floor(drawn.images[index], network)})
-            figures.append(row)
-            samples.extend(records)
     return ConditionResult(tuple(figures), tuple(samples))
 
 
-def look(
-    drawn: Generation, index: int, diversity: float, model: str, condition: str, judge: Judge | None
-) -> tuple[PromptFigures, list[SampleRecord]]:
-    """The figures of one prompt of a generation, and a record of each of its samples."""
-    prompt, images, tokens = drawn.prompts[index], drawn.images[index], drawn.tokens[index]
-    coverage = right = math.nan
-    concepts: Sequence[str | None] = [None] * len(images)
-    styles: Sequence[str | None] = concepts
-    if judge is not None:
-        judged = judge(images)
-        concepts = [judge.concepts[i] for i in judged.concept[:, 0].tolist()]
-        styles = [judge.styles[i] for i in judged.style.tolist()]
-        known: Mapping[str, int] = {name.lower(): i for i, name in enumerate(judge.concepts)}
-        concept = known.get((prompt.concept or prompt.text).lower())
-        if prompt.concept is not None and concept is None:
-            raise DivlensError(f"the judge does not know the concept {prompt.concept!r} of prompt {prompt.text!r}")
-        if concept is not None:
-            coverage, right = mode_coverage(judged, judge.existing[concept]), fidelity(judged, concept)
-    records = [
-        SampleRecord(
-            model=model,
-            condition=condition,
-            prompt=prompt.text,
-            sample=drawn.samples[i],
-            seed=drawn.seed,
-            wording=drawn.wordings[index][i],
-            tokens=tuple(tokens[i].flatten().tolist()),
-            judged_concept=concepts[i],
-            judged_style=styles[i],
-        )
-        for i in range(len(images))
-    ]
-    return PromptFigures(diversity, coverage, right, math.nan, count_duplicates(tokens)), records
+def verdicts(
+    images: Float[Tensor, "n 3 h w"], prompt: Prompt, judge: Judge | None
+) -> tuple[float, float, list[tuple[str | None, str | None]]]:
+    """Mode coverage and fidelity of a prompt's pictures, and the concept and style that each shows."""
+    if judge is None:
+        return math.nan, math.nan, [(None, None)] * len(images)
+    judged, concept = judge(images), concept_index(judge, prompt)
+    coverage = math.nan if concept is None else mode_coverage(judged, judge.existing[concept])
+    best, style = judged.concept[:, 0].tolist(), judged.style.tolist()
+    names = [(judge.concepts[c], judge.styles[s]) for c, s in zip(best, style, strict=True)]
+    return coverage, fidelity(judged, concept), names

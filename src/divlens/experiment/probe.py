@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from divlens.diversity import load_network
-from divlens.experiment.measure import FIGURES, ConditionResult, SampleRecord, measure
+from divlens.experiment.measure import ConditionResult, Instruments, SampleRecord, check_before_drawing, measure
 from divlens.fidelity import Judge
 from divlens.interventions import Argmax, DisableTop, Intervention, Paraphrase, Subset
 from divlens.models import load
 from divlens.models.protocol import Model
-from divlens.statistics import Interval, bootstrap_mean, paired_change, relative_change
+from divlens.prompts import as_prompts
+from divlens.statistics import bootstrap_mean, paired_change, relative_change
 from divlens.types import DivlensError, Prompt
 
 if TYPE_CHECKING:
@@ -23,16 +22,23 @@ if TYPE_CHECKING:
 
 BASELINE = "baseline"
 Conditions = Mapping[str, Sequence[Intervention]]
+POSITIVE, SHARE = (0.0, math.inf), (0.0, 1.0)
+LIMITS = {"diversity": POSITIVE, "coverage": SHARE, "fidelity": SHARE}  # the figures with an interval
+
+
+def enhancer(disable_top: float = 0.05) -> tuple[Intervention, ...]:
+    """The paper's enhancer as it stands: mixed-length wordings, the most used codes disabled (arXiv 2512.01831)."""
+    return (Paraphrase(lengths="mixed"), DisableTop(disable_top))
 
 
 def default_conditions(subset: float = 0.5, disable_top: float = 0.05) -> Conditions:
-    """The paper's three probes and its enhancer as it stands, beside the untouched model."""
+    """The paper's three probes and its enhancer, beside the untouched model."""
     return {
         BASELINE: (),
         "subset": (Subset(subset),),
         "argmax": (Argmax(),),
         "paraphrase": (Paraphrase(lengths="similar"),),
-        "enhanced": (Paraphrase(lengths="mixed"), DisableTop(disable_top)),
+        "enhanced": enhancer(disable_top),
     }
 
 
@@ -40,14 +46,17 @@ def default_conditions(subset: float = 0.5, disable_top: float = 0.05) -> Condit
 class ProbeResult:
     """`table`: one row per model and condition. `per_prompt`: one row per model, condition and prompt.
 
-    Columns of `table`: model, condition, prompts, n; and for each of diversity, change (against baseline, paired),
-    relative_change, coverage and fidelity the mean over prompts with `_low` and `_high`, a 95% interval; noise_floor
-    (mean, of the baseline), duplicates (a count over all samples). Undefined is NaN.
+    Columns of `table`: model, condition, prompts, n; for each of diversity, coverage and fidelity the mean over
+    prompts, a 95% interval `_low`, `_high` and `_prompts`, how many prompts have a value; change (against baseline,
+    paired) and relative_change (a share of baseline) with `_low` and `_high`; noise_floor (mean over prompts, of
+    baseline pictures); duplicates (a count over all samples). Undefined is NaN. `samples`: every sample's tokens.
+    `conditions`: what was done, as text. `seed`, `n`, `lpips` (the network): as asked for.
     """
 
     table: pd.DataFrame
     per_prompt: pd.DataFrame
     samples: tuple[SampleRecord, ...]
+    conditions: Mapping[str, str]
     seed: int
     n: int
     lpips: str
@@ -75,69 +84,78 @@ def probe(
 ) -> ProbeResult:
     """Measure LPIPS diversity, mode coverage and fidelity of every model under every condition.
 
-    Conditions share seeds, so changes are paired. n < 2 leaves diversity undefined (NaN). `conditions` must hold
-    "baseline"; `on_batch` is told how many more samples are done. Raises DivlensError for bad input before anything
-    is drawn.
+    `conditions`: interventions by name, with "baseline" among them; None is `default_conditions()`. They share seeds,
+    so changes are paired. n = 1 leaves diversity undefined (NaN), and one prompt leaves the intervals undefined.
+    `on_batch` is told how many more samples are done, `on_condition` what comes next. Pictures are dropped as soon as
+    they are measured. Raises DivlensError for bad input before anything is drawn.
     """
-    import pandas as pd
-
-    asked = tuple(prompt if isinstance(prompt, Prompt) else Prompt(prompt) for prompt in prompts)
+    asked = as_prompts(prompts)
     conditions = default_conditions() if conditions is None else conditions
-    if not models or not asked:
-        raise DivlensError("probe expects at least one model and one prompt")
     if BASELINE not in conditions:
         raise DivlensError(f'conditions expect a "{BASELINE}", got {", ".join(conditions) or "none"}')
-    loaded = [load(model) if isinstance(model, str) else model for model in models]
-    if len({model.name for model in loaded}) < len(loaded):
-        raise DivlensError(f"expected different models, got {', '.join(model.name for model in loaded)}")
-    network = load_network(lpips)
-    results: dict[tuple[str, str], ConditionResult] = {}
+    loaded = loaded_models(models)
     for model in loaded:
-        judge = judge_for(model)
-        for condition, interventions in conditions.items():
-            on_condition(model.name, condition)
-            floor = condition == BASELINE
-            results[model.name, condition] = measure(
-                model, asked, n, seed, condition, interventions, network, judge, floor, on_batch
+        for interventions in conditions.values():
+            check_before_drawing(model, asked, n, seed, interventions)
+    instruments = [Instruments(load_network(lpips), judge_for(model)) for model in loaded]
+    results: dict[tuple[str, str], ConditionResult] = {}
+    for model, eyes in zip(loaded, instruments, strict=True):
+        for name, interventions in conditions.items():
+            on_condition(model.name, name)
+            condition = (name, interventions)
+            results[model.name, name] = measure(
+                model, asked, n, seed, condition, eyes, with_noise_floor=name == BASELINE, on_batch=on_batch
             )
-    return ProbeResult(
-        table=pd.DataFrame([summary(results, *key, n, seed) for key in results]),
-        per_prompt=pd.DataFrame(
-            {"model": model, "condition": condition, "prompt": prompt.text, **vars(figures)}
-            for (model, condition), result in results.items()
-            for prompt, figures in zip(asked, result.figures, strict=True)
-        ),
-        samples=tuple(record for result in results.values() for record in result.samples),
-        seed=seed,
-        n=n,
-        lpips=lpips,
-    )
+    said = {name: " + ".join(map(repr, interventions)) or "none" for name, interventions in conditions.items()}
+    return summarised(results, asked, said, n, seed, lpips)
 
 
-def column(result: ConditionResult, name: str) -> np.ndarray:
-    """One figure of every prompt."""
-    return np.array([getattr(row, name) for row in result.figures], float)
+def loaded_models(models: Sequence[str | Model]) -> list[Model]:
+    """Models from names. Raises DivlensError for none, an unknown one, and the same one twice."""
+    if not models:
+        raise DivlensError("expected at least one model, got none")
+    loaded = [load(model) if isinstance(model, str) else model for model in models]
+    names = [model.name for model in loaded]
+    if len(set(names)) < len(names):
+        raise DivlensError(f"expected different models, got {', '.join(names)}")
+    return loaded
 
 
-def summary(
-    results: Mapping[tuple[str, str], ConditionResult], model: str, condition: str, n: int, seed: int
-) -> dict[str, object]:
-    """One row of the table."""
-    here, base = results[model, condition], results[model, BASELINE]
-    floor = column(base, FIGURES[3])
-    intervals = {
-        name: bootstrap_mean(column(here, name), seed) for name in ("diversity", "coverage", "fidelity")
-    }
-    if condition == BASELINE:
-        unchanged = 0.0 if n >= 2 else math.nan
-        nothing = Interval(unchanged, math.nan, math.nan, len(here.figures))
-        intervals |= {"change": nothing, "relative_change": nothing}
-    else:
-        pair = column(here, "diversity"), column(base, "diversity")
-        intervals |= {"change": paired_change(*pair, seed), "relative_change": relative_change(*pair, seed)}
-    row: dict[str, object] = {"model": model, "condition": condition, "prompts": len(here.figures), "n": n}
-    for name, interval in intervals.items():
+def summarised(
+    results: Mapping[tuple[str, str], ConditionResult],
+    prompts: Sequence[Prompt],
+    conditions: Mapping[str, str],
+    n: int,
+    seed: int,
+    lpips: str,
+) -> ProbeResult:
+    """Figures to tables."""
+    import pandas as pd
+
+    rows = [
+        {"model": model, "condition": condition, "prompts": len(prompts), "n": n}
+        | summary(result, results[model, BASELINE], seed)
+        for (model, condition), result in results.items()
+    ]
+    per_prompt = [
+        {"model": model, "condition": condition, "prompt": prompt.text, **asdict(figures)}
+        for (model, condition), result in results.items()
+        for prompt, figures in zip(prompts, result.figures, strict=True)
+    ]
+    samples = tuple(record for result in results.values() for record in result.samples)
+    return ProbeResult(pd.DataFrame(rows), pd.DataFrame(per_prompt), samples, conditions, seed, n, lpips)
+
+
+def summary(here: ConditionResult, baseline: ConditionResult, seed: int) -> dict[str, float]:
+    """The figures of one row of the table. The same seed resamples the same prompts in every row."""
+    row: dict[str, float] = {}
+    for name, limits in LIMITS.items():
+        interval = bootstrap_mean(here.column(name), seed, limits=limits)
         row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
-    row["noise_floor"] = float(floor.mean())
-    row["duplicates"] = int(column(here, "duplicates").sum())
+        row[f"{name}_prompts"] = interval.count
+    pair = here.column("diversity"), baseline.column("diversity")
+    for name, interval in (("change", paired_change(*pair, seed)), ("relative_change", relative_change(*pair, seed))):
+        row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    row["noise_floor"] = float(baseline.column("noise_floor").mean())
+    row["duplicates"] = int(here.column("duplicates").sum())
     return row

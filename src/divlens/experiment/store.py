@@ -4,76 +4,135 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import platform
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 
 from divlens.experiment.measure import SampleRecord
 from divlens.experiment.probe import ProbeResult
 from divlens.types import DivlensError
 
-MARKER = "divlens.json"
+RECORD = "run.json"
+MARKER = {"written by": "divlens", "format": 1}
 
 
 def check_output(folder: Path) -> None:
-    """Refuse a folder that holds something divlens did not write; to be called before any work."""
+    """Refuse a folder that cannot be written or that holds something divlens did not write; call it before any work.
+
+    A folder is ours when it holds our record of a run, and nothing besides the files which that record lists.
+    """
+    folder = folder.resolve()
+    if folder.exists():
+        if not folder.is_dir():
+            raise DivlensError(f"--out expects a folder, got the file {folder}")
+        if folder.is_mount():
+            raise DivlensError(f"--out expects a folder that can be replaced; {folder} is a mount point: add a name")
+        if others := foreign_files(folder):
+            shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+            raise DivlensError(f"--out expects a new or empty folder, or one of divlens; {folder} holds {shown}")
+    above = existing_parent(folder)
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise DivlensError(f"--out expects a folder that can be made, but {above} cannot be written to")
+
+
+def existing_parent(folder: Path) -> Path:
+    return next(parent for parent in folder.parents if parent.exists())
+
+
+def foreign_files(folder: Path) -> list[str]:
+    """What a folder holds that a run of divlens did not write, sorted."""
+    try:
+        record = json.loads((folder / RECORD).read_text())
+        if MARKER.items() <= record.items():
+            return sorted(contents(folder) - {RECORD, *record["files"]})
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        pass  # no record of ours: all of it is somebody else's
+    return sorted(path.name for path in folder.iterdir())
+
+
+def contents(folder: Path) -> set[str]:
+    """Relative paths of all that is in a folder, besides folders that hold something."""
+    found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir() or not any(path.iterdir()))
+    return {path.relative_to(folder).as_posix() for path in found}
+
+
+def write_output(folder: Path, about: Mapping[str, object], write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary folder beside `folder`, add the record of the run, then put it in its place.
+
+    What a previous run left in `folder` goes. Raises DivlensError for a folder that holds something else, and when
+    the system refuses to write; then `folder` is as it was.
+    """
+    check_output(folder)
+    folder = folder.resolve()
+    above = existing_parent(folder)
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=above, ignore_cleanup_errors=True) as name:
+            partial, replaced = Path(name) / "new", Path(name) / "old"
+            partial.mkdir()
+            write(partial)
+            record = MARKER | {"versions": versions(), **about, "files": sorted(contents(partial))}
+            (partial / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            put_in_place(partial, folder, replaced)
+    except OSError as error:
+        raise DivlensError(f"cannot write to {folder}: {error.strerror or error}") from error
+
+
+def put_in_place(partial: Path, folder: Path, replaced: Path) -> None:
+    """Rename, with what was there put aside, and back again when the second rename fails."""
     if not folder.exists():
+        os.replace(partial, folder)
         return
-    if not folder.is_dir():
-        raise DivlensError(f"--out expects a folder, got the file {folder}")
-    if any(folder.iterdir()) and not (folder / MARKER).is_file():
-        raise DivlensError(f"--out expects a new or empty folder, or one that divlens wrote; {folder} holds other files")
+    os.replace(folder, replaced)
+    try:
+        os.replace(partial, folder)
+    except OSError:
+        os.replace(replaced, folder)
+        raise
 
 
-def write_output(folder: Path, about: dict[str, object], write: Callable[[Path], None]) -> None:
-    """Let `write` fill a sibling folder, then put it in place of `folder`."""
+def versions() -> dict[str, str]:
+    """Of what a result may depend on."""
     from divlens import __version__
 
-    check_output(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        write(partial)
-        (partial / MARKER).write_text(json.dumps({"divlens": __version__, **about}, indent=1) + "\n")
-        partial.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    others = {name: version(name) for name in ("torch", "numpy", "pandas")}
+    return {"divlens": __version__, "python": platform.python_version(), **others}
 
 
 def write_samples(samples: Sequence[SampleRecord], path: Path) -> None:
-    """Tokens and seeds of every sample, in Parquet."""
+    """Seed, wording, tokens and verdict of every sample, in Parquet; no verdict is null."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = [asdict(record) | {"tokens": list(record.tokens)} for record in samples]
-    schema = pa.schema(
-        [
-            ("model", pa.string()),
-            ("condition", pa.string()),
-            ("prompt", pa.string()),
-            ("sample", pa.int32()),
-            ("seed", pa.int64()),
-            ("wording", pa.string()),
-            ("tokens", pa.list_(pa.int32())),
-            ("judged_concept", pa.string()),
-            ("judged_style", pa.string()),
-        ]
-    )
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
+    text = ("model", "condition", "prompt", "wording", "judged_concept", "judged_style")
+    types = {name: pa.string() for name in text} | {
+        "sample": pa.int32(),
+        "seed": pa.uint64(),
+        "tokens": pa.list_(pa.int32()),
+    }
+    order = ("model", "condition", "prompt", "sample", "seed", "wording", "tokens", "judged_concept", "judged_style")
+    schema = pa.schema([(name, types[name]) for name in order])
+    pq.write_table(pa.Table.from_pylist([asdict(record) for record in samples], schema=schema), path)
 
 
 def write_probe(result: ProbeResult, folder: Path) -> None:
-    """table.csv and per_prompt.csv (NaN written as NaN), samples.parquet, divlens.json."""
+    """table.csv and per_prompt.csv (undefined is NaN, never empty), samples.parquet, run.json."""
 
     def write(partial: Path) -> None:
         result.table.to_csv(partial / "table.csv", index=False, na_rep="NaN")
         result.per_prompt.to_csv(partial / "per_prompt.csv", index=False, na_rep="NaN")
         write_samples(result.samples, partial / "samples.parquet")
 
-    about: dict[str, object] = {"command": "probe", "seed": result.seed, "n": result.n, "lpips": result.lpips}
+    about: dict[str, object] = {
+        "command": "probe",
+        "models": list(dict.fromkeys(result.table["model"])),
+        "conditions": dict(result.conditions),
+        "prompts": list(dict.fromkeys(result.per_prompt["prompt"])),
+        "n": result.n,
+        "seed": result.seed,
+        "lpips": result.lpips,
+    }
     write_output(folder, about, write)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,6 +10,8 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from divlens.types import Prompt
 
 
 @dataclass(frozen=True)
@@ -32,16 +35,26 @@ class Judge(Protocol):
     def __call__(self, images: Float[Tensor, "batch 3 h w"]) -> Judged: ...
 
 
-def fidelity(judged: Judged, concept: int) -> float:
-    """Share of the pictures whose most likely concept is the one asked for, in [0, 1]."""
+def concept_index(judge: Judge, prompt: Prompt) -> int | None:
+    """Which of the judge's concepts a prompt asks for: its `concept`, else its text; None when the judge knows none."""
+    asked = (prompt.concept or prompt.text).lower()
+    return next((index for index, name in enumerate(judge.concepts) if name.lower() == asked), None)
+
+
+def fidelity(judged: Judged, concept: int | None) -> float:
+    """Share of the pictures whose most likely concept is the one asked for, in [0, 1]; NaN for no concept."""
+    if concept is None:
+        return math.nan
     return float((judged.concept[:, 0] == concept).double().mean())
 
 
 def mode_coverage(judged: Judged, existing: Bool[np.ndarray, " styles"]) -> float:
-    """Share of the styles that exist for a concept which come out at least once, in [0, 1].
+    """Share of the styles that exist for a concept which come out at least once, in [0, 1]; NaN when none exists.
 
     It grows with the number of pictures: compare it at equal n only.
     """
+    if not existing.any():
+        return math.nan
     seen = np.zeros(len(existing), bool)
     seen[judged.style.cpu().numpy()] = True
     return float((seen & existing).sum() / existing.sum())

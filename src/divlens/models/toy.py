@@ -25,7 +25,7 @@ POSITIONS = 3
 CODES = 3
 WIDTH = 6  # of a condition and of the hidden layer
 LONGEST = 32  # words of a prompt
-PIXELS = 16  # a token's patch
+PIXELS = 32  # a token's patch
 STEPS = 4  # of the diffusion
 SHARPNESS = 0.7  # of the logits: high enough that codes differ in use, low enough that all are drawn
 
@@ -114,7 +114,7 @@ class ToyModel:
         return ToyPredictor(Weights(own.states.to(self.device), own.out.to(self.device)), conditions, guided)
 
     def decode(self, tokens: Int[Tensor, "batch h w"]) -> Float[Tensor, "batch 3 H W"]:
-        """Code c is pure red, green or blue: pictures (batch, 3, 16, 48)."""
+        """Code c is pure red, green or blue: pictures (batch, 3, 32, 96)."""
         patches = torch.eye(3)[tokens.cpu()].movedim(-1, 1)
         return patches.repeat_interleave(PIXELS, 2).repeat_interleave(PIXELS, 3)
 

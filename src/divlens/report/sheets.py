@@ -1,14 +1,19 @@
-"""Contact sheets: a row per prompt, a column per sample."""
+"""Pictures as PNG: contact sheets, and the folder of an enhancement."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from divlens.enhance import Enhanced
+from divlens.experiment import store
+
 GAP = 4  # white pixels between pictures
+COLUMNS = 8
 
 
 def to_picture(image: Float[Tensor, "3 h w"]) -> Image.Image:
@@ -17,13 +22,12 @@ def to_picture(image: Float[Tensor, "3 h w"]) -> Image.Image:
 
 
 def contact_sheet(images: Float[Tensor, "prompts n 3 h w"], columns: int | None = None) -> Image.Image:
-    """All pictures on white. With `columns`, each prompt's samples are wrapped at that many."""
+    """All pictures on white: a row per prompt, a column per sample; rows are wrapped after `columns`."""
     prompts, n, _, height, width = images.shape
     columns = min(columns or n, n)
     lines = -(-n // columns)
-    sheet = Image.new(
-        "RGB", (GAP + columns * (width + GAP), GAP + prompts * lines * (height + GAP)), (255, 255, 255)
-    )
+    size = (GAP + columns * (width + GAP), GAP + prompts * lines * (height + GAP))
+    sheet = Image.new("RGB", size, (255, 255, 255))
     for prompt in range(prompts):
         for i in range(n):
             line = prompt * lines + i // columns
@@ -34,8 +38,33 @@ def contact_sheet(images: Float[Tensor, "prompts n 3 h w"], columns: int | None 
 
 def save_pictures(images: Float[Tensor, "prompts n 3 h w"], folder: Path, name: str) -> None:
     """`<name>.png` with all, and `<name>/<prompt>-<sample>.png` for each."""
-    contact_sheet(images, columns=8).save(folder / f"{name}.png")
+    contact_sheet(images, COLUMNS).save(folder / f"{name}.png")
     (folder / name).mkdir()
     for p, row in enumerate(images):
         for i, image in enumerate(row):
             to_picture(image).save(folder / name / f"{p:03d}-{i:03d}.png")
+
+
+def write_enhanced(result: Enhanced, folder: Path, options: Mapping[str, object]) -> None:
+    """before.png and after.png, every picture, table.csv (undefined is NaN), samples.parquet, run.json.
+
+    `options`: what else the record of the run should say. Raises DivlensError as `store.write_output` does.
+    """
+
+    def write(partial: Path) -> None:
+        save_pictures(result.before.generation.images, partial, "before")
+        save_pictures(result.after.generation.images, partial, "after")
+        result.table.to_csv(partial / "table.csv", index=False, na_rep="NaN")
+        samples = (*result.before.result.samples, *result.after.result.samples)
+        store.write_samples(samples, partial / "samples.parquet")
+
+    drawn = result.after.generation
+    about: dict[str, object] = {
+        "command": "enhance",
+        "models": [result.model],
+        "prompts": [prompt.text for prompt in drawn.prompts],
+        "n": len(drawn.samples),
+        "seed": drawn.seed,
+        **options,
+    }
+    store.write_output(folder, about, write)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.console import Group
+from rich.console import Console, Group
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
-
-from divlens.statistics import Interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,86 +17,116 @@ if TYPE_CHECKING:
     from divlens.enhance import Enhanced
 
 UNKNOWN = "n/a"
+WIDTH = 80
+LABELS = {"diversity": "LPIPS diversity", "coverage": "styles %", "fidelity": "fidelity %"}
 
 
-def interval_text(value: float, low: float, high: float, digits: int = 3, sign: bool = False) -> str:
-    """`0.215 [0.198, 0.231]`; the mean alone where no interval is known; `n/a` where there is no mean."""
+def interval_text(value: float, low: float, high: float, form: str) -> str:
+    """`.215 [.198, .231]`; the mean alone where no interval is known; `n/a` where there is no mean."""
     if math.isnan(value):
         return UNKNOWN
-    form = f"{'+' if sign else ''}.{digits}f"
     if math.isnan(low) or math.isnan(high):
-        return f"{value:{form}}"
-    return f"{value:{form}} [{low:{form}}, {high:{form}}]"
+        return number_text(value, form)
+    return f"{number_text(value, form)} [{number_text(low, form)}, {number_text(high, form)}]"
 
 
-def percent_text(value: float, low: float, high: float, sign: bool = False) -> str:
-    if math.isnan(value):
-        return UNKNOWN
-    mark = "+" if sign else ""
-    if math.isnan(low) or math.isnan(high):
-        return f"{100 * value:{mark}.0f}"
-    return f"{100 * value:{mark}.0f} [{100 * low:{mark}.0f}, {100 * high:{mark}.0f}]"
+def number_text(value: float, form: str) -> str:
+    """A number without the zero before the point (three of them a cell would not fit), and never "-0"."""
+    text = f"{value:{form}}"
+    if not text.strip("+-0."):
+        text = text.lstrip("+-")
+    return text.replace("0.", ".", 1) if text.lstrip("+-").startswith("0.") else text
 
 
-def three(row: Mapping[str, Any], name: str) -> tuple[float, float, float]:
-    return row[name], row[f"{name}_low"], row[f"{name}_high"]
+def cell(row: Mapping[str, Any], name: str, *, percent: bool, signed: bool = False) -> str:
+    """The mean and interval of a figure in a row; shares as percentages."""
+    scale = 100 if percent else 1
+    form = ("+" if signed else "") + (".0f" if percent else ".3f")
+    value, low, high = (scale * float(row[key]) for key in (name, f"{name}_low", f"{name}_high"))
+    return interval_text(value, low, high, form)
+
+
+def fitted(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table with as much space between its columns as 80 columns allow; numbers are folded rather than cut."""
+    for gap in (2, 1):
+        table = Table(
+            title=title, title_justify="left", title_style="bold", box=None, padding=(0, gap, 0, 0), pad_edge=False
+        )
+        for index, heading in enumerate(headings):
+            table.add_column(heading, justify="right" if index else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        if Measurement.get(Console(width=1000), Console().options.update(width=1000), table).maximum <= WIDTH:
+            break
+    return table
 
 
 def probe_tables(table: pd.DataFrame) -> Group:
     """One block per model: diversity, its change against baseline in percent, styles, fidelity, duplicates."""
     blocks: list[Table | Text] = []
     for model, rows in table.groupby("model", sort=False):
-        block = Table(title=str(model), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-        block.add_column("condition", no_wrap=True)
-        for heading in ("LPIPS diversity", "change %", "styles %", "fidelity %", "dup"):
-            block.add_column(heading, justify="right", no_wrap=True)
-        records: list[dict[str, Any]] = rows.to_dict("records")  # pyright: ignore[reportAssignmentType]
-        for row in records:
-            base = row["condition"] == "baseline"
-            block.add_row(
-                row["condition"],
-                interval_text(*three(row, "diversity")),
-                "-" if base else percent_text(*three(row, "relative_change"), sign=True),
-                percent_text(*three(row, "coverage")),
-                percent_text(*three(row, "fidelity")),
+        texts = [
+            (
+                str(row["condition"]),
+                cell(row, "diversity", percent=False),
+                "-" if row["condition"] == "baseline" else cell(row, "relative_change", percent=True, signed=True),
+                cell(row, "coverage", percent=True),
+                cell(row, "fidelity", percent=True),
                 str(row["duplicates"]),
             )
-        blocks.append(block)
-    return Group(*blocks, Text("\n".join(notes(table)), style="dim"))
+            for _, row in rows.iterrows()
+        ]
+        headings = ("condition", "LPIPS diversity", "change %", "styles %", "fidelity %", "dup")
+        blocks += [fitted(str(model), headings, texts), Text()]
+    return Group(*blocks, Text("\n".join(probe_notes(table)), style="dim"))
 
 
-def notes(table: pd.DataFrame) -> list[str]:
+def probe_notes(table: pd.DataFrame) -> list[str]:
     """What the numbers are, and why some are missing."""
     prompts, n = int(table["prompts"].iloc[0]), int(table["n"].iloc[0])
     lines = [
-        f"Means over {prompts} prompts, {n} samples each; [95% interval, bootstrap-t over prompts].",
-        "change: paired with baseline, same noise. styles: existing styles that come out.",
-        "fidelity: samples the judge names right. dup: repeated token grids, all prompts.",
-        f"Noise floor of LPIPS diversity (one grey level): {table['noise_floor'].max():.4f}.",
+        f"Means over {prompts} prompt{'s' * (prompts != 1)}, {n} sample{'s' * (n != 1)} each; [95% interval].",
+        "change: against baseline, paired by prompt, same noise. styles: share of the",
+        "styles that exist for a concept which come out. fidelity: share of samples the",
+        "judge names right. dup: samples whose token grid another of the prompt has.",
+        f"LPIPS diversity that one grey level of noise makes: {table['noise_floor'].max():.1g} at most.",
     ]
     if n < 2:
-        lines.append("LPIPS diversity is undefined (NaN) for fewer than 2 samples.")
+        lines.append("n/a: LPIPS diversity is undefined (NaN) for fewer than 2 samples.")
+    elif table["relative_change"].isna().any():
+        lines.append("n/a: no change in percent where baseline has no diversity.")
     if prompts < 2:
         lines.append("No intervals: they need at least 2 prompts.")
-    if table["fidelity"].isna().any():
-        lines.append("n/a: the judge knows no concept for these models or prompts.")
+    judged = table[table["fidelity_prompts"] > 0]
+    if len(judged) < len(table):
+        lines.append("n/a: no styles and fidelity where the judge knows none of the concepts.")
+    if (judged["fidelity_prompts"] < prompts).any():
+        known = int(judged["fidelity_prompts"].min())
+        lines.append(f"styles, fidelity: over the {known} of {prompts} prompts whose concept the judge knows.")
     return lines
 
 
 def enhance_table(result: Enhanced) -> Group:
     """Before and after, and the paired change."""
-    block = Table(title=result.before.samples[0].model, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("", "before", "after", "change"):
-        block.add_column(heading, justify="left" if not heading else "right", no_wrap=True)
-    for name, label in (("diversity", "LPIPS diversity"), ("coverage", "styles"), ("fidelity", "fidelity")):
-        sides = (result.before.mean(name), result.after.mean(name))
-        texts = [text_of(interval) for interval in sides]
-        block.add_row(label, *texts, text_of(result.change(name), sign=True))
-    prompts = len(result.before.figures)
-    said = f"Means over {prompts} prompts [95% interval]." if prompts > 1 else "One prompt: no interval over prompts."
-    n = len(result.before.generation.samples)
-    return Group(block, Text(f"{said} {n} samples each, before and after from the same noise.", style="dim"))
-
-
-def text_of(interval: Interval, sign: bool = False) -> str:
-    return interval_text(interval.value, interval.low, interval.high, sign=sign)
+    sides = ("before", "after", "change")
+    table = result.table
+    texts = [
+        (
+            LABELS[str(row["figure"])],
+            *(cell(row, side, percent=row["figure"] != "diversity", signed=side == "change") for side in sides),
+        )
+        for _, row in table.iterrows()
+    ]
+    before = result.before.generation
+    prompts, n = len(before.prompts), len(before.samples)
+    lines = [
+        f"Means over {prompts} prompt{'s' * (prompts != 1)}, {n} samples each, same noise before and after;",
+        "[95% interval over prompts]. change: after - before, paired by prompt.",
+    ]
+    if result.note:
+        lines.append(result.note)
+    if n < 2:
+        lines.append("n/a: LPIPS diversity is undefined (NaN) for fewer than 2 samples.")
+    if table.loc[table["figure"] == "fidelity", "before"].isna().all():
+        lines.append("n/a: no styles and fidelity where the judge knows none of the concepts.")
+    return Group(fitted(result.model, ("", *sides), texts), Text(), Text("\n".join(lines), style="dim"))

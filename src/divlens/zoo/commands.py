@@ -29,7 +29,7 @@ from divlens.zoo.wordings import vocabulary_of
 
 FAMILIES: tuple[train_generators.Family, ...] = ("ar", "mim", "diffusion")
 PARTS = ("tokenizer", "judge", *FAMILIES)
-CALIBRATION_SAMPLES = 8
+CALIBRATION_SAMPLES = 4
 
 folder_option = click.option(
     "--folder",

@@ -60,8 +60,12 @@ def tokenizer_measures(tokenizer: Tokenizer, pictures: Pictures) -> list[Measure
     for number, style in enumerate(STYLES):
         found.append(measure(f"PSNR, {style} (dB)", psnr[pictures.style[rows] == number], 20))
     for name, chosen in (("zoo pictures", pictures.concept >= 0), ("held-out pictures", pictures.held_out)):
-        tokens = torch.cat([tokenizer.encode(to_images(pictures.images[chosen])[i : i + 256]) for i in
-                            range(0, int(chosen.sum()), 256)])
+        tokens = torch.cat(
+            [
+                tokenizer.encode(to_images(pictures.images[chosen])[i : i + 256])
+                for i in range(0, int(chosen.sum()), 256)
+            ]
+        )
         share = torch.bincount(tokens.flatten(), minlength=CODES).double() / tokens.numel()
         perplexity = float(torch.special.entr(share).sum().exp())
         found.append(Measure(f"codebook perplexity, {name} (of {CODES})", perplexity, bar=CODES / 2))
@@ -124,8 +128,10 @@ def generator_measures(
     drawn = sample(model, prompts, n=1, seed=1, trace=False, on_batch=on_batch)
     judged = judge(drawn.images.flatten(0, 1))
     per_concept = len(prompts) // len(names)
-    top1, top5 = (x.reshape(len(names), per_concept).mean(1) for x in
-                  hits(judged.concept, np.repeat(np.arange(len(names)), per_concept)))
+    top1, top5 = (
+        x.reshape(len(names), per_concept).mean(1)
+        for x in hits(judged.concept, np.repeat(np.arange(len(names)), per_concept))
+    )
     chosen = np.random.default_rng(0).permutation(len(names))[:coverage_concepts]
     many = sample(model, [names[i].lower() for i in chosen], n=COVERAGE_SAMPLES, seed=2, trace=False, on_batch=on_batch)
     styles = judge(many.images.flatten(0, 1)).style.numpy().reshape(len(chosen), COVERAGE_SAMPLES)

@@ -71,7 +71,7 @@ def reverse_step(
     is_mask = (state == MASK)[..., None]
     here = F.one_hot(state.clamp(max=CODES - 1), CODES).double()
     given_origin = kept * here + spread  # q(x_t | x_0) for each x_0
-    weighted = origin / given_origin
+    weighted = origin / given_origin.clamp(min=1e-300)  # 0 at the last step, where everything is masked
     unmasked = (keep * here + blur) * (before * weighted + spread_before * weighted.sum(-1, keepdim=True))
     return torch.where(is_mask, mask * (before * origin + spread_before) / masked, unmasked)
 

@@ -15,12 +15,15 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from divlens.models.zoo.networks import JudgeNetwork
+from divlens.models.zoo.networks import ConceptReader, JudgeNetwork, StyleReader
 from divlens.zoo.data import STYLES, Pictures, concepts
 from divlens.zoo.train_tokenizer import jitter
 from divlens.zoo.training import Recipe, fit
 
-RECIPE = Recipe(steps=1400, batch=128, rate=2e-3, weight_decay=0.1, warmup=200, decay=0.7, averaging=0.995, seed=4)
+CONCEPT_RECIPE = Recipe(
+    steps=1400, batch=128, rate=2e-3, weight_decay=0.1, warmup=200, decay=0.7, averaging=0.995, seed=4
+)
+STYLE_RECIPE = Recipe(steps=1500, batch=128, rate=2e-3, weight_decay=0.1, warmup=100, decay=0.7, averaging=0.99, seed=5)
 
 
 def soften(images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 3 h w"]:
@@ -33,33 +36,57 @@ def soften(images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 3 h w"]
     return torch.where(torch.rand(batch, 1, 1, 1, device=images.device) < 0.5, blurred, images)
 
 
-def train(pictures: Pictures, folder: Path, device: torch.device, recipe: Recipe = RECIPE) -> JudgeNetwork:
+def batch_of(pictures: Pictures, rows: np.ndarray, device: torch.device) -> Float[Tensor, "batch 3 h w"]:
+    images = torch.from_numpy(pictures.images[rows]).to(device).permute(0, 3, 1, 2).float() / 255
+    with torch.autocast(device.type, enabled=False):
+        return jitter(images).clamp(0, 1)
+
+
+def train_concepts(pictures: Pictures, folder: Path, device: torch.device, recipe: Recipe) -> ConceptReader:
+    """Half of each batch is zoo concepts. Only the rows of the zoo's concepts are returned."""
     torch.manual_seed(recipe.seed)
-    entries = int(pictures.entry.max()) + 1
-    model = JudgeNetwork(entries, len(STYLES)).to(device, memory_format=torch.channels_last)
+    model = ConceptReader(int(pictures.entry.max()) + 1).to(device, memory_format=torch.channels_last)
     known = ~pictures.held_out
     pools = [np.flatnonzero(known & (pictures.concept >= 0)), np.flatnonzero(known & (pictures.concept < 0))]
 
     def loss(step: int) -> tuple[Tensor, Mapping[str, float]]:
         half = recipe.batch // 2
         rows = np.concatenate([pool[torch.randint(len(pool), (half,)).numpy()] for pool in pools])
-        images = torch.from_numpy(pictures.images[rows]).to(device).permute(0, 3, 1, 2).float() / 255
+        images = batch_of(pictures, rows, device)
         with torch.autocast(device.type, enabled=False):
-            images = jitter(images)
-            sharp = images * 2 - 1
-            soft = soften(images) * 2 - 1
-        # Colour is a clue to the style: that branch sees the pictures as they are.
-        concept, style = model.concept_logits(soft), model.style_logits(sharp)
+            images = soften(images)
+        logits = model(images)
         entry = torch.from_numpy(pictures.entry[rows]).to(device)
-        truth = torch.from_numpy(pictures.style[rows]).to(device)
-        right = (concept[:half].argmax(1) == entry[:half]).float().mean()
-        value = F.cross_entropy(concept, entry, label_smoothing=0.1) + F.cross_entropy(style, truth)
-        return value, {"concept": float(right), "style": float((style.argmax(1) == truth).float().mean())}
+        right = (logits[:half].argmax(1) == entry[:half]).float().mean()
+        return F.cross_entropy(logits, entry, label_smoothing=0.1), {"right": float(right)}
 
-    model.load_state_dict(fit("judge", model, loss, recipe, folder, device=device))
+    state = fit("judge-concept", model, loss, recipe, folder, device=device)
     row = np.array([pictures.entry[np.flatnonzero(pictures.concept == i)[0]] for i in range(len(concepts()))])
-    kept = JudgeNetwork(len(row), len(STYLES)).to(device)
-    state = model.state_dict()
-    state["concepts.weight"] = state["concepts.weight"][torch.from_numpy(row).to(device)]
-    kept.load_state_dict(state)
-    return kept.eval()
+    kept = ConceptReader(len(row))
+    kept.load_state_dict({**state, "concepts.weight": state["concepts.weight"][torch.from_numpy(row).to(device)]})
+    return kept
+
+
+def train_styles(pictures: Pictures, folder: Path, device: torch.device, recipe: Recipe) -> StyleReader:
+    """Every style is as frequent; colours stay as they are, for they are a clue."""
+    torch.manual_seed(recipe.seed)
+    model = StyleReader(len(STYLES)).to(device, memory_format=torch.channels_last)
+    pools = [np.flatnonzero(~pictures.held_out & (pictures.style == style)) for style in range(len(STYLES))]
+
+    def loss(step: int) -> tuple[Tensor, Mapping[str, float]]:
+        wanted = torch.randint(len(pools), (recipe.batch,))
+        rows = np.array([pools[s][int(torch.randint(len(pools[s]), ()))] for s in wanted.tolist()])
+        logits = model(batch_of(pictures, rows, device))
+        wanted = wanted.to(device)
+        right = float((logits.argmax(1) == wanted).float().mean())
+        return F.cross_entropy(logits, wanted, label_smoothing=0.05), {"right": right}
+
+    model.load_state_dict(fit("judge-style", model, loss, recipe, folder, device=device))
+    return model
+
+
+def train(pictures: Pictures, folder: Path, device: torch.device) -> JudgeNetwork:
+    judge = JudgeNetwork(len(concepts()), len(STYLES))
+    judge.style = train_styles(pictures, folder, device, STYLE_RECIPE)
+    judge.concept = train_concepts(pictures, folder, device, CONCEPT_RECIPE)
+    return judge.to(device).eval()

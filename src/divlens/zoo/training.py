@@ -98,6 +98,8 @@ def fit(
             raise DivlensError(f"{path} was made with another recipe ({stored['recipe']}); move it away to start anew")
         model.load_state_dict(stored["model"])
         average.state = stored["average"]
+        if stored["step"] >= recipe.steps:
+            return average.state
         for optimizer, state in zip(optimizers, stored["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         first, minutes = stored["step"], stored["minutes"]
@@ -140,8 +142,7 @@ def fit(
                 checkpoint(step + 1, saved - start)
                 with open(folder / f"{name}.log", "a") as log:
                     log.write(f"{step + 1} {minutes + (saved - start) / 60:.1f}min {smooth}\n")
-        if first < recipe.steps:
-            checkpoint(recipe.steps, time.monotonic() - start)
+        checkpoint(recipe.steps, time.monotonic() - start)
     return average.state
 
 

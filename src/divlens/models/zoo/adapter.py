@@ -33,8 +33,8 @@ def diffusion_rule(steps: int) -> MaskReplaceDiffusion:
 
 DEFAULTS: dict[Family, tuple[PathRule, float]] = {
     "ar": (Raster(POSITIONS), 1.5),
-    "mim": (ConfidenceUnmasking(steps=16, temperature=(2.0, 0.0)), 2.0),
-    "diffusion": (diffusion_rule(24), 2.0),
+    "mim": (ConfidenceUnmasking(steps=16, temperature=(2.0, 0.0)), 1.0),
+    "diffusion": (diffusion_rule(24), 1.0),
 }
 
 
@@ -155,5 +155,3 @@ def load_mim(checkpoint: str | None = None, device: str = "cpu") -> ZooModel:
 
 def load_diffusion(checkpoint: str | None = None, device: str = "cpu") -> ZooModel:
     return load("diffusion", checkpoint, device)
-
-

@@ -304,14 +304,15 @@ class Backbone(nn.Module):
         ]
 
 
-class JudgeNetwork(nn.Module):
-    """Two small convolutional networks: one that names the concept of a picture, one that names its style.
+def convolution(channels: int, out: int, stride: int = 1) -> tuple[nn.Module, ...]:
+    """3x3, batch normalisation, ReLU."""
+    return nn.Conv2d(channels, out, 3, stride, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU()
 
-    The concept is read from what is where; the style from how it is drawn: means and spreads of local features over
-    the picture, so that a style is not recognised by remembering the drawing.
-    """
 
-    def __init__(self, concepts: int, styles: int, width: int = 160) -> None:
+class ConceptReader(nn.Module):
+    """What a picture shows: a convolutional network to a unit vector, compared with one vector per concept."""
+
+    def __init__(self, concepts: int, width: int = 160) -> None:
         super().__init__()
         self.trunk = nn.Sequential(
             nn.PixelUnshuffle(2),
@@ -329,29 +330,71 @@ class JudgeNetwork(nn.Module):
             nn.Linear(width * 16, width),
         )
         self.concepts = nn.Linear(width, concepts, bias=False)
+
+    def forward(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch concepts"]:
+        """Logits; images in [0, 1]."""
+        features = self.trunk((images * 2 - 1).to(memory_format=torch.channels_last)).float()
+        return 16 * F.normalize(features, dim=1) @ F.normalize(self.concepts.weight.float(), dim=1).T
+
+
+HISTOGRAMS = (6, 10)  # bins per colour channel
+EDGES = (0.0, 0.004, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6)  # of the steps between neighbouring pixels
+
+
+def drawing_statistics(images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch features"]:
+    """How a picture is drawn, wherever things are: colour histograms and a histogram of edge strengths, square roots.
+
+    A style has its palette, and flat, outlined or shaded areas.
+    """
+    parts = []
+    pixels = images[0, 0].numel()
+    for bins in HISTOGRAMS:
+        red, green, blue = (images * (bins - 1)).round().long().unbind(1)
+        index = ((red * bins + green) * bins + blue).flatten(1)
+        counts = images.new_zeros(len(images), bins**3)
+        parts.append(counts.scatter_add_(1, index, torch.ones_like(index, dtype=counts.dtype)) / pixels)
+    corner = images[:, :, :-1, :-1]
+    steps = (images[:, :, 1:, :-1] - corner).abs().amax(1) + (images[:, :, :-1, 1:] - corner).abs().amax(1)
+    bounds = torch.tensor(EDGES, device=images.device)
+    strength = torch.bucketize(steps.flatten(1), bounds[1:], right=True)
+    parts.append(F.one_hot(strength, len(EDGES)).to(images.dtype).mean(1))
+    return torch.cat(parts, dim=1).sqrt()
+
+
+class StyleReader(nn.Module):
+    """How a picture is drawn: statistics of colour and edges, and means and maxima of learned local features.
+
+    Nothing in it knows where things are, so that a style is not recognised by remembering a drawing.
+    """
+
+    def __init__(self, styles: int) -> None:
+        super().__init__()
         self.strokes = nn.Sequential(
             nn.PixelUnshuffle(2),
-            nn.Conv2d(12, 48, 3, padding=1),
-            ResidualBlock(48),
-            nn.Conv2d(48, 96, 4, stride=2, padding=1),
-            ResidualBlock(96),
-            nn.GroupNorm(8, 96),
+            *convolution(12, 48),
+            *convolution(48, 48),
+            *convolution(48, 64, 2),
+            *convolution(64, 64),
         )
-        self.styles = nn.Sequential(
-            nn.Dropout(0.3), nn.Linear(4 * 96, 96), nn.SiLU(), nn.Dropout(0.3), nn.Linear(96, styles)
-        )
+        statistics = sum(bins**3 for bins in HISTOGRAMS) + len(EDGES)
+        self.colours = nn.Sequential(nn.Dropout(0.2), nn.Linear(statistics, 192), nn.ReLU())
+        self.styles = nn.Sequential(nn.Dropout(0.4), nn.Linear(192 + 128, 128), nn.ReLU(), nn.Linear(128, styles))
+
+    def forward(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch styles"]:
+        """Logits; images in [0, 1]."""
+        colours = self.colours(drawing_statistics(images.float())).float()
+        strokes = self.strokes((images * 2 - 1).to(memory_format=torch.channels_last)).float()
+        return self.styles(torch.cat([colours, strokes.mean((2, 3)), strokes.amax((2, 3))], dim=1)).float()
+
+
+class JudgeNetwork(nn.Module):
+    """Concept and style of a picture, by two networks that share nothing."""
+
+    def __init__(self, concepts: int, styles: int) -> None:
+        super().__init__()
+        self.concept = ConceptReader(concepts)
+        self.style = StyleReader(styles)
 
     def forward(self, images: Float[Tensor, "batch 3 h w"]) -> tuple[Tensor, Tensor]:
         """Logits (batch, concepts) and (batch, styles); images in [0, 1]."""
-        x = (images * 2 - 1).to(memory_format=torch.channels_last)
-        return self.concept_logits(x), self.style_logits(x)
-
-    def concept_logits(self, x: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch concepts"]:
-        directions = F.normalize(self.concepts.weight.float(), dim=1)
-        return 16 * F.normalize(self.trunk(x).float(), dim=1) @ directions.T
-
-    def style_logits(self, x: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch styles"]:
-        local = self.strokes(x).float()
-        flat = local.flatten(2)
-        summary = torch.cat([flat.mean(2), flat.std(2), flat.amax(2), flat.amin(2)], dim=1)
-        return self.styles(summary)
+        return self.concept(images), self.style(images)
