@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from divlens import noise as noise_module
 from divlens.interventions import Settings, filter_logits
-from divlens.noise import CounterNoise, TorchNoise, draw_by_inversion, philox4x32, prompt_key, rising
+from divlens.noise import STREAMS, CounterNoise, TorchNoise, draw_by_inversion, philox4x32, prompt_key, rising
 from divlens.paths import Raster
 from divlens.sampler import run_loop
 from toy_oracle import chi_square_p
@@ -89,6 +89,13 @@ def test_streams_are_uncorrelated(other):
     """|r| sqrt(N) is a standard normal: beyond 5 once in 1.7 million random seeds."""
     a, b = uniforms().ravel(), uniforms(**other).ravel()
     assert abs(np.corrcoef(a, b)[0, 1]) * a.size**0.5 < 5
+
+
+def test_no_step_of_one_stream_is_a_step_of_another():
+    first = [
+        uniforms(stream=stream, step=step, samples=1, positions=1).item() for stream in STREAMS for step in range(40)
+    ]
+    assert len(set(first)) == len(first)
 
 
 def test_samples_and_positions_are_uncorrelated():

@@ -156,7 +156,7 @@ def test_the_likelihood_of_a_uniform_model_is_known_in_closed_form():
         model = zoo_model(family)
         nn.init.zeros_(model.backbone.head.weight)
         nn.init.zeros_(model.backbone.head.bias)
-        mean, _ = likelihood.bits_per_image(model, tokens, ["red heart"] * 4, draws=4)
+        mean, error = likelihood.bits_per_image(model, tokens, ["red heart"] * 4, draws=4)
         assert mean == pytest.approx(9 * POSITIONS, rel=1e-4)
         assert error < 1e-2
 
@@ -169,7 +169,7 @@ def test_the_diffusion_bound_of_a_uniform_model_averages_to_nine_bits_a_token():
     model = zoo_model("diffusion", steps=4)
     nn.init.zeros_(model.backbone.head.weight)
     nn.init.zeros_(model.backbone.head.bias)
-    rule = model.rule
+    rule = adapter.diffusion_rule(4)
     uniform = torch.full((1, 1, CODES), 1 / CODES, dtype=torch.float64)
     truth = torch.zeros(1, 1, CODES, dtype=torch.float64)
     truth[..., 0] = 1

@@ -63,7 +63,8 @@ def resampled_t(values: Float[np.ndarray, " prompts"], seed: int, resamples: int
     errors = drawn.std(axis=1, ddof=1) / math.sqrt(len(values))
     shifts = drawn.mean(axis=1) - values.mean()
     constant = np.ptp(drawn, axis=1) == 0
-    t = np.where(constant, np.sign(shifts) * np.inf, shifts / np.where(constant, 1.0, errors))
+    t = shifts / np.where(constant, 1.0, errors)
+    t = np.where(constant & (shifts != 0), np.copysign(np.inf, shifts), t)
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(t, [tail, 1 - tail], method="nearest")
     return float(low), float(high)

@@ -162,12 +162,12 @@ def look(drawn: Generation, model: str, condition: str, instruments: Instruments
 
 def verdicts(
     images: Float[Tensor, "n 3 h w"], prompt: Prompt, judge: Judge | None
-) -> tuple[float, float, list[tuple[str | None, str | None]]]:
+) -> tuple[float, float, Sequence[tuple[str | None, str | None]]]:
     """Mode coverage and fidelity of a prompt's pictures, and the concept and style that each shows."""
     if judge is None:
         return math.nan, math.nan, [(None, None)] * len(images)
     judged, concept = judge(images), concept_index(judge, prompt)
     coverage = math.nan if concept is None else mode_coverage(judged, judge.existing[concept])
     best, style = judged.concept[:, 0].tolist(), judged.style.tolist()
-    names = [(judge.concepts[c], judge.styles[s]) for c, s in zip(best, style, strict=True)]
+    names = [(judge.concepts[int(c)], judge.styles[int(s)]) for c, s in zip(best, style, strict=True)]
     return coverage, fidelity(judged, concept), names

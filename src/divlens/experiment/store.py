@@ -96,10 +96,8 @@ def put_in_place(partial: Path, folder: Path, replaced: Path) -> None:
 
 def versions() -> dict[str, str]:
     """Of what a result may depend on."""
-    from divlens import __version__
-
-    others = {name: version(name) for name in ("torch", "numpy", "pandas")}
-    return {"divlens": __version__, "python": platform.python_version(), **others}
+    found = {name: version(name) for name in ("divlens", "torch", "numpy", "pandas")}
+    return {"python": platform.python_version(), **found}
 
 
 def write_samples(samples: Sequence[SampleRecord], path: Path) -> None:

@@ -61,6 +61,11 @@ def fitted(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -
     return table
 
 
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """A table's rows, by column name."""
+    return [dict(zip(table.columns, row, strict=True)) for row in table.itertuples(index=False)]
+
+
 def probe_tables(table: pd.DataFrame) -> Group:
     """One block per model: diversity, its change against baseline in percent, styles, fidelity, duplicates."""
     blocks: list[Table | Text] = []
@@ -74,7 +79,7 @@ def probe_tables(table: pd.DataFrame) -> Group:
                 cell(row, "fidelity", percent=True),
                 str(row["duplicates"]),
             )
-            for _, row in rows.iterrows()
+            for row in records(rows)
         ]
         headings = ("condition", "LPIPS diversity", "change %", "styles %", "fidelity %", "dup")
         blocks += [fitted(str(model), headings, texts), Text()]
@@ -83,7 +88,8 @@ def probe_tables(table: pd.DataFrame) -> Group:
 
 def probe_notes(table: pd.DataFrame) -> list[str]:
     """What the numbers are, and why some are missing."""
-    prompts, n = int(table["prompts"].iloc[0]), int(table["n"].iloc[0])
+    first = records(table)[0]
+    prompts, n = first["prompts"], first["n"]
     lines = [
         f"Means over {prompts} prompt{'s' * (prompts != 1)}, {n} sample{'s' * (n != 1)} each; [95% interval].",
         "change: against baseline, paired by prompt, same noise. styles: share of the",
@@ -93,16 +99,15 @@ def probe_notes(table: pd.DataFrame) -> list[str]:
     ]
     if n < 2:
         lines.append("n/a: LPIPS diversity is undefined (NaN) for fewer than 2 samples.")
-    elif table["relative_change"].isna().any():
+    elif any(math.isnan(change) for change in table["relative_change"]):
         lines.append("n/a: no change in percent where baseline has no diversity.")
     if prompts < 2:
         lines.append("No intervals: they need at least 2 prompts.")
-    judged = table[table["fidelity_prompts"] > 0]
-    if len(judged) < len(table):
+    known = [count for count in table["fidelity_prompts"] if count > 0]
+    if len(known) < len(table):
         lines.append("n/a: no styles and fidelity where the judge knows none of the concepts.")
-    if (judged["fidelity_prompts"] < prompts).any():
-        known = int(judged["fidelity_prompts"].min())
-        lines.append(f"styles, fidelity: over the {known} of {prompts} prompts whose concept the judge knows.")
+    if known and min(known) < prompts:
+        lines.append(f"styles, fidelity: over the {min(known)} of {prompts} prompts whose concept the judge knows.")
     return lines
 
 
@@ -112,10 +117,10 @@ def enhance_table(result: Enhanced) -> Group:
     table = result.table
     texts = [
         (
-            LABELS[str(row["figure"])],
+            LABELS[row["figure"]],
             *(cell(row, side, percent=row["figure"] != "diversity", signed=side == "change") for side in sides),
         )
-        for _, row in table.iterrows()
+        for row in records(table)
     ]
     before = result.before.generation
     prompts, n = len(before.prompts), len(before.samples)
@@ -127,6 +132,6 @@ def enhance_table(result: Enhanced) -> Group:
         lines.append(result.note)
     if n < 2:
         lines.append("n/a: LPIPS diversity is undefined (NaN) for fewer than 2 samples.")
-    if table.loc[table["figure"] == "fidelity", "before"].isna().all():
+    if math.isnan(result.before.mean("fidelity").value):
         lines.append("n/a: no styles and fidelity where the judge knows none of the concepts.")
     return Group(fitted(result.model, ("", *sides), texts), Text(), Text("\n".join(lines), style="dim"))

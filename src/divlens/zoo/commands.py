@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -78,7 +78,7 @@ def train(folder: Path, device: str, only: Sequence[str]) -> None:
         write_tensors("real", real_grids(pictures, tokenizer_from(target)), target)
     if "judge" in wanted:
         write_tensors("judge", train_judge.train(pictures, runs, place).state_dict(), target)
-    if families := [family for family in FAMILIES if family in wanted]:
+    if families := chosen_families(wanted):
         tokenizer = tokenizer_from(target).to(place)
         grids = train_generators.training_grids(pictures, tokenizer)
         captions = train_generators.Captions(words, vocabulary)
@@ -109,7 +109,7 @@ def evaluate_command(
     if "judge" in wanted:
         found["judge"] = evaluate.judge_measures(judge, tokenizer, pictures)
     reference = float(evaluate.reconstructed_hits(judge, tokenizer, pictures).mean())
-    for family in (f for f in FAMILIES if f in wanted):
+    for family in chosen_families(wanted):
         model = adapter.load(family, str(weights) if weights else None, "cpu")
         found[family] = evaluate.generator_measures(
             model, judge, pictures, grids.tokens, reference, words, coverage_concepts
@@ -118,6 +118,10 @@ def evaluate_command(
         Console(width=100).print(table_of(part, measures))
         if cards:
             write_card(part, measures, folder, target)
+
+
+def chosen_families(wanted: Collection[str]) -> list[train_generators.Family]:
+    return [family for family in FAMILIES if family in wanted]
 
 
 def pictures_of(folder: Path) -> Pictures:

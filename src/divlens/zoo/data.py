@@ -112,7 +112,7 @@ def rasterise(svg: str) -> np.ndarray:
     from resvg_py import svg_to_bytes
 
     drawing = Image.open(io.BytesIO(bytes(svg_to_bytes(svg_string=svg)))).convert("RGBA")
-    drawing = drawing.crop(drawing.getchannel("A").point(lambda alpha: 255 * (alpha > 16)).getbbox())
+    drawing = drawing.crop(drawing.getchannel("A").point([255 * (alpha > 16) for alpha in range(256)]).getbbox())
     scale = (IMAGE_SIZE - 2 * MARGIN) / max(drawing.size)
     width, height = (max(1, round(side * scale)) for side in drawing.size)
     # Premultiplied alpha: otherwise the invisible colour of transparent pixels bleeds into the edges.

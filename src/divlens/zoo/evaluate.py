@@ -158,6 +158,6 @@ def likelihood(
     images = to_images(pictures.images[rows])
     with torch.inference_mode():
         tokens = torch.cat([model.tokenizer.encode(part).flatten(1) for part in images.split(256)])
-    mean, error = bits_per_image(model, tokens, [names[i].lower() for i in pictures.concept[rows]])
+    mean, error = bits_per_image(model, tokens, [str(names[i]).lower() for i in pictures.concept[rows].tolist()])
     kind = "exact" if model.family == "ar" else "upper bound"
     return Measure(f"{name} ({kind})", mean, mean - 1.96 * error, mean + 1.96 * error)

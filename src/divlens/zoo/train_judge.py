@@ -37,24 +37,27 @@ def soften(images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 3 h w"]
 
 
 def batch_of(pictures: Pictures, rows: np.ndarray, device: torch.device) -> Float[Tensor, "batch 3 h w"]:
-    images = torch.from_numpy(pictures.images[rows]).to(device).permute(0, 3, 1, 2).float() / 255
-    with torch.autocast(device.type, enabled=False):
-        return jitter(images).clamp(0, 1)
+    return torch.from_numpy(pictures.images[rows]).to(device).permute(0, 3, 1, 2).float() / 255
+
+
+def move(images: Float[Tensor, "batch 3 h w"], most: int = 4) -> Float[Tensor, "batch 3 h w"]:
+    """Mirrored and shifted by whole pixels, one way for the whole batch: no colour and no edge is interpolated."""
+    down, right, mirror = (int(torch.randint(*bounds, ())) for bounds in ((-most, most + 1), (-most, most + 1), (0, 2)))
+    return (images.flip(3) if mirror else images).roll((down, right), dims=(2, 3))
 
 
 def train_concepts(pictures: Pictures, folder: Path, device: torch.device, recipe: Recipe) -> ConceptReader:
     """Half of each batch is zoo concepts. Only the rows of the zoo's concepts are returned."""
     torch.manual_seed(recipe.seed)
-    model = ConceptReader(int(pictures.entry.max()) + 1).to(device, memory_format=torch.channels_last)
+    model = ConceptReader(int(pictures.entry.max()) + 1).to(memory_format=torch.channels_last).to(device)
     known = ~pictures.held_out
     pools = [np.flatnonzero(known & (pictures.concept >= 0)), np.flatnonzero(known & (pictures.concept < 0))]
 
     def loss(step: int) -> tuple[Tensor, Mapping[str, float]]:
         half = recipe.batch // 2
         rows = np.concatenate([pool[torch.randint(len(pool), (half,)).numpy()] for pool in pools])
-        images = batch_of(pictures, rows, device)
         with torch.autocast(device.type, enabled=False):
-            images = soften(images)
+            images = soften(jitter(batch_of(pictures, rows, device)))
         logits = model(images)
         entry = torch.from_numpy(pictures.entry[rows]).to(device)
         right = (logits[:half].argmax(1) == entry[:half]).float().mean()
@@ -70,13 +73,13 @@ def train_concepts(pictures: Pictures, folder: Path, device: torch.device, recip
 def train_styles(pictures: Pictures, folder: Path, device: torch.device, recipe: Recipe) -> StyleReader:
     """Every style is as frequent; colours stay as they are, for they are a clue."""
     torch.manual_seed(recipe.seed)
-    model = StyleReader(len(STYLES)).to(device, memory_format=torch.channels_last)
+    model = StyleReader(len(STYLES)).to(memory_format=torch.channels_last).to(device)
     pools = [np.flatnonzero(~pictures.held_out & (pictures.style == style)) for style in range(len(STYLES))]
 
     def loss(step: int) -> tuple[Tensor, Mapping[str, float]]:
         wanted = torch.randint(len(pools), (recipe.batch,))
         rows = np.array([pools[s][int(torch.randint(len(pools[s]), ()))] for s in wanted.tolist()])
-        logits = model(batch_of(pictures, rows, device))
+        logits = model(move(batch_of(pictures, rows, device)))
         wanted = wanted.to(device)
         right = float((logits.argmax(1) == wanted).float().mean())
         return F.cross_entropy(logits, wanted, label_smoothing=0.05), {"right": right}

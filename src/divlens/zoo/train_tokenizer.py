@@ -67,7 +67,7 @@ class MovingCodebook:
 def train(pictures: Pictures, folder: Path, device: torch.device, recipe: Recipe = RECIPE) -> Tokenizer:
     """Half of each batch is zoo concepts, half any other emoji; held-out pictures are never seen."""
     torch.manual_seed(recipe.seed)
-    tokenizer = Tokenizer().to(device, memory_format=torch.channels_last)
+    tokenizer = Tokenizer().to(memory_format=torch.channels_last).to(device)
     codebook = MovingCodebook(tokenizer)
     tokenizer.register_buffer("usage", codebook.counts, persistent=True)  # so that a checkpoint holds it
     known = ~pictures.held_out

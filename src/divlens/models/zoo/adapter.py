@@ -118,7 +118,7 @@ def tokenizer_from(folder: Path | None, device: str) -> Tokenizer:
     """The tokenizer is the same object for all three families."""
     tokenizer = Tokenizer()
     tokenizer.load_state_dict(read_tensors("tokenizer", folder))
-    return tokenizer.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+    return tokenizer.to(memory_format=torch.channels_last).to(device).eval().requires_grad_(False)
 
 
 def load(family: Family, checkpoint: str | None, device: str) -> ZooModel:

@@ -174,7 +174,7 @@ class Block(nn.Module):
             nn.Linear(width, rank, bias=False), nn.SiLU(), nn.Linear(rank, 4 * width, bias=False)
         )
         nn.init.zeros_(self.attention.out.weight)
-        nn.init.zeros_(self.feed[2].weight)
+        nn.init.zeros_(self.feed[2].weight)  # pyright: ignore[reportArgumentType]
 
     def modulations(self, condition: Float[Tensor, "batch d"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         scale1, shift1, scale2, shift2 = self.modulation(condition).unsqueeze(1).chunk(4, dim=-1)
