@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -96,8 +97,11 @@ def put_in_place(partial: Path, folder: Path, replaced: Path) -> None:
 
 def versions() -> dict[str, str]:
     """Of what a result may depend on."""
-    found = {name: version(name) for name in ("divlens", "torch", "numpy", "pandas")}
-    return {"python": platform.python_version(), **found}
+    # Not `import divlens`: the package imports every module, so for the layers that would be an import of all.
+    own = str(vars(sys.modules["divlens"])["__version__"])
+    return {"divlens": own, "python": platform.python_version()} | {
+        name: version(name) for name in ("torch", "numpy", "pandas")
+    }
 
 
 def write_samples(samples: Sequence[SampleRecord], path: Path) -> None:

@@ -108,7 +108,7 @@ def evaluate_command(
         found["tokenizer"] = evaluate.tokenizer_measures(tokenizer, pictures)
     if "judge" in wanted:
         found["judge"] = evaluate.judge_measures(judge, tokenizer, pictures)
-    reference = float(evaluate.reconstructed_hits(judge, tokenizer, pictures).mean())
+    reference = float(evaluate.reconstructed_hits(judge, tokenizer, pictures)[0].mean())
     for family in chosen_families(wanted):
         model = adapter.load(family, str(weights) if weights else None, "cpu")
         found[family] = evaluate.generator_measures(
@@ -170,20 +170,23 @@ def table_of(part: str, measures: Sequence[Measure]) -> Table:
 
 def write_card(part: str, measures: Sequence[Measure], folder: Path, target: Path) -> None:
     """A model card: data, recipe, minutes, figures. Written whole or not at all."""
-    stored = torch.load(folder / "runs" / f"{part}.pt", weights_only=True, map_location="cpu")
-    values = sum(value.numel() for value in stored["model"].values())
+    names = ("judge-concept", "judge-style") if part == "judge" else (part,)
+    runs = [torch.load(folder / "runs" / f"{name}.pt", weights_only=True, map_location="cpu") for name in names]
     lines = [
         f"# zoo {part}",
         "",
-        f"{values:,} numbers, stored in half precision. Trained on EmojiStyles (see ATTRIBUTION.md): {len(concepts())} "
-        f"concepts in up to {len(STYLES)} styles, 64x64 pixels.",
+        f"Trained on EmojiStyles (see ATTRIBUTION.md): {len(concepts())} concepts in up to {len(STYLES)} styles, "
+        "64x64 pixels. Stored in half precision.",
         "",
-        f"- Steps: {stored['step']:,}, wall time {stored['minutes']:.0f} minutes on a shared 2-core CPU.",
-        f"- Recipe: {', '.join(f'{key} {value}' for key, value in stored['recipe'].items())}.",
-        "",
-        "| what | value | 95% interval | bar |",
-        "|---|---|---|---|",
     ]
+    for name, run in zip(names, runs, strict=True):
+        values = sum(value.numel() for value in run["model"].values())
+        recipe = ", ".join(f"{key} {value}" for key, value in run["recipe"].items())
+        lines.append(
+            f"- {name}: {values:,} numbers; {run['step']:,} steps, {run['minutes']:.0f} minutes of wall time on"
+        )
+        lines.append(f"  one or two shared CPU cores; recipe: {recipe}.")
+    lines += ["", "| what | value | 95% interval | bar |", "|---|---|---|---|"]
     for item in measures:
         bar = "" if np.isnan(item.bar) else f"at least {item.bar:.3f}: {'met' if item.passes else 'missed'}"
         interval = "one number, no sample" if np.isnan(item.low) else f"{item.low:.3f} to {item.high:.3f}"

@@ -80,11 +80,13 @@ def judge_measures(judge: ZooJudge, tokenizer: Tokenizer, pictures: Pictures) ->
     judged = judge(images)
     top1, top5 = hits(judged.concept, truth)
     style = (judged.style.numpy() == pictures.style[rows]).astype(float)
+    concept, reconstructed_style = reconstructed_hits(judge, tokenizer, pictures)
     return [
         measure("concept top-1, held-out pictures", top1, 0.80),
         measure("concept top-5, held-out pictures", top5),
         measure("style top-1, held-out pictures", style, 0.95),
-        measure("concept top-1, all real pictures reconstructed", reconstructed_hits(judge, tokenizer, pictures)),
+        measure("concept top-1, all real pictures reconstructed", concept),
+        measure("style top-1, all real pictures reconstructed", reconstructed_style),
     ]
 
 
@@ -95,12 +97,15 @@ def hits(ranked: Int[Tensor, "n top"], truth: np.ndarray) -> tuple[np.ndarray, n
 
 
 @torch.inference_mode()
-def reconstructed_hits(judge: ZooJudge, tokenizer: Tokenizer, pictures: Pictures) -> np.ndarray:
-    """Top-1 of every zoo picture after encoding and decoding: what a perfect generator could reach."""
+def reconstructed_hits(judge: ZooJudge, tokenizer: Tokenizer, pictures: Pictures) -> tuple[np.ndarray, np.ndarray]:
+    """Whether concept and style of every zoo picture are named right after encoding and decoding: what a perfect
+    generator could reach. Float (n,) each."""
     rows = np.flatnonzero(pictures.concept >= 0)
     images = to_images(pictures.images[rows])
     decoded = torch.cat([tokenizer.decode(tokenizer.encode(part)) for part in images.split(256)])
-    return hits(judge(decoded).concept, pictures.concept[rows])[0]
+    judged = judge(decoded)
+    style = (judged.style.numpy() == pictures.style[rows]).astype(float)
+    return hits(judged.concept, pictures.concept[rows])[0], style
 
 
 def near_copies(tokens: Int[Tensor, "n positions"], training: Int[Tensor, "m positions"]) -> np.ndarray:

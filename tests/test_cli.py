@@ -1,0 +1,251 @@
+"""The command line: what it prints and writes, how it refuses, how quickly it starts."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from divlens import __version__
+from divlens.cli import main
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    """Run the command line in an empty folder: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        code = 0
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as leaving:
+            code = leaving.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def snapshot(folder):
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+# What it does
+
+
+def test_probe_prints_the_table_and_writes_what_was_drawn(run, tmp_path):
+    (tmp_path / "prompts.txt").write_text("red heart\n# not this one\na cat\nblue sky\n")
+    code, out, err = run(
+        "probe", "toy/ar", "toy/mim", "--prompts", "prompts.txt", "--limit", 2, "-n", 3, "--out", "out"
+    )
+    assert (code, err) == (0, "")
+    assert max(len(line.rstrip()) for line in out.splitlines()) <= 80
+    conditions = ["baseline", "subset", "argmax", "paraphrase", "enhanced"]
+    assert [
+        line.split()[0] for line in out.splitlines() if line.split()[:1] and line.split()[0] in conditions
+    ] == conditions * 2
+    table = pd.read_csv(tmp_path / "out" / "table.csv")
+    assert list(table["condition"]) == conditions * 2
+    samples = pq.read_table(tmp_path / "out" / "samples.parquet").to_pandas()
+    assert len(samples) == 2 * 5 * 2 * 3
+    assert set(samples["prompt"]) == {"red heart", "a cat"}
+    about = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert (about["command"], about["n"], about["seed"]) == ("probe", 3, 0)
+    assert about["versions"]["divlens"] == __version__
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_probe_uses_the_first_twelve_of_the_default_prompts(run, tmp_path):
+    assert run("probe", "toy/ar", "-n", 2, "--out", "out")[0] == 0
+    prompts = pd.read_csv(tmp_path / "out" / "per_prompt.csv")["prompt"].unique()
+    assert len(prompts) == 12
+    assert prompts[0] == "red heart"
+
+
+def test_the_options_reach_the_conditions(run, tmp_path):
+    options = ("--subset", 0.7, "--disable-top", 0.4, "--seed", 5)
+    assert run("probe", "toy/ar", "--limit", 2, "-n", 2, "--out", "out", *options)[0] == 0
+    about = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert "Subset(fraction=0.7" in about["conditions"]["subset"]
+    assert "DisableTop(fraction=0.4" in about["conditions"]["enhanced"]
+    assert about["seed"] == 5
+
+
+def test_enhance_prints_the_table_and_writes_pictures(run, tmp_path):
+    code, out, err = run("enhance", "toy/mim", "red heart", "a cat", "-n", 3, "--out", "out")
+    assert (code, err) == (0, "")
+    assert "before" in out and "after" in out and "LPIPS diversity" in out
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"before", "after", "before.png", "after.png", "table.csv", "samples.parquet", "run.json"}
+    wordings = pq.read_table(tmp_path / "out" / "samples.parquet").to_pandas().query("condition == 'after'")["wording"]
+    assert "red heart icon" in set(wordings)  # a default prompt brings its own paraphrases
+
+
+def test_models_lists_the_known_ones(run):
+    code, out, err = run("models")
+    assert (code, err) == (0, "")
+    assert {"toy/ar", "toy/mim", "zoo/ar", "zoo/mim", "zoo/diffusion"} <= set(out.split())
+
+
+def test_zoo_commands_are_there_when_asked_for(run):
+    code, out, _ = run("zoo", "--help")
+    assert code == 0
+    assert all(name in out for name in ("data", "train", "evaluate"))
+
+
+def test_without_a_command_it_shows_its_help(run):
+    code, out, err = run()
+    assert (code, err) == (0, "")
+    assert "Usage: divlens" in out and "probe" in out
+
+
+def test_version(run):
+    assert run("--version") == (0, f"divlens, version {__version__}\n", "")
+
+
+def test_a_terminal_sees_how_far_it_is(run, monkeypatch):
+    assert run("probe", "toy/ar", "--limit", 2, "-n", 2)[2] == ""
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")  # rich then takes any stream for a terminal
+    code, _, err = run("probe", "toy/ar", "--limit", 2, "-n", 2)
+    assert code == 0
+    assert "20/20" in err
+
+
+# What it refuses: exit code 2, one line on stderr, nothing on stdout, nothing written
+
+LONG = " ".join(["word"] * 40)
+BAD = {
+    "unknown model": (("probe", "toy/none", "--out", "out"), "no model is called 'toy/none'; .*known: .*zoo/mim"),
+    "unknown model of enhance": (("enhance", "toy/none", "a cat", "--out", "out"), "known: .*zoo/mim"),
+    "missing prompt file": (("probe", "toy/ar", "--prompts", "none.txt", "--out", "out"), "not found: none.txt"),
+    "empty prompt file": (("probe", "toy/ar", "--prompts", "empty.txt", "--out", "out"), "at least one prompt"),
+    "bad JSONL": (("probe", "toy/ar", "--prompts", "bad.jsonl", "--out", "out"), "bad.jsonl, line 2: .*bad JSON"),
+    "empty prompt in a file": (("probe", "toy/ar", "--prompts", "blank.jsonl", "--out", "out"), "line 3: .*is empty"),
+    "empty prompt": (("enhance", "toy/ar", "", "--out", "out"), "a prompt is empty"),
+    "repeated prompt": (("enhance", "toy/ar", "a cat", "a cat", "--out", "out"), "different prompts"),
+    "long prompt": (("enhance", "toy/ar", LONG, "--out", "out"), "reads at most 32 words, got 40"),
+    "long prompt in a file": (("probe", "toy/ar", "--prompts", "long.txt", "--out", "out"), "at most 32 words"),
+    "subset of nothing": (("probe", "toy/ar", "--subset", "0", "--out", "out"), r"Subset .*\(0, 1\], got 0"),
+    "subset above 1": (("probe", "toy/ar", "--subset", "1.5", "--out", "out"), r"Subset .*\(0, 1\], got 1.5"),
+    "subset NaN": (("probe", "toy/ar", "--subset", "nan", "--out", "out"), r"Subset .*\(0, 1\], got nan"),
+    "disable-top 0": (("enhance", "toy/ar", "a cat", "--disable-top", "0", "--out", "out"), r"DisableTop .*\(0, 1\]"),
+    "nothing left": (("probe", "toy/ar", "--disable-top", "1", "--out", "out"), "leaves no code to draw"),
+    "nothing left to enhance": (("enhance", "toy/ar", "a cat", "--disable-top", "1", "--out", "out"), "leaves no code"),
+    "n of 1": (("probe", "toy/ar", "-n", "1", "--out", "out"), "at least 2 samples.*diversity is NaN"),
+    "n of 0": (("enhance", "toy/ar", "a cat", "-n", "0", "--out", "out"), "at least 2 samples.*diversity is NaN"),
+    "n no number": (("probe", "toy/ar", "-n", "many", "--out", "out"), "'many' is not a valid integer"),
+    "negative seed": (("probe", "toy/ar", "--seed", "-1", "--out", "out"), "seed expects"),
+    "the same model twice": (("probe", "toy/ar", "toy/ar", "--out", "out"), "different models"),
+    "limit of 0": (("probe", "toy/ar", "--limit", "0", "--out", "out"), "limit"),
+    "unknown network": (("probe", "toy/ar", "--lpips", "squeeze", "--out", "out"), "squeeze"),
+    "something else there": (("probe", "toy/ar", "--out", "full"), "full holds thesis.txt"),
+    "something else there for enhance": (("enhance", "toy/ar", "a cat", "--out", "full"), "full holds thesis.txt"),
+    "a file there": (("probe", "toy/ar", "--out", "long.txt"), "expects a folder, got the file"),
+    "no model": (("probe",), "Missing argument"),
+    "no prompt": (("enhance", "toy/ar"), "Missing argument"),
+    "unknown option": (("probe", "toy/ar", "--colour"), "No such option"),
+    "unknown command": (("paint",), "No such command"),
+    "unknown zoo command": (("zoo", "paint"), "No such command"),
+}
+
+
+def bad_files(folder):
+    (folder / "empty.txt").write_text("\n# nothing\n")
+    (folder / "bad.jsonl").write_text('{"prompt": "a cat"}\n{"prompt": \n')
+    (folder / "blank.jsonl").write_text('{"prompt": "a cat"}\n\n{"prompt": " "}\n')
+    (folder / "long.txt").write_text(f"a cat\n{LONG}\n")
+    (folder / "full").mkdir()
+    (folder / "full" / "thesis.txt").write_text("mine")
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_line_and_exit_code_2(name, run, tmp_path):
+    import re
+
+    arguments, said = BAD[name]
+    bad_files(tmp_path)
+    before = snapshot(tmp_path)
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("divlens: error: ") and err.count("\n") == 1 and err.endswith("\n")
+    assert re.search(said, err)
+    assert snapshot(tmp_path) == before
+
+
+def test_a_failure_on_the_way_leaves_nothing_behind(run, tmp_path, monkeypatch):
+    from divlens.experiment import store
+
+    def full_disk(samples, path):
+        path.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store, "write_samples", full_disk)
+    code, _, err = run("probe", "toy/ar", "--limit", 2, "-n", 2, "--out", "out")
+    assert (code, err) == (2, f"divlens: error: cannot write to {tmp_path / 'out'}: No space left on device\n")
+    assert snapshot(tmp_path) == {}
+
+
+def test_a_bug_is_no_bad_input(run, monkeypatch):
+    def bug(*arguments, **options):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("divlens.experiment.probe.probe", bug)
+    with pytest.raises(ZeroDivisionError):
+        run("probe", "toy/ar")
+
+
+def test_an_interrupt_is_exit_code_130(run, tmp_path, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("divlens.experiment.measure.sample", interrupted)
+    code, out, err = run("probe", "toy/ar", "--out", "out")
+    assert (code, out, err.strip()) == (130, "", "")
+    assert snapshot(tmp_path) == {}
+
+
+# The process itself
+
+
+def process(*arguments):
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
+
+
+def test_a_process_refuses_without_a_traceback(tmp_path):
+    done = process("-m", "divlens", "probe", "toy/none", "--out", str(tmp_path / "out"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("divlens: error: no model is called 'toy/none'")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], [], ["--version"], ["probe", "--help"], ["models"], ["paint"]])
+def test_what_needs_no_torch_loads_none(arguments):
+    code = f"import sys, divlens.cli\ntry: divlens.cli.main({arguments})\nexcept SystemExit: pass\n"
+    code += "print([name for name in ('torch', 'diffusers', 'pandas') if name in sys.modules])"
+    assert process("-c", code).stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "seconds"), [(["-c", "import divlens"], 0.5), (["-m", "divlens", "--help"], 0.7)]
+)
+def test_it_starts_quickly(arguments, seconds):
+    def once():
+        begun = time.perf_counter()
+        assert process(*arguments).returncode == 0
+        return time.perf_counter() - begun
+
+    assert min(once() for _ in range(5)) < seconds  # the best of five: the machine may be busy
+
+
+def test_public_names_are_all_there():
+    import divlens
+
+    assert all(getattr(divlens, name) is not None for name in divlens.__all__)
+    assert set(divlens.__all__) <= set(dir(divlens))
+    with pytest.raises(AttributeError, match="no attribute 'paint'"):
+        _ = divlens.paint

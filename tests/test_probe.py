@@ -1,0 +1,290 @@
+"""The probe on the toys: its figures by hand, its pairing, and its table."""
+
+import io
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+import divlens
+from divlens.diversity import FeatureNetwork, load_network, lpips_diversity
+from divlens.experiment import measure
+from divlens.experiment.measure import count_duplicates, noise_floor
+from divlens.experiment.probe import BASELINE, default_conditions, probe
+from divlens.fidelity import Judged, concept_index, fidelity, mode_coverage
+from divlens.interventions import Argmax, DisableTop, Paraphrase, Subset, Temperature
+from divlens.report.tables import probe_tables
+from divlens.types import DivlensError, Prompt
+
+PROMPTS = ("red heart", "a cat", "blue sky", "three green apples", "a fox", "a red boat")
+N = 4
+
+
+@dataclass(frozen=True)
+class ColourJudge:
+    """A toy's picture shows the concept "red", "green" or "blue" of its first token, in the style of its last."""
+
+    concepts: tuple[str, ...] = ("Red", "green", "blue")
+    styles: tuple[str, ...] = ("red", "green", "blue")
+
+    @property
+    def existing(self):
+        return np.array([[True, True, True], [True, False, False], [False, False, False]])
+
+    def __call__(self, images):
+        first, last = images[:, :, 0, 0].argmax(1), images[:, :, 0, -1].argmax(1)
+        return Judged(torch.stack([first, (first + 1) % 3], dim=1), last)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def colour_network():
+    """LPIPS on the colours alone, for speed; what uses the real network says so."""
+    network = FeatureNetwork(Colours(), torch.zeros(3), torch.ones(3), [torch.ones(3)], smallest=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "divlens.experiment.probe.load_network", lambda name: network if name == "stlpips" else load_network(name)
+        )
+        yield network
+
+
+class Colours(torch.nn.Module):
+    def forward(self, images):
+        return (images,)
+
+
+@pytest.fixture
+def judged(monkeypatch):
+    monkeypatch.setattr("divlens.experiment.probe.judge_for", lambda model: ColourJudge())
+
+
+@pytest.fixture(scope="module")
+def three_families():
+    return probe(["toy/ar", "toy/mim", "toy/diffusion"], PROMPTS, N)
+
+
+def row_of(result, condition, model="toy/ar:0"):
+    table = result.table
+    return table[(table["model"] == model) & (table["condition"] == condition)].iloc[0]
+
+
+def printed(renderable):
+    console = Console(width=80, file=io.StringIO())
+    console.print(renderable)
+    return console.file.getvalue()
+
+
+# The figures
+
+
+def test_the_table_has_a_row_per_model_and_condition(three_families):
+    table = three_families.table
+    expected = [(f"toy/{f}:0", c) for f in ("ar", "mim", "diffusion") for c in default_conditions()]
+    assert list(zip(table["model"], table["condition"], strict=True)) == expected
+    assert set(table["prompts"]) == {len(PROMPTS)}
+    assert len(three_families.per_prompt) == len(expected) * len(PROMPTS)
+    assert len(three_families.samples) == len(expected) * len(PROMPTS) * N
+    assert (table["diversity_low"] <= table["diversity"]).all()
+    assert (table["diversity"] <= table["diversity_high"]).all()
+
+
+def test_the_default_conditions_are_those_of_the_paper():
+    assert default_conditions() == {
+        "baseline": (),
+        "subset": (Subset(0.5),),
+        "argmax": (Argmax(),),
+        "paraphrase": (Paraphrase(lengths="similar"),),
+        "enhanced": (Paraphrase(lengths="mixed"), DisableTop(0.05)),
+    }
+
+
+def test_figures_are_those_of_the_same_samples_drawn_by_hand(monkeypatch):
+    monkeypatch.setattr("divlens.experiment.probe.load_network", load_network)  # the real one
+    result = probe(["toy/mim"], PROMPTS[:3], 3)
+    for condition, interventions in default_conditions().items():
+        drawn = divlens.sample(divlens.load("toy/mim"), PROMPTS[:3], 3, interventions=interventions)
+        by_hand = divlens.lpips_diversity(drawn.images)
+        rows = result.per_prompt.query("condition == @condition")
+        assert list(rows["diversity"]) == pytest.approx(by_hand.tolist(), abs=1e-6)
+        assert row_of(result, condition, "toy/mim:0")["diversity"] == pytest.approx(float(by_hand.mean()))
+        kept = [sample for sample in result.samples if sample.condition == condition]
+        assert [s.tokens for s in kept] == [tuple(grid) for grid in drawn.tokens.flatten(2).flatten(0, 1).tolist()]
+        assert [s.wording for s in kept] == [wording for wordings in drawn.wordings for wording in wordings]
+
+
+def test_a_deterministic_model_has_no_diversity_and_only_duplicates(three_families):
+    row = row_of(three_families, "argmax")
+    assert (row["diversity"], row["relative_change"], row["relative_change_high"]) == (0.0, -1.0, -1.0)
+    assert row["duplicates"] == N * len(PROMPTS)
+    assert row_of(three_families, "argmax", "toy/mim:0")["diversity"] > 0  # the path still varies: the control
+
+
+def test_identical_conditions_change_exactly_nothing_and_others_something():
+    conditions = {BASELINE: (), "same": (), "hot": (Temperature(3.0),)}
+    result = probe(["toy/ar"], PROMPTS, N, conditions=conditions)
+    names = [f"{name}{end}" for name in ("change", "relative_change") for end in ("", "_low", "_high")]
+    for condition in (BASELINE, "same"):
+        assert list(row_of(result, condition)[names]) == [0.0] * 6
+    hot = row_of(result, "hot")
+    assert hot["change"] != 0
+    assert hot["change"] == pytest.approx(hot["diversity"] - row_of(result, BASELINE)["diversity"])
+    assert hot["relative_change"] == pytest.approx(hot["change"] / row_of(result, BASELINE)["diversity"])
+
+
+def test_the_seed_changes_the_samples_and_nothing_else_does():
+    conditions = {BASELINE: ()}
+    first, again, other = (probe(["toy/ar"], PROMPTS, N, seed, conditions=conditions) for seed in (1, 1, 2))
+    assert first.table.equals(again.table)
+    assert first.samples == again.samples
+    assert [s.tokens for s in first.samples] != [s.tokens for s in other.samples]
+
+
+def test_how_many_prompts_are_drawn_together_changes_nothing(monkeypatch):
+    sizes, sample = [], measure.sample
+
+    def counted(model, prompts, *arguments, **options):
+        sizes.append(len(prompts))
+        return sample(model, prompts, *arguments, **options)
+
+    monkeypatch.setattr(measure, "sample", counted)
+    whole = probe(["toy/diffusion"], PROMPTS, N)
+    monkeypatch.setattr(measure, "BATCH_SIZE", 1)
+    parts = probe(["toy/diffusion"], PROMPTS, N)
+    assert sizes == [len(PROMPTS)] * 5 + [1] * 5 * len(PROMPTS)
+    assert parts.samples == whole.samples
+    assert list(parts.table["diversity"]) == pytest.approx(list(whole.table["diversity"]), abs=1e-6)
+
+
+def test_duplicates_are_samples_that_have_a_twin():
+    grids = torch.tensor([[1, 2], [3, 4], [1, 2], [1, 2], [5, 6], [3, 4]]).view(6, 1, 2)
+    assert count_duplicates(grids) == 5
+    assert count_duplicates(grids[[0, 1, 4]]) == 0
+
+
+def test_the_noise_floor_is_the_diversity_of_one_picture_with_one_grey_level_of_noise(three_families):
+    network = load_network()
+    images = torch.rand(N, 3, 64, 64)
+    floor = noise_floor(images, network)
+    assert floor == noise_floor(images[:1], network)  # the first picture alone
+    louder = (images[:1] + 0.1 * torch.randn(N, 3, 64, 64)).clamp(0, 1)
+    assert 0 < floor < 0.01 * float(lpips_diversity(louder[None])[0])
+    table = three_families.table
+    assert (table["noise_floor"] > 0).all()
+    assert (table.query("condition == 'baseline'")["diversity"] > 10 * table["noise_floor"].max()).all()
+
+
+def test_progress_is_told_sample_by_sample():
+    done, said = [], []
+    probe(["toy/ar"], PROMPTS[:2], 3, on_batch=done.append, on_condition=lambda *names: said.append(names))
+    assert sum(done) == 2 * 3 * 5
+    assert said == [("toy/ar:0", condition) for condition in default_conditions()]
+
+
+# Undefined
+
+
+def test_one_sample_leaves_diversity_undefined_and_says_so():
+    result = probe(["toy/ar"], PROMPTS[:2], 1)
+    table = result.table
+    assert table[["diversity", "diversity_low", "change", "relative_change"]].isna().all(axis=None)
+    assert set(table["duplicates"]) == {0}
+    text = printed(probe_tables(table))
+    assert "undefined (NaN) for fewer than 2 samples" in text
+    assert "nan" not in text.replace("NaN", "")
+
+
+def test_one_prompt_leaves_intervals_undefined_and_says_so(three_families):
+    table = probe(["toy/ar"], PROMPTS[:1], N).table
+    assert table[["diversity_low", "diversity_high", "change_low"]].isna().all(axis=None)
+    assert table["diversity"].notna().all()
+    assert "No intervals: they need at least 2 prompts." in printed(probe_tables(table))
+    assert "No intervals" not in printed(probe_tables(three_families.table))  # the control
+
+
+# The judge
+
+
+def test_without_a_judge_coverage_and_fidelity_are_nan(three_families):
+    table = three_families.table
+    assert table[["coverage", "fidelity", "fidelity_low"]].isna().all(axis=None)
+    assert {sample.judged_concept for sample in three_families.samples} == {None}
+    assert "the judge knows none of the concepts" in printed(probe_tables(table))
+
+
+def test_coverage_and_fidelity_are_the_judges(judged):
+    prompts = [Prompt("a red boat", concept="red"), Prompt("Green"), Prompt("a cat")]
+    result = probe(["toy/ar"], prompts, 8, conditions={BASELINE: ()})
+    tokens = np.array([sample.tokens for sample in result.samples]).reshape(3, 8, 3)
+    rows = result.per_prompt
+    assert rows["fidelity"][0] == (tokens[0, :, 0] == 0).mean()
+    assert rows["coverage"][0] == len(set(tokens[0, :, 2])) / 3
+    assert rows["fidelity"][1] == (tokens[1, :, 0] == 1).mean()
+    assert rows["coverage"][1] == float(0 in tokens[1, :, 2])
+    assert math.isnan(rows["fidelity"][2]) and math.isnan(rows["coverage"][2])
+    assert result.table["fidelity"][0] == pytest.approx(rows["fidelity"][:2].mean())
+    assert result.table["fidelity_prompts"][0] == 2
+    assert [sample.judged_style for sample in result.samples[:8]] == [
+        ("red", "green", "blue")[t] for t in tokens[0, :, 2]
+    ]
+    assert "over the 2 of 3 prompts whose concept the judge knows" in printed(probe_tables(result.table))
+
+
+def test_a_concept_is_found_by_name_then_by_text_or_not_at_all():
+    judge = ColourJudge()
+    assert concept_index(judge, Prompt("green", concept="red")) == 0
+    assert concept_index(judge, Prompt("Blue")) == 2
+    assert concept_index(judge, Prompt("red", concept="teal")) is None
+
+
+def test_fidelity_and_coverage_of_given_verdicts():
+    judged = Judged(torch.tensor([[0, 1], [1, 0], [0, 2], [0, 1]]), torch.tensor([0, 0, 3, 1]))
+    assert fidelity(judged, 0) == 0.75
+    assert math.isnan(fidelity(judged, None))
+    assert mode_coverage(judged, np.array([True, False, True, True])) == pytest.approx(2 / 3)
+    assert math.isnan(mode_coverage(judged, np.zeros(4, bool)))
+
+
+# The printed table
+
+
+def test_the_table_fits_80_columns_and_cuts_no_number(three_families):
+    table = three_families.table.query("model == 'toy/ar:0'").copy()
+    for name in ("coverage", "fidelity", "relative_change"):
+        table[[name, f"{name}_low", f"{name}_high"]] = [1.0, 1.0, 1.0]
+    table["relative_change_low"] = -1.0
+    table[["diversity", "diversity_low", "diversity_high"]] = [0.5, 0.25, 0.75]
+    table["duplicates"] = 768
+    text = printed(probe_tables(table))
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    words = "paraphrase .500 [.250, .750] +100 [-100, +100] 100 [100, 100] 100 [100, 100] 768"
+    assert words in [" ".join(line.split()) for line in text.splitlines()]
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("models", "prompts", "changes", "said"),
+    [
+        ([], PROMPTS, {}, "at least one model"),
+        (["toy/ar"], [], {}, "at least one prompt"),
+        (["toy/ar"], ["a fox", "a fox"], {}, "different prompts"),
+        (["toy/ar", "toy/ar:0"], PROMPTS, {}, "different models, got toy/ar:0, toy/ar:0"),
+        (["toy/none"], PROMPTS, {}, "known: .*toy/ar"),
+        (["toy/ar"], PROMPTS, {"conditions": {"hot": ()}}, 'expect a "baseline", got hot'),
+        (["toy/ar"], PROMPTS, {"conditions": {BASELINE: (), "none": (DisableTop(1.0),)}}, "leaves no code to draw"),
+        (["toy/ar"], [*PROMPTS, "word " * 40], {}, "at most 32 words"),
+        (["toy/ar"], [*PROMPTS, Prompt("a dog", ("word " * 40,))], {}, "at most 32 words"),
+        (["toy/ar"], PROMPTS, {"n": 0}, "n expects at least 1"),
+        (["toy/ar"], PROMPTS, {"seed": -1}, "seed expects"),
+        (["toy/ar"], PROMPTS, {"lpips": "squeeze"}, "networks stlpips, alex, vgg"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_drawn(models, prompts, changes, said):
+    drawn = []
+    with pytest.raises(DivlensError, match=said):
+        probe(models, prompts, **{"n": 3, "on_batch": drawn.append, **changes})
+    assert not drawn
