@@ -71,9 +71,9 @@ def row_of(result, condition, model="toy/ar:0"):
 
 
 def printed(renderable):
-    console = Console(width=80, file=io.StringIO())
-    console.print(renderable)
-    return console.file.getvalue()
+    written = io.StringIO()
+    Console(width=80, file=written).print(renderable)
+    return written.getvalue()
 
 
 # The figures

@@ -31,6 +31,8 @@ def check_output(folder: Path) -> None:
             raise DivlensError(f"--out expects a folder, got the file {folder}")
         if folder.is_mount():
             raise DivlensError(f"--out expects a folder that can be replaced; {folder} is a mount point: add a name")
+        if folder == Path.cwd():  # what stands in it would be left in a folder that is gone
+            raise DivlensError(f"--out expects a folder that can be replaced; {folder} is the current one: add a name")
         if others := foreign_files(folder):
             shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
             raise DivlensError(f"--out expects a new or empty folder, or one of divlens; {folder} holds {shown}")

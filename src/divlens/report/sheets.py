@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from jaxtyping import Float
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from divlens.enhance import Enhanced
@@ -34,6 +34,19 @@ def contact_sheet(images: Float[Tensor, "prompts n 3 h w"], columns: int | None 
             place = (GAP + (i % columns) * (width + GAP), GAP + line * (height + GAP))
             sheet.paste(to_picture(images[prompt, i]), place)
     return sheet
+
+
+def side_by_side(sheets: Mapping[str, Image.Image]) -> Image.Image:
+    """Sheets of one height in a row, each under its name."""
+    title, gap = 18, 16
+    height = max(sheet.height for sheet in sheets.values())
+    whole = Image.new("RGB", (sum(s.width + gap for s in sheets.values()) - gap, height + title), (255, 255, 255))
+    left = 0
+    for name, sheet in sheets.items():
+        ImageDraw.Draw(whole).text((left + GAP, 3), name, fill=(60, 60, 60))
+        whole.paste(sheet, (left, title))
+        left += sheet.width + gap
+    return whole
 
 
 def save_pictures(images: Float[Tensor, "prompts n 3 h w"], folder: Path, name: str) -> None:

@@ -50,7 +50,12 @@ def fitted(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -
     """A table with as much space between its columns as 80 columns allow; numbers are folded rather than cut."""
     for gap in (2, 1):
         table = Table(
-            title=title, title_justify="left", title_style="bold", box=None, padding=(0, gap, 0, 0), pad_edge=False
+            title=Text(title),  # as it is: a string would be read as markup, and a folder may be called "[best]"
+            title_justify="left",
+            title_style="bold",
+            box=None,
+            padding=(0, gap, 0, 0),
+            pad_edge=False,
         )
         for index, heading in enumerate(headings):
             table.add_column(heading, justify="right" if index else "left", overflow="fold")

@@ -30,6 +30,7 @@ from divlens.zoo.wordings import vocabulary_of
 FAMILIES: tuple[train_generators.Family, ...] = ("ar", "mim", "diffusion")
 PARTS = ("tokenizer", "judge", *FAMILIES)
 CALIBRATION_SAMPLES = 4
+SHEET_PROMPTS = ("rocket", "red heart", "cat face", "hamburger", "guitar", "sunflower", "penguin", "church")
 
 folder_option = click.option(
     "--folder",
@@ -118,6 +119,20 @@ def evaluate_command(
         Console(width=100).print(table_of(part, measures))
         if cards:
             write_card(part, measures, folder, target)
+
+
+@zoo.command()
+@click.argument("path", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--seeds", default=8, show_default=True)
+def sheet(path: Path, seeds: int) -> None:
+    """Draw eight prompts from each family, side by side, into the PNG file PATH."""
+    from divlens.report.sheets import contact_sheet, side_by_side
+
+    sheets = {}
+    for family in track(FAMILIES, "drawing"):
+        drawn = sample(adapter.load(family, None, "cpu"), SHEET_PROMPTS, n=seeds, seed=0, trace=False)
+        sheets[f"zoo/{family}"] = contact_sheet(drawn.images)
+    side_by_side(sheets).save(path)
 
 
 def chosen_families(wanted: Collection[str]) -> list[train_generators.Family]:
