@@ -188,7 +188,7 @@ def test_progress_is_told_sample_by_sample():
 def test_one_sample_leaves_diversity_undefined_and_says_so():
     result = probe(["toy/ar"], PROMPTS[:2], 1)
     table = result.table
-    assert table[["diversity", "diversity_low", "change", "relative_change"]].isna().all(axis=None)
+    assert table[["diversity", "diversity_low", "change", "relative_change"]].isna().to_numpy().all()
     assert set(table["duplicates"]) == {0}
     text = printed(probe_tables(table))
     assert "undefined (NaN) for fewer than 2 samples" in text
@@ -197,8 +197,8 @@ def test_one_sample_leaves_diversity_undefined_and_says_so():
 
 def test_one_prompt_leaves_intervals_undefined_and_says_so(three_families):
     table = probe(["toy/ar"], PROMPTS[:1], N).table
-    assert table[["diversity_low", "diversity_high", "change_low"]].isna().all(axis=None)
-    assert table["diversity"].notna().all()
+    assert table[["diversity_low", "diversity_high", "change_low"]].isna().to_numpy().all()
+    assert table["diversity"].notna().to_numpy().all()
     assert "No intervals: they need at least 2 prompts." in printed(probe_tables(table))
     assert "No intervals" not in printed(probe_tables(three_families.table))  # the control
 
@@ -208,7 +208,7 @@ def test_one_prompt_leaves_intervals_undefined_and_says_so(three_families):
 
 def test_without_a_judge_coverage_and_fidelity_are_nan(three_families):
     table = three_families.table
-    assert table[["coverage", "fidelity", "fidelity_low"]].isna().all(axis=None)
+    assert table[["coverage", "fidelity", "fidelity_low"]].isna().to_numpy().all()
     assert {sample.judged_concept for sample in three_families.samples} == {None}
     assert "the judge knows none of the concepts" in printed(probe_tables(table))
 
@@ -217,14 +217,14 @@ def test_coverage_and_fidelity_are_the_judges(judged):
     prompts = [Prompt("a red boat", concept="red"), Prompt("Green"), Prompt("a cat")]
     result = probe(["toy/ar"], prompts, 8, conditions={BASELINE: ()})
     tokens = np.array([sample.tokens for sample in result.samples]).reshape(3, 8, 3)
-    rows = result.per_prompt
-    assert rows["fidelity"][0] == (tokens[0, :, 0] == 0).mean()
-    assert rows["coverage"][0] == len(set(tokens[0, :, 2])) / 3
-    assert rows["fidelity"][1] == (tokens[1, :, 0] == 1).mean()
-    assert rows["coverage"][1] == float(0 in tokens[1, :, 2])
-    assert math.isnan(rows["fidelity"][2]) and math.isnan(rows["coverage"][2])
-    assert result.table["fidelity"][0] == pytest.approx(rows["fidelity"][:2].mean())
-    assert result.table["fidelity_prompts"][0] == 2
+    right, coverage = (result.per_prompt[name].to_numpy(float) for name in ("fidelity", "coverage"))
+    assert right[0] == (tokens[0, :, 0] == 0).mean()
+    assert coverage[0] == len(set(tokens[0, :, 2])) / 3
+    assert right[1] == (tokens[1, :, 0] == 1).mean()
+    assert coverage[1] == float(0 in tokens[1, :, 2])
+    assert math.isnan(right[2]) and math.isnan(coverage[2])
+    assert result.table["fidelity"].iloc[0] == pytest.approx(right[:2].mean())
+    assert result.table["fidelity_prompts"].iloc[0] == 2
     assert [sample.judged_style for sample in result.samples[:8]] == [
         ("red", "green", "blue")[t] for t in tokens[0, :, 2]
     ]

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from divlens.interventions import Settings
+from divlens.interventions import Paraphrase, Settings
 from divlens.models.zoo import adapter
 from divlens.models.zoo.assets import CHECKSUMS, packaged_folder, read_tensors, write_tensors
 from divlens.models.zoo.networks import CODES, MASK, POSITIONS, WORDS, Backbone, Sizes, Tokenizer
 from divlens.models.zoo.text import UNKNOWN, Vocabulary, split_words
 from divlens.noise import CounterNoise
-from divlens.sampler import guide, run_loop
+from divlens.sampler import guide, run_loop, sample
 from divlens.types import DivlensError, View
 from divlens.zoo import likelihood, train_generators, wordings
 from divlens.zoo.data import STYLES, Pictures, choose_held_out, concepts, slug
@@ -303,3 +303,23 @@ def test_training_grids_leave_held_out_pictures_out():
     grids = train_generators.training_grids(pictures, Tokenizer().eval())
     # Each once and mirrored, but letters are not mirrored.
     assert sorted(grids.concept.tolist()) == sorted([lettered, *[heart] * 4, *[rocket] * 2])
+
+
+def test_a_folder_without_its_text_files_is_one_clear_line(tmp_path: Path):
+    write_tensors("ar", {"x": torch.zeros(1)}, tmp_path)
+    with pytest.raises(DivlensError, match=r"expected vocabulary\.txt in"):
+        adapter.load_ar(str(tmp_path))
+    (tmp_path / CHECKSUMS).write_text("{not json")
+    with pytest.raises(DivlensError, match=r"expected checksums\.json in"):
+        adapter.load_ar(str(tmp_path))
+
+
+def test_neutral_wordings_that_do_not_fit_are_left_out():
+    model, long = zoo_model("mim"), "cat " * 20
+    generation = sample(model, [long.strip()], n=8, interventions=[Paraphrase(lengths="mixed")], trace=False)
+    used = set(generation.wordings[0])
+    assert len(used) > 1 and all(len(split_words(wording)) <= WORDS for wording in used)
+    short = sample(model, ["cat"], n=8, interventions=[Paraphrase(lengths="mixed")], trace=False)
+    assert len(set(short.wordings[0])) > len(used)  # the control: for a short prompt they all fit
+    with pytest.raises(DivlensError, match="got 25"):
+        sample(model, ["cat " * 25], n=2, interventions=[Paraphrase()])

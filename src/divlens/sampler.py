@@ -93,6 +93,30 @@ class Row:
     wording: str
 
 
+class Encoded:
+    """Conditions of wordings, each encoded once."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.rows: dict[str, Tensor] = {}
+
+    def can_read(self, wording: str) -> bool:
+        """Whether the model takes the wording; what it encodes on the way is kept."""
+        try:
+            self.of([wording])
+        except DivlensError:
+            return False
+        return True
+
+    @torch.inference_mode()
+    def of(self, wordings: Sequence[str]) -> Tensor:
+        """A row per wording. Raises DivlensError for one that the model cannot read."""
+        missing = [wording for wording in wordings if wording not in self.rows]
+        if missing:
+            self.rows |= zip(missing, self.model.encode(missing), strict=True)
+        return torch.stack([self.rows[wording] for wording in wordings])
+
+
 def batches(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:
     for first in range(0, len(rows), size):
         yield rows[first : first + size]
@@ -127,11 +151,11 @@ def sample(
         raise DivlensError(f"seed expects an integer in [0, 2**64), got {seed}")
     settings = settings_for(model, interventions)
     samples = tuple(range(n))
-    wordings = tuple(wordings_for_samples(prompt, interventions, samples) for prompt in asked)
+    encoded = Encoded(model)
+    wordings = tuple(wordings_for_samples(prompt, interventions, samples, encoded.can_read) for prompt in asked)
     rows = [Row(p, i, w) for p, texts in zip(asked, wordings, strict=True) for i, w in zip(samples, texts, strict=True)]
     distinct = list(dict.fromkeys(row.wording for row in rows))
-    with torch.inference_mode():
-        conditions = model.encode(distinct)
+    conditions = encoded.of(distinct)
     index = {wording: i for i, wording in enumerate(distinct)}
     tokens, images, steps = [], [], []
     height, width = model.grid

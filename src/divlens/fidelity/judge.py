@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from divlens.fidelity import Judged
-from divlens.models.zoo.assets import packaged_folder, read_tensors
+from divlens.models.zoo.assets import packaged_folder, read_lines, read_tensors
 from divlens.models.zoo.networks import JudgeNetwork
 
 TOP = 5
@@ -38,8 +38,7 @@ def load_judge(folder: Path | None = None) -> ZooJudge:
     """The packaged judge. Raises DivlensError when a file is missing or damaged."""
     folder = folder or packaged_folder()
     real = read_tensors("real", folder)
-    concepts = (folder / "concepts.txt").read_text().splitlines()
-    styles = (folder / "styles.txt").read_text().split()
+    concepts, styles = read_lines("concepts.txt", folder), read_lines("styles.txt", folder)
     existing = np.zeros((len(concepts), len(styles)), bool)
     existing[real["concept"].numpy(), real["style"].numpy()] = True
     network = JudgeNetwork(len(concepts), len(styles))

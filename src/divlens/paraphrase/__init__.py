@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from divlens.interventions import Paraphrase
 from divlens.types import Prompt
@@ -18,9 +18,16 @@ TEMPLATES = (
 )
 
 
-def wordings_of(prompt: Prompt) -> tuple[str, ...]:
+Readable = Callable[[str], bool]
+
+
+def any_text(wording: str) -> bool:
+    return True
+
+
+def wordings_of(prompt: Prompt, readable: Readable = any_text) -> tuple[str, ...]:
     """The prompt first, then its paraphrases, or neutral templates where it has none; no repeats."""
-    others = prompt.paraphrases or tuple(template.format(prompt.text) for template in TEMPLATES)
+    others = prompt.paraphrases or tuple(filter(readable, (template.format(prompt.text) for template in TEMPLATES)))
     return tuple(dict.fromkeys((prompt.text, *others)))
 
 
@@ -29,9 +36,9 @@ def length(wording: str) -> int:
     return len(wording.split())
 
 
-def chosen(prompt: Prompt, paraphrase: Paraphrase) -> tuple[str, ...]:
+def chosen(prompt: Prompt, paraphrase: Paraphrase, readable: Readable = any_text) -> tuple[str, ...]:
     """The wordings that `paraphrase` uses for this prompt, at least one."""
-    wordings = wordings_of(prompt)
+    wordings = wordings_of(prompt, readable)
     count = len(wordings) if paraphrase.n is None else min(paraphrase.n, len(wordings))
     if paraphrase.lengths == "similar":
         target = length(prompt.text)
@@ -43,10 +50,15 @@ def chosen(prompt: Prompt, paraphrase: Paraphrase) -> tuple[str, ...]:
     return tuple(by_length[round(i * (len(by_length) - 1) / (count - 1))] for i in range(count))
 
 
-def wordings_for_samples(prompt: Prompt, interventions: Sequence[object], samples: Sequence[int]) -> tuple[str, ...]:
-    """The wording of each sample: the prompt itself, or with Paraphrase the (i mod n)-th wording for sample i."""
+def wordings_for_samples(
+    prompt: Prompt, interventions: Sequence[object], samples: Sequence[int], readable: Readable = any_text
+) -> tuple[str, ...]:
+    """The wording of each sample: the prompt itself, or with Paraphrase the (i mod n)-th wording for sample i.
+
+    A neutral template around a long prompt may be more than a model reads; `readable` says so, and it is left out.
+    """
     wordings: tuple[str, ...] = (prompt.text,)
     for intervention in interventions:
         if isinstance(intervention, Paraphrase):
-            wordings = chosen(prompt, intervention)
+            wordings = chosen(prompt, intervention, readable)
     return tuple(wordings[sample % len(wordings)] for sample in samples)

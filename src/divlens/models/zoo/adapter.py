@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from divlens.models.protocol import Predictor
-from divlens.models.zoo.assets import packaged_folder, read_tensors
+from divlens.models.zoo.assets import packaged_folder, read_lines, read_tensors
 from divlens.models.zoo.networks import CODES, GRID, MASK, POSITIONS, WORDS, Backbone, Sizes, Tokenizer
 from divlens.models.zoo.text import Vocabulary
 from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, PathRule, Raster
@@ -110,7 +110,7 @@ class ZooModel:
         return self.shipped_frequencies
 
     def calibration_prompts(self) -> Sequence[str]:
-        return (packaged_folder() / "concepts.txt").read_text().splitlines()
+        return read_lines("concepts.txt", packaged_folder())
 
 
 @cache
@@ -128,8 +128,7 @@ def load(family: Family, checkpoint: str | None, device: str) -> ZooModel:
         raise DivlensError(f"zoo/{family} expects a folder of weights after the colon, got {checkpoint}")
     state = read_tensors(family, folder)
     counts = state.pop("counts", None)
-    words = ((folder or packaged_folder()) / "vocabulary.txt").read_text().split()
-    vocabulary = Vocabulary(tuple(words))
+    vocabulary = Vocabulary(tuple(read_lines("vocabulary.txt", folder or packaged_folder())))
     backbone = Backbone(Sizes(len(vocabulary), causal=family == "ar"))
     backbone.load_state_dict(state)
     rule, guidance = DEFAULTS[family]

@@ -30,11 +30,30 @@ def read_tensors(name: str, folder: Path | None = None) -> dict[str, Tensor]:
     if not path.exists():
         raise DivlensError(f"zoo weights are missing: expected {path.name} in {folder}")
     content = path.read_bytes()
-    expected = json.loads((folder / CHECKSUMS).read_text()).get(path.name, "no entry")
+    expected = read_checksums(folder).get(path.name, "no entry")
     found = hashlib.sha256(content).hexdigest()
     if found != expected:
         raise DivlensError(f"{path.name} is damaged: expected sha256 {expected[:16]}..., found {found[:16]}...")
     return {key: value.float() if value.is_floating_point() else value for key, value in load(content).items()}
+
+
+def read_checksums(folder: Path) -> dict[str, str]:
+    path = folder / CHECKSUMS
+    try:
+        sums = json.loads(path.read_text())
+    except (OSError, ValueError):
+        raise DivlensError(f"expected {CHECKSUMS} in {folder}, found none that can be read") from None
+    if not isinstance(sums, dict):
+        raise DivlensError(f"expected {path} to map file names to sha256, got {type(sums).__name__}")
+    return sums
+
+
+def read_lines(name: str, folder: Path) -> list[str]:
+    """The lines of a text file beside the weights."""
+    try:
+        return (folder / name).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise DivlensError(f"expected {name} in {folder}, found none that can be read") from None
 
 
 def write_tensors(name: str, tensors: Mapping[str, Tensor], folder: Path) -> None:
