@@ -242,8 +242,12 @@ def test_fidelity_and_coverage_of_given_verdicts():
     judged = Judged(torch.tensor([[0, 1], [1, 0], [0, 2], [0, 1]]), torch.tensor([0, 0, 3, 1]))
     assert fidelity(judged, 0) == 0.75
     assert math.isnan(fidelity(judged, None))
-    assert mode_coverage(judged, np.array([True, False, True, True])) == pytest.approx(2 / 3)
-    assert math.isnan(mode_coverage(judged, np.zeros(4, bool)))
+    existing = np.array([[True, False, True, True], [True, True, False, False], [False] * 4])
+    assert mode_coverage(judged, 0, existing) == pytest.approx(2 / 3)
+    # Only the second picture shows concept 1; the others' styles do not count for it.
+    assert mode_coverage(judged, 1, existing) == 0.5
+    assert math.isnan(mode_coverage(judged, 2, existing))
+    assert math.isnan(mode_coverage(judged, None, existing))
 
 
 # The printed table
@@ -288,3 +292,14 @@ def test_bad_input_is_refused_before_anything_is_drawn(models, prompts, changes,
     with pytest.raises(DivlensError, match=said):
         probe(models, prompts, **{"n": 3, "on_batch": drawn.append, **changes})
     assert not drawn
+
+
+def test_a_prompt_that_fits_is_taken_though_a_neutral_template_around_it_would_not_fit():
+    longest = " ".join(["word"] * 32)  # what a toy reads; "a picture of ..." would be 35
+    result = probe(["toy/ar"], [longest], 12)
+    assert {sample.wording for sample in result.samples} == {longest}
+    with pytest.raises(DivlensError, match="at most 32 words"):  # the control
+        probe(["toy/ar"], [f"{longest} word"], 12)
+    own = Prompt("a fox", paraphrases=(f"{longest} word",))  # a user's own wording is never left out in silence
+    with pytest.raises(DivlensError, match="at most 32 words"):
+        probe(["toy/ar"], [own], 12)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from divlens.fidelity.judge import load_judge
 from divlens.interventions import Paraphrase, Settings
 from divlens.models.zoo import adapter
 from divlens.models.zoo.assets import CHECKSUMS, packaged_folder, read_tensors, write_tensors
@@ -323,3 +324,16 @@ def test_neutral_wordings_that_do_not_fit_are_left_out():
     assert len(set(short.wordings[0])) > len(used)  # the control: for a short prompt they all fit
     with pytest.raises(DivlensError, match="got 25"):
         sample(model, ["cat " * 25], n=2, interventions=[Paraphrase()])
+
+
+def test_the_judge_names_the_style_of_the_nearest_existing_picture():
+    """Every real picture as the tokenizer draws it is its own nearest neighbour, mirrored or not."""
+    judge = load_judge()
+    heart = judge.concepts.index("red heart")
+    pictures, styles = judge.references(heart)
+    judged = judge(pictures)
+    assert (judged.concept[:, 0] == heart).all()
+    assert judged.style.tolist() == styles.tolist()
+    assert set(styles.tolist()) == set(np.flatnonzero(judge.existing[heart]))
+    rocket = judge.concepts.index("rocket")
+    assert (judge(judge.references(rocket)[0]).concept[:, 0] != heart).all()  # the control

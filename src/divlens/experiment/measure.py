@@ -16,7 +16,7 @@ from divlens.fidelity import Judge, concept_index, fidelity, mode_coverage
 from divlens.interventions import Intervention
 from divlens.models.protocol import Model
 from divlens.paraphrase import wordings_for_samples
-from divlens.sampler import BATCH_SIZE, sample, settings_for
+from divlens.sampler import BATCH_SIZE, Encoded, sample, settings_for
 from divlens.types import DivlensError, Generation, Prompt
 
 FLOOR_SIGMA = 1 / 255  # one grey level
@@ -89,8 +89,9 @@ def check_before_drawing(
         raise DivlensError(f"n expects at least 1 sample, got {n}")
     if not 0 <= seed < 2**64:
         raise DivlensError(f"seed expects an integer in [0, 2**64), got {seed}")
-    wordings = [text for prompt in prompts for text in wordings_for_samples(prompt, interventions, range(n))]
-    model.encode(list(dict.fromkeys(wordings)))
+    encoded = Encoded(model)  # the sampler's own, so that the same wordings pass here and there
+    for prompt in prompts:
+        encoded.of(wordings_for_samples(prompt, interventions, range(n), encoded.can_read))
     settings_for(model, interventions)
 
 
@@ -167,7 +168,7 @@ def verdicts(
     if judge is None:
         return math.nan, math.nan, [(None, None)] * len(images)
     judged, concept = judge(images), concept_index(judge, prompt)
-    coverage = math.nan if concept is None else mode_coverage(judged, judge.existing[concept])
+    coverage = mode_coverage(judged, concept, judge.existing)
     best, style = judged.concept[:, 0].tolist(), judged.style.tolist()
     names = [(judge.concepts[int(c)], judge.styles[int(s)]) for c, s in zip(best, style, strict=True)]
     return coverage, fidelity(judged, concept), names

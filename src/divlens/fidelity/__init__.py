@@ -48,13 +48,14 @@ def fidelity(judged: Judged, concept: int | None) -> float:
     return float((judged.concept[:, 0] == concept).double().mean())
 
 
-def mode_coverage(judged: Judged, existing: Bool[np.ndarray, " styles"]) -> float:
+def mode_coverage(judged: Judged, concept: int | None, existing: Bool[np.ndarray, "concepts styles"]) -> float:
     """Share of the styles that exist for a concept which come out at least once, in [0, 1]; NaN when none exists.
 
-    It grows with the number of pictures: compare it at equal n only.
+    A picture counts only when it shows the concept. It grows with the number of pictures: compare it at equal n only.
     """
-    if not existing.any():
+    if concept is None or not existing[concept].any():
         return math.nan
+    existing = existing[concept]
     seen = np.zeros(len(existing), bool)
-    seen[judged.style.cpu().numpy()] = True
+    seen[judged.style[judged.concept[:, 0] == concept].cpu().numpy()] = True
     return float((seen & existing).sum() / existing.sum())

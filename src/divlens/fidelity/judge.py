@@ -1,37 +1,65 @@
-"""The laboratory's ground truth: a network that names concept and style of a picture, trained on real art only."""
+"""The laboratory's ground truth: what a picture shows, and which of the existing pictures it is nearest to.
+
+The concept is read by a network that was trained on real art only. The style of a *sample* is that of the nearest
+existing picture of its concept: the tokenizer blurs what tells styles apart (the style network names 84% of unseen real
+pictures right, but only 43% of real pictures that went through the tokenizer), while the nearest picture is exact there.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from divlens.fidelity import Judged
 from divlens.models.zoo.assets import packaged_folder, read_lines, read_tensors
-from divlens.models.zoo.networks import JudgeNetwork
+from divlens.models.zoo.networks import GRID, JudgeNetwork, Tokenizer
 
 TOP = 5
 
 
 @dataclass(frozen=True)
 class ZooJudge:
-    """`existing[c, s]`: style s exists for concept c."""
+    """`existing[c, s]`: style s exists for concept c. `real`: the existing pictures as token grids, with concept and
+    style of each; they are decoded when their concept first comes up."""
 
     network: JudgeNetwork
+    tokenizer: Tokenizer
     concepts: Sequence[str]
     styles: Sequence[str]
     existing: np.ndarray
+    real: dict[str, Tensor]
+    decoded: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     @torch.inference_mode()
     def __call__(self, images: Float[Tensor, "batch 3 h w"]) -> Judged:
-        """The five most likely concepts, best first, and the style of each picture in [0, 1] at 64x64."""
-        concept, style = zip(*(self.network(part) for part in images.split(256)), strict=True)
-        return Judged(concept=torch.cat(concept).topk(TOP, dim=1).indices, style=torch.cat(style).argmax(1))
+        """The five most likely concepts, best first; and the style of the existing picture of the most likely concept,
+        or its mirror image, that is nearest in squared pixel distance. Pictures in [0, 1] at 64x64."""
+        concept = torch.cat([self.network.concept(part) for part in images.split(256)]).topk(TOP, dim=1).indices
+        style = torch.empty(len(images), dtype=torch.long)
+        for shown in concept[:, 0].unique().tolist():
+            rows = concept[:, 0] == shown
+            pictures, styles = self.references(shown)
+            style[rows] = styles[torch.cdist(images[rows].flatten(1), pictures.flatten(1)).argmin(1)]
+        return Judged(concept=concept, style=style)
+
+    def references(self, concept: int) -> tuple[Float[Tensor, "n 3 h w"], Int[Tensor, " n"]]:
+        """The existing pictures of a concept as the tokenizer draws them, and mirrored; the style of each."""
+        if concept not in self.decoded:
+            rows = self.real["concept"] == concept
+            pictures = self.tokenizer.decode(self.real["tokens"][rows].long().view(-1, GRID, GRID))
+            self.decoded[concept] = torch.cat([pictures, pictures.flip(3)]), self.real["style"][rows].repeat(2)
+        return self.decoded[concept]
+
+    @torch.inference_mode()
+    def read_style(self, images: Float[Tensor, "batch 3 h w"]) -> Int[Tensor, " batch"]:
+        """The style network's own reading, for real pictures."""
+        return torch.cat([self.network.style(part) for part in images.split(256)]).argmax(1)
 
 
 def load_judge(folder: Path | None = None) -> ZooJudge:
@@ -41,6 +69,8 @@ def load_judge(folder: Path | None = None) -> ZooJudge:
     concepts, styles = read_lines("concepts.txt", folder), read_lines("styles.txt", folder)
     existing = np.zeros((len(concepts), len(styles)), bool)
     existing[real["concept"].numpy(), real["style"].numpy()] = True
-    network = JudgeNetwork(len(concepts), len(styles))
+    network, tokenizer = JudgeNetwork(len(concepts), len(styles)), Tokenizer()
     network.load_state_dict(read_tensors("judge", folder))
-    return ZooJudge(network.eval().requires_grad_(False), concepts, styles, existing)
+    tokenizer.load_state_dict(read_tensors("tokenizer", folder))
+    frozen = [part.eval().requires_grad_(False) for part in (network, tokenizer)]
+    return ZooJudge(frozen[0], frozen[1], concepts, styles, existing, real)  # pyright: ignore[reportArgumentType]

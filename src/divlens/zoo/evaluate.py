@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from divlens.fidelity import mode_coverage
 from divlens.fidelity.judge import ZooJudge
 from divlens.models.zoo.adapter import ZooModel
 from divlens.models.zoo.networks import CODES, GRID, Tokenizer
@@ -79,7 +80,7 @@ def judge_measures(judge: ZooJudge, tokenizer: Tokenizer, pictures: Pictures) ->
     truth = pictures.concept[rows]
     judged = judge(images)
     top1, top5 = hits(judged.concept, truth)
-    style = (judged.style.numpy() == pictures.style[rows]).astype(float)
+    style = (judge.read_style(images).numpy() == pictures.style[rows]).astype(float)
     concept, reconstructed_style = reconstructed_hits(judge, tokenizer, pictures)
     return [
         measure("concept top-1, held-out pictures", top1, 0.80),
@@ -104,7 +105,7 @@ def reconstructed_hits(judge: ZooJudge, tokenizer: Tokenizer, pictures: Pictures
     images = to_images(pictures.images[rows])
     decoded = torch.cat([tokenizer.decode(tokenizer.encode(part)) for part in images.split(256)])
     judged = judge(decoded)
-    style = (judged.style.numpy() == pictures.style[rows]).astype(float)
+    style = (judge.read_style(decoded).numpy() == pictures.style[rows]).astype(float)
     return hits(judged.concept, pictures.concept[rows])[0], style
 
 
@@ -139,10 +140,10 @@ def generator_measures(
     )
     chosen = np.random.default_rng(0).permutation(len(names))[:coverage_concepts]
     many = sample(model, [names[i].lower() for i in chosen], n=COVERAGE_SAMPLES, seed=2, trace=False, on_batch=on_batch)
-    styles = judge(many.images.flatten(0, 1)).style.numpy().reshape(len(chosen), COVERAGE_SAMPLES)
-    existing = judge.existing[chosen]
-    covered = np.array([len(set(s) & set(np.flatnonzero(e))) / e.sum() for s, e in zip(styles, existing, strict=True)])
-    copies = near_copies(many.tokens.view(-1, GRID * GRID), training).reshape(styles.shape).mean(1)
+    covered = np.array(
+        [mode_coverage(judge(row), int(i), judge.existing) for row, i in zip(many.images, chosen, strict=True)]
+    )
+    copies = near_copies(many.tokens.view(-1, GRID * GRID), training).reshape(-1, COVERAGE_SAMPLES).mean(1)
     found = [
         measure("judge top-1, unseen wordings", top1, 0.6 * reference),
         measure("judge top-5, unseen wordings", top5, 0.8),
