@@ -466,3 +466,14 @@ def test_other_settings_of_lpips_are_refused(setting, references):
         setattr(model, key, value)
     with pytest.raises(DiversityInputError, match=r"expected lpips\.LPIPS with net 'alex' or 'vgg'"):
         adapt_lpips(model)
+
+
+def test_a_download_that_fails_is_one_clear_line(monkeypatch):
+    import lpips
+
+    def fails(**settings):
+        raise OSError("no route")
+
+    monkeypatch.setattr(lpips, "LPIPS", fails)
+    with pytest.raises(MissingPackageError, match="could not be downloaded"):
+        load_network("vgg")

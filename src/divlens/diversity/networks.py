@@ -246,4 +246,10 @@ def _load_lpips(name: str) -> Any:
     with warnings.catch_warnings():
         # The package still asks torchvision for `pretrained=True`, deprecated; the user can do nothing about it.
         warnings.simplefilter("ignore", UserWarning)
-        return lpips.LPIPS(net=name, verbose=False)
+        try:
+            return lpips.LPIPS(net=name, verbose=False)
+        except OSError as error:  # urllib's errors are OSErrors
+            raise MissingPackageError(
+                f"network {name!r} needs backbone weights that could not be downloaded ({error}); "
+                "the default, stlpips, works offline"
+            ) from error
