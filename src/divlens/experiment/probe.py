@@ -97,7 +97,8 @@ def probe(
     for model in loaded:
         for interventions in conditions.values():
             check_before_drawing(model, asked, n, seed, interventions)
-    instruments = [Instruments(load_network(lpips), judge_for(model)) for model in loaded]
+    network = load_network(lpips)
+    instruments = [Instruments(network, judge_for(model)) for model in loaded]
     results: dict[tuple[str, str], ConditionResult] = {}
     for model, eyes in zip(loaded, instruments, strict=True):
         for name, interventions in conditions.items():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from divlens.fidelity import Judged
+from divlens.models.zoo.adapter import tokenizer_from
 from divlens.models.zoo.assets import packaged_folder, read_lines, read_tensors
 from divlens.models.zoo.networks import GRID, JudgeNetwork, Tokenizer
 
@@ -62,6 +64,7 @@ class ZooJudge:
         return torch.cat([self.network.style(part) for part in images.split(256)]).argmax(1)
 
 
+@cache
 def load_judge(folder: Path | None = None) -> ZooJudge:
     """The packaged judge. Raises DivlensError when a file is missing or damaged."""
     folder = folder or packaged_folder()
@@ -69,8 +72,7 @@ def load_judge(folder: Path | None = None) -> ZooJudge:
     concepts, styles = read_lines("concepts.txt", folder), read_lines("styles.txt", folder)
     existing = np.zeros((len(concepts), len(styles)), bool)
     existing[real["concept"].numpy(), real["style"].numpy()] = True
-    network, tokenizer = JudgeNetwork(len(concepts), len(styles)), Tokenizer()
+    network = JudgeNetwork(len(concepts), len(styles))
     network.load_state_dict(read_tensors("judge", folder))
-    tokenizer.load_state_dict(read_tensors("tokenizer", folder))
-    frozen = [part.eval().requires_grad_(False) for part in (network, tokenizer)]
-    return ZooJudge(frozen[0], frozen[1], concepts, styles, existing, real)  # pyright: ignore[reportArgumentType]
+    network.eval().requires_grad_(False)
+    return ZooJudge(network, tokenizer_from(folder, "cpu"), concepts, styles, existing, real)

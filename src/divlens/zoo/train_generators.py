@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from divlens.models.zoo.adapter import REPLACED
+from divlens.models.zoo.adapter import diffusion_schedule
 from divlens.models.zoo.networks import CODES, MASK, POSITIONS, Backbone, Sizes, Tokenizer
 from divlens.models.zoo.text import UNKNOWN, Vocabulary
 from divlens.zoo.data import Pictures, concepts
@@ -77,11 +77,6 @@ class Captions:
         words = self.table[concept, torch.randint(self.table.shape[1], concept.shape)]
         words = torch.where((torch.rand(words.shape) < 0.02) & (words != 0), UNKNOWN, words)
         return words * (torch.rand(len(words), 1) >= NO_TEXT)
-
-
-def diffusion_schedule(time: Tensor) -> tuple[Tensor, Tensor]:
-    """Cumulative (kept, masked) of the zoo's diffusion at time in [0, 1]: linear masking, few replaced tokens."""
-    return (1 - time) * (1 - REPLACED * time), time
 
 
 def corrupt(tokens: Int[Tensor, "batch n"], kept: Tensor, masked: Tensor) -> Int[Tensor, "batch n"]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -20,15 +20,19 @@ from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, PathRule, R
 from divlens.types import DivlensError, View
 
 Family = Literal["ar", "mim", "diffusion"]
+Time = TypeVar("Time", float, Tensor)
 REPLACED = 0.1  # at time t of the diffusion the share t * REPLACED of the unmasked tokens is random
+
+
+def diffusion_schedule(time: Time) -> tuple[Time, Time]:
+    """Cumulative (kept, masked) of the zoo's diffusion at time in [0, 1]: linear masking, few replaced tokens."""
+    return (1 - time) * (1 - REPLACED * time), time
 
 
 def diffusion_rule(steps: int) -> MaskReplaceDiffusion:
     """Linear masking with few replaced tokens; any number of steps strides exactly, for the chances are cumulative."""
-    times = [step / steps for step in range(steps + 1)]
-    return MaskReplaceDiffusion(
-        kept=tuple((1 - t) * (1 - REPLACED * t) for t in times), masked=tuple(times), codes=CODES
-    )
+    kept, masked = zip(*(diffusion_schedule(step / steps) for step in range(steps + 1)), strict=True)
+    return MaskReplaceDiffusion(kept=kept, masked=masked, codes=CODES)
 
 
 DEFAULTS: dict[Family, tuple[PathRule, float]] = {
