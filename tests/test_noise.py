@@ -45,7 +45,7 @@ def test_philox_broadcasts_one_key_over_many_counters():
 
 
 def uniforms(seed=0, prompt="red heart", samples=200, stream="path", step=0, positions=500):
-    source = CounterNoise.of(seed, [prompt] * samples, range(samples))
+    source = CounterNoise.of(seed, [prompt] * samples, range(samples), range(samples))
     return source.uniform(stream, step, 0, positions)[..., 0]
 
 
@@ -62,7 +62,7 @@ def test_a_skewed_uniform_would_be_seen():
 @pytest.mark.parametrize("word", [0, 0xFFFFFFFF])
 def test_uniforms_and_gumbels_are_inside_their_range_at_the_extreme_words(monkeypatch, word):
     monkeypatch.setattr(noise_module, "philox4x32", lambda counter, key: np.full(counter.shape, word, np.uint32))
-    source = CounterNoise(0, (1,), (0,))
+    source = CounterNoise(0, (1,), (0,), (0,))
     one, two = source.uniform("path", 0, 0, 4), source.uniform("path", 0, 0, 4, two=True)
     assert ((one > 0) & (one < 1)).all() and ((two > 0) & (two < 1)).all()
     assert source.path_gumbel(0, 4, torch.device("cpu")).isfinite().all()
@@ -71,7 +71,7 @@ def test_uniforms_and_gumbels_are_inside_their_range_at_the_extreme_words(monkey
 @fixed
 @given(seed=st.integers(0, 2**64 - 1), step=st.integers(0, 2**20), first=st.integers(0, 2**20))
 def test_uniforms_are_inside_the_unit_interval(seed, step, first):
-    values = CounterNoise.of(seed, ["a cat"], [3]).uniform("execution", step, first, 7, two=True)
+    values = CounterNoise.of(seed, ["a cat"], [3], [3]).uniform("execution", step, first, 7, two=True)
     assert values.shape == (1, 7, 2) and ((values > 0) & (values < 1)).all()
 
 
@@ -105,20 +105,21 @@ def test_samples_and_positions_are_uncorrelated():
 
 
 def test_a_noise_that_confuses_its_streams_would_be_seen(monkeypatch):
-    monkeypatch.setitem(noise_module.STREAMS, "execution", noise_module.PATH)
+    monkeypatch.setitem(noise_module.STREAMS, "execution", noise_module.STREAMS["path"])
     assert np.corrcoef(uniforms().ravel(), uniforms(stream="execution").ravel())[0, 1] > 0.999
 
 
 def test_position_noise_does_not_depend_on_where_the_window_starts():
-    source = CounterNoise.of(4, ["a cat", "a dog"], [0, 1])
+    source = CounterNoise.of(4, ["a cat", "a dog"], [0, 1], [0, 1])
     whole = source.uniform("execution", 2, 0, 10)
     assert (source.uniform("execution", 2, 6, 3) == whole[:, 6:9]).all()
 
 
 @pytest.mark.parametrize(("frozen", "other"), [("path", "execution"), ("execution", "path")])
 def test_a_frozen_stream_is_that_of_sample_0_for_every_sample_and_the_other_varies(frozen, other):
-    free = CounterNoise.of(2, ["a cat", "a cat", "a dog"], [0, 1, 1])
-    held = CounterNoise.of(2, ["a cat", "a cat", "a dog"], [0, 1, 1], frozenset({frozen}))
+    prompts, own = ["a cat", "a cat", "a dog"], [0, 1, 1]
+    free = CounterNoise.of(2, prompts, own, own)
+    held = CounterNoise.of(2, prompts, **{frozen: [0, 0, 0], other: own})
     same, still_free = held.uniform(frozen, 3, 0, 5), held.uniform(other, 3, 0, 5)
     assert (same[0] == same[1]).all() and (same[0] == free.uniform(frozen, 3, 0, 5)[0]).all()
     assert (same[0] != same[2]).all()  # prompts keep noise of their own
@@ -162,7 +163,7 @@ def test_sums_rounded_in_another_order_would_draw_a_code_without_chance():
 @pytest.mark.parametrize("scale", [1.0, 1e-6, 3e4])
 def test_draws_follow_the_probabilities(scale):
     p = torch.tensor([0.3, 0.0, 0.05, 0.4, 0.0, 0.2, 0.05])
-    source = CounterNoise.of(1, ["a"] * 1000, range(1000))
+    source = CounterNoise.of(1, ["a"] * 1000, range(1000), range(1000))
     drawn = source.draw((p * scale).expand(1000, 200, 7), step=3, first=0)
     counts = np.bincount(drawn.flatten().numpy(), minlength=7).astype(float)
     assert chi_square_p(counts, p.double().numpy() / float(p.sum())) > ALARM
@@ -194,7 +195,7 @@ seen: list[torch.Tensor] = []
 def test_draws_are_made_in_float32_whatever_the_model_computes_in(dtype):
     seen.clear()
     start = torch.full((2, 2), 3)
-    run_loop(HalfPredictor(dtype), Settings(Raster(2), 1.0), RecordingNoise(0, (1, 1), (0, 1)), start, mask=3)
+    run_loop(HalfPredictor(dtype), Settings(Raster(2), 1.0), RecordingNoise(0, (1, 1), (0, 1), (0, 1)), start, mask=3)
     expected = HalfPredictor.logits.softmax(-1)
     assert len(seen) == 2
     for p in seen:

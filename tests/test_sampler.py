@@ -59,7 +59,7 @@ def test_a_shared_generator_would_make_samples_depend_on_their_batch(family, mon
     class Shared:
         @staticmethod
         def of(seed, prompts, samples, frozen):
-            return TorchNoise(torch.Generator().manual_seed(seed), len(samples))
+            return TorchNoise(torch.Generator().manual_seed(seed), len(path))
 
     monkeypatch.setattr(sampler, "CounterNoise", Shared)
     whole = sample(toy(family), [POOL[0]], n=64, batch_size=64).tokens
@@ -80,8 +80,8 @@ def test_samples_prompts_and_seeds_differ(family):
 def test_a_noise_that_ignores_the_sample_would_be_seen(monkeypatch):
     class Deaf:
         @staticmethod
-        def of(seed, prompts, samples, frozen):
-            return CounterNoise.of(seed, prompts, [0] * len(samples), frozen)
+        def of(seed, prompts, path, execution):
+            return CounterNoise.of(seed, prompts, [0] * len(path), [0] * len(execution))
 
     monkeypatch.setattr(sampler, "CounterNoise", Deaf)
     assert len(sample(toy("mim"), POOL[:1], n=30).tokens[0].view(-1, 3).unique(dim=0)) == 1
@@ -91,7 +91,7 @@ def test_a_noise_that_ignores_the_sample_would_be_seen(monkeypatch):
 
 
 def recorded_path_noise(monkeypatch, source_of, *interventions) -> list[torch.Tensor]:
-    """The Gumbels of each step of a run, from a noise that `source_of(seed, prompts, samples, frozen)` makes."""
+    """The Gumbels of each step of a run, from a noise that `source_of(seed, prompts, path, execution)` makes."""
     heard: list[torch.Tensor] = []
 
     @dataclass(frozen=True)
@@ -119,8 +119,8 @@ def recorded_path_noise(monkeypatch, source_of, *interventions) -> list[torch.Te
     return heard
 
 
-def shared_generator(seed, prompts, samples, frozen):
-    return TorchNoise(torch.Generator().manual_seed(seed), len(samples))
+def shared_generator(seed, prompts, path, execution):
+    return TorchNoise(torch.Generator().manual_seed(seed), len(path))
 
 
 @pytest.mark.parametrize("intervention", [Argmax(), Temperature(0.5)])

@@ -142,7 +142,7 @@ def test_every_family_fills_the_grid(family: adapter.Family):
     conditions = model.encode(["red heart", "a cat"])
     start = torch.full((2, POSITIONS), MASK)
     settings = Settings(rule=model.rule, guidance=model.guidance)
-    noise = CounterNoise.of(0, ["red heart", "a cat"], [0, 0])
+    noise = CounterNoise.of(0, ["red heart", "a cat"], [0, 0], [0, 0])
     tokens = run_loop(model.predictor(conditions, True), settings, noise, start, MASK)
     assert tokens.min() >= 0 and tokens.max() < CODES
     images = model.decode(tokens.view(2, 8, 8))

@@ -10,15 +10,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-PATH, EXECUTION, WORDING = 0, 1, 2
-STREAMS = {"path": PATH, "execution": EXECUTION, "wording": WORDING}
+Stream = Literal["path", "execution"]
+STREAMS: dict[Stream, int] = {"path": 0, "execution": 1}
 
 
 def philox4x32(counter: np.ndarray, key: np.ndarray) -> np.ndarray:
@@ -86,27 +86,27 @@ def rising(
 
 @dataclass(frozen=True)
 class CounterNoise:
-    """The library's own noise: Philox words keyed by (seed, prompt, sample, stream, step, position).
+    """The library's own noise: Philox words keyed by (seed, prompt, index, stream, step, position).
 
-    `prompts` are the keys of `prompt_key`, one per row of the batch, `samples` the sample indices. A stream named in
-    `frozen` uses sample 0's noise for every sample.
+    `prompts` are the keys of `prompt_key`, one per row of the batch; `path` and `execution` say which of a prompt's
+    many paths and executions a row gets. Two rows with the same index share that stream, whatever the other does.
     """
 
     seed: int
     prompts: tuple[int, ...]
-    samples: tuple[int, ...]
-    frozen: frozenset[str] = frozenset()
+    path: tuple[int, ...]
+    execution: tuple[int, ...]
 
     @classmethod
-    def of(cls, seed: int, prompts: Sequence[str], samples: Sequence[int], frozen: frozenset[str] = frozenset()):
-        return cls(seed, tuple(prompt_key(text) for text in prompts), tuple(samples), frozen)
+    def of(cls, seed: int, prompts: Sequence[str], path: Sequence[int], execution: Sequence[int]) -> CounterNoise:
+        return cls(seed, tuple(prompt_key(text) for text in prompts), tuple(path), tuple(execution))
 
-    def uniform(self, stream: str, step: int, first: int, positions: int, two: bool = False) -> np.ndarray:
+    def uniform(self, stream: Stream, step: int, first: int, positions: int, two: bool = False) -> np.ndarray:
         """Uniforms in (0, 1): float64 (batch, positions, 1 or 2), of 52 or twice 32 bits."""
         counter = np.empty((len(self.prompts), positions, 4), np.uint32)
         counter[..., 0] = np.arange(first, first + positions)
         counter[..., 1] = 4 * step + STREAMS[stream]
-        counter[..., 2] = np.array([0 if stream in self.frozen else sample for sample in self.samples])[:, None]
+        counter[..., 2] = np.array(self.path if stream == "path" else self.execution)[:, None]
         counter[..., 3] = np.array(self.prompts, np.uint32)[:, None]
         key = np.array([self.seed & 0xFFFFFFFF, (self.seed >> 32) & 0xFFFFFFFF], np.uint32)
         words = philox4x32(counter, key).astype(np.float64)

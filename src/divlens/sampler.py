@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from divlens.calibration import SAMPLES, frequencies_of
 from divlens.interventions import Intervention, Settings, apply_all, filter_logits
-from divlens.models.protocol import Model, Predictor
+from divlens.models.protocol import Limited, Model, Predictor
 from divlens.noise import CounterNoise, Noise
 from divlens.paraphrase import wordings_for_samples
 from divlens.paths import Advance, Draws
@@ -22,7 +23,7 @@ BATCH_SIZE = 96
 
 def settings_for(model: Model, interventions: Sequence[Intervention]) -> Settings:
     """The model's published defaults, changed by the interventions in order."""
-    defaults = Settings(rule=model.rule, guidance=model.guidance)
+    defaults = Settings(rule=model.rule, guidance=model.guidance, top_k=getattr(model, "top_k", 0))
 
     def calibrate() -> Int[Tensor, "*any"]:
         return sample(model, list(model.calibration_prompts()), n=SAMPLES, trace=False).tokens
@@ -39,6 +40,26 @@ def guide(
     return torch.lerp(unconditional.float(), conditional.float(), scale)
 
 
+@dataclass(frozen=True)
+class Moment:
+    """What an observer sees of one step of a batch.
+
+    `log_p`: natural log-probabilities of the draw at the positions of the view, after guidance and filters. `drawn`:
+    the positions of the view at which the draw matters. `result`: what the path rule made of it.
+    """
+
+    view: View
+    log_p: Float[Tensor, "batch m codes"]
+    drawn: Bool[Tensor, "batch m"]
+    draws: Draws
+    result: Advance
+    settings: Settings
+    mask: int
+
+
+Observer = Callable[[Moment], None]
+
+
 @torch.inference_mode()
 def run_loop(
     predictor: Predictor,
@@ -46,51 +67,57 @@ def run_loop(
     noise: Noise,
     start: Int[Tensor, "batch n"],
     mask: int,
-    trace: list[Step] | None = None,
+    observers: Sequence[Observer] = (),
+    name: str = "the model",
 ) -> Int[Tensor, "batch n"]:
-    """Fill a batch of token grids. `start` holds `mask` wherever nothing is given; a Step per step goes to `trace`."""
+    """Fill a batch of token grids. `start` holds `mask` wherever nothing is given; observers see every step."""
     rule, tokens = settings.rule, start
     for step in range(rule.steps):
         view = rule.view(tokens, step)
         log_p = filter_logits(guide(*predictor(view), settings.guidance), settings)
         if log_p.isnan().any():
-            raise DivlensError(f"the model gave NaN logits at step {step}: expected finite numbers")
+            raise DivlensError(f"{name} gave NaN logits at step {step}: expected finite numbers")
         proposed = log_p.argmax(-1) if settings.greedy else noise.draw(log_p.exp(), step, view.first)
         draws = Draws(proposed, log_p.gather(-1, proposed.unsqueeze(-1)).squeeze(-1))
         result = rule.advance(view, draws, mask, noise)
-        if trace is not None:
-            trace.append(traced(view, rule.drawn(view, mask), draws, log_p, settings.greedy, result))
+        if observers:
+            moment = Moment(view, log_p, rule.drawn(view, mask), draws, result, settings, mask)
+            for observe in observers:
+                observe(moment)
         tokens = result.tokens
     return tokens
 
 
-def traced(view: View, drawn: Tensor, draws: Draws, log_p: Tensor, greedy: bool, result: Advance) -> Step:
+def traced(moment: Moment) -> Step:
     """What a step leaves behind, scattered to the whole grid. A greedy draw has probability 1 and entropy 0."""
+    view, drawn, greedy = moment.view, moment.drawn, moment.settings.greedy
 
     def place(values: Tensor) -> Tensor:
         whole = torch.zeros(view.tokens.shape, dtype=values.dtype, device=values.device)
         whole[:, view.first : view.first + view.count] = values
         return whole
 
-    entropy = torch.special.entr(log_p.exp()).sum(-1)
+    entropy = torch.special.entr(moment.log_p.exp()).sum(-1)
     zero = torch.zeros_like(entropy)
     return Step(
         drawn=place(drawn),
-        committed=result.committed,
-        tokens=place(draws.tokens.masked_fill(~drawn, 0)),
-        log_probability=place(zero if greedy else torch.where(drawn, draws.log_probability, zero)),
+        committed=moment.result.committed,
+        tokens=place(moment.draws.tokens.masked_fill(~drawn, 0)),
+        state=moment.result.tokens,
+        log_probability=place(zero if greedy else torch.where(drawn, moment.draws.log_probability, zero)),
         entropy=place(zero if greedy else torch.where(drawn, entropy, zero)),
-        path_log_probability=result.path_log_probability,
+        path_log_probability=moment.result.path_log_probability,
     )
 
 
 @dataclass(frozen=True)
 class Row:
-    """One sample to draw."""
+    """One sample to draw: `path` and `execution` say which of the prompt's noise it gets."""
 
     prompt: Prompt
-    sample: int
     wording: str
+    path: int
+    execution: int
 
 
 class Encoded:
@@ -111,15 +138,77 @@ class Encoded:
     @torch.inference_mode()
     def of(self, wordings: Sequence[str]) -> Tensor:
         """A row per wording. Raises DivlensError for one that the model cannot read."""
-        missing = [wording for wording in wordings if wording not in self.rows]
+        missing = list(dict.fromkeys(wording for wording in wordings if wording not in self.rows))
         if missing:
             self.rows |= zip(missing, self.model.encode(missing), strict=True)
         return torch.stack([self.rows[wording] for wording in wordings])
 
 
-def batches(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:
-    for first in range(0, len(rows), size):
-        yield rows[first : first + size]
+def rows_of(
+    prompt: Prompt, samples: Sequence[int], interventions: Sequence[Intervention], settings: Settings, encoded: Encoded
+) -> list[Row]:
+    """A prompt's samples: each with its wording and noise of its own, but for a stream that is frozen."""
+    wordings = wordings_for_samples(prompt, interventions, samples, encoded.can_read)
+    held = settings.frozen
+    return [
+        Row(prompt, wording, path=0 if "path" in held else i, execution=0 if "execution" in held else i)
+        for i, wording in zip(samples, wordings, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A batch of finished grids, on the model's device."""
+
+    rows: Sequence[Row]
+    tokens: Int[Tensor, "batch h w"]
+
+
+def fill(
+    model: Model,
+    rows: Sequence[Row],
+    seed: int,
+    settings: Settings,
+    encoded: Encoded,
+    *,
+    batch_size: int | Literal["auto"] = BATCH_SIZE,
+    observers: Callable[[Sequence[Row]], Sequence[Observer]] = lambda rows: (),
+) -> Iterator[Filled]:
+    """Fill the grids of `rows`, batch by batch. `observers` gives those of one batch; they see its every step.
+
+    "auto" starts with the usual batch and halves it whenever the device runs out of memory; observers of a batch that
+    did not fit are dropped.
+    """
+    encoded.of(list(dict.fromkeys(row.wording for row in rows)))
+    size, done = BATCH_SIZE if batch_size == "auto" else batch_size, 0
+    while done < len(rows):
+        batch = rows[done : done + size]
+        try:
+            tokens = fill_batch(model, batch, seed, settings, encoded.of([row.wording for row in batch]), observers)
+        except torch.OutOfMemoryError:
+            if batch_size != "auto" or len(batch) == 1:
+                raise
+            size = len(batch) // 2
+            continue
+        yield Filled(batch, tokens)
+        done += len(batch)
+
+
+@torch.inference_mode()
+def fill_batch(
+    model: Model,
+    rows: Sequence[Row],
+    seed: int,
+    settings: Settings,
+    conditions: Tensor,
+    observers: Callable[[Sequence[Row]], Sequence[Observer]],
+) -> Int[Tensor, "batch h w"]:
+    height, width = model.grid
+    start = torch.full((len(rows), height * width), model.mask, dtype=torch.long, device=conditions.device)
+    noise = CounterNoise.of(seed, [r.prompt.text for r in rows], [r.path for r in rows], [r.execution for r in rows])
+    predictor = model.predictor(conditions, guided=settings.guidance != 1.0)
+    tokens = run_loop(predictor, settings, noise, start, model.mask, observers(rows), model.name)
+    return tokens.view(-1, height, width)
 
 
 def sample(
@@ -129,67 +218,77 @@ def sample(
     seed: int = 0,
     interventions: Sequence[Intervention] = (),
     *,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | Literal["auto"] = BATCH_SIZE,
     trace: bool = True,
     on_batch: Callable[[int], None] = lambda count: None,
 ) -> Generation:
     """Draw `n` samples of each prompt.
 
     A sample is a function of (seed, prompt, its index, interventions): it does not depend on `batch_size`, on the
-    other prompts, or on `n`. `on_batch` is told how many samples are done. Raises DivlensError for an empty list of
-    prompts, an empty prompt, a wording the model cannot read, n < 1, a seed that is
-    no unsigned 64-bit number, or interventions that leave nothing to draw.
+    other prompts, or on `n`. `batch_size="auto"` finds what fits the device. `on_batch` is told how many samples are
+    done. Raises DivlensError for an empty list of prompts, an empty prompt, a wording the model cannot read, n < 1, a
+    seed that is no unsigned 64-bit number, or interventions that leave nothing to draw.
     """
     asked = tuple(prompt if isinstance(prompt, Prompt) else Prompt(prompt) for prompt in prompts)
-    if not asked:
-        raise DivlensError("expected at least one prompt, got none")
-    if n < 1:
-        raise DivlensError(f"n expects at least 1 sample, got {n}")
-    if batch_size < 1:
-        raise DivlensError(f"batch_size expects at least 1, got {batch_size}")
-    if not 0 <= seed < 2**64:
-        raise DivlensError(f"seed expects an integer in [0, 2**64), got {seed}")
-    settings = settings_for(model, interventions)
-    samples = tuple(range(n))
-    encoded = Encoded(model)
-    wordings = tuple(wordings_for_samples(prompt, interventions, samples, encoded.can_read) for prompt in asked)
-    rows = [Row(p, i, w) for p, texts in zip(asked, wordings, strict=True) for i, w in zip(samples, texts, strict=True)]
-    distinct = list(dict.fromkeys(row.wording for row in rows))
-    conditions = encoded.of(distinct)
-    index = {wording: i for i, wording in enumerate(distinct)}
+    check_request(asked, n, seed, batch_size)
+    settings, encoded, samples = settings_for(model, interventions), Encoded(model), tuple(range(n))
+    rows = [row for prompt in asked for row in rows_of(prompt, samples, interventions, settings, encoded)]
     tokens, images, steps = [], [], []
-    height, width = model.grid
-    for batch in batches(rows, batch_size):
-        recorded: list[Step] | None = [] if trace else None
-        start = torch.full((len(batch), height * width), model.mask, dtype=torch.long, device=conditions.device)
-        noise = CounterNoise.of(seed, [r.prompt.text for r in batch], [r.sample for r in batch], settings.frozen)
+
+    def tracers(batch: Sequence[Row]) -> Sequence[Observer]:
+        recorded.clear()
+        return [lambda moment: recorded.append(traced(moment))] if trace else ()
+
+    recorded: list[Step] = []
+    for filled in fill(model, rows, seed, settings, encoded, batch_size=batch_size, observers=tracers):
         with torch.inference_mode():
-            chosen = conditions[torch.tensor([index[row.wording] for row in batch], device=conditions.device)]
-            filled = run_loop(
-                model.predictor(chosen, guided=settings.guidance != 1.0), settings, noise, start, model.mask, recorded
-            ).view(-1, height, width)
-            images.append(model.decode(filled))
-        tokens.append(filled.cpu())
-        steps.append(recorded)
-        on_batch(len(batch))
+            images.append(model.decode(filled.tokens))
+        tokens.append(filled.tokens.cpu())
+        steps.append(tuple(recorded))
+        on_batch(len(filled.rows))
     pictures = torch.cat(images)
+    height, width = model.grid
     return Generation(
         prompts=asked,
-        wordings=wordings,
+        wordings=tuple(tuple(row.wording for row in rows[i : i + n]) for i in range(0, len(rows), n)),
         seed=seed,
         samples=samples,
         tokens=torch.cat(tokens).view(len(asked), n, height, width),
         images=pictures.view(len(asked), n, *pictures.shape[1:]),
         trace=joined(steps) if trace else None,
+        notes=cuts(model, [row.wording for row in rows]),
     )
 
 
-def joined(batches: Sequence[Sequence[Step] | None]) -> Trace:
+def check_request(prompts: Sequence[Prompt], n: int, seed: int, batch_size: int | Literal["auto"]) -> None:
+    if not prompts:
+        raise DivlensError("expected at least one prompt, got none")
+    if n < 1:
+        raise DivlensError(f"n expects at least 1 sample, got {n}")
+    if batch_size != "auto" and (isinstance(batch_size, str) or batch_size < 1):
+        raise DivlensError(f'batch_size expects at least 1, or "auto", got {batch_size!r}')
+    if not 0 <= seed < 2**64:
+        raise DivlensError(f"seed expects an integer in [0, 2**64), got {seed}")
+
+
+def cuts(model: Model, wordings: Sequence[str]) -> Mapping[str, str]:
+    """Which wordings the model's text encoder did not read whole, and what it read; empty for most models."""
+    if not isinstance(model, Limited):
+        return {}
+    distinct = list(dict.fromkeys(wordings))
+    return {
+        wording: f"cut from {length} to {model.limit} tokens"
+        for wording, length in zip(distinct, model.lengths(distinct), strict=True)
+        if length > model.limit
+    }
+
+
+def joined(batches: Sequence[Sequence[Step]]) -> Trace:
     """The steps of several batches, batch dimension concatenated."""
-    names = ("drawn", "committed", "tokens", "log_probability", "entropy", "path_log_probability")
-    together = zip(*(steps for steps in batches if steps is not None), strict=True)
+    names = [field.name for field in fields(Step)]
     return Trace(
         tuple(
-            Step(**{name: torch.cat([getattr(s, name) for s in steps]).cpu() for name in names}) for steps in together
+            Step(**{name: torch.cat([getattr(s, name) for s in steps]).cpu() for name in names})
+            for steps in zip(*batches, strict=True)
         )
     )

@@ -48,6 +48,7 @@ class Step:
     """One step of a trace. All tensors are (batch, N); positions that were not open hold 0 (False).
 
     `committed`: the positions whose token was fixed by this step (for diffusion: revealed or replaced).
+    `state`: the grid after the step; positions that hold nothing are the model's `mask`.
     `log_probability`: natural logarithm of the probability with which the token was drawn, after guidance and filters.
     `entropy`: conditional entropy of that draw, nats. Both are 0 where nothing was drawn.
     `path_log_probability`: (batch,), log of the path event's probability given the draws; 0 for a deterministic path,
@@ -57,6 +58,7 @@ class Step:
     drawn: Bool[Tensor, "batch n"]
     committed: Bool[Tensor, "batch n"]
     tokens: Int[Tensor, "batch n"]
+    state: Int[Tensor, "batch n"]
     log_probability: Float[Tensor, "batch n"]
     entropy: Float[Tensor, "batch n"]
     path_log_probability: Float[Tensor, " batch"]

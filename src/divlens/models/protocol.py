@@ -26,7 +26,8 @@ class Model(Protocol):
     """A generator of token grids. The library owns the loop; this is all a model supplies.
 
     name: unique, goes into results. codes: size K of the codebook; ids are in [0, K). mask: the id of an empty
-    position. grid: (h, w). rule, guidance: the published defaults.
+    position. grid: (h, w). rule, guidance: the published defaults; a model whose published sampling keeps only the
+    k most probable codes has that k as `top_k`.
     """
 
     @property
@@ -60,4 +61,16 @@ class Model(Protocol):
 
     def calibration_prompts(self) -> Sequence[str]:
         """Prompts for a calibration run when `frequencies` is None."""
+        ...
+
+
+@runtime_checkable
+class Limited(Protocol):
+    """A model whose text encoder reads `limit` tokens of a wording at most."""
+
+    @property
+    def limit(self) -> int: ...
+
+    def lengths(self, wordings: Sequence[str]) -> Sequence[int]:
+        """Tokens of each wording, before any cut."""
         ...

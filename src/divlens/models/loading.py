@@ -1,0 +1,120 @@
+"""What every model that comes from outside needs: files found or named, tensors checked, weights put in place."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from divlens.types import DivlensError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+Loaded = TypeVar("Loaded")
+Network = TypeVar("Network", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a model is set up. `dtype`: of the weights ("float32", "bfloat16", "float16"); draws stay in float32.
+    `truncate`: cut a wording that the text encoder cannot read whole. `compile`: `torch.compile` the network."""
+
+    device: str = "cpu"
+    dtype: str = "float32"
+    truncate: bool = False
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise DivlensError(f"dtype expects one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise DivlensError(f"device expects one that torch can use here, got {self.device!r}: {reason}") from error
+
+    def place(self, network: Network) -> Network:
+        """The network for inference: on its device, in its dtype, frozen."""
+        return network.to(device=self.device, dtype=DTYPES[self.dtype]).eval().requires_grad_(False)
+
+    def compiled(self, network: Callable[..., Loaded]) -> Callable[..., Loaded]:
+        """`torch.compile` when it was asked for. Give it what is called once a step, so that a graph is built once."""
+        return torch.compile(network) if self.compile else network
+
+
+def find_files(checkpoint: str, names: Sequence[str], source: str) -> dict[str, Path]:
+    """Where files are: in the folder `checkpoint`, or downloaded from the hub's repository of that name.
+
+    `source`: where a user finds them, for the error, which lists every file that is missing.
+    """
+    folder = Path(checkpoint)
+    if folder.is_dir():
+        found = {name: folder / name for name in names}
+        if missing := [name for name, path in found.items() if not path.exists()]:
+            raise DivlensError(f"{checkpoint} lacks {', '.join(missing)}; expected the files of {source}")
+        return found
+    from huggingface_hub import hf_hub_download
+
+    def download() -> dict[str, Path]:
+        return {name: Path(hf_hub_download(checkpoint, name)) for name in names}
+
+    return fetched(checkpoint, source, download)
+
+
+def fetched(checkpoint: str, source: str, load: Callable[[], Loaded]) -> Loaded:
+    """`load()`, whose download or file errors become one line that says what was expected of `checkpoint`."""
+    try:
+        return load()
+    # Wrong names, missing files and a hub that cannot be reached come as OSError or ValueError, in several packages.
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DivlensError(
+            f"cannot load {checkpoint!r}: expected a folder, or a repository on the model hub, laid out as {source}; "
+            f"got {type(error).__name__}: {reason}"
+        ) from error
+
+
+def read_pt(path: Path) -> Mapping[str, object]:
+    """A `.pt` file, tensors only: a pickle that would run code is refused, and so is a damaged file."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        raise DivlensError(
+            f"{path} is refused: expected tensors only, got a pickle that asks to run code of its own"
+        ) from error
+    except (RuntimeError, EOFError, OSError) as error:
+        raise DivlensError(f"{path} cannot be read as a torch checkpoint: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, Mapping):
+        raise DivlensError(f"{path} expects a dictionary of tensors, got {type(content).__name__}")
+    return content
+
+
+def load_checked(network: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
+    """Load `state` into `network`, all of it. Raises DivlensError that names missing, extra and mis-shaped tensors."""
+    wanted = network.state_dict()
+    problems = [f"missing {key} {tuple(wanted[key].shape)}" for key in wanted if key not in state]
+    problems += [f"not expected {key} {tuple(state[key].shape)}" for key in state if key not in wanted]
+    problems += [
+        f"{key}: expected {tuple(wanted[key].shape)}, found {tuple(state[key].shape)}"
+        for key in wanted
+        if key in state and wanted[key].shape != state[key].shape
+    ]
+    if problems:
+        more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
+        raise DivlensError(f"{name} does not fit its network: {'; '.join(problems[:8])}{more}")
+    network.load_state_dict(state)
+
+
+def check_lengths(name: str, wordings: Sequence[str], lengths: Sequence[int], limit: int, truncate: bool) -> None:
+    """Raises DivlensError for the first wording of more tokens than the text encoder reads, unless it may be cut."""
+    for wording, length in zip(wordings, lengths, strict=True):
+        if length > limit and not truncate:
+            raise DivlensError(
+                f"{name} reads at most {limit} tokens, got {length}: {wording[:40]!r}...; shorten it, or allow the cut "
+                "with --truncate (truncate=True)"
+            )
