@@ -58,7 +58,7 @@ def test_a_shared_generator_would_make_samples_depend_on_their_batch(family, mon
 
     class Shared:
         @staticmethod
-        def of(seed, prompts, samples, frozen):
+        def of(seed, prompts, path, execution):
             return TorchNoise(torch.Generator().manual_seed(seed), len(path))
 
     monkeypatch.setattr(sampler, "CounterNoise", Shared)
