@@ -2,7 +2,7 @@
 
 import io
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -248,6 +248,8 @@ def test_fidelity_and_coverage_of_given_verdicts():
     assert mode_coverage(judged, 1, existing) == 0.5
     assert math.isnan(mode_coverage(judged, 2, existing))
     assert math.isnan(mode_coverage(judged, None, existing))
+    unclear = replace(judged, style=torch.tensor([0, 0, -1, -1]))  # -1 is no style, not the last one
+    assert mode_coverage(unclear, 0, existing) == pytest.approx(1 / 3)
 
 
 # The printed table

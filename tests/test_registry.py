@@ -35,8 +35,8 @@ def test_what_follows_the_first_colon_goes_to_the_factory():
     assert models.load("toy/ar:12").name == "toy/ar:12"
     seen = []
 
-    def factory(checkpoint, device, **arguments):
-        seen.append((checkpoint, device, arguments))
+    def factory(checkpoint, options, **arguments):
+        seen.append((checkpoint, options.device, arguments))
         return load_ar()
 
     models.register("studio/painter", factory, size=512)
@@ -95,7 +95,7 @@ def test_places_are_modules_and_attributes(place):
 def test_what_cannot_be_loaded_says_why():
     models.register("gone/module", "no_such_module_at_all:load")
     models.register("gone/attribute", "divlens.models.toy:no_such_factory")
-    models.register("not/a-model", lambda checkpoint, device: "a string")  # type: ignore[arg-type]
+    models.register("not/a-model", lambda checkpoint, options: "a string")  # type: ignore[arg-type]
     assert "no_such_module_at_all" in refused(models.load, "gone/module")
     assert "no_such_factory" in refused(models.load, "gone/attribute")
     assert "returned a str, which lacks" in refused(models.load, "not/a-model")
@@ -116,8 +116,8 @@ def install(folder, distribution: str, name: str, module: str) -> None:
             from divlens.models.toy import ToyModel, load_diffusion
 
 
-            def make(checkpoint, device):
-                return replace(load_diffusion(None, device), seed=int(checkpoint or 5))
+            def make(checkpoint, options):
+                return replace(load_diffusion(None, options), seed=int(checkpoint or 5))
             """
         )
     )

@@ -21,6 +21,7 @@ from divlens.sampler import guide, run_loop, sample
 from divlens.types import DivlensError, View
 from divlens.zoo import likelihood, train_generators, wordings
 from divlens.zoo.data import STYLES, Pictures, choose_held_out, concepts, slug
+from divlens.zoo.evaluate import blends_that_count
 from divlens.zoo.training import Recipe, fit
 
 VOCABULARY = Vocabulary(("a", "cat", "heart", "of", "picture", "red"))
@@ -337,3 +338,19 @@ def test_the_judge_names_the_style_of_the_nearest_existing_picture():
     assert set(styles.tolist()) == set(np.flatnonzero(judge.existing[heart]))
     rocket = judge.concepts.index("rocket")
     assert (judge(judge.references(rocket)[0]).concept[:, 0] != heart).all()  # the control
+
+
+def test_a_picture_between_two_styles_has_no_style():
+    judge = load_judge()
+    rocket = judge.concepts.index("rocket")
+    pictures, styles = judge.references(rocket)
+    first = pictures[0]
+    second = pictures[: len(pictures) // 2][styles[: len(pictures) // 2] != styles[0]][-1]
+    mixed = torch.stack([first + share * (second - first) for share in (0.0, 0.1, 0.5)])
+    style = judge.nearest_style(mixed, rocket).tolist()
+    assert style == [int(styles[0]), int(styles[0]), -1]
+
+
+def test_even_blends_of_two_styles_hardly_ever_count_for_one():
+    shares = blends_that_count(load_judge())
+    assert np.nanmean(shares) < 0.05

@@ -170,5 +170,7 @@ def verdicts(
     judged, concept = judge(images), concept_index(judge, prompt)
     coverage = mode_coverage(judged, concept, judge.existing)
     best, style = judged.concept[:, 0].tolist(), judged.style.tolist()
-    names = [(judge.concepts[int(c)], judge.styles[int(s)]) for c, s in zip(best, style, strict=True)]
+    names = [
+        (judge.concepts[int(c)], judge.styles[int(s)] if s >= 0 else None) for c, s in zip(best, style, strict=True)
+    ]
     return coverage, fidelity(judged, concept), names

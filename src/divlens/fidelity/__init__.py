@@ -16,7 +16,8 @@ from divlens.types import Prompt
 
 @dataclass(frozen=True)
 class Judged:
-    """`concept`: int64 (batch, k), the k most likely concepts, best first. `style`: int64 (batch,)."""
+    """`concept`: int64 (batch, k), the k most likely concepts, best first. `style`: int64 (batch,), -1
+    when no style is clear."""
 
     concept: Int[Tensor, "batch k"]
     style: Int[Tensor, " batch"]
@@ -51,11 +52,11 @@ def fidelity(judged: Judged, concept: int | None) -> float:
 def mode_coverage(judged: Judged, concept: int | None, existing: Bool[np.ndarray, "concepts styles"]) -> float:
     """Share of the styles that exist for a concept which come out at least once, in [0, 1]; NaN when none exists.
 
-    A picture counts only when it shows the concept. It grows with the number of pictures: compare it at equal n only.
+    A picture counts only when it shows the concept in a clear style. It grows with the number of pictures: compare it at equal n only.
     """
     if concept is None or not existing[concept].any():
         return math.nan
     existing = existing[concept]
     seen = np.zeros(len(existing), bool)
-    seen[judged.style[judged.concept[:, 0] == concept].cpu().numpy()] = True
+    seen[judged.style[(judged.concept[:, 0] == concept) & (judged.style >= 0)].cpu().numpy()] = True
     return float((seen & existing).sum() / existing.sum())

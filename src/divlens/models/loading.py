@@ -38,6 +38,13 @@ class Options:
             reason = str(error).splitlines()[0]
             raise DivlensError(f"device expects one that torch can use here, got {self.device!r}: {reason}") from error
 
+    def only_device(self, name: str) -> None:
+        """Raises DivlensError when anything but the device was asked for, of a model that knows nothing else."""
+        if asked := [word for word in ("truncate", "compile") if getattr(self, word)]:
+            raise DivlensError(f"{name} has no option {' or '.join(asked)}")
+        if self.dtype != "float32":
+            raise DivlensError(f"{name} expects dtype float32, got {self.dtype}")
+
     def place(self, network: Network) -> Network:
         """The network for inference: on its device, in its dtype, frozen."""
         return network.to(device=self.device, dtype=DTYPES[self.dtype]).eval().requires_grad_(False)
@@ -45,6 +52,9 @@ class Options:
     def compiled(self, network: Callable[..., Loaded]) -> Callable[..., Loaded]:
         """`torch.compile` when it was asked for. Give it what is called once a step, so that a graph is built once."""
         return torch.compile(network) if self.compile else network
+
+
+CPU = Options()
 
 
 def find_files(checkpoint: str, names: Sequence[str], source: str) -> dict[str, Path]:

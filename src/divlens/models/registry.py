@@ -5,8 +5,8 @@ A name comes from this table, from `register`, or from an installed package that
     [project.entry-points."divlens.models"]
     "studio/painter" = "studio.divlens:load_painter"
 
-A factory takes (checkpoint: str | None, device: str), and the arguments it was registered with, and returns a
-`divlens.models.protocol.Model`. It is imported when the model is loaded, not before; so is torch.
+A factory takes (checkpoint: str | None, options: divlens.models.loading.Options), and the arguments it was registered
+with, and returns a `divlens.models.protocol.Model`. It is imported when the model is loaded, not before; so is torch.
 """
 
 from __future__ import annotations
@@ -47,6 +47,11 @@ BUILT_IN = {
     "toy/ar": "divlens.models.toy:load_ar",
     "toy/mim": "divlens.models.toy:load_mim",
     "toy/diffusion": "divlens.models.toy:load_diffusion",
+    "amused": "divlens.models.amused:load",
+    "vq-diffusion": "divlens.models.vq_diffusion:load",
+    "llamagen": "divlens.models.llamagen.adapter:load",
+    "janus": "divlens.models.janus:load",
+    "emu3": "divlens.models.emu3:load",
 }
 TABLE: dict[str, Registered] = {name: Registered(place) for name, place in BUILT_IN.items()}
 
@@ -67,7 +72,7 @@ def offered() -> dict[str, list[EntryPoint]]:
 
 
 def register(name: str, factory: Factory | str, **arguments: object) -> None:
-    """Make `load(name)` call `factory(checkpoint, device, **arguments)`.
+    """Make `load(name)` call `factory(checkpoint, options, **arguments)`.
 
     `factory`: a callable, or "module:attribute", which is imported at the first load. Raises DivlensError for a name
     that is taken, is empty or holds a colon or a space, and for a string without a colon.
@@ -104,8 +109,14 @@ def factory_of(name: str) -> tuple[Factory, Mapping[str, object]]:
     raise refusal(f"no model is called {name!r}; {hint}known: {', '.join(names)}")
 
 
-def load(spec: str, device: str = "cpu") -> Model:
-    """The model that `spec` names: "zoo/mim", or "name:checkpoint", where all after the first colon is the factory's.
+def load(
+    spec: str, device: str = "cpu", *, dtype: str = "float32", truncate: bool = False, compile: bool = False
+) -> Model:
+    """The model that `spec` names: "zoo/mim", or "name:checkpoint", where all after the first colon is the factory's:
+    a folder, or a repository on the model hub.
+
+    `dtype`: of the weights, "float32", "bfloat16" or "float16"; draws stay in float32. `truncate`: cut a wording that
+    the text encoder cannot read whole, and record it, in place of an error. `compile`: `torch.compile` the network.
 
     Raises DivlensError, in one line, for a name that is not known, an empty checkpoint, a factory that cannot be
     imported, and a factory that returns something other than a model.
@@ -117,8 +128,11 @@ def load(spec: str, device: str = "cpu") -> Model:
         factory, arguments = factory_of(name)
     except (ImportError, AttributeError) as error:
         raise refusal(f"the model {name!r} cannot be imported: {error}") from error
-    model = factory(checkpoint or None, device, **arguments)
+    from divlens.models.loading import Options
     from divlens.models.protocol import Model
+
+    options = Options(device, dtype, truncate, compile)
+    model = factory(checkpoint or None, options, **arguments)
 
     if not isinstance(model, Model):
         expected = sorted(member for member in vars(Model) if not member.startswith("_"))

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from divlens.models.loading import CPU, Options
 from divlens.noise import prompt_key
 from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, PathRule, Raster
 from divlens.types import DivlensError, View
@@ -125,20 +126,21 @@ class ToyModel:
         return ("red heart", "a cat", "blue sky over the sea", "three green apples")
 
 
-def load(family: Family, checkpoint: str | None, device: str) -> ToyModel:
+def load(family: Family, checkpoint: str | None, options: Options) -> ToyModel:
     """The toy whose weights come from the seed `checkpoint` (0 when it is None)."""
     if checkpoint is not None and not checkpoint.isdecimal():
         raise DivlensError(f"toy/{family} expects a seed after the colon, got {checkpoint!r}")
-    return ToyModel(family, RULES[family], seed=int(checkpoint or 0), device=device)
+    options.only_device(f"toy/{family}")
+    return ToyModel(family, RULES[family], seed=int(checkpoint or 0), device=options.device)
 
 
-def load_ar(checkpoint: str | None = None, device: str = "cpu") -> ToyModel:
-    return load("ar", checkpoint, device)
+def load_ar(checkpoint: str | None = None, options: Options = CPU) -> ToyModel:
+    return load("ar", checkpoint, options)
 
 
-def load_mim(checkpoint: str | None = None, device: str = "cpu") -> ToyModel:
-    return load("mim", checkpoint, device)
+def load_mim(checkpoint: str | None = None, options: Options = CPU) -> ToyModel:
+    return load("mim", checkpoint, options)
 
 
-def load_diffusion(checkpoint: str | None = None, device: str = "cpu") -> ToyModel:
-    return load("diffusion", checkpoint, device)
+def load_diffusion(checkpoint: str | None = None, options: Options = CPU) -> ToyModel:
+    return load("diffusion", checkpoint, options)

@@ -111,7 +111,7 @@ def evaluate_command(
         found["judge"] = evaluate.judge_measures(judge, tokenizer, pictures)
     reference = float(evaluate.reconstructed_hits(judge, tokenizer, pictures)[0].mean())
     for family in chosen_families(wanted):
-        model = adapter.load(family, str(weights) if weights else None, "cpu")
+        model = adapter.load(family, str(weights) if weights else None)
         found[family] = evaluate.generator_measures(
             model, judge, pictures, grids.tokens, reference, words, coverage_concepts
         )
@@ -130,7 +130,7 @@ def sheet(path: Path, seeds: int) -> None:
 
     sheets = {}
     for family in track(FAMILIES, "drawing"):
-        drawn = sample(adapter.load(family, None, "cpu"), SHEET_PROMPTS, n=seeds, seed=0, trace=False)
+        drawn = sample(adapter.load(family), SHEET_PROMPTS, n=seeds, seed=0, trace=False)
         sheets[f"zoo/{family}"] = contact_sheet(drawn.images)
     side_by_side(sheets).save(path)
 
@@ -166,7 +166,7 @@ def real_grids(pictures: Pictures, tokenizer: Tokenizer) -> dict[str, torch.Tens
 
 def calibration_counts(family: train_generators.Family, target: Path) -> torch.Tensor:
     """How often each code comes out over all concepts with default sampling: what Subset and DisableTop rank by."""
-    model = adapter.load(family, str(target), "cpu")
+    model = adapter.load(family, str(target))
     drawn = sample(model, [name.lower() for name in concepts()], n=CALIBRATION_SAMPLES, seed=9, trace=False)
     return torch.bincount(drawn.tokens.flatten(), minlength=MASK)
 

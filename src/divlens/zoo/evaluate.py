@@ -88,7 +88,22 @@ def judge_measures(judge: ZooJudge, tokenizer: Tokenizer, pictures: Pictures) ->
         measure("style top-1, held-out pictures", style, 0.95),
         measure("concept top-1, all real pictures reconstructed", concept),
         measure("style top-1, all real pictures reconstructed", reconstructed_style),
+        measure("null control: even blends of two styles that count for one", blends_that_count(judge)),
     ]
+
+
+def blends_that_count(judge: ZooJudge) -> np.ndarray:
+    """Of each concept: the share of even blends of two of its pictures, of different styles, that mode coverage would
+    count. A generator that only blends must not get credit for its styles. Float (concepts,), NaN for one style."""
+    shares = []
+    for concept in range(len(judge.concepts)):
+        pictures, styles = judge.references(concept)
+        half = len(pictures) // 2  # the rest are mirror images
+        pairs = [(i, j) for i in range(half) for j in range(i) if styles[i] != styles[j]]
+        blends = [(pictures[i] + pictures[j]) / 2 for i, j in pairs]
+        counted = judge.nearest_style(torch.stack(blends), concept) >= 0 if blends else torch.empty(0)
+        shares.append(float(counted.double().mean()))
+    return np.array(shares)
 
 
 def hits(ranked: Int[Tensor, "n top"], truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from divlens.models.loading import CPU, Options
 from divlens.models.protocol import Predictor
 from divlens.models.zoo.assets import packaged_folder, read_lines, read_tensors
 from divlens.models.zoo.networks import CODES, GRID, MASK, POSITIONS, WORDS, Backbone, Sizes, Tokenizer
@@ -125,8 +126,9 @@ def tokenizer_from(folder: Path | None, device: str) -> Tokenizer:
     return tokenizer.to(memory_format=torch.channels_last).to(device).eval().requires_grad_(False)
 
 
-def load(family: Family, checkpoint: str | None, device: str) -> ZooModel:
+def load(family: Family, checkpoint: str | None = None, options: Options = CPU) -> ZooModel:
     """The packaged generator, or one from the folder `checkpoint` that `divlens zoo train` wrote."""
+    options.only_device(f"zoo/{family}")
     folder = Path(checkpoint) if checkpoint else None
     if folder is not None and not folder.is_dir():
         raise DivlensError(f"zoo/{family} expects a folder of weights after the colon, got {checkpoint}")
@@ -138,8 +140,8 @@ def load(family: Family, checkpoint: str | None, device: str) -> ZooModel:
     rule, guidance = DEFAULTS[family]
     return ZooModel(
         family=family,
-        backbone=backbone.to(device).eval().requires_grad_(False),
-        tokenizer=tokenizer_from(folder, device),
+        backbone=options.place(backbone),
+        tokenizer=tokenizer_from(folder, options.device),
         vocabulary=vocabulary,
         rule=rule,
         guidance=guidance,
@@ -148,13 +150,13 @@ def load(family: Family, checkpoint: str | None, device: str) -> ZooModel:
     )
 
 
-def load_ar(checkpoint: str | None = None, device: str = "cpu") -> ZooModel:
-    return load("ar", checkpoint, device)
+def load_ar(checkpoint: str | None = None, options: Options = CPU) -> ZooModel:
+    return load("ar", checkpoint, options)
 
 
-def load_mim(checkpoint: str | None = None, device: str = "cpu") -> ZooModel:
-    return load("mim", checkpoint, device)
+def load_mim(checkpoint: str | None = None, options: Options = CPU) -> ZooModel:
+    return load("mim", checkpoint, options)
 
 
-def load_diffusion(checkpoint: str | None = None, device: str = "cpu") -> ZooModel:
-    return load("diffusion", checkpoint, device)
+def load_diffusion(checkpoint: str | None = None, options: Options = CPU) -> ZooModel:
+    return load("diffusion", checkpoint, options)
