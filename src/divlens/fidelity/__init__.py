@@ -52,7 +52,8 @@ def fidelity(judged: Judged, concept: int | None) -> float:
 def mode_coverage(judged: Judged, concept: int | None, existing: Bool[np.ndarray, "concepts styles"]) -> float:
     """Share of the styles that exist for a concept which come out at least once, in [0, 1]; NaN when none exists.
 
-    A picture counts only when it shows the concept in a clear style. It grows with the number of pictures: compare it at equal n only.
+    A picture counts only when it shows the concept in a clear style. It grows with the number of pictures: compare it
+    at equal n only.
     """
     if concept is None or not existing[concept].any():
         return math.nan

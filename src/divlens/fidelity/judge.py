@@ -21,7 +21,8 @@ from torch import Tensor
 from divlens.fidelity import Judged
 from divlens.models.zoo.adapter import tokenizer_from
 from divlens.models.zoo.assets import packaged_folder, read_lines, read_tensors
-from divlens.models.zoo.networks import GRID, JudgeNetwork, Tokenizer
+from divlens.models.zoo.judge_networks import ConceptReader, JudgeNetwork, StyleReader
+from divlens.models.zoo.networks import GRID, Tokenizer
 
 TOP = 5
 # A style counts when its picture is this much nearer than that of any other style. The null control are even blends of
@@ -87,7 +88,8 @@ def load_judge(folder: Path | None = None) -> ZooJudge:
     concepts, styles = read_lines("concepts.txt", folder), read_lines("styles.txt", folder)
     existing = np.zeros((len(concepts), len(styles)), bool)
     existing[real["concept"].numpy(), real["style"].numpy()] = True
-    network = JudgeNetwork(len(concepts), len(styles))
-    network.load_state_dict(read_tensors("judge", folder))
+    state = read_tensors("judge", folder)
+    network = JudgeNetwork(ConceptReader(len(concepts)), StyleReader(len(styles), state["style.palette"]))
+    network.load_state_dict(state)
     network.eval().requires_grad_(False)
     return ZooJudge(network, tokenizer_from(folder, "cpu"), concepts, styles, existing, real)

@@ -41,6 +41,7 @@ STYLES: dict[str, Source] = {
     "emojione": Source("@iconify-json/emojione", "1.2.3", "CC-BY-4.0"),
 }
 NAMES = Source("emojibase-data", "17.0.0", "MIT")
+NAMED_OTHERWISE = "fxemoji"  # its names have no hyphens, and are often not the Unicode ones
 HELD_OUT_PAIRS = 84
 MARGIN = 4  # pixels of white on each side of the longer axis
 COMPONENTS_AND_FLAGS = {2, 9}  # emojibase groups that hold no concept of their own
@@ -48,7 +49,8 @@ COMPONENTS_AND_FLAGS = {2, 9}  # emojibase groups that hold no concept of their 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Rendered pictures. `concept` is -1 for art outside the zoo's concepts (it trains tokenizer and judge only)."""
+    """Rendered pictures. `concept` is -1 for art outside the zoo's concepts (it trains tokenizer and judge only), and
+    so is `entry` for art whose emoji is not known (its style is)."""
 
     images: np.ndarray  # uint8 (n, 64, 64, 3)
     concept: np.ndarray  # int64 (n,)
@@ -84,6 +86,7 @@ class IconSet:
 
     def __init__(self, style: str, folder: Path) -> None:
         self.style = style
+        self.used: set[str] = set()
         self.icons: dict[str, Any] = json.loads((folder / "icons.json").read_text())
         chars = folder / "chars.json"
         self.chars: dict[str, str] = json.loads(chars.read_text()) if chars.exists() else {}
@@ -92,18 +95,27 @@ class IconSet:
         """The SVG of an emojibase entry, or None when this style has not drawn it."""
         code = entry["hexcode"].lower()
         names = [slug(entry["label"])] + [self.chars[c] for c in (code, code.replace("-fe0f", "")) if c in self.chars]
-        for name in (n.replace("-", "") if self.style == "fxemoji" else n for n in names):
+        for name in (n.replace("-", "") if self.style == NAMED_OTHERWISE else n for n in names):
             alias = self.icons.get("aliases", {}).get(name, {})
             if name not in self.icons["icons"] and set(alias) == {"parent"}:
                 name = alias["parent"]
-            if icon := self.icons["icons"].get(name):
-                sizes = [icon.get(key, self.icons.get(key, 16)) for key in ("width", "height")]
-                box = f"{icon.get('left', 0)} {icon.get('top', 0)} {sizes[0]} {sizes[1]}"
-                return (
-                    '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-                    f'viewBox="{box}" width="160" height="160">{icon["body"]}</svg>'
-                )
+            if name in self.icons["icons"]:
+                self.used.add(name)
+                return self.drawn(name)
         return None
+
+    def drawn(self, name: str) -> str:
+        icon = self.icons["icons"][name]
+        sizes = [icon.get(key, self.icons.get(key, 16)) for key in ("width", "height")]
+        box = f"{icon.get('left', 0)} {icon.get('top', 0)} {sizes[0]} {sizes[1]}"
+        return (
+            '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+            f'viewBox="{box}" width="160" height="160">{icon["body"]}</svg>'
+        )
+
+    def unused(self) -> list[str]:
+        """The icons that no entry asked for."""
+        return [name for name in self.icons["icons"] if name not in self.used]
 
 
 def rasterise(svg: str) -> np.ndarray:
@@ -149,6 +161,9 @@ def build(folder: Path, progress: Any = iter) -> Pictures:
             for number, icons in enumerate(sets):
                 if svg := icons.svg(entry):
                     rows.append((rasterise(svg), index.get(entry["label"], -1), number, place))
+        # Half of this style's art has names that no Unicode name finds; it still shows the style.
+        other = list(STYLES).index(NAMED_OTHERWISE)
+        rows += [(rasterise(sets[other].drawn(name)), -1, other, -1) for name in sets[other].unused()]
         concept, style, entry = (np.array([row[i] for row in rows]) for i in (1, 2, 3))
         images = np.stack([row[0] for row in rows])
         held_out = choose_held_out(concept, style)
