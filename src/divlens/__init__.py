@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from divlens.decompose import decompose
     from divlens.diversity import lpips_diversity
     from divlens.enhance import enhance
     from divlens.experiment.probe import probe
+    from divlens.information import information
     from divlens.interventions import (
         Argmax,
         DisableTop,
@@ -34,7 +36,9 @@ if TYPE_CHECKING:
 _PLACES = {
     "DivlensError": "types",
     "Prompt": "types",
+    "decompose": "decompose",
     "enhance": "enhance",
+    "information": "information",
     "load": "models",
     "lpips_diversity": "diversity",
     "probe": "experiment.probe",
@@ -57,7 +61,9 @@ __all__ = [
     "Temperature",
     "TopK",
     "TopP",
+    "decompose",
     "enhance",
+    "information",
     "load",
     "lpips_diversity",
     "probe",

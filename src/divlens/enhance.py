@@ -16,7 +16,7 @@ from divlens.interventions import Intervention
 from divlens.models import load
 from divlens.models.protocol import Model
 from divlens.prompts import as_prompts
-from divlens.sampler import sample
+from divlens.sampler import BATCH_SIZE, BatchSize, sample
 from divlens.statistics import Interval, bootstrap_mean, paired_change
 from divlens.types import Generation, Prompt
 
@@ -90,6 +90,7 @@ def enhance(
     *,
     disable_top: float = 0.05,
     lpips: str = "stlpips",
+    batch_size: BatchSize = BATCH_SIZE,
     on_batch: Callable[[int], None] = lambda count: None,
 ) -> Enhanced:
     """Draw `n` samples of each prompt without and with the enhancer, from the same noise, and measure both.
@@ -106,7 +107,7 @@ def enhance(
     instruments = Instruments(load_network(lpips), judge_for(chosen))
 
     def side(name: str) -> Side:
-        drawn = sample(chosen, asked, n, seed, conditions[name], trace=False, on_batch=on_batch)
+        drawn = sample(chosen, asked, n, seed, conditions[name], batch_size=batch_size, trace=False, on_batch=on_batch)
         return Side(drawn, look(drawn, chosen.name, name, instruments))
 
     return Enhanced(chosen.name, side("before"), side("after"))

@@ -19,6 +19,7 @@ from divlens.paths import Advance, Draws
 from divlens.types import DivlensError, Generation, Prompt, Step, Trace, View
 
 BATCH_SIZE = 96
+BatchSize = int | Literal["auto"]
 
 
 def settings_for(model: Model, interventions: Sequence[Intervention]) -> Settings:
@@ -171,7 +172,7 @@ def fill(
     settings: Settings,
     encoded: Encoded,
     *,
-    batch_size: int | Literal["auto"] = BATCH_SIZE,
+    batch_size: BatchSize = BATCH_SIZE,
     observers: Callable[[Sequence[Row]], Sequence[Observer]] = lambda rows: (),
 ) -> Iterator[Filled]:
     """Fill the grids of `rows`, batch by batch. `observers` gives those of one batch; they see its every step.
@@ -218,7 +219,7 @@ def sample(
     seed: int = 0,
     interventions: Sequence[Intervention] = (),
     *,
-    batch_size: int | Literal["auto"] = BATCH_SIZE,
+    batch_size: BatchSize = BATCH_SIZE,
     trace: bool = True,
     on_batch: Callable[[int], None] = lambda count: None,
 ) -> Generation:
@@ -260,7 +261,7 @@ def sample(
     )
 
 
-def check_request(prompts: Sequence[Prompt], n: int, seed: int, batch_size: int | Literal["auto"]) -> None:
+def check_request(prompts: Sequence[Prompt], n: int, seed: int, batch_size: BatchSize) -> None:
     if not prompts:
         raise DivlensError("expected at least one prompt, got none")
     if n < 1:

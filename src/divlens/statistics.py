@@ -88,19 +88,46 @@ def paired_change(
     return bootstrap_mean(np.asarray(changed, float) - np.asarray(baseline, float), seed)
 
 
+def ratio_of_means(
+    numerator: Float[np.ndarray, " prompts"], denominator: Float[np.ndarray, " prompts"], seed: int = 0
+) -> Interval:
+    """Mean of one over mean of the other, with a 95% interval by the bootstrap-t over prompts.
+
+    Each resample has its own ratio r* and its own standard error, from numerator - r* denominator: with prompts of
+    unequal diversity, one linearised ratio for all resamples covers 2 points less. As in `bootstrap_mean`, Student's t
+    serves below 6 prompts. NaN where the mean denominator is not above 0; NaN bounds for one prompt.
+    """
+    count, scale = len(denominator), float(denominator.mean())
+    if not scale > 0:
+        return Interval(math.nan, math.nan, math.nan, 0)
+    ratio = float(numerator.mean()) / scale
+    residual = numerator - ratio * denominator
+    around = bootstrap_mean(residual / scale, seed)
+    if count < FEWEST_TO_RESAMPLE or np.ptp(residual) == 0:
+        return Interval(ratio, ratio + around.low, ratio + around.high, count)
+    drawn = np.random.default_rng(seed).integers(count, size=(RESAMPLES, count))
+    above, below = numerator[drawn], denominator[drawn]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = above.mean(1) / below.mean(1)
+        errors = (above - ratios[:, None] * below).std(axis=1, ddof=1) / below.mean(1) / math.sqrt(count)
+        t = np.where(errors > 0, (ratios - ratio) / errors, np.copysign(np.inf, ratios - ratio))
+    low, high = np.quantile(t, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], method="nearest")
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return Interval(ratio, ratio + around.low, ratio + around.high, count)
+    error = float(residual.std(ddof=1)) / scale / math.sqrt(count)
+    return Interval(ratio, ratio - float(high) * error, ratio - float(low) * error, count)
+
+
 def relative_change(
     changed: Float[np.ndarray, " prompts"], baseline: Float[np.ndarray, " prompts"], seed: int = 0
 ) -> Interval:
     """Mean of changed / mean of baseline - 1, over the prompts that have both values, with its interval.
 
-    For values of at least 0, of which it is at least -1. The interval is that of the linearised ratio: each prompt
-    contributes (changed - (1 + r) * baseline) / mean of baseline. NaN where the baseline's mean is 0 or unknown.
+    For values of at least 0, of which it is at least -1. See `ratio_of_means`.
     """
     changed, baseline = np.asarray(changed, float), np.asarray(baseline, float)
     both = ~(np.isnan(changed) | np.isnan(baseline))
-    scale = float(baseline[both].mean()) if both.any() else math.nan
-    if not scale > 0:
-        return Interval(math.nan, math.nan, math.nan, int(both.sum()))
-    ratio = float(changed[both].mean()) / scale - 1
-    around = bootstrap_mean((changed[both] - (1 + ratio) * baseline[both]) / scale, seed)
-    return Interval(ratio, max(-1.0, ratio + around.low), ratio + around.high, around.count)
+    if not both.any():
+        return Interval(math.nan, math.nan, math.nan, 0)
+    ratio = ratio_of_means(changed[both], baseline[both], seed)
+    return Interval(ratio.value - 1, max(ratio.low - 1, -1.0), ratio.high - 1, int(both.sum()))

@@ -16,7 +16,7 @@ from divlens.fidelity import Judge, concept_index, fidelity, mode_coverage
 from divlens.interventions import Intervention
 from divlens.models.protocol import Model
 from divlens.paraphrase import wordings_for_samples
-from divlens.sampler import BATCH_SIZE, Encoded, sample, settings_for
+from divlens.sampler import BATCH_SIZE, BatchSize, Encoded, sample, settings_for
 from divlens.types import DivlensError, Generation, Prompt
 
 FLOOR_SIGMA = 1 / 255  # one grey level
@@ -40,7 +40,10 @@ class PromptFigures:
 
 @dataclass(frozen=True)
 class SampleRecord:
-    """One sample: what is needed to make it again, its tokens in raster order, and the judge's verdict (or None)."""
+    """One sample: what is needed to make it again, its tokens in raster order, and the judge's verdict (or None).
+
+    `cut`: what the text encoder read of a wording that is too long for it, or None.
+    """
 
     model: str
     condition: str
@@ -51,6 +54,7 @@ class SampleRecord:
     tokens: tuple[int, ...]
     judged_concept: str | None
     judged_style: str | None
+    cut: str | None = None
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,7 @@ def measure(
     instruments: Instruments,
     *,
     with_noise_floor: bool = False,
+    batch_size: BatchSize = BATCH_SIZE,
     on_batch: Callable[[int], None] = lambda count: None,
 ) -> ConditionResult:
     """Draw and look at a few prompts at a time, so that memory does not grow with their number.
@@ -122,7 +127,8 @@ def measure(
     together = max(1, BATCH_SIZE // n)
     parts: list[ConditionResult] = []
     for first in range(0, len(prompts), together):
-        drawn = sample(model, prompts[first : first + together], n, seed, interventions, trace=False, on_batch=on_batch)
+        asked = prompts[first : first + together]
+        drawn = sample(model, asked, n, seed, interventions, batch_size=batch_size, trace=False, on_batch=on_batch)
         part = look(drawn, model.name, name, instruments)
         if with_noise_floor:
             floors = [noise_floor(images, instruments.network) for images in drawn.images]
@@ -155,6 +161,7 @@ def look(drawn: Generation, model: str, condition: str, instruments: Instruments
                 tokens=tuple(drawn.tokens[index, i].flatten().tolist()),
                 judged_concept=names[i][0],
                 judged_style=names[i][1],
+                cut=drawn.notes.get(drawn.wordings[index][i]),
             )
             for i in range(len(names))
         )

@@ -14,6 +14,7 @@ from divlens.interventions import Argmax, DisableTop, Intervention, Paraphrase, 
 from divlens.models import load
 from divlens.models.protocol import Model
 from divlens.prompts import as_prompts
+from divlens.sampler import BATCH_SIZE, BatchSize
 from divlens.statistics import bootstrap_mean, paired_change, relative_change
 from divlens.types import DivlensError, Prompt
 
@@ -79,6 +80,7 @@ def probe(
     *,
     conditions: Conditions | None = None,
     lpips: str = "stlpips",
+    batch_size: BatchSize = BATCH_SIZE,
     on_batch: Callable[[int], None] = lambda count: None,
     on_condition: Callable[[str, str], None] = lambda model, condition: None,
 ) -> ProbeResult:
@@ -105,7 +107,15 @@ def probe(
             on_condition(model.name, name)
             condition = (name, interventions)
             results[model.name, name] = measure(
-                model, asked, n, seed, condition, eyes, with_noise_floor=name == BASELINE, on_batch=on_batch
+                model,
+                asked,
+                n,
+                seed,
+                condition,
+                eyes,
+                with_noise_floor=name == BASELINE,
+                batch_size=batch_size,
+                on_batch=on_batch,
             )
     said = {name: " + ".join(map(repr, interventions)) or "none" for name, interventions in conditions.items()}
     return summarised(results, asked, said, n, seed, lpips)

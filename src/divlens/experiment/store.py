@@ -11,10 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from divlens.experiment.measure import SampleRecord
 from divlens.experiment.probe import ProbeResult
 from divlens.types import DivlensError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RECORD = "run.json"
 MARKER = {"written by": "divlens", "format": 1}
@@ -107,18 +111,18 @@ def versions() -> dict[str, str]:
 
 
 def write_samples(samples: Sequence[SampleRecord], path: Path) -> None:
-    """Seed, wording, tokens and verdict of every sample, in Parquet; no verdict is null."""
+    """Seed, wording, tokens and verdict of every sample, in Parquet; no verdict and no cut are null."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    text = ("model", "condition", "prompt", "wording", "judged_concept", "judged_style")
+    text = ("model", "condition", "prompt", "wording", "cut", "judged_concept", "judged_style")
     types = {name: pa.string() for name in text} | {
         "sample": pa.int32(),
         "seed": pa.uint64(),
         "tokens": pa.list_(pa.int32()),
     }
-    order = ("model", "condition", "prompt", "sample", "seed", "wording", "tokens", "judged_concept", "judged_style")
-    schema = pa.schema([(name, types[name]) for name in order])
+    order = ("model", "condition", "prompt", "sample", "seed", "wording", "cut", "tokens")
+    schema = pa.schema([(name, types[name]) for name in (*order, "judged_concept", "judged_style")])
     pq.write_table(pa.Table.from_pylist([asdict(record) for record in samples], schema=schema), path)
 
 
@@ -139,4 +143,16 @@ def write_probe(result: ProbeResult, folder: Path) -> None:
         "seed": result.seed,
         "lpips": result.lpips,
     }
+    write_output(folder, about, write)
+
+
+def write_tables(tables: Mapping[str, Sequence[pd.DataFrame]], about: Mapping[str, object], folder: Path) -> None:
+    """`<name>.csv` for each name, its tables one below the other (undefined is NaN, never empty), and run.json."""
+
+    def write(partial: Path) -> None:
+        import pandas as pd
+
+        for name, parts in tables.items():
+            pd.concat(parts, ignore_index=True).to_csv(partial / f"{name}.csv", index=False, na_rep="NaN")
+
     write_output(folder, about, write)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,9 @@ from rich.text import Text
 if TYPE_CHECKING:
     import pandas as pd
 
+    from divlens.decompose import Decomposition
     from divlens.enhance import Enhanced
+    from divlens.information import Information
 
 UNKNOWN = "n/a"
 WIDTH = 80
@@ -140,3 +143,77 @@ def enhance_table(result: Enhanced) -> Group:
     if math.isnan(result.before.mean("fidelity").value):
         lines.append("n/a: no styles and fidelity where the judge knows none of the concepts.")
     return Group(fitted(result.model, ("", *sides), texts), Text(), Text("\n".join(lines), style="dim"))
+
+
+def decomposition_table(result: Decomposition) -> Group:
+    """A row per source of diversity, and the total."""
+    rows = [(source, result.component(source), result.share(source)) for source in result.sources]
+    texts = [
+        (
+            source,
+            interval_text(part.value, part.low, part.high, ".4f"),
+            interval_text(100 * share.value, 100 * share.low, 100 * share.high, ".1f"),
+        )
+        for source, part, share in rows
+    ]
+    total = result.total
+    texts.append(("total", interval_text(total.value, total.low, total.high, ".4f"), "100"))
+    levels = " x ".join(f"{count} {name}" for name, count in zip(result.levels._fields, result.levels, strict=True))
+    prompts = len(result.prompts)
+    lines = [
+        f"Means over {prompts} prompt{'s' * (prompts != 1)}, {levels}; [95% interval over prompts].",
+        "total: LPIPS of two pictures that differ in wording, path and execution noise.",
+        "The rows that hold a factor add up to the LPIPS of two pictures that differ in",
+        "that factor only.",
+    ]
+    notes = [*lines, *textwrap.wrap(result.note, WIDTH)]
+    table = fitted(result.model, ("source", "LPIPS", "share %"), texts)
+    return Group(table, Text(), Text("\n".join(notes), style="dim"))
+
+
+INFORMATION_ROWS = {
+    "path": "path H(P||Z|X)",
+    "execution": "execution H(Z||P|X)",
+    "joint": "joint H(Z,P|X)",
+    "trajectory_path": "path, whole trajectory",
+    "trajectory_execution": "execution, whole trajectory",
+    "conditional_lower": "H(Z|X) at least",
+    "conditional_upper": "H(Z|X) at most",
+    "token_plug_in": "H(Z) tokens, plug-in",
+    "token_miller_madow": "H(Z) tokens, Miller-Madow",
+    "token_chao_shen": "H(Z) tokens, Chao-Shen",
+    "sequence_lower": "H(Z) images at least",
+    "sequence_upper": "H(Z) images at most",
+    "mutual_lower": "I(X;Z) at least",
+    "mutual_upper": "I(X;Z) at most",
+    "ceiling": "I(X;Z) ceiling",
+    "relevant": "I(Z;Y) at least",
+}
+
+
+def information_tables(results: Sequence[Information]) -> Group:
+    """One block per model: bits per image with interval and Monte-Carlo error, and bits per token."""
+    blocks: list[Table | Text] = []
+    reasons: dict[str, None] = {}
+    for result in results:
+        texts = []
+        for name, label in INFORMATION_ROWS.items():
+            found = result.estimates[name]
+            if name.startswith("trajectory") and found == result.estimates[name.removeprefix("trajectory_")]:
+                continue  # only a diffusion has two readings of its path
+            error = UNKNOWN if math.isnan(found.mc_error) else f"{found.mc_error:.2g}"
+            image = interval_text(found.value, found.low, found.high, ".2f")
+            token = interval_text(found.value / result.positions, math.nan, math.nan, ".3f")
+            texts.append((label, image, error, token))
+            if math.isnan(found.value) or math.isnan(found.low):
+                reasons[f"{label}: {found.note or 'no interval, one prompt'}"] = None
+        title = " ".join((result.model, *result.interventions))
+        blocks += [fitted(title, ("", "bits per image", "MC error", "bits per token"), texts), Text()]
+    first = results[0]
+    lines = [
+        f"{len(first.prompts)} prompts, {first.n} samples each; [95% interval over prompts]; MC error: standard",
+        "error for exactly these prompts. path and execution are causal: they add up to",
+        "the joint, and execution is a lower bound of H(Z|X). See docs/theory.md.",
+        *textwrap.wrap(". ".join(reasons), WIDTH),
+    ]
+    return Group(*blocks, Text("\n".join(lines), style="dim"))

@@ -107,9 +107,10 @@ def evaluate_command(
     found: dict[str, list[Measure]] = {}
     if "tokenizer" in wanted:
         found["tokenizer"] = evaluate.tokenizer_measures(tokenizer, pictures)
+    reconstructed = evaluate.reconstructed_hits(judge, tokenizer, pictures)
+    reference = float(reconstructed[0].mean())
     if "judge" in wanted:
-        found["judge"] = evaluate.judge_measures(judge, tokenizer, pictures)
-    reference = float(evaluate.reconstructed_hits(judge, tokenizer, pictures)[0].mean())
+        found["judge"] = evaluate.judge_measures(judge, pictures, reconstructed)
     for family in chosen_families(wanted):
         model = adapter.load(family, str(weights) if weights else None)
         found[family] = evaluate.generator_measures(

@@ -73,15 +73,16 @@ def tokenizer_measures(tokenizer: Tokenizer, pictures: Pictures) -> list[Measure
     return found
 
 
-def judge_measures(judge: ZooJudge, tokenizer: Tokenizer, pictures: Pictures) -> list[Measure]:
-    """Concept and style of held-out real pictures, and what reconstruction by the tokenizer costs."""
+def judge_measures(judge: ZooJudge, pictures: Pictures, reconstructed: tuple[np.ndarray, np.ndarray]) -> list[Measure]:
+    """Concept and style of held-out real pictures, what reconstruction by the tokenizer costs (`reconstructed_hits`),
+    and the null control of mode coverage."""
     rows = np.flatnonzero(pictures.held_out)
     images = to_images(pictures.images[rows])
     truth = pictures.concept[rows]
     judged = judge(images)
     top1, top5 = hits(judged.concept, truth)
     style = (judge.read_style(images).numpy() == pictures.style[rows]).astype(float)
-    concept, reconstructed_style = reconstructed_hits(judge, tokenizer, pictures)
+    concept, reconstructed_style = reconstructed
     return [
         measure("concept top-1, held-out pictures", top1, 0.80),
         measure("concept top-5, held-out pictures", top5),

@@ -1,0 +1,83 @@
+"""What the exact accounting adds to sampling the zoo: time with it over time without, in one process.
+
+    python benchmarks/information_speed.py [--samples 32] [--repeats 5] [--models zoo/mim ...]
+
+Exits with 1 when a median ratio is above what is promised: 1.1 for AR and diffusion, 1.5 for MIM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+
+import torch
+
+from divlens import models
+from divlens.information.accounting import BatchAccount, Tally
+from divlens.models.protocol import Model
+from divlens.noise import CounterNoise
+from divlens.sampler import Encoded, Observer, Row, fill, rows_of, settings_for
+from divlens.types import Prompt
+
+MOST = {"zoo/ar": 1.1, "zoo/mim": 1.5, "zoo/diffusion": 1.1}
+PROMPTS = ("red heart", "cat face", "rocket", "pizza")
+
+
+def seconds(model: Model, samples: int, accounting: bool) -> float:
+    """One run over all prompts: the loop alone, or with each batch accounted for and added to the running sums."""
+    settings, encoded = settings_for(model, ()), Encoded(model)
+    rows = [row for text in PROMPTS for row in rows_of(Prompt(text), range(samples), (), settings, encoded)]
+    tally = Tally.empty(len(PROMPTS), settings.rule.steps, model.grid[0] * model.grid[1])
+    account, done = BatchAccount(CounterNoise.of(0, [], [], [])), 0
+
+    def observers(batch: Sequence[Row]) -> Sequence[Observer]:
+        nonlocal account
+        texts = [row.prompt.text for row in batch]
+        account = BatchAccount(CounterNoise.of(0, texts, [row.path for row in batch], [row.execution for row in batch]))
+        return [account] if accounting else []
+
+    start = time.perf_counter()
+    for filled in fill(model, rows, 0, settings, encoded, observers=observers):
+        if accounting:
+            prompt = torch.arange(done, done + len(filled.rows)) // samples
+            tally = tally.merged(Tally.of_batch(account, prompt, len(PROMPTS)))
+        done += len(filled.rows)
+    return time.perf_counter() - start
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Time of sampling with exact accounting over that without.")
+    parser.add_argument("--samples", type=int, default=24, help="per prompt, of four prompts")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--models", nargs="+", default=list(MOST))
+    options = parser.parse_args()
+    print(
+        f"{len(PROMPTS)} prompts x {options.samples} samples; torch {torch.__version__}, CPU, {os.cpu_count()} cores, "
+        f"{torch.get_num_threads()} threads, load average {os.getloadavg()[0]:.1f} at the start; "
+        f"median (smallest to largest) of {options.repeats} repetitions"
+    )
+    failed = False
+    for name in options.models:
+        model = models.load(name)
+        seconds(model, 2, accounting=True)
+        # Side by side, so that what else the machine does hits both.
+        pairs = [
+            (seconds(model, options.samples, False), seconds(model, options.samples, True))
+            for _ in range(options.repeats)
+        ]
+        ratios = [counted / alone for alone, counted in pairs]
+        ratio, most = statistics.median(ratios), MOST.get(name, 1.5)
+        print(
+            f"{name:14} {statistics.median(alone for alone, _ in pairs):8.3f} s alone   {ratio:5.3f} x with accounting "
+            f"({min(ratios):.3f} to {max(ratios):.3f}), promised at most {most}"
+        )
+        failed |= ratio > most
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

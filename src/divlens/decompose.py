@@ -1,0 +1,286 @@
+"""Where LPIPS diversity comes from: wordings x paths x executions, crossed, and split exactly (`diversity.anova`)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from divlens.diversity import FeatureNetwork, load_network
+from divlens.diversity.anova import CrossedSums, Source, whole_blocks
+from divlens.experiment.design import FACTORS, Levels, Plan, levels_of, plan_of
+from divlens.interventions import Intervention, Settings
+from divlens.models import load
+from divlens.models.protocol import Model
+from divlens.prompts import as_prompts
+from divlens.sampler import BATCH_SIZE, BatchSize, Encoded, Filled, check_request, cuts, fill, settings_for
+from divlens.statistics import Interval, bootstrap_mean, ratio_of_means
+from divlens.types import DivlensError, Prompt
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WORDING: Source = (0,)
+IMAGES_PER_PASS = 32  # of the feature network; it bounds memory
+
+Features = Callable[[Float[Tensor, "batch 3 h w"]], Float[Tensor, "batch features"]]
+
+
+@dataclass(frozen=True, eq=False)
+class Decomposition:
+    """What `decompose` returns.
+
+    `levels`: those drawn (1: the factor is absent). `wordings`: the levels of the wording factor, prompt by prompt.
+    `sources`: names of the columns of `components`, which are per prompt, in units of LPIPS, unbiased, and so may be
+    negative; they add up to the prompt's total. `pairwise`: the plain mean LPIPS over all pairs of a prompt's pictures,
+    on average less than the total, for many of these pairs share a level. `remarks`: see `note`.
+    """
+
+    model: str
+    prompts: tuple[Prompt, ...]
+    seed: int
+    levels: Levels
+    wordings: tuple[tuple[str, ...], ...]
+    sources: tuple[str, ...]
+    components: Float64[np.ndarray, "prompts sources"]
+    pairwise: Float64[np.ndarray, " prompts"]
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def totals(self) -> Float64[np.ndarray, " prompts"]:
+        """The LPIPS of two pictures of a prompt that differ in wording, path and execution, unbiased."""
+        return self.components.sum(1)
+
+    @property
+    def total(self) -> Interval:
+        """The mean total over prompts."""
+        return bootstrap_mean(self.totals, self.seed)
+
+    def component(self, source: str) -> Interval:
+        """The mean over prompts of a source's component. "wording" is the sum of its two parts where it has two.
+
+        The 95% interval is over prompts: how much the mean would move with other prompts of the same kind, with other
+        wordings and other noise. Raises DivlensError for an unknown source.
+        """
+        return bootstrap_mean(self.column(source), self.seed)
+
+    def share(self, source: str) -> Interval:
+        """The mean component over the mean total: the part of the prompts' summed diversity that is the source's.
+
+        So a prompt counts by how diverse it is. The 95% interval is that of the ratio, over prompts; NaN where the
+        mean total is not above 0. Shares may be negative, and they add up to 1.
+        """
+        return ratio_of_means(self.column(source), self.totals, self.seed)
+
+    def column(self, source: str) -> Float64[np.ndarray, " prompts"]:
+        """A source's component, prompt by prompt."""
+        parts = [i for i, name in enumerate(self.sources) if name == source or name.startswith(f"{source}.")]
+        if not parts:
+            raise DivlensError(f"expected a source among {', '.join(self.sources)}, got {source!r}")
+        return self.components[:, parts].sum(1)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row per source: component (LPIPS) with low and high, share of the total with share_low, share_high."""
+        import pandas as pd
+
+        rows = []
+        for source in self.sources:
+            component, share = self.component(source), self.share(source)
+            rows.append((source, component.value, component.low, component.high, share.value, share.low, share.high))
+        return pd.DataFrame(rows, columns=["source", "component", "low", "high", "share", "share_low", "share_high"])
+
+    @property
+    def per_prompt(self) -> pd.DataFrame:
+        """One row per prompt: its components (LPIPS), their total, and the plain mean over pairs."""
+        import pandas as pd
+
+        table = pd.DataFrame(self.components, columns=list(self.sources))
+        table.insert(0, "prompt", [prompt.text for prompt in self.prompts])
+        return table.assign(total=self.totals, pairwise=self.pairwise)
+
+    @property
+    def note(self) -> str:
+        """What a reader of the table must know: absent factors, missing intervals, negative components."""
+        lines = list(self.remarks)
+        if len(self.prompts) == 1:
+            lines.append("One prompt: there is no interval over prompts, it needs at least 2.")
+        if math.isnan(self.share(self.sources[0]).value):
+            lines.append("The total is not above 0: shares are undefined.")
+        elif (self.components.mean(0) < 0).any():
+            lines.append(
+                "A component below 0 is an unbiased estimate of one at or near 0; cut at 0 it would be biased."
+            )
+        return " ".join(lines)
+
+
+def decompose(
+    model: str | Model,
+    prompts: Sequence[str | Prompt],
+    wordings: int = 4,
+    paths: int = 4,
+    executions: int = 4,
+    seed: int = 0,
+    *,
+    interventions: Sequence[Intervention] = (),
+    features: Features | None = None,
+    length_control: bool = False,
+    batch_size: BatchSize = BATCH_SIZE,
+    on_batch: Callable[[int], None] = lambda count: None,
+) -> Decomposition:
+    """Split the LPIPS diversity of each prompt by source: wording, path, execution and their interactions.
+
+    Every one of `wordings` wordings is drawn with every one of `paths` path noises and `executions` execution noises.
+    The wordings are a random choice, fixed by seed and prompt, of the prompt's own paraphrases (or neutral templates)
+    and the prompt itself; a single wording is the prompt itself. So the total is the LPIPS of two pictures that differ
+    in path noise, execution noise and wording, two different ones of those the prompt has.
+
+    Main effects belong to the noise as it is used: the same execution noise is the same uniform number at a step and a
+    position, so where a path changes when a position is filled, most is an interaction. The components that hold a
+    factor add up to the LPIPS of two pictures that differ in that factor only.
+
+    A factor of one level is held fixed and has no share. Where the sampler makes no path draw (AR) or no execution
+    draw (Argmax) one level is drawn whatever was asked for, and the share is 0 exactly.
+
+    `features`: float32 pictures (b, 3, h, w) in [0, 1] to vectors (b, d) whose squared distance is the measure; None
+    is the shift-tolerant LPIPS. `length_control`: split the wording's component into wording.meaning and
+    wording.length, at up to three times the pictures. To this end the shortest wording is drawn at the length of each
+    wording and each wording at the length of the longest, neutral words filling them up (`length_part`, `FILLER`);
+    each part is what the wording's effect has in common with it, and may be negative. `on_batch` is told how many more
+    pictures are done. Text is encoded once per wording; no more is kept than a batch of pictures and the sums of one
+    prompt.
+
+    Raises DivlensError, before anything is drawn, for: levels below 1 or all 1, Freeze (path and execution are varied
+    here), fewer wordings than asked for, a wording that the model cannot read, length_control of a single wording, and
+    what `divlens.sample` refuses.
+    """
+    known = load(model) if isinstance(model, str) else model
+    asked = as_prompts(prompts)
+    check_request(asked, 1, seed, batch_size)
+    settings = settings_for(known, interventions)
+    levels = levels_of(settings, wordings, paths, executions)
+    if length_control and wordings == 1:
+        raise DivlensError("length_control expects at least 2 wordings, got 1")
+    encoded = Encoded(known)
+    plans = [plan_of(encoded, prompt, wordings, seed, interventions, length_control) for prompt in asked]
+    network = load_network() if features is None else features
+    rows = [row for plan in plans for row in plan.rows(levels)]
+    drawn = fill(known, rows, seed, settings, encoded, batch_size=batch_size)
+    splits = list(split_by_source(plans, levels, feature_batches(known, drawn, network, on_batch)))
+    return Decomposition(
+        model=known.name,
+        prompts=asked,
+        seed=seed,
+        levels=levels,
+        wordings=tuple(plan.wordings for plan in plans),
+        sources=tuple(splits[0][0]),
+        components=np.array([list(components.values()) for components, _ in splits]),
+        pairwise=np.array([pairwise for _, pairwise in splits]),
+        remarks=remarks_on(known, settings, Levels(wordings, paths, executions), plans),
+    )
+
+
+def feature_batches(
+    model: Model, drawn: Iterable[Filled], features: Features, on_batch: Callable[[int], None]
+) -> Iterator[Float[Tensor, "batch features"]]:
+    """Feature vectors of all pictures in order; each picture is decoded and looked at once.
+
+    Raises DivlensError for features of another shape, and for NaN or infinite ones.
+    """
+    device = features.device if isinstance(features, FeatureNetwork) else "cpu"
+    for filled in drawn:
+        with torch.inference_mode():
+            images = model.decode(filled.tokens)
+        for part in images.split(IMAGES_PER_PASS):
+            with torch.inference_mode():
+                vectors = features(part.to(device))
+            if vectors.ndim != 2 or len(vectors) != len(part):
+                expected, got = f"({len(part)}, d) for {len(part)} pictures", tuple(vectors.shape)
+                raise DivlensError(f"decompose expects features of shape {expected}, got {got}")
+            if not bool(vectors.isfinite().all()):
+                raise DivlensError("decompose expects finite features, got NaN or infinity")
+            on_batch(len(part))
+            yield vectors if vectors.dtype == torch.float64 else vectors.float()
+
+
+def split_by_source(
+    plans: Sequence[Plan], levels: Levels, vectors: Iterator[Float[Tensor, "batch features"]]
+) -> Iterator[tuple[dict[str, float], float]]:
+    """Each prompt's components by name, and its mean pairwise distance. `vectors` come in the order of the rows."""
+    blocks = levels.paths * levels.executions
+    sums: list[CrossedSums] = []
+    for prompt, first, pictures in whole_blocks(vectors, [(blocks, len(plan.texts)) for plan in plans]):
+        piece = sums_of(plans[prompt], levels, first, pictures)
+        sums = [one.merge(other) for one, other in zip(sums, piece, strict=True)] if first else piece
+        if first + len(pictures) == blocks:
+            yield named_components(sums), sums[0].mean_pairwise_distance()
+
+
+def sums_of(
+    plan: Plan, levels: Levels, first: int, pictures: Float[Tensor, "blocks texts features"]
+) -> list[CrossedSums]:
+    """The sums of some whole blocks: of the wordings and, with length control, of their two parts."""
+    blocks = levels.paths * levels.executions
+    numbers = torch.arange(first, first + len(pictures))
+    cells = (torch.arange(levels.wordings) * blocks + numbers[:, None]).flatten()
+    place = {text: i for i, text in enumerate(plan.texts)}
+
+    def series(texts: Sequence[str]) -> Tensor:
+        return pictures[:, [place[text] for text in texts]]
+
+    parts = [series(plan.wordings)]
+    if plan.lengthened:
+        by_length = length_part(parts[0], series(plan.lengthened), series(plan.same_length))
+        parts += [by_length, parts[0] - by_length]
+    return [CrossedSums.of(levels, cells, part.flatten(0, 1)) for part in parts]
+
+
+def length_part(own: Tensor, lengthened: Tensor, same_length: Tensor) -> Tensor:
+    """What the length of each wording does to the features, up to a constant; float64.
+
+    With h(c, l) the features of wording c filled up to length l, 0 the shortest wording and L the greatest length, the
+    way from h(0, l_0) to h(c, l_c) has two orders. Length first: h(0, l_c) - h(0, l_0), and what the words add is
+    h(c, l_c) - h(0, l_c). Words first, at the length L: h(c, L) - h(0, L), and what the length adds is
+    h(c, l_c) - h(c, L). This is the mean of both (Shapley, 1953), and own - length_part is the same for meaning. A
+    model that reads the length only has no meaning's part, and one that takes no notice of filler no length's part.
+    """
+    return (lengthened.double() + own - same_length) / 2
+
+
+def named_components(sums: Sequence[CrossedSums]) -> dict[str, float]:
+    """The components of the first sums by the names of their factors; the wording's in two where there are its parts.
+
+    A wording's effect f is the sum of its length's part a and its meaning's part b, so that its component 2 E|f|^2 is
+    2 E<f, a> + 2 E<f, b>, what f has in common with each; and as b = f - a, 2 E<f, a> = E|f|^2 + E|a|^2 - E|b|^2.
+    """
+    whole, *parts = (one.components() for one in sums)
+    named = {":".join(FACTORS[factor] for factor in source): value for source, value in whole.items()}
+    if not parts:
+        return named
+    wording, difference = named.pop("wording"), parts[0][WORDING] - parts[1][WORDING]
+    return {"wording.meaning": (wording - difference) / 2, "wording.length": (wording + difference) / 2, **named}
+
+
+def remarks_on(model: Model, settings: Settings, asked: Levels, plans: Sequence[Plan]) -> tuple[str, ...]:
+    """Why factors are absent, and which wordings the model did not read whole."""
+    remarks = []
+    if asked.wordings == 1:
+        remarks.append("wording: held at the prompt itself, so its share is 0 by design.")
+    if settings.rule.silenced() == settings.rule:
+        remarks.append("path: the sampler makes no path draw, so its share is exactly 0.")
+    elif asked.paths == 1:
+        remarks.append("path: held at one path noise, so its share is 0 by design.")
+    if settings.greedy:
+        remarks.append("execution: tokens are not drawn but chosen, so its share is exactly 0.")
+    elif asked.executions == 1:
+        remarks.append("execution: held at one execution noise, so its share is 0 by design.")
+    short = cuts(model, [text for plan in plans for text in plan.texts])
+    if short:
+        remarks.append(f"{len(short)} wordings were longer than the model reads and were cut.")
+    return tuple(remarks)

@@ -1,0 +1,109 @@
+"""The crossed design of `decompose`: how many levels each factor has, and which texts a prompt is drawn with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from divlens.interventions import Intervention, Paraphrase, Settings
+from divlens.models.protocol import Limited, Model
+from divlens.noise import prompt_key
+from divlens.paraphrase import chosen, length, wordings_of
+from divlens.sampler import Encoded, Row
+from divlens.types import DivlensError, Prompt
+
+FACTORS = ("wording", "path", "execution")
+FILLER = ("image", "picture")  # says nothing of what is asked for
+
+
+class Levels(NamedTuple):
+    """How many levels each factor has; 1 where it is absent."""
+
+    wordings: int
+    paths: int
+    executions: int
+
+
+def levels_of(settings: Settings, wordings: int, paths: int, executions: int) -> Levels:
+    """The levels that are drawn: one path where the rule makes no path draw, one execution where draws are greedy.
+
+    Raises DivlensError for levels below 1, for nothing to vary, and for a stream that is frozen.
+    """
+    for name, count in zip(FACTORS, (wordings, paths, executions), strict=True):
+        if count < 1:
+            raise DivlensError(f"{name}s expects at least 1 level, got {count}")
+    if wordings == paths == executions == 1:
+        raise DivlensError("decompose expects at least 2 wordings, paths or executions, got 1 of each")
+    if settings.frozen:
+        streams = " and ".join(sorted(settings.frozen))
+        raise DivlensError(f"decompose varies the noise itself, got Freeze of {streams}: ask for 1 level instead")
+    return Levels(
+        wordings, 1 if settings.rule.silenced() == settings.rule else paths, 1 if settings.greedy else executions
+    )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one prompt is drawn with: its wordings and, with length control, two more series of as many texts.
+
+    `lengthened`: the shortest wording, filled up to the length of each wording. `same_length`: each wording, filled up
+    to the longest's length. A text that stands in several places is drawn once.
+    """
+
+    prompt: Prompt
+    wordings: tuple[str, ...]
+    lengthened: tuple[str, ...] = ()
+    same_length: tuple[str, ...] = ()
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self.wordings, *self.lengthened, *self.same_length)))
+
+    def rows(self, levels: Levels) -> list[Row]:
+        """Block by block: all texts with one path and one execution, then with the next."""
+        blocks = [(path, execution) for path in range(levels.paths) for execution in range(levels.executions)]
+        return [Row(self.prompt, text, path, execution) for path, execution in blocks for text in self.texts]
+
+
+def plan_of(
+    encoded: Encoded,
+    prompt: Prompt,
+    wordings: int,
+    seed: int,
+    interventions: Sequence[Intervention],
+    length_control: bool,
+) -> Plan:
+    """The prompt's wordings: a simple random choice of those it has (of those that `Paraphrase` takes), so that the
+    mean over pairs of them estimates the mean over pairs of all without bias. All texts are encoded on the way."""
+    pool = wordings_of(prompt, encoded.can_read)
+    for intervention in interventions:
+        if isinstance(intervention, Paraphrase):
+            pool = chosen(prompt, intervention, encoded.can_read)
+    if len(pool) < wordings:
+        raise DivlensError(f"decompose expects at least {wordings} wordings of {prompt.text!r}, got {len(pool)}")
+    order = np.random.default_rng([seed, prompt_key(prompt.text)]).permutation(len(pool))
+    plan = Plan(prompt, tuple(pool[i] for i in sorted(order[:wordings])) if wordings > 1 else pool[:1])
+    if length_control:
+        measure = length_in(encoded.model)
+        shortest, longest = min(pool, key=measure), max(map(measure, pool))
+        lengthened = tuple(filled_up(shortest, measure(wording), measure) for wording in plan.wordings)
+        plan = Plan(prompt, plan.wordings, lengthened, tuple(filled_up(w, longest, measure) for w in plan.wordings))
+    encoded.of(plan.texts)
+    return plan
+
+
+def length_in(model: Model) -> Callable[[str], int]:
+    """Tokens of the model's text encoder where it tells them, else words."""
+    return (lambda text: model.lengths([text])[0]) if isinstance(model, Limited) else length
+
+
+def filled_up(wording: str, target: int, measure: Callable[[str], int]) -> str:
+    """The wording with neutral words after it, as many as make it at least `target` long."""
+    words = 0
+    while measure(wording) < target:
+        wording = f"{wording} {FILLER[words % len(FILLER)]}"
+        words += 1
+    return wording

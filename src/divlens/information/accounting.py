@@ -1,0 +1,184 @@
+"""Causal accounting: what each step adds to path and execution, and running sums of it over samples.
+
+Along a sample, H(P||Z|X) is the sum over steps of H(V_s | past) and H(Z||P|X) that of H(z_{V_s} | V_s, past): the path
+event first, then its tokens. Where a step's conditional entropy is known it is added itself, else -log of the
+probability of what happened; the mean over samples is unbiased either way.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from divlens.information.diffusion import StepEntropies, known_noise_entropies, step_entropies
+from divlens.information.records import Moments
+from divlens.information.unmasking import event_log_probabilities, scores_of
+from divlens.noise import Noise
+from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, Raster
+from divlens.sampler import Moment
+
+BITS = 1 / math.log(2)
+QUANTITIES = ("path", "execution", "joint", "trajectory_path", "trajectory_execution", "trajectory_joint")
+UNKNOWN_RULE = (
+    "divlens knows no law for the path rule {}; its execution bits are the entropies of the draws that were committed, "
+    "which is H(Z||P|X) only if the rule does not look at the drawn tokens"
+)
+
+
+def step_of(moment: Moment, noise: Noise) -> StepEntropies:
+    """What the step adds, nats per position of the grid (batch, n); NaN where the rule is not known.
+
+    `noise` is what the loop drew from; it is asked only where the path is frozen. The entropies are then given the
+    frozen stream. For confidence unmasking a step has one number for its path and one for its tokens; they are divided
+    over the committed positions, the path evenly and the tokens in proportion to -log p of each.
+    """
+    rule, view, log_p = moment.settings.rule, moment.view, moment.log_p
+    certain = moment.draws.tokens if moment.settings.greedy or "execution" in moment.settings.frozen else None
+    if isinstance(rule, ConfidenceUnmasking):
+        return unmasking_step(rule, moment, certain, noise)
+    if isinstance(rule, MaskReplaceDiffusion):
+        return diffusion_step(rule, moment, certain, noise)
+    zero = torch.zeros(view.tokens.shape, dtype=torch.float64, device=log_p.device)
+    execution = zero.clone()
+    here = slice(view.first, view.first + view.count)
+    if certain is None:
+        entropy = torch.special.entr(log_p.exp()).sum(-1).double()
+        execution[:, here] = entropy.masked_fill(~(moment.drawn & moment.result.committed[:, here]), 0.0)
+    unknown = not isinstance(rule, Raster)
+    path = torch.full_like(zero, math.nan) if unknown else zero
+    return StepEntropies(path, execution, path + execution)
+
+
+def diffusion_step(
+    rule: MaskReplaceDiffusion, moment: Moment, certain: Int[Tensor, "batch n"] | None, noise: Noise
+) -> StepEntropies:
+    view, time = moment.view, moment.view.time + 1
+    if certain is None:
+        p = moment.log_p.exp()
+    else:
+        p = torch.zeros_like(moment.log_p).scatter(-1, certain.unsqueeze(-1), 1.0)
+    if rule.silent or "path" in moment.settings.frozen:
+        step = known_noise_entropies(rule, time, view.tokens, p, moment.mask, rule.uniforms(view, noise))
+    else:
+        step = step_entropies(rule, time, view.tokens, moment.mask, p)
+    if certain is None:
+        return step
+    none = torch.zeros_like(step.execution)  # exactly, without the logarithm's rounding
+    return replace(step, execution=none, state=none if time == 1 else step.state)
+
+
+def unmasking_step(
+    rule: ConfidenceUnmasking, moment: Moment, certain: Int[Tensor, "batch n"] | None, noise: Noise
+) -> StepEntropies:
+    view, log_p, committed = moment.view, moment.log_p, moment.result.committed
+    zero = torch.zeros(view.tokens.shape, dtype=torch.float64, device=log_p.device)
+    if view.step == rule.steps - 1:  # all that is open is committed: the conditional entropy itself is known
+        entropy = zero if certain is not None else torch.special.entr(log_p.exp()).sum(-1).double()
+        execution = entropy.masked_fill(~moment.drawn, 0.0)
+        return StepEntropies(zero, execution, execution)
+    tau, shift = rule.tau(view.step), None
+    if tau > 0 and "path" in moment.settings.frozen:
+        gumbel = noise.path_gumbel(view.step, view.tokens.shape[1], log_p.device)
+        shift = tau * gumbel[moment.drawn]
+    scores = scores_of(log_p, moment.drawn, committed, moment.draws.tokens, certain)
+    log_path, log_joint = event_log_probabilities(scores, len(log_p), tau, shift)
+    surprise = torch.where(committed, -moment.draws.log_probability.double(), 0.0)
+    count = committed.sum(1, keepdim=True).clamp(min=1)
+    total = surprise.sum(1, keepdim=True)
+    share = torch.where(total > 0, surprise / total.clamp(min=1e-300), committed / count)
+    path = -log_path[:, None] * (committed / count)
+    execution = zero if certain is not None else (log_path - log_joint)[:, None] * share
+    return StepEntropies(path, execution, path + execution)
+
+
+@dataclass
+class BatchAccount:
+    """An observer of one batch. `sums`: bits per sample of QUANTITIES, (batch, 6); `path_map`, `execution_map`: sums
+    over the batch of the bits per step and position, (steps, n)."""
+
+    noise: Noise
+    sums: Tensor = field(default_factory=lambda: torch.zeros(0))
+    path_map: list[Tensor] = field(default_factory=list)
+    execution_map: list[Tensor] = field(default_factory=list)
+
+    def __call__(self, moment: Moment) -> None:
+        step = step_of(moment, self.noise)
+        if not len(self.sums):
+            self.sums = torch.zeros(len(step.path), len(QUANTITIES), dtype=torch.float64, device=step.path.device)
+        path, execution, state = (part.sum(1) * BITS for part in (step.path, step.execution, step.state))
+        last = moment.view.step == moment.settings.rule.steps - 1
+        trajectory = (torch.zeros_like(state), state) if last else (state, torch.zeros_like(state))
+        self.sums += torch.stack([path, execution, path + execution, *trajectory, state], dim=1)
+        self.path_map.append(step.path.sum(0) * BITS)
+        self.execution_map.append(step.execution.sum(0) * BITS)
+
+
+@dataclass
+class Tally:
+    """Running sums over samples, prompt by prompt, whose size does not depend on how many samples there were.
+
+    count: (prompts,); mean, squares, cubes: (prompts, 6), the mean of QUANTITIES and the summed squared and cubed
+    deviations from it; path_map, execution_map: (steps, n) sums over all samples.
+    """
+
+    count: Int[Tensor, " prompts"]
+    mean: Float[Tensor, "prompts quantities"]
+    squares: Float[Tensor, "prompts quantities"]
+    cubes: Float[Tensor, "prompts quantities"]
+    path_map: Float[Tensor, "steps n"]
+    execution_map: Float[Tensor, "steps n"]
+
+    @classmethod
+    def empty(cls, prompts: int, steps: int, positions: int) -> Tally:
+        moments = torch.zeros(prompts, len(QUANTITIES), dtype=torch.float64)
+        maps = torch.zeros(steps, positions, dtype=torch.float64)
+        return cls(
+            torch.zeros(prompts, dtype=torch.long), moments, moments.clone(), moments.clone(), maps, maps.clone()
+        )
+
+    @classmethod
+    def of_batch(cls, account: BatchAccount, prompt: Int[Tensor, " batch"], prompts: int) -> Tally:
+        """`prompt`: which prompt each row of the batch belongs to."""
+        values = account.sums.cpu()
+        count = torch.bincount(prompt, minlength=prompts)
+        empty = torch.zeros(prompts, values.shape[1], dtype=torch.float64)
+        mean = empty.index_add(0, prompt, values) / count.clamp(min=1)[:, None]
+        squares, cubes = (empty.index_add(0, prompt, (values - mean[prompt]) ** power) for power in (2, 3))
+        maps = (torch.stack(rows).cpu() for rows in (account.path_map, account.execution_map))
+        return cls(count, mean, squares, cubes, *maps)
+
+    def merged(self, other: Tally) -> Tally:
+        """The tally of both together (Pebay, 2008); it does not matter in which order."""
+        one, two = self.count[:, None].double(), other.count[:, None].double()
+        both = (one + two).clamp(min=1)
+        gap = other.mean - self.mean
+        cubes = self.cubes + other.cubes + gap**3 * one * two * (one - two) / both**2
+        return Tally(
+            self.count + other.count,
+            self.mean + gap * two / both,
+            self.squares + other.squares + gap**2 * one * two / both,
+            cubes + 3 * gap * (one * other.squares - two * self.squares) / both,
+            self.path_map + other.path_map,
+            self.execution_map + other.execution_map,
+        )
+
+    def variance(self) -> Float[Tensor, "prompts quantities"]:
+        """Of one sample about its prompt's mean; NaN for a prompt with fewer than two samples."""
+        freedom = (self.count - 1)[:, None].double()
+        return torch.where(freedom > 0, self.squares / freedom, math.nan)
+
+    def third_moment(self) -> Float[Tensor, "prompts quantities"]:
+        """Of one sample about its prompt's mean; NaN for a prompt with fewer than three samples."""
+        n = self.count[:, None].double()
+        return torch.where(n > 2, self.cubes * n / ((n - 1) * (n - 2)), math.nan)
+
+    def moments(self, quantity: int, extra: Float[np.ndarray, " prompts"] | float = 0.0) -> Moments:
+        """Of one of QUANTITIES, with `extra` added to the means."""
+        parts = (self.mean, self.variance(), self.third_moment())
+        mean, variance, third = (part[:, quantity].numpy() for part in parts)
+        return Moments(mean + extra, variance, self.count.numpy(), third)

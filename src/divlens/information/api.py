@@ -1,0 +1,261 @@
+"""`information`: draw samples, account for them as they are drawn, and bound what sampling alone does not show."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+import torch
+
+from divlens.information.accounting import QUANTITIES, UNKNOWN_RULE, BatchAccount, Tally
+from divlens.information.bounds import Known, Recorder
+from divlens.information.conditional import Bracket, conditional_entropy
+from divlens.information.mutual import Asked, Kept, mutual_information
+from divlens.information.records import LABELS, Estimate, Information, estimate, plus, undefined
+from divlens.information.relevance import Judge, Readings, information_per_prompt, read_pictures
+from divlens.information.tokens import TokenCounts, token_entropies, usage
+from divlens.interventions import Intervention, Settings
+from divlens.models.protocol import Model
+from divlens.noise import CounterNoise
+from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion
+from divlens.sampler import BATCH_SIZE, Encoded, Observer, Row, check_request, fill, rows_of, settings_for
+from divlens.types import DivlensError, Prompt
+
+BITS = 1 / math.log(2)
+FROZEN = "given the frozen {} noise of each prompt, not averaged over it"
+NOT_FROZEN = "not defined under Freeze: the likelihood of a grid would need every frozen number"
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is spent on the bounds, beyond the accounting itself; the defaults cost two to three times the sampling.
+
+    paths: per grid, of the bounds on H(Z|X) that weigh paths; 0 leaves them out. path_samples: grids per prompt that
+    get them; None takes n / paths. mixture_samples: grids per prompt that are asked under every other prompt for
+    I(X;Z); None takes n / prompts, and 0 leaves it out. None is never fewer than 4 grids.
+    """
+
+    paths: int = 8
+    path_samples: int | None = None
+    mixture_samples: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("paths", "path_samples", "mixture_samples"):
+            if (getattr(self, name) or 0) < 0:
+                raise DivlensError(f"Effort({name}=...) expects at least 0, got {getattr(self, name)}")
+
+    def for_paths(self, n: int) -> int:
+        if self.paths == 0:
+            return 0
+        return min(n, max(4, n // self.paths) if self.path_samples is None else self.path_samples)
+
+    def for_mixture(self, n: int, prompts: int) -> int:
+        return min(n, max(4, n // prompts) if self.mixture_samples is None else self.mixture_samples)
+
+
+@dataclass
+class Collected:
+    """Running sums of a run; all but `kept`, whose size `Effort` fixes, are free of the number of samples."""
+
+    tally: Tally
+    tokens: TokenCounts
+    readings: Readings
+    kept: list[tuple[Row, int, torch.Tensor, torch.Tensor, torch.Tensor]] = field(default_factory=list)
+
+
+def information(
+    model: Model,
+    prompts: Sequence[str | Prompt],
+    n: int = 32,
+    seed: int = 0,
+    *,
+    interventions: Sequence[Intervention] = (),
+    reading: Literal["schedule", "trajectory"] = "schedule",
+    judge: Judge | None = None,
+    effort: Effort | None = None,
+    batch_size: int = BATCH_SIZE,
+    on_batch: Callable[[int], None] = lambda count: None,
+) -> Information:
+    """Where the entropy of a model's images sits: path, execution, H(Z|X), H(Z), I(X;Z), I(Z;Y); see docs/theory.md.
+
+    Probabilities are those the sampler draws from, under the interventions. `reading`: for diffusion, whether the path
+    is the schedule of reveals and replacements or the whole latent trajectory z_T, ..., z_1. `judge`: pictures to
+    labels, for I(Z;Y); Y is a prompt's concept, or its text where it has none. Raises DivlensError for bad prompts, n,
+    seed or batch size, for an unknown reading, and for prompts that come twice.
+    """
+    asked = tuple(prompt if isinstance(prompt, Prompt) else Prompt(prompt) for prompt in prompts)
+    check_request(asked, n, seed, batch_size)
+    if reading not in ("schedule", "trajectory"):
+        raise DivlensError(f'information(reading=...) expects "schedule" or "trajectory", got {reading!r}')
+    if len({prompt.text for prompt in asked}) < len(asked):
+        raise DivlensError("information expects distinct prompts: one that comes twice would count twice in H(Z)")
+    effort = effort or Effort()
+    settings, encoded = settings_for(model, interventions), Encoded(model)
+    rows = [rows_of(prompt, range(n), interventions, settings, encoded) for prompt in asked]
+    known = isinstance(settings.rule, Known)
+    keep = max(effort.for_paths(n), effort.for_mixture(n, len(asked))) if known and not settings.frozen else 0
+    run = Asked(model, settings, encoded, seed, batch_size, [[row.wording for row in part] for part in rows])
+    collected = collect(run, rows, keep, judge, on_batch)
+    estimates = causal(collected.tally, settings, reading)
+    bracket = bracket_of(run, collected, estimates, effort, n)
+    estimates |= {"conditional_lower": bracket.lower, "conditional_upper": bracket.upper}
+    tokens = token_entropies(collected.tokens)
+    positions = math.prod(model.grid)
+    for name, found in tokens.items():
+        parts = (found.value, found.low, found.high, found.mc_error)
+        per_image = Estimate(
+            *(part * BITS * positions for part in parts), note="per image: as if tokens were independent"
+        )
+        estimates[f"token_{name}"] = per_image
+    estimates |= over_prompts(run, collected, estimates, effort, n)
+    estimates["relevant"] = relevance(collected, asked, judge)
+    path_map, execution_map = (
+        part.numpy().reshape(-1, *model.grid) / (n * len(asked))
+        for part in (collected.tally.path_map, collected.tally.execution_map)
+    )
+    return Information(
+        model.name,
+        tuple(repr(intervention) for intervention in interventions),
+        tuple(prompt.text for prompt in asked),
+        n,
+        seed,
+        positions,
+        model.codes,
+        reading,
+        {name: estimates[name] for name in LABELS},
+        bracket.tightness,
+        path_map,
+        execution_map,
+        usage(collected.tokens),
+        math.exp(tokens["plug_in"].value),
+        tuple(notes_of(settings, run)),
+    )
+
+
+def collect(
+    run: Asked, rows: Sequence[Sequence[Row]], keep: int, judge: Judge | None, on_batch: Callable[[int], None]
+) -> Collected:
+    """Draw all samples, adding each batch to the sums when it is done."""
+    model, settings = run.model, run.settings
+    flat = [row for part in rows for row in part]
+    n, positions = len(rows[0]), math.prod(model.grid)
+    collected = Collected(
+        Tally.empty(len(rows), settings.rule.steps, positions), TokenCounts.empty(len(rows), model.codes), Readings()
+    )
+    done = 0
+    account, recorder = BatchAccount(CounterNoise.of(run.seed, [], [], [])), Recorder(torch.zeros(0, dtype=torch.long))
+
+    def observers(batch: Sequence[Row]) -> Sequence[Observer]:
+        nonlocal account, recorder
+        texts = [row.prompt.text for row in batch]
+        noise = CounterNoise.of(run.seed, texts, [row.path for row in batch], [row.execution for row in batch])
+        account = BatchAccount(noise)
+        recorder = Recorder(torch.tensor([i for i in range(len(batch)) if (done + i) % n < keep], dtype=torch.long))
+        return [account, recorder] if len(recorder.keep) else [account]
+
+    for filled in fill(model, flat, run.seed, settings, run.encoded, batch_size=run.batch_size, observers=observers):
+        index = np.arange(done, done + len(filled.rows))
+        prompt, sample = index // n, index % n
+        batch = Tally.of_batch(account, torch.from_numpy(prompt), len(rows))
+        collected.tally = collected.tally.merged(batch)
+        collected.tokens.add(filled.tokens.flatten(1), prompt, sample)
+        if judge is not None:
+            with torch.inference_mode():
+                images = model.decode(filled.tokens)
+            collected.readings.add(read_pictures(judge, images), prompt, sample)
+        if len(recorder.keep):
+            states, committed = torch.stack(recorder.states, 1), torch.stack(recorder.committed, 1)
+            joint = account.sums[:, QUANTITIES.index("trajectory_joint")].cpu()
+            for place, row in enumerate(recorder.keep.tolist()):
+                item = (filled.rows[row], int(prompt[row]), states[place], committed[place], joint[row])
+                collected.kept.append(item)
+        done += len(filled.rows)
+        on_batch(len(filled.rows))
+    return collected
+
+
+def causal(tally: Tally, settings: Settings, reading: str) -> dict[str, Estimate]:
+    """The causal triple in the chosen reading, and for diffusion the other reading beside it."""
+    note = "; ".join(FROZEN.format(stream) for stream in sorted(settings.frozen))
+    found = {name: estimate(tally.moments(i), note) for i, name in enumerate(QUANTITIES)}
+    if not isinstance(settings.rule, Known):
+        reason = UNKNOWN_RULE.format(type(settings.rule).__name__)
+        found["execution"] = replace(found["execution"], note=reason)
+        for name in QUANTITIES:
+            if name != "execution":
+                found[name] = undefined(reason)
+    if not isinstance(settings.rule, MaskReplaceDiffusion):
+        for name in QUANTITIES[:3]:
+            found[f"trajectory_{name}"] = found[name]
+    if reading == "trajectory":
+        for name in QUANTITIES[:3]:
+            found[name] = found[f"trajectory_{name}"]
+    return found
+
+
+def bracket_of(run: Asked, collected: Collected, found: dict[str, Estimate], effort: Effort, n: int) -> Bracket:
+    if not isinstance(run.settings.rule, Known):
+        reason = undefined(found["path"].note)
+        return Bracket(reason, reason)
+    samples = effort.for_paths(n)
+    kept = kept_of(collected, samples) if collected.kept and samples else None
+    note = "; ".join(FROZEN.format(stream) for stream in sorted(run.settings.frozen))
+    return conditional_entropy(run, collected.tally, kept, effort.paths, note)
+
+
+def kept_of(collected: Collected, samples: int) -> Kept:
+    """The first so many kept samples of each prompt."""
+    seen: dict[int, int] = {}
+    chosen = []
+    for item in collected.kept:
+        seen[item[1]] = seen.get(item[1], 0) + 1
+        if seen[item[1]] <= samples:
+            chosen.append(item)
+    states = torch.stack([item[2] for item in chosen])
+    committed = torch.stack([item[3] for item in chosen])
+    prompt = torch.tensor([item[1] for item in chosen])
+    joint = torch.stack([item[4] for item in chosen])
+    return Kept([item[0] for item in chosen], prompt, list(states.unbind(1)), list(committed.unbind(1)), joint)
+
+
+def over_prompts(
+    run: Asked, collected: Collected, found: dict[str, Estimate], effort: Effort, n: int
+) -> dict[str, Estimate]:
+    """I(X;Z), its ceiling, and H(Z) of whole images: the sum of I(X;Z) and H(Z|X), bound by bound."""
+    prompts = len(run.wordings)
+    ceiling = Estimate(math.log2(prompts), note="I(X;Z) over this prompt set cannot be larger")
+    samples = effort.for_mixture(n, prompts)
+    if not isinstance(run.settings.rule, Known):
+        lower = upper = undefined(found["path"].note)
+    elif run.settings.frozen:
+        lower = upper = undefined(NOT_FROZEN)
+    elif samples == 0:
+        lower = upper = undefined("left out: mixture_samples is 0")
+    else:
+        lower, upper = mutual_information(run, kept_of(collected, samples))
+    return {
+        "mutual_lower": lower,
+        "mutual_upper": upper,
+        "ceiling": ceiling,
+        "sequence_lower": plus(found["conditional_lower"], lower),
+        "sequence_upper": plus(found["conditional_upper"], upper),
+    }
+
+
+def relevance(collected: Collected, prompts: Sequence[Prompt], judge: Judge | None) -> Estimate:
+    if judge is None:
+        return undefined("no judge was given")
+    moments = information_per_prompt(collected.readings, prompts)
+    return estimate(moments, "cross-fitted on halves of the samples", limits=(-math.inf, math.inf))
+
+
+def notes_of(settings: Settings, run: Asked) -> list[str]:
+    notes = [FROZEN.format(stream) for stream in sorted(settings.frozen)]
+    if any(len(set(used)) > 1 for used in run.wordings):
+        notes.append("path, execution and joint are given the wording; H(Z|X) at most includes which wording it was")
+    if isinstance(settings.rule, ConfidenceUnmasking):
+        notes.append("maps: a step's bits are divided over the positions it committed")
+    return notes

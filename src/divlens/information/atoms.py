@@ -1,0 +1,51 @@
+"""Confidence unmasking without noise, or with known noise: scores are atoms and chances are finite sums.
+
+The rule ranks by (score, position): of two equal scores the one further back in the grid is committed first.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from divlens.information.unmasking import Scores
+
+
+def atom_log_probabilities(
+    scores: Scores, samples: int, shift: Float[Tensor, " rows"]
+) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
+    """log P(V) and log P(V, z_V); `shift` is added to every score of a row."""
+    results = [one_sample(scores.rows(scores.sample == i), shift[scores.sample == i]) for i in range(samples)]
+    return torch.stack([path for path, _ in results]), torch.stack([joint for _, joint in results])
+
+
+def one_sample(scores: Scores, shift: Float[Tensor, " rows"]) -> tuple[Tensor, Tensor]:
+    score = scores.location + shift[:, None]
+    inside, position = scores.committed, scores.position
+    ordered, order = score.sort(1)
+    mass = torch.nn.functional.pad(scores.weight.gather(1, order).cumsum(1), (1, 0))
+
+    def below(threshold: Float[Tensor, " t"], at: Int[Tensor, " t"]) -> Float[Tensor, "rows t"]:
+        """The chance that each row's (score, position) is below (threshold, at)."""
+        wanted = threshold.expand(len(score), -1).contiguous()
+        strictly = mass.gather(1, torch.searchsorted(ordered, wanted))
+        equal_too = mass.gather(1, torch.searchsorted(ordered, wanted, right=True))
+        return torch.where(position[:, None] < at, equal_too, strictly)
+
+    drawn, weight = scores.of_token(score)[inside], scores.of_token(scores.weight)[inside]
+    lowest = drawn.min()
+    last = position[inside][drawn == lowest].min()
+    joint = weight.log().sum() + below(lowest[None], last[None])[~inside].log().sum()
+
+    row, code = ((scores.weight > 0) & inside[:, None]).nonzero(as_tuple=True)
+    threshold, at = score[row, code], position[row]
+    under = below(threshold, at)
+    log_terms = torch.where(inside[:, None], (1 - under).clamp(min=0), under).log()
+    # The row that holds the threshold contributes the chance of its own atom instead.
+    own = torch.arange(len(score), device=score.device)[:, None] == row
+    log_terms = torch.where(own, scores.weight[row, code].log(), log_terms)
+    return log_terms.sum(0).logsumexp(0), joint

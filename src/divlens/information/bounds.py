@@ -1,0 +1,212 @@
+"""Bounds that need the model again: on H(Z|X) over paths, and on I(X;Z) over prompts.
+
+All of them run the library's one loop with the draws dictated: the grid is known, and the rule, or a record of what it
+did, fills it in. Nothing is drawn from the model here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from divlens.information.diffusion import event_log_probability, state_log_probability
+from divlens.information.unmasking import event_log_probabilities, scores_of
+from divlens.interventions import Settings
+from divlens.models.protocol import Model
+from divlens.noise import CounterNoise, Noise
+from divlens.paths import Advance, ConfidenceUnmasking, Draws, MaskReplaceDiffusion, PathRule, Raster
+from divlens.sampler import Moment, Observer, run_loop
+from divlens.types import View
+
+Known = Raster | ConfidenceUnmasking | MaskReplaceDiffusion
+
+
+@dataclass(frozen=True)
+class Dictated:
+    """Noise whose execution draw is a given grid; the path's numbers are those of `inner`."""
+
+    grid: Int[Tensor, "batch n"]
+    inner: Noise
+
+    def draw(self, probabilities: Float[Tensor, "batch m codes"], step: int, first: int) -> Int[Tensor, "batch m"]:
+        return self.grid[:, first : first + probabilities.shape[1]]
+
+    def path_uniform(self, step: int, positions: int, device: torch.device) -> Float[Tensor, "batch n two"]:
+        return self.inner.path_uniform(step, positions, device)
+
+    def path_gumbel(self, step: int, positions: int, device: torch.device) -> Float[Tensor, "batch n"]:
+        return self.inner.path_gumbel(step, positions, device)
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """A path rule that goes again through the states of a sample: `states[s]` is the grid after step s, of which
+    `committed[s]` was fixed by it."""
+
+    rule: PathRule
+    states: Sequence[Int[Tensor, "batch n"]]
+    committed: Sequence[Bool[Tensor, "batch n"]]
+
+    @property
+    def steps(self) -> int:
+        return self.rule.steps
+
+    def view(self, tokens: Int[Tensor, "batch n"], step: int) -> View:
+        return self.rule.view(tokens, step)
+
+    def drawn(self, view: View, mask: int) -> Bool[Tensor, "batch m"]:
+        return self.rule.drawn(view, mask)
+
+    def advance(self, view: View, draws: Draws, mask: int, noise: Noise) -> Advance:
+        unknown = torch.full((len(view.tokens),), math.nan, dtype=torch.float64)
+        return Advance(self.states[view.step], self.committed[view.step], unknown)
+
+    def silenced(self) -> PathRule:
+        return self
+
+
+@dataclass
+class Recorder:
+    """An observer that keeps what `Replayed` needs, for the rows it is told to keep."""
+
+    keep: Int[Tensor, " kept"]
+    states: list[Tensor] = field(default_factory=list)
+    committed: list[Tensor] = field(default_factory=list)
+
+    def __call__(self, moment: Moment) -> None:
+        self.states.append(moment.result.tokens[self.keep])
+        self.committed.append(moment.result.committed[self.keep])
+
+
+def step_log_probability(rule: Known, moment: Moment, greedy: bool) -> Float[Tensor, " batch"]:
+    """log of the chance of what the step did, natural: of V and z_V, or of x_{t-1}, under the sampler's own law."""
+    view, log_p, result = moment.view, moment.log_p, moment.result
+    best = log_p.argmax(-1) if greedy else None
+    law = log_p
+    if best is not None:
+        law = torch.full_like(log_p, -math.inf).scatter(-1, best.unsqueeze(-1), 0.0)
+    if isinstance(rule, MaskReplaceDiffusion):
+        return state_log_probability(rule, view.time + 1, view.tokens, result.tokens, moment.mask, law)
+    if isinstance(rule, Raster) or view.step == rule.steps - 1:
+        here = result.tokens[:, view.first : view.first + view.count].masked_fill(~moment.drawn, 0)
+        chance = law.gather(-1, here.unsqueeze(-1)).squeeze(-1).double()
+        return torch.where(moment.drawn, chance, 0.0).sum(1)
+    tokens = torch.where(result.committed, result.tokens, 0)
+    scores = scores_of(log_p, moment.drawn, result.committed, tokens, best)
+    return event_log_probabilities(scores, len(log_p), rule.tau(view.step))[1]
+
+
+def proposal_log_probability(rule: Known, moment: Moment) -> Float[Tensor, " batch"]:
+    """log of the chance that the rule does what it did when every draw is the final grid's token."""
+    view, grid, committed = moment.view, moment.draws.tokens, moment.result.committed
+    if isinstance(rule, MaskReplaceDiffusion):
+        return event_log_probability(rule, view.time + 1, view.tokens, moment.result.tokens, grid, moment.mask)
+    if isinstance(rule, Raster) or view.step == rule.steps - 1:
+        return torch.zeros(len(grid), dtype=torch.float64, device=grid.device)
+    scores = scores_of(moment.log_p, moment.drawn, committed, grid, certain=grid)
+    return event_log_probabilities(scores, len(grid), rule.tau(view.step))[0]
+
+
+@dataclass
+class Weigher:
+    """An observer that sums log P(step) and log Q(step) along a path."""
+
+    rule: Known
+    greedy: bool
+    log_p: Any = 0.0
+    log_q: Any = 0.0
+
+    def __call__(self, moment: Moment) -> None:
+        self.log_p = self.log_p + step_log_probability(self.rule, moment, self.greedy)
+        self.log_q = self.log_q + proposal_log_probability(self.rule, moment)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Whose probability is asked: the model under its settings, row by row under these conditions."""
+
+    model: Model
+    settings: Settings
+    conditions: Tensor
+    batch_size: int
+
+    def run(self, rule: PathRule, noise: Noise, observer: Observer, rows: slice) -> None:
+        settings = replace(self.settings, rule=rule, greedy=False, frozen=frozenset())
+        conditions = self.conditions[rows]
+        height, width = self.model.grid
+        shape = (len(conditions), height * width)
+        start = torch.full(shape, self.model.mask, dtype=torch.long, device=conditions.device)
+        predictor = self.model.predictor(conditions, guided=settings.guidance != 1.0)
+        run_loop(predictor, settings, noise, start, self.model.mask, [observer], self.model.name)
+
+
+@torch.inference_mode()
+def importance_log_weights(
+    target: Target, grids: Int[Tensor, "batch n"], seed: int, path: int
+) -> Float[Tensor, " batch"]:
+    """log w with E w <= p(grid | condition), natural: P(path, grid) / Q(path | grid) for one path drawn from Q.
+
+    Q is the model's own rule with every draw replaced by the final token. E w = p where Q reaches every path that P
+    does, as it does with noise in each step; for AR the weight is p itself.
+    """
+    rule = target.settings.rule
+    assert isinstance(rule, Known)
+    parts = []
+    for first in range(0, len(grids), target.batch_size):
+        rows = slice(first, first + target.batch_size)
+        keys = [f"path {path} of grid {first + i}" for i in range(len(grids[rows]))]
+        inner = CounterNoise.of(seed, keys, [path] * len(keys), [0] * len(keys))
+        weigher = Weigher(rule, target.settings.greedy)
+        target.run(rule, Dictated(grids[rows], inner), weigher, rows)
+        parts.append(torch.where(weigher.log_p > -math.inf, weigher.log_p - weigher.log_q, -math.inf))
+    return torch.cat(parts).cpu()
+
+
+@torch.inference_mode()
+def transcript_log_probabilities(
+    target: Target, states: Sequence[Int[Tensor, "batch n"]], committed: Sequence[Bool[Tensor, "batch n"]]
+) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
+    """log P of the whole record of each sample under the target's conditions, and log Q of it given its final grid."""
+    rule = target.settings.rule
+    assert isinstance(rule, Known)
+    log_p, log_q = [], []
+    for first in range(0, len(states[0]), target.batch_size):
+        rows = slice(first, first + target.batch_size)
+        replayed = Replayed(rule, [state[rows] for state in states], [part[rows] for part in committed])
+        count = len(states[0][rows])
+        unused = CounterNoise.of(0, ["replay"] * count, [0] * count, [0] * count)
+        weigher = Weigher(rule, target.settings.greedy)
+        target.run(replayed, Dictated(states[-1][rows], unused), weigher, rows)
+        log_p.append(weigher.log_p)
+        log_q.append(weigher.log_q)
+    return torch.cat(log_p).cpu(), torch.cat(log_q).cpu()
+
+
+@dataclass(frozen=True)
+class Sandwich:
+    """Bounds on log p(grid | condition), natural, (batch,), from `paths` paths; see `sandwich`."""
+
+    paths: int
+    below: Float[Tensor, " batch"]
+    above: Float[Tensor, " batch"]
+
+
+def sandwich(log_weights: Float[Tensor, "batch paths"], own: Float[Tensor, " batch"]) -> Iterator[Sandwich]:
+    """For 1, 2, 4, ... paths: the mean of log mean w is at most log p with paths from Q (Burda et al., 2016), and at
+    least log p when one of them is the sample's own path, `own` its log weight (Grosse et al., 2015)."""
+    count = log_weights.shape[1]
+    for paths in sorted({2**k for k in range(count.bit_length())} | {count}):
+        blocks = count // paths
+        parts = log_weights[:, : blocks * paths].view(-1, blocks, paths)
+        with_own = torch.cat([own[:, None], log_weights[:, : paths - 1]], 1)
+        yield Sandwich(paths, log_mean_exp(parts, 2).mean(1), log_mean_exp(with_own, 1))
+
+
+def log_mean_exp(values: Tensor, dim: int) -> Tensor:
+    return values.logsumexp(dim) - math.log(values.shape[dim])

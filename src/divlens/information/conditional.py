@@ -1,0 +1,134 @@
+"""H(Z|X): exact for AR, a bracket for the other known rules.
+
+From above: the joint, or an importance-weighted bound. From below: the execution entropy where no token is drawn twice,
+or the bound that has the sample's own path among those it weighs (`bounds.sandwich`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from divlens.information.accounting import QUANTITIES, Tally
+from divlens.information.bounds import importance_log_weights, sandwich, transcript_log_probabilities
+from divlens.information.mutual import Asked, Kept
+from divlens.information.records import LABELS, Estimate, Moments, Tightness, estimate
+from divlens.paths import MaskReplaceDiffusion, Raster
+
+BITS = 1 / math.log(2)
+
+
+@dataclass(frozen=True)
+class Bracket:
+    lower: Estimate
+    upper: Estimate
+    tightness: tuple[Tightness, ...] = ()
+
+
+def conditional_entropy(asked: Asked, tally: Tally, kept: Kept | None, paths: int, note: str) -> Bracket:
+    """`kept`: samples that get `paths` proposed paths each; None, or no paths, leaves the joint and the execution."""
+    rule = asked.settings.rule
+    wording = np.array([wording_entropy(used) for used in asked.wordings])
+
+    def known(name: str, extra: Float[np.ndarray, " prompts"] | float = 0.0) -> Estimate:
+        at = QUANTITIES.index(name)
+        label = "exact" if isinstance(rule, Raster) and not wording.any() else LABELS[name]
+        return estimate(tally.moments(at, extra), "; ".join(filter(None, (label, note))))
+
+    # A diffusion may draw a token again, so that its committed tokens say more than Z: only the last draw is all of Z.
+    lowers = [known("trajectory_execution" if isinstance(rule, MaskReplaceDiffusion) else "execution")]
+    uppers = [known("joint", wording), known("trajectory_joint", wording), full_support(asked)]
+    tightness = []
+    if kept is not None and paths and not isinstance(rule, Raster):
+        by_paths = weighted(asked, tally, kept, paths, wording)
+        tightness = [
+            Tightness(count, below.value, below.mc_error, above.value, above.mc_error)
+            for count, below, above in by_paths
+        ]
+        # Those of most paths: choosing the best of several noisy bounds would be choosing the luckiest.
+        lowers.append(by_paths[-1][1])
+        uppers.append(by_paths[-1][2])
+    lower = max(lowers, key=lambda bound: bound.value if math.isfinite(bound.value) else -math.inf)
+    upper = min(uppers, key=lambda bound: bound.value if math.isfinite(bound.value) else math.inf)
+    return Bracket(lower, upper, tuple(tightness))
+
+
+def full_support(asked: Asked) -> Estimate:
+    """What no grid of this size exceeds: every allowed code alike at every position."""
+    allowed = asked.settings.allowed
+    codes = asked.model.codes if allowed is None else int(allowed.sum())
+    bits, prompts = math.prod(asked.model.grid) * math.log2(codes), len(asked.wordings)
+    return estimate(
+        Moments(np.full(prompts, bits), np.zeros(prompts), np.ones(prompts, int)), "every allowed code alike"
+    )
+
+
+def wording_entropy(used: Sequence[str]) -> float:
+    """Bits of which wording a sample got: what H(Z|X) may exceed H(Z|X, wording) by."""
+    share = np.array([used.count(text) for text in dict.fromkeys(used)]) / len(used)
+    return float(-(share * np.log2(share)).sum()) + 0.0
+
+
+def weighted(
+    asked: Asked, tally: Tally, kept: Kept, paths: int, wording: Float[np.ndarray, " prompts"]
+) -> list[tuple[int, Estimate, Estimate]]:
+    """For each number of paths: H(Z|X) from below, and from above with the wording's entropy added."""
+    target = asked.target([row.wording for row in kept.rows])
+    log_p, log_q = transcript_log_probabilities(target, kept.states, kept.committed)
+    proposed = torch.stack([importance_log_weights(target, kept.grids, asked.seed, i) for i in range(paths)], 1)
+    control, result = -log_p * BITS, []
+    for each in sandwich(proposed, log_p - log_q):
+        text = f"{each.paths} path{'s' * (each.paths > 1)} per grid, {len(kept.rows)} grids"
+        above, below = -each.below * BITS, -each.above * BITS
+        slope = slope_of(above, control, kept.prompt)
+        notes = (f"own path among {text}", f"importance-weighted, {text}")
+        lower = controlled(tally, kept, below, control, slope, notes[0])
+        upper = controlled(tally, kept, above, control, slope, notes[1], wording)
+        result.append((each.paths, lower, upper))
+    return result
+
+
+def slope_of(values: Float[Tensor, " kept"], control: Float[Tensor, " kept"], prompt: Tensor) -> float:
+    """Regression of values on the control within prompts, held in [0, 1]; 0 where it is not known."""
+    centred = [torch.stack([values[prompt == i], control[prompt == i]]) for i in prompt.unique()]
+    both = torch.cat([part - part.mean(1, keepdim=True) for part in centred], 1)
+    scale = float(both[1] @ both[1])
+    slope = float(both[0] @ both[1]) / scale if scale > 0 else 0.0
+    return min(max(slope, 0.0), 1.0) if math.isfinite(slope) else 0.0
+
+
+def controlled(
+    tally: Tally,
+    kept: Kept,
+    values: Float[Tensor, " kept"],
+    control: Float[Tensor, " kept"],
+    slope: float,
+    note: str,
+    extra: Float[np.ndarray, " prompts"] | float = 0.0,
+) -> Estimate:
+    """Mean of `values` over the kept samples, with -log p of each record as a control variate.
+
+    Its mean is the joint, which all n samples know well. With m kept among them the variance, for v = values - slope *
+    control, is slope^2 var(joint)/n + var(v)/m + 2 slope cov(joint, v)/n.
+    """
+    if not bool(values.isfinite().all()):
+        return Estimate(math.nan, note=f"{note}: some grids were out of reach")
+    at = QUANTITIES.index("trajectory_joint")
+    joint, variance, n = tally.mean.numpy()[:, at], tally.variance().numpy()[:, at], tally.count.numpy()
+    rest = values - slope * control
+    groups = [kept.prompt == i for i in range(len(n))]
+    m = np.array([int(group.sum()) for group in groups])
+    means = slope * joint + np.array([float(rest[group].mean()) for group in groups]) + extra
+    spread = np.full(len(n), math.nan)
+    for i, group in enumerate(groups):
+        if m[i] > 1:
+            covariance = np.cov(torch.stack([kept.joint[group], rest[group]]).numpy())
+            parts = slope**2 * variance[i] / n[i], covariance[1, 1] / m[i], 2 * slope * covariance[0, 1] / n[i]
+            spread[i] = max(sum(parts), 0.0)
+    return estimate(Moments(means, spread * m, m), note)

@@ -1,0 +1,198 @@
+"""Mask-and-replace diffusion: entropies and chances of one reverse step, per position, in closed form.
+
+A step draws x_0 ~ p and then x_{t-1} ~ q(x_{t-1} | x_t, x_0); given the state, positions are independent. Two readings
+of what happens (docs/theory.md derives both):
+
+schedule: the event at a position is stay, reveal (x_0 is taken) or replace by code w (the path draw brings in a code
+    of its own, so w belongs to the path); given a reveal, the token is x_0. An x_0 that is not taken leaves no trace
+    and is summed over.
+state: only x_{t-1} itself, whichever event led to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from divlens.paths import MaskReplaceDiffusion
+
+
+@dataclass(frozen=True)
+class Chances:
+    """Of staying, taking x_0, and taking one given other code, for the three kinds of position; see
+    `MaskReplaceDiffusion.events`. Each is (masked, x_t = x_0, x_t differs from x_0)."""
+
+    stay: tuple[float, float, float]
+    reveal: tuple[float, float, float]
+    other: tuple[float, float, float]
+
+
+def chances_of(rule: MaskReplaceDiffusion, time: int) -> Chances:
+    kinds = torch.tensor([[True, False, False], [False, True, False]])
+    stay, reveal, replaced, others = rule.events(time, *kinds)
+    one, two, three = ([float(v) for v in values] for values in (stay, reveal, replaced / others))
+    return Chances((one[0], one[1], one[2]), (two[0], two[1], two[2]), (three[0], three[1], three[2]))
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """Of the chances at each position, (batch, n), float64. The chance of being replaced by w is other - less * p(w),
+    of becoming v by any event taken * p(v) + other; `stay` is that of x_{t-1} = x_t; `certain` is p(x_t), 0 where
+    masked; `reveal` the chance that x_0 is taken."""
+
+    stay: Float[Tensor, "batch n"]
+    reveal: Float[Tensor, "batch n"]
+    other: Float[Tensor, "batch n"]
+    less: Float[Tensor, "batch n"]
+    taken: Float[Tensor, "batch n"]
+    certain: Float[Tensor, "batch n"]
+
+
+def coefficients(
+    rule: MaskReplaceDiffusion, time: int, masked: Bool[Tensor, "batch n"], here: Float[Tensor, "batch n"]
+) -> Coefficients:
+    """`here`: p(x_t), anything where masked."""
+    chance = chances_of(rule, time)
+
+    def pick(if_masked: float, otherwise: Tensor) -> Tensor:
+        return torch.where(masked, if_masked, otherwise)
+
+    (stay_masked, stay_agree, stay_differ), (reveal_masked, _, reveal_differ) = chance.stay, chance.reveal
+    other_masked, other_agree, other_differ = chance.other
+    here = here.double()
+    differ = (1 - here).clamp(min=0)
+    less = pick(other_masked, torch.full_like(here, other_differ))
+    return Coefficients(
+        stay=pick(stay_masked, here * stay_agree + differ * stay_differ),
+        reveal=pick(reveal_masked, differ * reveal_differ),
+        other=pick(other_masked, here * other_agree + differ * other_differ),
+        less=less,
+        taken=pick(reveal_masked, torch.full_like(here, reveal_differ)) - less,
+        certain=torch.where(masked, 0.0, here),
+    )
+
+
+@dataclass(frozen=True)
+class StepEntropies:
+    """Nats per position, (batch, n), float64. `path` + `execution` is the entropy of (event, token); `state` that of
+    x_{t-1} alone, so `state` <= `path` + `execution`."""
+
+    path: Float[Tensor, "batch n"]
+    execution: Float[Tensor, "batch n"]
+    state: Float[Tensor, "batch n"]
+
+
+def xlogx(values: Tensor) -> Tensor:
+    return torch.special.xlogy(values, values)
+
+
+def total_xlogx(slope: Tensor, p: Tensor, constant: Tensor) -> Float[Tensor, "batch n"]:
+    """Sum over codes of y log y, y = slope * p + constant. y is held above 0 so that a plain logarithm will do, and is
+    computed in the precision of p: its rounding is no larger than that of the probabilities."""
+    y = torch.addcmul(constant.to(p.dtype).unsqueeze(-1), slope.to(p.dtype).unsqueeze(-1), p)
+    y.clamp_(min=torch.finfo(p.dtype).tiny)
+    return torch.linalg.vecdot(y, y.log()).double()
+
+
+def step_entropies(
+    rule: MaskReplaceDiffusion, time: int, state: Int[Tensor, "batch n"], mask: int, p: Float[Tensor, "batch n codes"]
+) -> StepEntropies:
+    """Entropies of the step from x_time to x_{time - 1}; `p` is the distribution of x_0, `state` is x_time."""
+    drawn = -total_xlogx(torch.ones_like(p[..., 0]), p, torch.zeros_like(p[..., 0]))
+    if time == 1:  # x_0 is the result: nothing is left to the path
+        return StepEntropies(torch.zeros_like(drawn), drawn, drawn)
+    masked = state == mask
+    here = p.gather(-1, state.masked_fill(masked, 0).unsqueeze(-1)).squeeze(-1)
+    c = coefficients(rule, time, masked, here)
+    p_here = c.certain
+    differ = torch.where(masked, 1.0, (1 - p_here).clamp(min=0))
+    # Given that x_0 is taken it differs from x_t: leave that code out and rescale.
+    rest = drawn + xlogx(p_here)
+    given = torch.where(differ > 0, rest / differ.clamp(min=1e-300) + differ.clamp(min=1e-300).log(), 0.0).clamp(min=0)
+    execution = c.reveal * given
+    # Rounding where p(x_t) is close to 1 may put a chance a little below 0.
+    path = -xlogx(c.stay) - xlogx(c.reveal)
+    outcome = -xlogx(c.stay)
+    if bool((c.other > 0).any()):
+        skipped = torch.where(masked, 0.0, xlogx((c.other - c.less * p_here).clamp(min=0)))
+        path = path - total_xlogx(-c.less, p, c.other) + skipped
+        skipped = torch.where(masked, 0.0, xlogx((c.taken * p_here + c.other).clamp(min=0)))
+        outcome = outcome - total_xlogx(c.taken, p, c.other) + skipped
+    else:
+        outcome = path + execution
+    return StepEntropies(path.clamp(min=0), execution, outcome.clamp(min=0))
+
+
+def state_log_probability(
+    rule: MaskReplaceDiffusion,
+    time: int,
+    before: Int[Tensor, "batch n"],
+    after: Int[Tensor, "batch n"],
+    mask: int,
+    log_p: Float[Tensor, "batch n codes"],
+) -> Float[Tensor, " batch"]:
+    """log p(x_{time - 1} = after | x_time = before), summed over x_0, natural, float64."""
+    log_p = log_p.double()
+    masked, still = before == mask, after == mask
+    arrived = log_p.gather(-1, after.masked_fill(still, 0).unsqueeze(-1)).squeeze(-1)
+    if time == 1:
+        return arrived.sum(1)
+    here = log_p.gather(-1, before.masked_fill(masked, 0).unsqueeze(-1)).squeeze(-1).exp()
+    c = coefficients(rule, time, masked, here)
+    chance = torch.where(after == before, c.stay, (c.taken * arrived.exp() + c.other).clamp(min=0))
+    return chance.log().sum(1)
+
+
+def event_log_probability(
+    rule: MaskReplaceDiffusion,
+    time: int,
+    before: Int[Tensor, "batch n"],
+    after: Int[Tensor, "batch n"],
+    origin: Int[Tensor, "batch n"],
+    mask: int,
+) -> Float[Tensor, " batch"]:
+    """log q(x_{time - 1} = after | x_time = before, x_0 = origin), natural, float64; -inf where it cannot happen."""
+    if time == 1:
+        possible = (after == origin).all(1)
+        return torch.where(possible, 0.0, -torch.inf).double()
+    stay, reveal, replaced, others = rule.events(time, before == mask, before == origin)
+    moved = torch.where(after == origin, reveal, replaced / others)
+    return torch.where(after == before, stay, moved).log().sum(1)
+
+
+def known_noise_entropies(
+    rule: MaskReplaceDiffusion,
+    time: int,
+    state: Int[Tensor, "batch n"],
+    p: Float[Tensor, "batch n codes"],
+    mask: int,
+    uniform: Float[Tensor, "batch n two"],
+) -> StepEntropies:
+    """The same where the path's noise is known (frozen, or a silenced rule): event and x_{t-1} are functions of x_0."""
+    p = p.double()
+    drawn = -xlogx(p).sum(-1)
+    if time == 1:
+        return StepEntropies(torch.zeros_like(drawn), drawn, drawn)
+    now = state.unsqueeze(-1).expand_as(p)
+    origin = torch.arange(p.shape[-1], device=p.device).expand_as(p)
+    stay, reveal, _, others = rule.events(time, now == mask, now == origin)
+    event, place = uniform[..., :1], uniform[..., 1:].expand_as(p)
+    taken = (event >= stay) & (event < stay + reveal)
+    replaced = event >= stay + reveal
+    result = torch.where(replaced, rule.other_code(place, now, origin, others), torch.where(taken, origin, now))
+
+    def gathered(which: Tensor, result: Tensor) -> Tensor:
+        """The probability of each outcome, (batch, n, codes + 1), from the x_0 that lead to it."""
+        weight = torch.where(which, p, 0.0)
+        empty = torch.zeros(*p.shape[:-1], max(p.shape[-1], mask + 1), dtype=p.dtype, device=p.device)
+        return empty.scatter_add(-1, result, weight)
+
+    revealed = torch.where(taken, p, 0.0).sum(-1)
+    path = -xlogx(torch.where(~taken & ~replaced, p, 0.0).sum(-1)) - xlogx(revealed)
+    path = path - xlogx(gathered(replaced, result)).sum(-1)
+    execution = xlogx(revealed) - xlogx(torch.where(taken, p, 0.0)).sum(-1)
+    outcome = -xlogx(gathered(torch.ones_like(taken), result)).sum(-1)
+    return StepEntropies(path.clamp(min=0), execution.clamp(min=0), outcome.clamp(min=0))

@@ -1,0 +1,190 @@
+"""What `information` returns: estimates with intervals, maps, and a table."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from divlens.statistics import bootstrap_mean, student_t
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over prompts, in bits per image, with two kinds of uncertainty.
+
+    low, high: 95% interval over prompts, the prompts being a sample of those one might have asked; NaN for fewer than
+    two. mc_error: the Monte-Carlo standard error for exactly these prompts, and mc_low, mc_high its 95% interval.
+    `note` says why a value is NaN, or what it is conditional on. per_prompt: bits per image of each prompt.
+    """
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+    mc_error: float = math.nan
+    mc_low: float = math.nan
+    mc_high: float = math.nan
+    note: str = ""
+    per_prompt: tuple[float, ...] = ()
+
+
+quantile = cache(student_t)
+
+
+def undefined(reason: str) -> Estimate:
+    return Estimate(math.nan, note=reason)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of the samples of each prompt, (prompts,): mean, variance, third central moment (None: not known), number."""
+
+    mean: Float[np.ndarray, " prompts"]
+    variance: Float[np.ndarray, " prompts"]
+    count: Int[np.ndarray, " prompts"]
+    third: Float[np.ndarray, " prompts"] | None = None
+
+
+def estimate(moments: Moments, note: str = "", limits: tuple[float, float] = (0.0, math.inf)) -> Estimate:
+    """The mean over prompts. `limits`: of a prompt's value, at which intervals are cut.
+
+    The Monte-Carlo interval is Student's with Welch's and Satterthwaite's degrees of freedom, and where the third
+    moment is known corrected for skewness by transformation (Hall, 1992).
+    """
+    over_prompts = bootstrap_mean(moments.mean, limits=limits)
+    parts = moments.variance / moments.count
+    prompts, value = len(parts), over_prompts.value
+    error = float(np.sqrt(parts.sum()) / prompts)
+    below = above = error  # 0: every sample had the same value; or NaN: a prompt had one sample only
+    if error > 0:
+        reach = quantile(max(1, int(parts.sum() ** 2 / (parts**2 / np.maximum(moments.count - 1, 1)).sum())))
+        skewness = 0.0
+        if moments.third is not None:
+            skewness = float((moments.third / moments.count**2).sum()) / prompts**3 / error**3
+        below, above = (-error * straightened(side, skewness) for side in (reach, -reach))
+        below = -below
+    bounds = np.clip([value - below, value + above], *limits)
+    interval = (over_prompts.low, over_prompts.high, error, float(bounds[0]), float(bounds[1]))
+    return Estimate(value, *interval, note, tuple(float(v) for v in moments.mean))
+
+
+def straightened(t: float, skewness: float) -> float:
+    """The quantile of (estimate - truth) / error that belongs to the symmetric quantile `t`, for an estimate of this
+    skewness (Hall, 1992): the inverse of x + s x^2 / 3 + s^2 x^3 / 27 + s / 6."""
+    if not math.isfinite(skewness) or abs(skewness) < 1e-6:
+        return t
+    return 3 / skewness * (float(np.cbrt(1 + skewness * (t - skewness / 6))) - 1)
+
+
+def plus(one: Estimate, other: Estimate, limits: tuple[float, float] = (0.0, math.inf)) -> Estimate:
+    """The sum, prompt by prompt; the two Monte-Carlo errors count as independent."""
+    note = "; ".join(filter(None, dict.fromkeys((one.note, other.note))))
+    if not (one.per_prompt and other.per_prompt):
+        return undefined(note)
+    means = np.array(one.per_prompt) + np.array(other.per_prompt)
+    over_prompts = bootstrap_mean(means, limits=limits)
+    error = math.hypot(one.mc_error, other.mc_error)
+    # The half-widths carry their own degrees of freedom.
+    reach = math.hypot((one.mc_high - one.mc_low) / 2, (other.mc_high - other.mc_low) / 2)
+    value = over_prompts.value
+    bounds = (over_prompts.low, over_prompts.high, error, max(value - reach, limits[0]), value + reach)
+    return Estimate(value, *bounds, note, tuple(float(v) for v in means))
+
+
+@dataclass(frozen=True)
+class Tightness:
+    """H(Z|X) from below and above with so many paths per grid, bits per image, with Monte-Carlo errors."""
+
+    paths: int
+    lower: float
+    lower_mc_error: float
+    upper: float
+    upper_mc_error: float
+
+
+LABELS = {
+    "path": "path H(P||Z|X), causal",
+    "execution": "execution H(Z||P|X), causal",
+    "joint": "joint H(Z,P|X)",
+    "trajectory_path": "path H(P||Z|X), causal, whole trajectory",
+    "trajectory_execution": "execution H(Z||P|X), causal, whole trajectory",
+    "trajectory_joint": "joint H(Z,P|X), whole trajectory",
+    "conditional_lower": "H(Z|X) at least",
+    "conditional_upper": "H(Z|X) at most",
+    "token_plug_in": "H(Z) of tokens, plug-in",
+    "token_miller_madow": "H(Z) of tokens, Miller-Madow by image",
+    "token_chao_shen": "H(Z) of tokens, Chao-Shen by image",
+    "sequence_lower": "H(Z) of images at least",
+    "sequence_upper": "H(Z) of images at most",
+    "mutual_lower": "I(X;Z) at least",
+    "mutual_upper": "I(X;Z) at most",
+    "ceiling": "I(X;Z) ceiling, log2(prompts)",
+    "relevant": "I(Z;Y) at least",
+}
+
+
+@dataclass(frozen=True)
+class Information:
+    """The accounting of one model under some interventions; all estimates in bits per image.
+
+    path, execution, joint: causal (H(P||Z|X), H(Z||P|X) and their sum), in the reading that `reading` names.
+    trajectory_*: for diffusion, the same with the whole latent trajectory as the path; for the other rules equal to
+    the first three. conditional_*: bracket of H(Z|X). token_*: entropy of a token drawn from all images, times the
+    number of positions. sequence_*, mutual_*: brackets of H(Z) and I(X;Z); lower equals upper where it is exact.
+    ceiling: log2(prompts), which I(X;Z) over this prompt set cannot exceed. relevant: I(Z;Y) from below.
+    tightness: the bounds on H(Z|X) that weigh paths, by the number of paths.
+    path_map, execution_map: mean bits (steps, h, w); their sums are `path` and `execution` (schedule reading).
+    usage: share of the codebook that came out; perplexity: 2 to the power of the plug-in entropy of a token.
+    """
+
+    model: str
+    interventions: tuple[str, ...]
+    prompts: tuple[str, ...]
+    n: int
+    seed: int
+    positions: int
+    codes: int
+    reading: str
+    estimates: dict[str, Estimate]
+    tightness: tuple[Tightness, ...]
+    path_map: Float[np.ndarray, "steps h w"]
+    execution_map: Float[np.ndarray, "steps h w"]
+    usage: float
+    perplexity: float
+    notes: tuple[str, ...] = ()
+
+    def __getattr__(self, name: str) -> Estimate:
+        # Only asked for what is no field: the estimates by their names.
+        estimates = self.__dict__.get("estimates", {})
+        if name in estimates:
+            return estimates[name]
+        raise AttributeError(f"Information has no {name!r}; its estimates are {', '.join(estimates) or 'not set'}")
+
+    @property
+    def plane(self) -> tuple[float, float]:
+        """The point (I(X;Z), I(Z;Y)) of the bottleneck plane, both from below, in bits."""
+        return self.mutual_lower.value, self.relevant.value
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row per quantity: bits per image and per token, each with its interval and Monte-Carlo error."""
+        rows = []
+        for name, found in self.estimates.items():
+            row: dict[str, object] = {"model": self.model, "interventions": " ".join(self.interventions)}
+            row |= {"quantity": name, "label": LABELS[name]}
+            for unit, scale in (("image", 1.0), ("token", 1.0 / self.positions)):
+                parts = (found.value, found.low, found.high, found.mc_error)
+                names = (f"bits_per_{unit}", f"{unit}_low", f"{unit}_high", f"{unit}_mc_error")
+                row |= {key: part * scale for key, part in zip(names, parts, strict=True)}
+            rows.append(row | {"note": found.note})
+        return pd.DataFrame(rows)
+
+    @property
+    def steps_table(self) -> pd.DataFrame:
+        """Bits per image that each step decides."""
+        path, execution = self.path_map.sum((1, 2)), self.execution_map.sum((1, 2))
+        return pd.DataFrame({"step": np.arange(len(path)), "path": path, "execution": execution})

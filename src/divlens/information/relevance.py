@@ -1,0 +1,74 @@
+"""I(Z;Y) from below: Y is the concept that was asked for, read from the pictures by a judge.
+
+The judge's reading R is a function of Z, so I(Z;Y) >= I(R;Y). That in turn is at least H(Y) + E log q(Y|R) for any q
+(Barber and Agakov, 2003). q is fitted on one half of the samples and scored on the other, so no reading is judged by
+itself and the estimate errs downward only.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from divlens.information.records import Moments
+from divlens.types import DivlensError, Prompt
+
+PRIOR = 1.0  # pseudo-readings, spread as Y is: a reading never met says nothing
+
+Judge = Callable[[Float[Tensor, "batch 3 H W"]], object]
+
+
+def labels_of(judged: object, images: int) -> Int[Tensor, " batch"]:
+    """A judge's answer as one label per picture: a tensor (batch,), or (batch, best first), or a record that has one
+    as `concept`."""
+    found = getattr(judged, "concept", judged)
+    if not isinstance(found, Tensor) or found.ndim not in (1, 2) or len(found) != images:
+        raise DivlensError(f"the judge expects to give one label for each of {images} pictures, got {type(found)!r}")
+    return (found if found.ndim == 1 else found[:, 0]).long().cpu()
+
+
+@dataclass
+class Readings:
+    """How often each label was read in the pictures of a prompt, by half of the samples; size free of their number."""
+
+    counts: dict[tuple[int, int, int], int] = field(default_factory=Counter)
+
+    def add(
+        self, labels: Int[Tensor, " batch"], prompt: Int[np.ndarray, " batch"], sample: Int[np.ndarray, " batch"]
+    ) -> None:
+        for key in zip((sample % 2).tolist(), prompt.tolist(), labels.tolist(), strict=True):
+            self.counts[key] = self.counts.get(key, 0) + 1
+
+
+def information_per_prompt(readings: Readings, prompts: Sequence[Prompt]) -> Moments:
+    """Bits that a reading gives about Y."""
+    concepts = [prompt.concept or prompt.text for prompt in prompts]
+    share = {name: concepts.count(name) / len(concepts) for name in concepts}
+    seen: Counter[tuple[int, int, str]] = Counter()
+    total: Counter[tuple[int, int]] = Counter()
+    for (half, prompt, label), count in readings.counts.items():
+        seen[half, label, concepts[prompt]] += count
+        total[half, label] += count
+    number, first, second = (np.zeros(len(prompts)) for _ in range(3))
+    for (half, prompt, label), count in readings.counts.items():
+        own, other = concepts[prompt], 1 - half
+        given = (seen[other, label, own] + PRIOR * share[own]) / (total[other, label] + PRIOR)
+        bits = float(np.log2(given / share[own]))
+        number[prompt] += count
+        first[prompt] += count * bits
+        second[prompt] += count * bits**2
+    mean = first / number
+    with np.errstate(invalid="ignore", divide="ignore"):
+        variance = np.where(number > 1, (second - number * mean**2).clip(min=0) / (number - 1), np.nan)
+    return Moments(mean, variance, number.astype(int))
+
+
+def read_pictures(judge: Judge, images: Float[Tensor, "batch 3 H W"]) -> Int[Tensor, " batch"]:
+    with torch.inference_mode():
+        return labels_of(judge(images), len(images))

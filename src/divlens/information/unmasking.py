@@ -1,0 +1,232 @@
+"""Confidence unmasking: the exact chance that a step commits a set of positions V, and V with its tokens.
+
+Given the state, positions are independent. Position i draws u ~ p_i and scores c = log p_i(u) + tau * G; the highest
+scores are committed. With F_i and S_i = 1 - F_i the distribution function and tail of the score of position i,
+
+    P(V)      = integral of -d/dc [ prod_{i in V} S_i(c) ]                     prod_{i not in V} F_i(c) dc
+    P(V, z_V) = integral of -d/dc [ prod_{i in V} p_i(z_i) S_{i, z_i}(c) ]     prod_{i not in V} F_i(c) dc
+
+where c runs over the lowest committed score (docs/theory.md derives both). The integrands are analytic and vanish at
+both ends, so the trapezoidal rule converges exponentially (Trefethen and Weideman, 2014). Everything is in float64 and
+in logarithms.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from divlens.information.atoms import atom_log_probabilities
+from divlens.information.mixtures import Direct, Mixture, binned, bracketed
+
+FEW_CODES = 32  # up to here codes are taken one by one
+COARSE = 96  # nodes and bins of the search for where the integrand lives
+NEGLIGIBLE = 28.0  # an interval of the search is left out when it holds less than exp(-28) of the probability
+FEWEST_NODES_PER_TAU = 5.0
+NODES_PER_ROOT = 1.2  # an order statistic of m Gumbels has a standard deviation of at least 1.24 tau / sqrt(m)
+BULK = 1e-10  # what the codes that are taken together may change of any F
+IMPOSSIBLE = -1e9  # log p of a banned code: its weight is 0, and its score passes nothing
+CODES_AT_ONCE = 330_000  # few samples share their nodes: these then cover little that one sample does not need
+ELEMENTS_AT_ONCE = 300_000
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The open positions of one step, one row each.
+
+    sample, position: where the row is. committed: whether the step fixed it. token: which code it drew (it matters
+    where committed). weight, location: with what chance each code is drawn, rows sum to 1, and its log-probability as
+    the rule reads it; they differ where the draw is certain and the confidence is not 1 (Argmax).
+    """
+
+    sample: Int[Tensor, " rows"]
+    position: Int[Tensor, " rows"]
+    committed: Bool[Tensor, " rows"]
+    token: Int[Tensor, " rows"]
+    weight: Float[Tensor, "rows codes"]
+    location: Float[Tensor, "rows codes"]
+
+    def rows(self, which: Bool[Tensor, " rows"] | slice) -> Scores:
+        parts = (self.sample, self.position, self.committed, self.token, self.weight, self.location)
+        return Scores(*(part[which] for part in parts))
+
+    def of_token(self, values: Float[Tensor, "rows codes"]) -> Float[Tensor, " rows"]:
+        return values.gather(1, self.token[:, None])[:, 0]
+
+
+def scores_of(
+    log_p: Float[Tensor, "batch n codes"],
+    opened: Bool[Tensor, "batch n"],
+    committed: Bool[Tensor, "batch n"],
+    tokens: Int[Tensor, "batch n"],
+    certain: Int[Tensor, "batch n"] | None = None,
+) -> Scores:
+    """Rows for the open positions. `certain`: the tokens that were drawn, where the draw had no choice."""
+    sample, position = opened.nonzero(as_tuple=True)
+    location, token = log_p[sample, position].clamp(min=IMPOSSIBLE), tokens[sample, position]
+    if certain is not None:
+        sure = certain[sample, position]
+        agree = (token == sure).double()[:, None]  # another token than the only one possible has no chance
+        location = location.gather(1, sure[:, None]).double()
+        weight, token = torch.ones_like(location), torch.zeros_like(token)
+        if not bool(agree.all()):
+            location = torch.cat([location, location], 1)
+            weight = torch.cat([weight, torch.zeros_like(weight)], 1)
+            token = (1 - agree[:, 0]).long()
+    else:
+        weight = location.exp().double()  # in the precision in which the sampler takes it
+        weight /= weight.sum(1, keepdim=True)  # float32 leaves a sum of 1 +- 1e-6; the draw divides by it too
+        location = location.double()
+    return Scores(sample, position, committed[sample, position], token, weight, location)
+
+
+def event_log_probabilities(
+    scores: Scores,
+    samples: int,
+    tau: float,
+    shift: Float[Tensor, " rows"] | None = None,
+    few_codes: int = FEW_CODES,
+) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
+    """log P(V) and log P(V, z_V), natural, per sample.
+
+    `tau` >= 0 is the temperature of the Gumbel noise. `shift` is tau * G itself where the noise is known (a frozen
+    path); then, and at tau = 0, scores are atoms and both chances are finite sums. `few_codes`: with more codes than
+    this they are binned, see `mixtures.binned`.
+    """
+    device = scores.weight.device
+    log_path = torch.zeros(samples, dtype=torch.float64, device=device)
+    log_token = torch.where(scores.committed, scores.of_token(scores.weight).log(), 0.0)
+    log_joint = log_path.index_add(0, scores.sample, log_token)
+    opened = log_path.index_add(0, scores.sample, torch.ones_like(log_token))
+    fixed = log_path.index_add(0, scores.sample, scores.committed.double())
+    # Where all is committed, or nothing, there is no choice of V: the start values are the answer.
+    choice = (fixed > 0) & (fixed < opened)
+    if not bool(choice.all()):
+        rows = choice[scores.sample]
+        scores, shift = scores.rows(rows), None if shift is None else shift[rows]
+    ends = torch.cat([opened.new_zeros(1), opened[choice].cumsum(0)]).long().tolist()
+    at_once = max(1, CODES_AT_ONCE * samples // max(1, scores.weight.numel()))
+    paths, joints = [log_path[:0]], [log_path[:0]]
+    for first in range(0, len(ends) - 1, at_once):
+        last = min(first + at_once, len(ends) - 1)
+        part = slice(ends[first], ends[last])  # rows are in the order of their samples
+        rows = scores.rows(part)
+        place = torch.unique_consecutive(rows.sample, return_inverse=True)[1]
+        rows = replace(rows, sample=place)
+        if tau == 0 or shift is not None:
+            moved = torch.zeros_like(rows.weight[:, 0]) if shift is None else shift[part]
+            path, joint = atom_log_probabilities(rows, last - first, moved)
+        else:
+            path, joint = integrated(rows, last - first, tau, few_codes)
+        paths.append(path.clamp(max=0))
+        joints.append(torch.minimum(joint, path).clamp(max=0))
+    log_path[choice], log_joint[choice] = torch.cat(paths), torch.cat(joints)
+    return log_path, log_joint
+
+
+def integrated(
+    scores: Scores, samples: int, tau: float, few_codes: int
+) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
+    """Both integrals, by the trapezoidal rule on nodes that all samples share."""
+    direct = scores.weight.shape[1] <= few_codes
+    low, high = window(scores, samples, tau, direct)
+    largest = int(torch.bincount(scores.sample).max())
+    step = tau / max(FEWEST_NODES_PER_TAU, NODES_PER_ROOT * math.sqrt(largest))
+    mixture = Direct(scores.weight, scores.location) if direct else in_bins(scores, low, high, tau)
+    parts = scores.weight.shape[1] if direct else 1
+    size = max(16, ELEMENTS_AT_ONCE // (len(scores.sample) * parts))
+    nodes = torch.arange(low, high + step, step, dtype=torch.float64, device=scores.weight.device)
+    paths, joints = [], []
+    for part in nodes.split(size):
+        log_path, log_joint = integrands(scores, samples, mixture, part, tau)
+        paths.append(log_path.logsumexp(1))
+        joints.append(log_joint.logsumexp(1))
+    return torch.stack(paths).logsumexp(0) + math.log(step), torch.stack(joints).logsumexp(0) + math.log(step)
+
+
+def integrands(
+    scores: Scores, samples: int, mixture: Mixture, nodes: Float[Tensor, " nodes"], tau: float
+) -> tuple[Float[Tensor, "batch nodes"], Float[Tensor, "batch nodes"]]:
+    """Logarithms of both integrands at the nodes.
+
+    -d/dc of a product is the product times the sum of f / S; for one Gumbel f / S = e / (exp(e) - 1) / tau.
+    """
+    inside = scores.committed
+    rows = scores.rows(inside)
+    empty = torch.zeros(samples, len(nodes), dtype=torch.float64, device=nodes.device)
+
+    def per_sample(sample: Tensor, values: Tensor) -> Tensor:
+        return empty.index_add(0, sample, values)
+
+    others = per_sample(scores.sample[~inside], mixture.rows(~inside).log_below(nodes, tau))
+    e = torch.exp(-(nodes - rows.of_token(rows.location)[:, None]) / tau)
+    weight, tail = rows.of_token(rows.weight)[:, None], -torch.expm1(-e)
+    hazard = torch.where(e > 1e-12, e / torch.expm1(e), 1.0).nan_to_num(0.0) / tau
+    joint = per_sample(rows.sample, (weight * tail).log()) + per_sample(rows.sample, hazard).log()
+    own = mixture.rows(inside)
+    # The drawn code is one of the mixture's: a tail below its share is the binning's rounding.
+    above = torch.maximum(own.above(nodes, tau), weight * tail).clamp(min=1e-300)
+    rate = (own.density(nodes, tau) / above).clamp(min=0, max=1 / tau)
+    path = per_sample(rows.sample, above.log()) + per_sample(rows.sample, rate).log()
+    return path + others, joint + others
+
+
+def window(scores: Scores, samples: int, tau: float, direct: bool) -> tuple[float, float]:
+    """Thresholds between which all but a share of about 100 exp(-28) of every sample's integrals lies.
+
+    prod S falls in c and prod F rises. So what an interval (a, b) holds is at most prod S(a) * prod F(b), and the whole
+    is at least prod S(c) * prod F(c) at any c: both from below and above when codes are moved to the edges of bins.
+    """
+    highest = float(scores.location.max())
+    lowest = max(float(scores.location.min()), highest - 40.0)
+    ends = (lowest - 6 * tau, highest + 40 * tau)
+    nodes = torch.linspace(*ends, COARSE, dtype=torch.float64, device=scores.weight.device)
+    if direct:
+        down = up = Direct(scores.weight, scores.location)
+    else:
+        down, up = bracketed(scores.weight, scores.location, lowest, COARSE)
+    inside, rows = scores.committed, scores.rows(scores.committed)
+    empty = torch.zeros(samples, COARSE, dtype=torch.float64, device=scores.weight.device)
+
+    def tails(mixture: Mixture) -> Tensor:
+        return empty.index_add(0, rows.sample, mixture.rows(inside).above(nodes, tau).clamp(min=1e-300).log())
+
+    def belows(mixture: Mixture) -> Tensor:
+        return empty.index_add(0, scores.sample[~inside], mixture.rows(~inside).log_below(nodes, tau))
+
+    e = torch.exp(-(nodes - rows.of_token(rows.location)[:, None]) / tau)
+    drawn = empty.index_add(0, rows.sample, (-torch.expm1(-e)).clamp(min=1e-300).log())
+    least, most = belows(up), belows(down)
+    keep = torch.zeros(COARSE - 1, dtype=torch.bool, device=scores.weight.device)
+    for lower, upper in ((tails(down), tails(up)), (drawn, drawn)):
+        whole = (lower + least).amax(1, keepdim=True)
+        keep |= (upper[:, :-1] + most[:, 1:] > whole - NEGLIGIBLE).any(0)
+    kept = keep.nonzero()[:, 0]
+    return float(nodes[kept[0]]), float(nodes[kept[-1] + 1])
+
+
+def in_bins(scores: Scores, low: float, high: float, tau: float) -> Mixture:
+    """Codes in bins; those that are nearly impossible, and nearly sure to lose, together.
+
+    A code of probability p that counts as never passing changes F(c) by p S(c) <= p exp(-(c - log p) / tau). Below
+    log p = (log(BULK / codes) + low / tau) / (1 + 1 / tau) all of them change it by BULK at most.
+    """
+    codes = scores.weight.shape[1]
+    bulk = (math.log(BULK / codes) + low / tau) / (1 + 1 / tau)
+    lowest = max(bulk, low - 37 * tau, float(scores.location.min()))
+    highest = max(min(high + 6 * tau, float(scores.location.max())), lowest + tau)
+    return binned(scores.weight, scores.location, lowest, highest, tau)
+
+
+def selections(opened: Bool[Tensor, " n"], count: int) -> Iterator[Bool[Tensor, " n"]]:
+    """Every way to commit `count` of the open positions."""
+    places = opened.nonzero()[:, 0]
+    for chosen in torch.combinations(places, count):
+        which = torch.zeros_like(opened)
+        which[chosen] = True
+        yield which

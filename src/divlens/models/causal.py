@@ -1,0 +1,274 @@
+"""What Janus and Emu3 share: a causal transformer from `transformers`, asked for one code of the grid after another.
+
+Rows of a batch that begin alike are prefilled once, into a static key-value cache that holds the whole picture.
+transformers is optional; nothing here imports it before a model asks for it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pickle
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from safetensors import SafetensorError
+from torch import Tensor
+
+from divlens.models.clip_text import check_tensors
+from divlens.models.loading import DTYPES, Options, check_lengths, fetched, find_files
+from divlens.types import DivlensError, View
+
+FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")  # and the weights
+DECODED_AT_ONCE = 4  # pictures: the decoder's activations are far larger than its output
+
+
+def needed(name: str, *attributes: str) -> list[Any]:
+    """Attributes of transformers. Raises DivlensError that names the extra which brings them."""
+    try:
+        package = importlib.import_module("transformers")
+        return [getattr(package, attribute) for attribute in attributes]
+    except (ImportError, AttributeError) as error:
+        raise DivlensError(
+            f"{name} needs the package transformers, with {', '.join(attributes)} ({error}): "
+            "pip install 'divlens[transformers]'"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Published:
+    """A kind of checkpoint: its name (and `model_type`), its classes in transformers, and where one can be had."""
+
+    name: str
+    network: str
+    processor: str
+    source: str
+
+    def load(self, checkpoint: str, options: Options) -> tuple[Any, Any]:
+        """Network, in place, and processor, from a folder or hub repository.
+
+        Raises DivlensError for a missing package, for missing or damaged files, another kind of model, and for tensors
+        that are missing, extra or of another shape, which are named.
+        """
+        network_kind, processor_kind = needed(self.name, self.network, self.processor)
+        check_type(find_files(checkpoint, FILES, self.source)["config.json"], self.name)
+
+        def read() -> tuple[Any, Any, Any]:
+            processor = processor_kind.from_pretrained(checkpoint)
+            network, found = network_kind.from_pretrained(
+                checkpoint, dtype=DTYPES[options.dtype], output_loading_info=True, ignore_mismatched_sizes=True
+            )
+            return processor, network, found
+
+        try:
+            processor, network, found = fetched(checkpoint, self.source, read)
+        except (RuntimeError, TypeError, AttributeError, SafetensorError, pickle.UnpicklingError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise DivlensError(
+                f"cannot load {checkpoint!r}: expected a {self.network} and a {self.processor}, got: {reason}"
+            ) from error
+        check_tensors(f"{self.name}:{checkpoint}", found)
+        return options.place(network), processor
+
+
+def check_type(config: Path, expected: str) -> None:
+    """Raises DivlensError when a model's configuration file says that it is of another type."""
+    try:
+        found = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise DivlensError(
+            f"{config} expects a JSON object that describes a model of type {expected}: {error}"
+        ) from error
+    if found != expected:
+        raise DivlensError(f"{config} expects a model of type {expected}, got {found}")
+
+
+def check_kind(published: Published, network: Any) -> None:
+    """Raises DivlensError for an object of another class than the published one."""
+    if type(network).__name__ != published.network:
+        raise DivlensError(f"{published.name} expects a {published.network}, got a {type(network).__name__}")
+
+
+def guidance_of(network: Any, published: float) -> float:
+    """The guidance scale that a checkpoint asks for, else the published one."""
+    own = network.generation_config.guidance_scale
+    return published if own is None else float(own)
+
+
+def tokenizer_of(name: str, processor: Any, tokens: Sequence[str]) -> Any:
+    """The tokenizer in a processor, or the tokenizer itself. Raises DivlensError when it lacks one of `tokens`."""
+    tokenizer = getattr(processor, "tokenizer", processor)
+    if missing := [token for token in tokens if not isinstance(getattr(tokenizer, token, None), str)]:
+        raise DivlensError(
+            f"{name} expects the processor or tokenizer that was saved with it, got a {type(processor).__name__} "
+            f"without {', '.join(missing)}"
+        )
+    return tokenizer
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How a wording becomes a condition: `template` gives the whole text of a prompt, which is then tokenized.
+
+    A condition is `limit` + 1 integers: the number of tokens, the tokens, and zeros.
+    """
+
+    name: str
+    tokenizer: Any
+    template: Callable[[str], str]
+    limit: int
+    truncate: bool
+
+    def ids(self, wordings: Sequence[str]) -> list[list[int]]:
+        return self.tokenizer([self.template(wording) for wording in wordings], verbose=False).input_ids
+
+    def lengths(self, wordings: Sequence[str]) -> list[int]:
+        """Tokens of each wording in its template, before any cut."""
+        return [len(row) for row in self.ids(wordings)]
+
+    def conditions(self, wordings: Sequence[str]) -> Int[Tensor, "wordings limit_plus_one"]:
+        """A row per wording. Raises DivlensError for a wording that is too long, unless it may be cut."""
+        ids = self.ids(wordings)
+        check_lengths(self.name, wordings, [len(row) for row in ids], self.limit, self.truncate)
+        rows = torch.zeros(len(ids), self.limit + 1, dtype=torch.long)
+        for row, wording, tokens in zip(rows, wordings, ids, strict=True):
+            whole = tokens if len(tokens) <= self.limit else self.ids([self.beginning(wording)])[0]
+            row[: len(whole) + 1] = torch.tensor([len(whole), *whole])
+        return rows
+
+    def beginning(self, wording: str) -> str:
+        """As much of the wording as can be read; the template stays whole, for it says that a picture follows."""
+        sizes = range(len(wording) + 1)
+        kept = bisect_right(sizes, self.limit, key=lambda size: self.lengths([wording[:size]])[0]) - 1
+        if kept < 0:
+            raise DivlensError(f"{self.name} reads at most {self.limit} tokens, fewer than its template has")
+        return wording[:kept]
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """A batch of prompts, padded on the left: position `longest` - 1 is the last token of every row."""
+
+    ids: Int[Tensor, "rows longest"]
+    lengths: Int[Tensor, " rows"]
+
+    @classmethod
+    def of(cls, conditions: Int[Tensor, "rows limit_plus_one"]) -> Prompts:
+        lengths = conditions[:, 0]
+        longest = int(lengths.max())
+        place = torch.arange(longest, device=lengths.device) - (longest - lengths[:, None])
+        return cls(conditions[:, 1:].gather(1, place.clamp(min=0)).masked_fill(place < 0, 0), lengths)
+
+    def distinct(self) -> tuple[Prompts, Int[Tensor, " rows"]]:
+        """The prompts that differ, and which of them each row is."""
+        rows = torch.cat([self.lengths[:, None], self.ids], dim=1)
+        found, which = torch.unique(rows, dim=0, return_inverse=True)
+        return Prompts(found[:, 1:], found[:, 0]), which
+
+    def seen(self, capacity: int) -> Bool[Tensor, "rows capacity"]:
+        """All but the padding, with room for what follows."""
+        columns = torch.arange(capacity, device=self.ids.device)
+        return columns >= self.ids.shape[1] - self.lengths[:, None]
+
+    def positions(self) -> Int[Tensor, "rows longest"]:
+        """Counted from a prompt's own first token, so that they do not depend on the batch."""
+        columns = torch.arange(self.ids.shape[1], device=self.ids.device)
+        return (columns - (self.ids.shape[1] - self.lengths[:, None])).clamp(min=0)
+
+
+class CachedTransformer:
+    """Hidden states of a growing batch of sequences. `network`: embeddings to hidden states, as LlamaModel.
+
+    `step` is the same network for the calls after the first, which may be compiled. `room`: how many tokens follow the
+    prompts at most.
+    """
+
+    def __init__(self, network: Any, step: Callable[..., Any], prompts: Prompts, room: int) -> None:
+        (static_cache,) = needed("a causal model", "StaticCache")
+        self.network, self.step, self.prompts = network, step, prompts
+        self.fed, capacity = 0, prompts.ids.shape[1] + room
+        self.seen = prompts.seen(capacity)
+        self.cache = static_cache(config=network.config, max_cache_len=capacity)
+
+    def prefill(self) -> Float[Tensor, "rows d"]:
+        """What follows the prompts; the same prompt is computed once."""
+        distinct, which = self.prompts.distinct()
+        hidden = self.network(
+            inputs_embeds=self.network.get_input_embeddings()(distinct.ids),
+            attention_mask=distinct.seen(self.seen.shape[1]),
+            position_ids=distinct.positions(),
+            past_key_values=self.cache,
+            use_cache=True,
+        ).last_hidden_state[:, -1]
+        self.cache.reorder_cache(which)
+        return hidden[which]
+
+    def feed(self, embeddings: Float[Tensor, "rows tokens d"]) -> Float[Tensor, "rows d"]:
+        """What follows when these tokens are added to every row."""
+        count = embeddings.shape[1]
+        places = self.fed + torch.arange(count, device=embeddings.device)
+        self.fed += count
+        return self.step(
+            inputs_embeds=embeddings,
+            attention_mask=self.seen,
+            position_ids=self.prompts.lengths[:, None] + places,
+            past_key_values=self.cache,
+            use_cache=True,
+        ).last_hidden_state[:, -1]
+
+
+@dataclass(frozen=True)
+class RasterPredictor:
+    """One code a call, in order. With guidance the transformer's rows are the conditional ones, then the others.
+
+    `embed`: the code at a position, and what the model puts behind it, to embeddings. `head`: hidden states to logits
+    of the codes.
+    """
+
+    transformer: CachedTransformer
+    embed: Callable[[Tensor, int], Tensor]
+    head: Callable[[Tensor], Tensor]
+    guided: bool
+
+    def __call__(self, view: View) -> tuple[Float[Tensor, "batch m codes"], Float[Tensor, "batch m codes"] | None]:
+        if view.first == 0:
+            hidden = self.transformer.prefill()
+        else:
+            embeddings = self.embed(view.tokens[:, view.first - 1], view.first - 1)
+            hidden = self.transformer.feed(torch.cat([embeddings, embeddings]) if self.guided else embeddings)
+        logits = self.head(hidden)[:, None]
+        if not self.guided:
+            return logits, None
+        conditional, unconditional = logits.chunk(2)
+        return conditional, unconditional
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """How a decoder's output becomes a picture: times `std`, plus `mean`, per channel, cut to [0, 1]."""
+
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+
+    @classmethod
+    def of(cls, processor: Any) -> Pixels:
+        """What the image processor undoes; [-1, 1] to [0, 1], as published, for a tokenizer, which does not say."""
+        images = getattr(processor, "image_processor", None)
+        if images is None:
+            return cls()
+        if not images.do_normalize:
+            return cls((0.0,) * 3, (1.0,) * 3)
+        return cls(tuple(images.image_mean), tuple(images.image_std))
+
+    def pictures(
+        self, decode: Callable[[Tensor], Tensor], tokens: Int[Tensor, "batch h w"]
+    ) -> Float[Tensor, "batch 3 H W"]:
+        """Float32, on the CPU, a few at a time. `decode`: token grids to (batch, 3, H, W)."""
+        mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
+        decoded = [decode(part).float().cpu() for part in tokens.split(DECODED_AT_ONCE)]
+        return (torch.cat(decoded) * std + mean).clip(0, 1)

@@ -1,0 +1,172 @@
+"""What aMUSEd and VQ-Diffusion share: the parts of a diffusers pipeline, and how CLIP reads a wording.
+
+diffusers and transformers are optional; nothing here imports them, and the factories do so when they are called.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from divlens.models.loading import Options, check_lengths, fetched, find_files
+from divlens.types import DivlensError
+
+DECODED_AT_ONCE = 8  # pictures: a decoder's activations are far larger than its output
+CONFIGS = {"tokenizer": "tokenizer_config.json", "scheduler": "scheduler_config.json"}  # others: config.json
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A published diffusers folder: the pipeline's class, its parts with theirs, and where one can be had."""
+
+    pipeline: str
+    parts: Mapping[str, Any]
+    source: str
+
+
+@dataclass(frozen=True)
+class ClipText:
+    """A CLIP tokenizer that reads `limit` tokens, begin and end included.
+
+    `truncate`: a longer wording is cut instead of refused. `keep_end`: a cut wording still ends with the end token.
+    """
+
+    name: str
+    tokenizer: Any
+    limit: int
+    truncate: bool
+    keep_end: bool
+
+    def lengths(self, wordings: Sequence[str]) -> list[int]:
+        """Tokens of each wording before any cut, begin and end included."""
+        return [len(row) for row in self.tokenizer(list(wordings), verbose=False).input_ids]
+
+    def ids(self, wordings: Sequence[str]) -> Int[Tensor, "wordings limit"]:
+        """Token ids, padded to `limit`. Raises DivlensError for a longer wording, unless it may be cut."""
+        check_lengths(self.name, wordings, self.lengths(wordings), self.limit, self.truncate)
+        padded = self.tokenizer(
+            list(wordings), padding="max_length", max_length=self.limit, truncation=self.keep_end, verbose=False
+        )
+        return torch.tensor([row[: self.limit] for row in padded.input_ids])
+
+
+def clip_text_of(name: str, parts: Mapping[str, Any], options: Options, keep_end: bool) -> ClipText:
+    """The `tokenizer` of `parts`, with the limit that it and the `text_encoder` share: 77 for CLIP."""
+    limit = min(parts["tokenizer"].model_max_length, parts["text_encoder"].config.max_position_embeddings)
+    return ClipText(name, parts["tokenizer"], limit, options.truncate, keep_end)
+
+
+def needed(name: str) -> tuple[Any, Any]:
+    """diffusers and transformers. Raises DivlensError that names the extra which brings them."""
+    try:
+        return importlib.import_module("diffusers"), importlib.import_module("transformers")
+    except ImportError as error:
+        raise DivlensError(
+            f"{name} needs the packages diffusers and transformers ({error}): pip install 'divlens[diffusers]'"
+        ) from error
+
+
+def load_parts(checkpoint: str, layout: Layout) -> dict[str, Any]:
+    """Every part of the folder or hub repository `checkpoint`, by name, in evaluation mode, float32.
+
+    Raises DivlensError that names all missing files, another pipeline or part than expected, and tensors that are
+    missing, extra or of another shape.
+    """
+    files = {name: f"{name}/{CONFIGS.get(name, 'config.json')}" for name in layout.parts}
+    found = find_files(checkpoint, ["model_index.json", *files.values()], layout.source)
+    check_class(found["model_index.json"], layout.pipeline)
+    for name, kind in layout.parts.items():
+        check_class(found[files[name]], kind.__name__)
+    return {name: load_part(checkpoint, name, layout) for name in layout.parts}
+
+
+def check_class(config: Path, expected: str) -> None:
+    """Raises DivlensError when a configuration file says that it is of another class; some do not say."""
+    try:
+        found = json.loads(config.read_text(encoding="utf-8")).get("_class_name", expected)
+    except (OSError, ValueError, AttributeError) as error:
+        raise DivlensError(f"{config} expects the JSON object of a {expected}: {error}") from error
+    if found != expected:
+        raise DivlensError(f"{config} expects a {expected}, got a {found}")
+
+
+def load_part(checkpoint: str, name: str, layout: Layout) -> Any:
+    """One part. A network must find exactly its own tensors."""
+    kind = layout.parts[name]
+    is_network = issubclass(kind, nn.Module)
+    report = {"output_loading_info": True, "ignore_mismatched_sizes": True} if is_network else {}
+
+    def read() -> Any:
+        return kind.from_pretrained(checkpoint, subfolder=name, **report)
+
+    try:
+        part = fetched(checkpoint, layout.source, read)
+    except (RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DivlensError(f"{checkpoint}/{name} expects the weights of a {kind.__name__}, got: {reason}") from error
+    if not is_network:
+        return part
+    network, found = part
+    check_tensors(f"{checkpoint}/{name}", found)
+    return network
+
+
+def check_tensors(place: str, found: Mapping[str, Any]) -> None:
+    """Raises DivlensError that names the tensors a network missed, did not expect, or found in another shape."""
+    # Checkpoints of old transformers versions hold position_ids, which are constants.
+    extra = [key for key in found["unexpected_keys"] if not key.endswith("position_ids")]
+    mismatched = found["mismatched_keys"]
+    problems = [f"missing {key}" for key in sorted(set(found["missing_keys"]) - {entry[0] for entry in mismatched})]
+    problems += [f"not expected {key}" for key in sorted(extra)]
+    problems += [f"{key}: expected {tuple(own)}, found {tuple(theirs)}" for key, theirs, own in sorted(mismatched)]
+    if problems:
+        more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
+        raise DivlensError(f"{place} does not fit its network: {'; '.join(problems[:8])}{more}")
+
+
+def parts_of(pipeline: Any, layout: Layout) -> dict[str, Any]:
+    """The parts of a pipeline that is loaded already, its networks set to evaluation, where and as they are."""
+    if type(pipeline).__name__ != layout.pipeline:
+        raise DivlensError(f"expected a diffusers {layout.pipeline}, got a {type(pipeline).__name__}")
+    parts = {name: getattr(pipeline, name) for name in layout.parts}
+    for name, kind in layout.parts.items():
+        if not isinstance(parts[name], kind):
+            raise DivlensError(
+                f"the {name} of a {layout.pipeline} expects a {kind.__name__}, got {type(parts[name]).__name__}"
+            )
+        if isinstance(parts[name], nn.Module):
+            parts[name].eval()
+    return parts
+
+
+def check_equal(name: str, quantity: str, sizes: Mapping[str, int]) -> None:
+    """Raises DivlensError when the parts of a model do not agree on a size."""
+    if len(set(sizes.values())) > 1:
+        listed = ", ".join(f"{part} {size}" for part, size in sizes.items())
+        raise DivlensError(f"{name} expects one {quantity} in all its parts, got {listed}")
+
+
+def fingerprint(*networks: nn.Module) -> str:
+    """Eight hexadecimal digits of the weights: what a wrapped model is called, so that two never share a name."""
+    digest = hashlib.blake2b(digest_size=4)
+    with torch.no_grad():
+        for network in networks:
+            for key, weight in network.state_dict().items():
+                digest.update(f"{key} {float(weight.sum(dtype=torch.float64))!r}".encode())
+    return digest.hexdigest()
+
+
+def decoded(tokens: Int[Tensor, "batch h w"], pictures: Callable[[Tensor], Tensor]) -> Float[Tensor, "batch 3 H W"]:
+    """`pictures` of a few grids at a time: in [0, 1], float32, on the CPU."""
+    return torch.cat([pictures(part).clamp(0, 1).float().cpu() for part in tokens.split(DECODED_AT_ONCE)])

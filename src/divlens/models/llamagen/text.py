@@ -1,0 +1,78 @@
+"""LlamaGen's text encoder: T5, one caption at a time."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from torch import Tensor
+
+from divlens.models.causal import needed
+from divlens.models.clip_text import check_tensors
+from divlens.models.llamagen.captions import clean_caption
+from divlens.models.loading import Options, fetched
+from divlens.types import DivlensError
+
+OTHER_HALF = ("decoder.", "lm_head.")  # of the T5 that the published files hold whole
+
+
+@dataclass(frozen=True)
+class CaptionEncoder:
+    """tokenizer: T5's. network: a `transformers.T5EncoderModel`."""
+
+    tokenizer: Any
+    network: Any
+
+    @property
+    def width(self) -> int:
+        return self.network.config.d_model
+
+    def ids(self, caption: str, limit: int | None = None) -> list[int]:
+        """Tokens of a caption once it is cleaned, the end mark included; cut to `limit`, the end mark kept.
+
+        Raises DivlensError when the cleaning leaves nothing: the model would draw as if nothing had been asked.
+        """
+        text = clean_caption(caption)
+        if not text:
+            raise DivlensError(
+                f"LlamaGen expects words in Latin script or the like, got {caption[:40]!r}, of which its caption "
+                "cleaning leaves nothing"
+            )
+        cut = {} if limit is None else {"truncation": True, "max_length": limit}
+        return self.tokenizer(text, verbose=False, **cut)["input_ids"]
+
+    def features(self, caption: str, limit: int) -> Float[Tensor, "length d"]:
+        """One caption alone and without padding: the others of a batch cannot change what comes out."""
+        ids = torch.tensor([self.ids(caption, limit)], device=self.network.device)
+        return self.network(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0]
+
+
+def text_from(place: str, options: Options) -> CaptionEncoder:
+    """The text encoder in a folder or a repository on the model hub.
+
+    Raises DivlensError for missing files, and names tensors that are missing or of another shape. A decoder may be
+    there and is not read.
+    """
+    tokenizer_kind, network_kind = needed("llamagen", "AutoTokenizer", "T5EncoderModel")
+
+    def read() -> tuple[Any, Any, Any]:
+        tokenizer = tokenizer_kind.from_pretrained(place)
+        return tokenizer, *network_kind.from_pretrained(place, output_loading_info=True, ignore_mismatched_sizes=True)
+
+    try:
+        tokenizer, network, found = fetched(place, "a T5 text encoder with its tokenizer", read)
+    except (RuntimeError, TypeError, AttributeError, SafetensorError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DivlensError(f"{place} expects the weights of a T5 text encoder, got: {reason}") from error
+    extra = [key for key in found["unexpected_keys"] if not key.startswith(OTHER_HALF)]
+    check_tensors(place, {**found, "unexpected_keys": extra})
+    network = options.place(network)
+    if options.dtype == "float16":
+        for name, module in network.named_modules():
+            if name.endswith(".wo"):
+                module.float()  # these layers' outputs go beyond float16
+    return CaptionEncoder(tokenizer, network)

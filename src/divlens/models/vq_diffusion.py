@@ -1,0 +1,299 @@
+"""VQ-Diffusion under the one loop (Gu et al., 2022): a transformer that predicts x_0, CLIP text, a VQ decoder.
+
+`vq-diffusion:microsoft/vq-diffusion-ithq`, or a local folder in the same layout. Agrees with
+`diffusers.VQDiffusionPipeline` token for token under `ReferenceNoise`, which makes the reference's calls. Two things
+differ by design:
+
+- Fewer steps stride over the trained ones, because the rule's chances are cumulative (`rule_of`). The reference takes
+  the *first* trained timesteps instead: its network sees an empty grid and is told that it is almost complete.
+- The reference's default truncation rate, 1.0, drops codes once their running sum has rounded up to 1 in float32: up to
+  about 1e-5 of the probability. Here nothing is dropped at 1; `TopP` keeps the same codes as the reference below it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from divlens.models import clip_text
+from divlens.models.clip_text import ClipText, Layout, check_equal
+from divlens.models.loading import Options
+from divlens.paths import MaskReplaceDiffusion
+from divlens.prompts import default_prompts
+from divlens.types import DivlensError, View
+
+PUBLISHED = "microsoft/vq-diffusion-ithq"
+GUIDANCE = 5.0  # the default of VQDiffusionPipeline.__call__
+LEARNED = "learned_classifier_free_sampling_embeddings"
+
+
+def layout() -> Layout:
+    diffusers, transformers = clip_text.needed("vq-diffusion")
+    try:
+        home = importlib.import_module(diffusers.VQDiffusionPipeline.__module__)
+    except (ImportError, AttributeError) as error:
+        raise DivlensError(
+            f"vq-diffusion needs a diffusers that has VQDiffusionPipeline, got {diffusers.__version__} without it"
+        ) from error
+    parts = {
+        "tokenizer": transformers.CLIPTokenizer,
+        "text_encoder": transformers.CLIPTextModel,
+        "vqvae": diffusers.VQModel,
+        "transformer": diffusers.Transformer2DModel,
+        "scheduler": diffusers.VQDiffusionScheduler,
+        LEARNED: home.LearnedClassifierFreeSamplingEmbeddings,
+    }
+    return Layout("VQDiffusionPipeline", parts, PUBLISHED)
+
+
+@cache
+def strided(steps: int, trained: int) -> tuple[int, ...]:
+    """The trained timesteps that `steps` steps visit, rising, spread evenly, the last included."""
+    if not 1 <= steps <= trained:
+        raise DivlensError(f"vq-diffusion expects 1 to {trained} steps, as many as it was trained with, got {steps}")
+    return tuple(torch.linspace(trained - 1, 0, steps, dtype=torch.float64).round().long().flip(0).tolist())
+
+
+def rule_of(scheduler: Any, steps: int | None = None) -> MaskReplaceDiffusion:
+    """The path rule of a `VQDiffusionScheduler`, which is trained with linear cumulative chances.
+
+    `steps`: how many of the trained steps are taken (None: all); the chances of a strided chain are exact.
+    """
+    config = scheduler.config
+    trained = config.num_train_timesteps
+    times = strided(steps or trained, trained)
+
+    def chances(first: float, last: float) -> list[float]:
+        return torch.linspace(first, last, trained, dtype=torch.float64)[list(times)].tolist()
+
+    kept = (1.0, *chances(config.alpha_cum_start, config.alpha_cum_end))
+    masked = (0.0, *chances(config.gamma_cum_start, config.gamma_cum_end))
+    return MaskReplaceDiffusion(kept, masked, config.num_vec_classes - 1)
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """The parts of a `Transformer2DModel` over codes, up to its logits.
+
+    The transformer's own call would go on to a float64 log-softmax, which guidance undoes and the loop repeats, and
+    would put the codes before the positions, so that every position's probabilities lay scattered in memory.
+    """
+
+    transformer: Any
+
+    def logits(
+        self, ids: Int[Tensor, "rows n"], hidden: Float[Tensor, "rows words d"], timestep: Int[Tensor, ""]
+    ) -> Float[Tensor, "rows n codes"]:
+        """Logits of p(x_0), which differ from its logarithm by a number per position."""
+        x = self.transformer.latent_image_embedding(ids)
+        for block in self.transformer.transformer_blocks:
+            x = block(x, encoder_hidden_states=hidden, timestep=timestep)
+        return self.transformer.out(self.transformer.norm_out(x))
+
+
+@dataclass(frozen=True)
+class VQDiffusionPredictor:
+    """Logits of p(x_0) at all positions; both branches of guidance in one pass, the unconditional first.
+
+    The reference guides log-probabilities and normalises them again: the same as to guide logits and normalise them,
+    as the loop does. `trained`: the number of timesteps the network knows.
+    """
+
+    network: Callable[..., Tensor]
+    hidden: Float[Tensor, "rows words hidden"]
+    trained: int
+    guided: bool
+
+    def __call__(self, view: View) -> tuple[Float[Tensor, "batch m codes"], Float[Tensor, "batch m codes"] | None]:
+        ids = torch.cat([view.tokens, view.tokens]) if self.guided else view.tokens
+        # A view's step and time add up to the last step of its rule.
+        time = strided(view.step + view.time + 1, self.trained)[view.time]
+        logits = self.network(ids, self.hidden, torch.tensor(time, device=ids.device))
+        if not self.guided:
+            return logits, None
+        unconditional, conditional = logits.chunk(2)
+        return conditional, unconditional
+
+
+@dataclass(frozen=True)
+class VQDiffusionModel:
+    """VQ-Diffusion, ready for the loop.
+
+    A condition is (limit, d): CLIP's last hidden states, each divided by its length. `unconditional` is the learned
+    one or, where none was learned, that of the empty text.
+    """
+
+    name: str
+    text: ClipText
+    text_encoder: Any
+    vqvae: Any
+    network: Callable[..., Tensor]
+    codes: int
+    grid: tuple[int, int]
+    rule: MaskReplaceDiffusion
+    trained: int
+    unconditional: Float[Tensor, "words d"]
+    guidance: float = GUIDANCE
+
+    @property
+    def mask(self) -> int:
+        return self.codes
+
+    @property
+    def limit(self) -> int:
+        return self.text.limit
+
+    def lengths(self, wordings: Sequence[str]) -> list[int]:
+        return self.text.lengths(wordings)
+
+    def encode(self, wordings: Sequence[str]) -> Float[Tensor, "wordings words d"]:
+        return conditions_of(self.text, self.text_encoder, wordings)
+
+    def predictor(self, conditions: Float[Tensor, "batch words d"], guided: bool) -> VQDiffusionPredictor:
+        if guided:
+            conditions = torch.cat([self.unconditional.expand_as(conditions), conditions])
+        return VQDiffusionPredictor(self.network, conditions, self.trained, guided)
+
+    def decode(self, tokens: Int[Tensor, "batch h w"]) -> Float[Tensor, "batch 3 H W"]:
+        channels = self.vqvae.quantize.vq_embed_dim
+
+        def pictures(part: Tensor) -> Tensor:
+            embedded = self.vqvae.quantize.get_codebook_entry(part, shape=(*part.shape, channels))
+            return self.vqvae.decode(embedded, force_not_quantize=True).sample / 2 + 0.5
+
+        return clip_text.decoded(tokens, pictures)
+
+    def frequencies(self) -> None:
+        return None
+
+    def calibration_prompts(self) -> Sequence[str]:
+        return [prompt.text for prompt in default_prompts()]
+
+
+@torch.no_grad()
+def conditions_of(text: ClipText, text_encoder: Any, wordings: Sequence[str]) -> Float[Tensor, "wordings words d"]:
+    """CLIP's last hidden states, each of length 1."""
+    hidden = text_encoder(text.ids(wordings).to(text_encoder.device)).last_hidden_state
+    return hidden / hidden.norm(dim=-1, keepdim=True)
+
+
+def load(checkpoint: str | None, options: Options) -> VQDiffusionModel:
+    """VQ-Diffusion from a folder or a hub repository in the published layout (the ITHQ one when it is None).
+
+    Raises DivlensError for missing packages, missing files (by name), another pipeline, tensors that do not fit, and
+    parts that do not fit each other.
+    """
+    checkpoint = checkpoint or PUBLISHED
+    parts = clip_text.load_parts(checkpoint, layout())
+    parts |= {name: options.place(parts[name]) for name in ("text_encoder", "transformer", "vqvae", LEARNED)}
+    return assembled(f"vq-diffusion:{checkpoint}", parts, options)
+
+
+def from_pipeline(pipeline: Any, options: Options) -> VQDiffusionModel:
+    """VQ-Diffusion from a loaded `diffusers.VQDiffusionPipeline`.
+
+    Its networks are set to evaluation and otherwise used as they are, where they are: of `options`, `truncate` and
+    `compile` count. Raises DivlensError for another pipeline, and for parts that do not fit each other.
+    """
+    parts = clip_text.parts_of(pipeline, layout())
+    weights = clip_text.fingerprint(parts["transformer"], parts["text_encoder"], parts[LEARNED])
+    return assembled(f"vq-diffusion:wrapped-{weights}", parts, options)
+
+
+def assembled(name: str, parts: Mapping[str, Any], options: Options) -> VQDiffusionModel:
+    """The model of parts that are in place. Raises DivlensError for parts that do not fit each other."""
+    transformer, vqvae, text_encoder = parts["transformer"], parts["vqvae"], parts["text_encoder"]
+    scheduler, own, width = parts["scheduler"], transformer.config, text_encoder.config.hidden_size
+    if own.num_vector_embeds is None:
+        raise DivlensError(f"{name} expects a transformer over codes, got one without num_vector_embeds")
+    sizes = {
+        "transformer": own.num_vector_embeds - 1,
+        "vqvae": vqvae.config.num_vq_embeddings,
+        "scheduler": scheduler.config.num_vec_classes - 1,
+    }
+    check_equal(name, "codebook size", sizes)
+    check_equal(name, "text width", {"transformer": own.cross_attention_dim, "text_encoder": width})
+    trained = scheduler.config.num_train_timesteps
+    check_equal(name, "number of steps", {"transformer": own.num_embeds_ada_norm, "scheduler": trained})
+    # The reference cuts a long wording behind the 77th token, without an end token.
+    text = clip_text.clip_text_of(name, parts, options, keep_end=False)
+    unconditional = (
+        parts[LEARNED].embeddings if parts[LEARNED].learnable else conditions_of(text, text_encoder, [""])[0]
+    )
+    if unconditional.shape != (text.limit, width):
+        raise DivlensError(
+            f"{name} expects a learned unconditional embedding of shape {(text.limit, width)}, "
+            f"got {tuple(unconditional.shape)}"
+        )
+    return VQDiffusionModel(
+        name=name,
+        text=text,
+        text_encoder=text_encoder,
+        vqvae=vqvae,
+        network=options.compiled(Backbone(transformer).logits),
+        codes=sizes["transformer"],
+        grid=(own.sample_size, own.sample_size),
+        rule=rule_of(scheduler),
+        trained=trained,
+        unconditional=unconditional.detach(),
+    )
+
+
+class ReferenceNoise:
+    """For parity with VQDiffusionPipeline: its own `torch.rand` call at each step, from one generator.
+
+    The reference draws x_{t-1} at once, with a Gumbel per class and position on log q(x_{t-1} | x_t). This source
+    draws it in the same way, then answers the loop's two questions so that the same x_{t-1} comes out: it hands back
+    x_{t-1} as the x_0 that was drawn, and a uniform for the path that says "take it" or "stay". It follows the state
+    from the masked grid on, so it serves one run of the loop. All rows share `generator`.
+    """
+
+    def __init__(self, generator: torch.Generator, rule: MaskReplaceDiffusion, start: Int[Tensor, "batch n"]) -> None:
+        self.generator, self.rule, self.state = generator, rule, start
+        self.event = torch.zeros(start.shape, dtype=torch.float64, device=start.device)
+
+    def draw(self, probabilities: Float[Tensor, "batch m codes"], step: int, first: int) -> Int[Tensor, "batch m"]:
+        time, mask, now = self.rule.steps - step, self.rule.codes, self.state
+        posterior = self.posterior(probabilities, time).transpose(1, 2)
+        uniform = torch.rand(posterior.shape, device=self.generator.device, generator=self.generator)
+        # The reference's float32 constants: they keep the two logarithms finite.
+        gumbel = -torch.log(-torch.log(uniform + 1e-30) + 1e-30)
+        chosen = (posterior.log() + gumbel.to(posterior.device)).argmax(1)
+        origin = chosen.masked_fill(chosen == mask, 0)  # a position that stays masked may be offered any code
+        if time > 1:
+            stay, reveal, _, _ = self.rule.events(time, now == mask, now == origin)
+            self.event = torch.where(chosen == now, stay / 2, stay + reveal / 2)
+        self.state = chosen
+        return origin
+
+    def posterior(self, probabilities: Tensor, time: int) -> Float[Tensor, "batch m classes"]:
+        """q(x_{t-1} | x_t) in float64, summed over x_0: over codes and the mask, at the last step over codes alone."""
+        p = probabilities.double().clamp(min=math.exp(-70))  # the pipeline's floor
+        if time == 1:
+            return p
+        mask, now = self.rule.codes, self.state[..., None]
+        cases = torch.tensor([[True, False, False], [False, True, False]], device=p.device)
+        stay, reveal, replaced, others = self.rule.events(time, cases[:1], cases[1:])
+        other, code = replaced / others, now.clamp(max=mask - 1)
+        masked, agrees, differs = 0, 1, 2  # x_t is the mask, is x_0, is a code other than x_0
+        of_now = p.gather(-1, code)
+        neither = (1 - p - of_now).clamp(min=0)
+        from_mask = reveal[0, masked] * p + other[0, masked] * (1 - p)
+        from_code = reveal[0, differs] * p + other[0, agrees] * of_now + other[0, differs] * neither
+        stays = stay[0, agrees] * of_now + stay[0, differs] * (1 - of_now)
+        to_code = torch.where(now == mask, from_mask, from_code.scatter(-1, code, stays))
+        return torch.cat([to_code, torch.where(now == mask, stay[0, masked], 0.0)], dim=-1)
+
+    def path_uniform(self, step: int, positions: int, device: torch.device) -> Float[Tensor, "batch n two"]:
+        return torch.stack([self.event, torch.full_like(self.event, 0.5)], dim=-1).to(device)
+
+    def path_gumbel(self, step: int, positions: int, device: torch.device) -> Float[Tensor, "batch n"]:
+        raise DivlensError("the noise of VQDiffusionPipeline serves MaskReplaceDiffusion, which asks for no Gumbel")

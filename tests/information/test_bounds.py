@@ -1,0 +1,235 @@
+"""H(Z|X), H(Z), I(X;Z) and I(Z;Y) against the enumerated distribution of grids."""
+
+import itertools
+import math
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from enumeration import Case, entropy, truth
+from small import Small
+
+from divlens import models
+from divlens.information import Effort, information
+from divlens.information.bounds import Target, importance_log_weights, sandwich
+from divlens.information.mutual import classified, density
+from divlens.information.relevance import Readings, information_per_prompt, labels_of
+from divlens.interventions import Argmax, Freeze, Paraphrase, Temperature
+from divlens.models.toy import ToyModel
+from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion
+from divlens.sampler import Encoded, settings_for
+from divlens.types import DivlensError, Prompt
+
+PROMPTS = ["red heart", "a cat", "blue sky"]
+FAMILIES = ("ar", "mim", "diffusion")
+SIGMAS = 5  # false-alarm rate 6e-7 each
+
+
+def toy(family: str, seed: int = 0) -> ToyModel:
+    model = models.load(f"toy/{family}:{seed}")
+    assert isinstance(model, ToyModel)
+    return model
+
+
+@cache
+def grids(family: str, seed: int = 0) -> np.ndarray:
+    """The exact distribution of grids for each prompt, (prompts, 27)."""
+    found = [truth(Case(toy(family, seed), text)).grids for text in PROMPTS]
+    keys = sorted(found[0])
+    return np.array([[one[key] for key in keys] for one in found])
+
+
+@cache
+def exact_numbers(family: str, seed: int = 0) -> tuple[float, float, float]:
+    """H(Z|X), H(Z), I(X;Z)."""
+    p = grids(family, seed)
+    conditional = float(np.mean([entropy(list(row)) for row in p]))
+    whole = entropy(list(p.mean(0)))
+    return conditional, whole, whole - conditional
+
+
+@cache
+def measured(family: str, seed: int = 0):
+    return information(toy(family, seed), PROMPTS, n=160, seed=seed, effort=Effort(paths=8, path_samples=80))
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_brackets_hold_the_truth(family, seed):
+    found = measured(family, seed)
+    for name, exact in zip(("conditional", "sequence", "mutual"), exact_numbers(family, seed), strict=True):
+        lower, upper = getattr(found, f"{name}_lower"), getattr(found, f"{name}_upper")
+        assert lower.value - SIGMAS * lower.mc_error < exact < upper.value + SIGMAS * upper.mc_error, name
+        if family == "ar":
+            assert lower == upper and abs(lower.value - exact) < SIGMAS * lower.mc_error
+    assert found.ceiling.value == math.log2(3)
+    assert found.mutual_upper.value <= found.ceiling.value
+    assert found.conditional_lower.value >= found.trajectory_execution.value - 1e-9
+
+
+def test_the_exact_numbers_of_ar_would_show_other_weights():
+    found, other = measured("ar", 0), exact_numbers("ar", 7)
+    assert abs(found.conditional_lower.value - other[0]) > SIGMAS * found.conditional_lower.mc_error
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_importance_weights_are_unbiased_for_the_probability_of_a_grid(family):
+    model, text = toy(family), PROMPTS[0]
+    exact = truth(Case(model, text)).grids
+    repeats = 400
+    settings, encoded = settings_for(model, ()), Encoded(model)
+    for grid in sorted(exact, key=lambda key: -exact[key])[:3]:
+        target = Target(model, settings, encoded.of([text] * repeats), repeats)
+        log_w = importance_log_weights(target, torch.tensor([grid] * repeats), seed=1, path=0)
+        weights = log_w.exp()
+        error = float(weights.std()) / math.sqrt(repeats)
+        assert abs(float(weights.mean()) - exact[grid]) < SIGMAS * error + 1e-6 * exact[grid]
+        if family == "ar":
+            assert float(weights.std()) < 1e-6
+
+
+@pytest.mark.parametrize("family", ["mim", "diffusion"])
+def test_more_paths_tighten_both_bounds(family):
+    found = information(
+        toy(family), PROMPTS[:1], n=100, effort=Effort(paths=32, path_samples=100, mixture_samples=0)
+    ).tightness
+    assert [each.paths for each in found] == [1, 2, 4, 8, 16, 32]
+    # All bounds are from the same grids, so their noise is shared; 0.05 bits is a tenth of what the paths bring.
+    assert all(b.upper < a.upper + 0.05 for a, b in itertools.pairwise(found))
+    assert found[-1].lower > found[0].lower
+    exact = truth(Case(toy(family), PROMPTS[0])).conditional
+    assert abs(found[-1].upper - exact) < abs(found[0].upper - exact)
+    if family == "mim":
+        assert abs(found[-1].upper - exact) < 0.1 + SIGMAS * found[-1].upper_mc_error
+
+
+def test_the_sandwich_is_exact_when_every_weight_is_the_probability():
+    log_p = torch.tensor([-1.0, -2.0], dtype=torch.float64)
+    for each in sandwich(log_p[:, None].expand(2, 5), log_p):
+        torch.testing.assert_close(each.below, log_p)
+        torch.testing.assert_close(each.above, log_p)
+
+
+def test_committed_tokens_of_a_diffusion_say_more_than_its_grid():
+    """A token that is replaced later was drawn all the same: H(Z||P|X) of the schedule can exceed H(Z|X)."""
+    exact = truth(Case(toy("diffusion"), PROMPTS[0]))
+    assert exact.execution > exact.conditional > exact.trajectory_execution
+    found = measured("diffusion")
+    assert found.conditional_lower.value < found.execution.value
+
+
+def test_without_noise_in_the_draws_the_bracket_is_that_of_the_path():
+    model: Any = Small(ConfidenceUnmasking(3), codes=3)
+    found = information(model, PROMPTS, n=60, interventions=[Argmax()])
+    exact = [truth(Case(model, text, greedy=True)) for text in PROMPTS]
+    conditional = np.mean([one.conditional for one in exact])
+    lower, upper = found.conditional_lower, found.conditional_upper
+    assert found.execution.value == 0
+    assert lower.value - SIGMAS * lower.mc_error <= conditional <= upper.value + SIGMAS * upper.mc_error
+    assert upper.value <= found.joint.value + 1e-9
+
+
+def test_a_temperature_moves_the_exact_numbers_with_it():
+    model = toy("ar")
+    found = information(model, PROMPTS, n=200, interventions=[Temperature(0.5)], effort=Effort(paths=0))
+    p = [truth(Case(model, text, transform=lambda logits: logits / 0.5)).grids for text in PROMPTS]
+    exact = float(np.mean([entropy(list(one.values())) for one in p]))
+    assert abs(found.conditional_lower.value - exact) < SIGMAS * found.conditional_lower.mc_error
+    assert exact < exact_numbers("ar")[0] - 0.3
+
+
+def test_frozen_noise_leaves_likelihoods_undefined_and_says_so():
+    found = information(toy("mim"), PROMPTS, n=20, interventions=[Freeze("path")])
+    for name in ("mutual_lower", "mutual_upper", "sequence_lower", "sequence_upper"):
+        assert math.isnan(getattr(found, name).value) and "Freeze" in getattr(found, name).note
+    assert "frozen path" in found.path.note and "frozen path" in found.conditional_upper.note
+    assert found.conditional_lower.value <= found.conditional_upper.value
+
+
+def test_wordings_widen_the_upper_bound_by_their_entropy():
+    prompts = [Prompt(text, paraphrases=(f"{text} icon",)) for text in PROMPTS]
+    effort = Effort(paths=0, mixture_samples=8)
+    plain = information(toy("ar"), prompts, n=16, effort=effort)
+    worded = information(toy("ar"), prompts, n=16, interventions=[Paraphrase(2, "mixed")], effort=effort)
+    assert plain.conditional_lower == plain.conditional_upper
+    assert abs(worded.conditional_upper.value - worded.conditional_lower.value - 1) < 1e-9
+    assert any("wording" in note for note in worded.notes)
+
+
+def test_one_prompt_has_no_mutual_information():
+    found = information(toy("mim"), PROMPTS[:1], n=20)
+    assert found.ceiling.value == found.mutual_lower.value == found.mutual_upper.value == 0
+
+
+def test_a_deterministic_grid_per_prompt_reaches_the_ceiling():
+    rule = MaskReplaceDiffusion((1.0, 0.5, 0.0), (0.0, 0.5, 1.0), 4)
+    model: Any = Small(rule, codes=4, positions=6, sharpness=1e4, stateless=True)
+    found = information(model, PROMPTS, n=8)
+    assert abs(found.mutual_upper.value - math.log2(3)) < 1e-6
+    assert abs(found.mutual_lower.value - math.log2(3)) < 1e-6
+    assert found.conditional_upper.value < 1e-6
+
+
+def test_density_and_classifier_by_hand():
+    log_p = torch.tensor([[0.5, 0.25], [0.1, 0.3]], dtype=torch.float64).log()
+    prompt = torch.tensor([0, 1])
+    expected = torch.tensor([0.5 / 0.375, 0.3 / 0.2], dtype=torch.float64).log2()
+    torch.testing.assert_close(density(log_p, prompt), expected)
+    # Noise that says nothing is turned down to about 0 bits, which its full posterior would miss by far.
+    noise = 10 * torch.randn(200, 3, dtype=torch.float64)
+    own = torch.arange(200) % 3
+    assert float(density(noise, own).mean()) < -2
+    assert abs(float(classified(noise, own).mean())) < 0.2
+    assert float(classified(noise + 30 * torch.eye(3, dtype=torch.float64)[own], own).mean()) > 1.3
+
+
+# --- I(Z;Y) ---------------------------------------------------------------------------------------------------------
+
+
+def readings(labels: np.ndarray) -> Readings:
+    """labels (prompts, samples)."""
+    found = Readings()
+    for prompt, row in enumerate(labels):
+        found.add(torch.from_numpy(row), np.full(len(row), prompt), np.arange(len(row)))
+    return found
+
+
+def bits(labels: np.ndarray, prompts: list[Prompt]) -> float:
+    return float(information_per_prompt(readings(labels), prompts).mean.mean())
+
+
+def test_relevant_information_of_a_perfect_a_blind_and_a_noisy_judge():
+    prompts = [Prompt(f"thing {i}") for i in range(4)]
+    perfect = np.repeat(np.arange(4)[:, None], 400, 1)
+    assert 1.98 < bits(perfect, prompts) <= 2.0
+    random = np.random.default_rng(0)
+    runs = [bits(random.integers(50, size=(4, 40)), prompts) for _ in range(40)]
+    assert np.mean(runs) < 3 * np.std(runs) / math.sqrt(40)  # no information: below zero but for chance
+    noisy = np.where(random.random((4, 4000)) < 0.7, np.arange(4)[:, None], random.integers(4, size=(4, 4000)))
+    right = 0.7 + 0.3 / 4
+    exact = 2 + right * math.log2(right) + (1 - right) * math.log2((1 - right) / 3)
+    assert exact - 0.06 < bits(noisy, prompts) < exact + 0.06  # 16,000 readings: standard error below 0.015
+
+
+def test_prompts_of_one_concept_share_it():
+    prompts = [Prompt("a cat", concept="cat"), Prompt("my cat", concept="cat"), Prompt("dog", concept="dog")]
+    labels = np.repeat(np.array([[0], [0], [1]]), 1000, 1)
+    third = -(2 / 3 * math.log2(2 / 3) + 1 / 3 * math.log2(1 / 3))
+    assert abs(bits(labels, prompts) - third) < 0.01
+
+
+def test_the_plane_has_a_point_with_a_judge_and_nan_without():
+    def judge(images):
+        return images.mean((2, 3)).argmax(1)
+
+    found = information(toy("ar"), PROMPTS, n=60, judge=judge)
+    assert found.plane == (found.mutual_lower.value, found.relevant.value)
+    assert found.relevant.value <= found.mutual_lower.value + SIGMAS * found.mutual_lower.mc_error
+    assert math.isnan(measured("ar").relevant.value) and "judge" in measured("ar").relevant.note
+
+
+def test_a_judge_of_the_wrong_shape_is_refused():
+    with pytest.raises(DivlensError, match="one label for each of 2 pictures"):
+        labels_of(torch.zeros(3), 2)

@@ -1,0 +1,537 @@
+"""LlamaGen against what its reference computed, and against a plain computation without a cache."""
+
+import json
+import os
+import pickle
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from transformers import T5EncoderModel
+
+import tiny_llamagen as tiny
+from divlens.interventions import Argmax, Guidance, Settings
+from divlens.models.llamagen.adapter import LlamaGen, RasterPredictor, load
+from divlens.models.llamagen.captions import left_padded
+from divlens.models.llamagen.checkpoints import gpt_sizes
+from divlens.models.llamagen.gpt import Gpt, Sizes
+from divlens.models.llamagen.vq import VqSizes, VqTokenizer
+from divlens.models.loading import Options
+from divlens.models.protocol import Limited, Model, Predictor
+from divlens.noise import TorchNoise
+from divlens.paths import Raster
+from divlens.sampler import run_loop, sample, settings_for
+from divlens.types import DivlensError, View
+
+SEED = 7  # of the goldens
+NEAR = 1e-4  # float32 against the reference's float32, or against float64, for logits of about 20
+
+
+@pytest.fixture(scope="module")
+def golden(tmp_path_factory) -> LlamaGen:
+    return tiny.golden(tmp_path_factory.mktemp("golden"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tiny.save(tmp_path_factory.mktemp("llamagen") / "files")
+
+
+@pytest.fixture(scope="module")
+def model(folder) -> LlamaGen:
+    return load(str(folder), Options())
+
+
+@pytest.fixture
+def copy(folder, tmp_path) -> Path:
+    """The files, to be changed."""
+    return Path(shutil.copytree(folder, tmp_path / "copy"))
+
+
+def expected(name: str = "expected") -> dict[str, Tensor]:
+    with np.load(tiny.GOLDENS / f"{name}.npz") as arrays:
+        return {key: torch.from_numpy(arrays[key]) for key in arrays}
+
+
+def golden_conditions() -> Tensor:
+    stored = expected()
+    lengths = stored["attention_mask"].sum(1).tolist()
+    return torch.stack(
+        [left_padded(rows[:n], 120) for rows, n in zip(stored["caption_embeddings"], lengths, strict=True)]
+    )
+
+
+def asked(predictor: Predictor, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Conditional and unconditional logits at every position along given tokens: (batch, n, codes)."""
+    n = tokens.shape[1]
+    pairs = [predictor(View(i, tokens, first=i, count=1, time=i)) for i in range(n)]
+    unconditional = [pair[1] for pair in pairs if pair[1] is not None]
+    return torch.cat([pair[0] for pair in pairs], 1), torch.cat(unconditional, 1) if unconditional else None
+
+
+def drawn(model: LlamaGen, conditions: Tensor, settings: Settings, seed: int = SEED) -> Tensor:
+    noise = TorchNoise(torch.Generator().manual_seed(seed), len(conditions))
+    start = torch.full((len(conditions), settings.rule.steps), model.mask)
+    return run_loop(model.predictor(conditions, settings.guidance != 1), settings, noise, start, model.mask)
+
+
+def captions(lengths: list[int], width: int = 16, seed: int = 0) -> Tensor:
+    random = torch.Generator().manual_seed(seed)
+    return torch.stack([left_padded(torch.randn(n, width, generator=random), 120) for n in lengths])
+
+
+# What the reference computed
+
+
+def guided_along_golden(model: LlamaGen) -> Tensor:
+    conditional, unconditional = asked(model.predictor(golden_conditions(), True), expected()["sampled"].long())
+    assert unconditional is not None
+    return torch.lerp(unconditional, conditional, 7.5)
+
+
+def test_guided_logits_are_those_of_the_reference(golden):
+    assert (guided_along_golden(golden) - expected()["guided_logits"]).abs().max() < NEAR
+
+
+@pytest.mark.parametrize("name", sorted(name for name in tiny.gpt_state() if "layers.1" not in name))
+def test_every_weight_matters_to_the_guided_logits(golden, name, tmp_path):
+    """The twin: one percent more of any one tensor and the logits are not the reference's. A norm's weight may double
+    as the scale of what follows, so all are tried but those of the second layer."""
+    state = {key: value.clone() for key, value in golden.gpt.state_dict().items()}
+    state[name] *= 1.01
+    changed = Gpt(golden.gpt.sizes)
+    changed.load_state_dict(state)
+    changed.requires_grad_(False)
+    other = replace(golden, gpt=changed, step=changed.step)
+    assert (guided_along_golden(other) - expected()["guided_logits"]).abs().max() > 2 * NEAR
+
+
+GOLDEN_SETTINGS = {
+    "greedy": Settings(Raster(16), guidance=7.5, greedy=True),
+    "sampled": Settings(Raster(16), guidance=7.5, top_k=16),
+    "sampled_no_guidance": Settings(Raster(16), guidance=1.0, temperature=0.9, top_p=0.9),
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN_SETTINGS)
+def test_tokens_are_those_of_the_reference(golden, name):
+    assert torch.equal(drawn(golden, golden_conditions(), GOLDEN_SETTINGS[name]), expected()[name].long())
+
+
+def test_other_tokens_under_another_seed_order_or_guidance(golden):
+    """The twin: each of these would be noticed."""
+    settings, tokens = GOLDEN_SETTINGS["sampled"], expected()["sampled"].long()
+    assert not torch.equal(drawn(golden, golden_conditions(), settings, seed=8), tokens)
+    assert not torch.equal(drawn(golden, golden_conditions().flip(0), settings).flip(0), tokens)
+    assert not torch.equal(drawn(golden, golden_conditions(), replace(settings, guidance=7.0)), tokens)
+
+
+def test_pictures_are_those_of_the_reference(golden):
+    stored = expected("expected_vq")
+    tokens = stored["tokens"].long().view(-1, 4, 4)
+    assert (golden.tokenizer.decode(tokens) - stored["decoded"]).abs().max() < NEAR
+    pictures = golden.decode(tokens)
+    assert pictures.dtype == torch.float32
+    assert torch.allclose(pictures, (stored["decoded"].clamp(-1, 1) + 1) / 2, atol=NEAR)
+    assert not torch.allclose(golden.decode(tokens.mT.contiguous()), pictures, atol=0.1)  # rows are no columns
+
+
+def test_tokens_of_a_picture_are_those_of_the_reference(golden):
+    pixels = torch.tanh(torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(5)))
+    stored = expected("expected_vq")["encoded_tokens"].view(1, 4, 4)
+    assert torch.equal(golden.tokenizer.encode(pixels), stored)
+    assert torch.equal(golden.encode_pictures((pixels + 1) / 2), stored)
+    assert not torch.equal(golden.tokenizer.encode(pixels.flip(3)), stored)
+    with pytest.raises(DivlensError, match="multiples of 2 pixels, got 8x9"):
+        golden.encode_pictures(torch.zeros(1, 3, 8, 9))
+
+
+# A plain computation without a cache
+
+
+def held_against_plain(sizes: Sizes, side: int, lengths: list[int], seed: int = 0) -> float:
+    """The largest difference of either branch's logits from the plain computation."""
+    state = tiny.gpt_state(sizes, seed)
+    gpt = Gpt(sizes)
+    gpt.load_state_dict(state)
+    gpt.requires_grad_(False)
+    conditions = captions(lengths, sizes.caption_width, seed)
+    tokens = torch.randint(sizes.codes, (len(lengths), side**2), generator=torch.Generator().manual_seed(seed))
+    model = LlamaGen("tiny", gpt, gpt.step, None, None, side)  # type: ignore[arg-type]  # neither text nor pictures
+    conditional, unconditional = asked(model.predictor(conditions, True), tokens)
+    embeddings, mask = conditions[..., :-1], conditions[..., -1]
+    absent = state["cls_embedding.uncond_embedding"].expand_as(embeddings)
+    assert unconditional is not None
+    return max(
+        (conditional - tiny.plain_logits(state, sizes.heads, embeddings, mask, tokens)).abs().max().item(),
+        (unconditional - tiny.plain_logits(state, sizes.heads, absent, mask, tokens)).abs().max().item(),
+    )
+
+
+def test_all_caption_lengths_in_one_batch():
+    """1 to 120 tokens, each with its own; the unconditional branch sees how many there are."""
+    assert held_against_plain(tiny.TINY, 2, list(range(1, 121))) < NEAR
+
+
+@pytest.mark.parametrize(
+    "side, layers, heads, width", [(1, 1, 1, 4), (3, 1, 3, 24), (2, 3, 2, 24), (5, 4, 4, 16), (6, 2, 1, 16)]
+)
+def test_other_sizes(side, layers, heads, width):
+    sizes = replace(tiny.TINY, layers=layers, heads=heads, width=width, hidden=20, codes=33, caption_width=5)
+    assert held_against_plain(sizes, side, [4, 120, 4, 17], seed=side) < NEAR
+
+
+def test_the_plain_computation_notices_length_place_and_order():
+    """The twin: what the comparison would find wrong."""
+    state, tokens = tiny.gpt_state(), torch.arange(9)[None]
+    caption = captions([10])
+    embeddings, mask = caption[..., :-1], caption[..., -1]
+
+    def logits(embeddings: Tensor, mask: Tensor, tokens: Tensor, heads: int = 2) -> Tensor:
+        return tiny.plain_logits(state, heads, embeddings, mask, tokens)
+
+    plain = logits(embeddings, mask, tokens)
+    one_more = mask.clone()
+    one_more[:, -11] = 1  # a token of padding taken for one of the caption
+    swapped = embeddings.clone()
+    swapped[:, [-1, -2]] = embeddings[:, [-2, -1]]
+    transposed = tokens.view(1, 3, 3).mT.flatten(1)
+    for other in (
+        logits(embeddings, one_more, tokens),
+        logits(swapped, mask, tokens),
+        logits(embeddings, mask, transposed),
+        logits(embeddings, mask, tokens, heads=1),
+    ):
+        assert (other - plain).abs().max() > 100 * NEAR
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 3.0, 20.0])
+def test_greedy_tokens_at_any_guidance(model, scale):
+    """The plain computation, run anew for each token and guided in float64, picks the same codes. The two best codes
+    are further apart than rounding at every step (1e-4 at scale 20), which is checked."""
+    state, conditions = model.gpt.state_dict(), captions([3, 44])
+    embeddings, mask = conditions[..., :-1], conditions[..., -1]
+    absent = state["cls_embedding.uncond_embedding"].expand_as(embeddings)
+    tokens = torch.zeros(2, 9, dtype=torch.long)
+    for i in range(9):
+        given, free = (tiny.plain_logits(state, 2, text, mask, tokens)[:, i] for text in (embeddings, absent))
+        best = (free + scale * (given - free)).topk(2)
+        assert (best.values[:, 0] - best.values[:, 1]).min() > 1e-3
+        tokens[:, i] = best.indices[:, 0]
+    settings = settings_for(model, [Guidance(scale), Argmax()])
+    assert torch.equal(drawn(model, conditions, settings), tokens)
+
+
+# Captions that are read once
+
+
+def counted(model: LlamaGen, monkeypatch) -> list[int]:
+    """How many captions each prefill reads, from now on."""
+    rows: list[int] = []
+    own = Gpt.prefill
+
+    def prefill(self, captions, present):
+        rows.append(len(captions))
+        return own(self, captions, present)
+
+    monkeypatch.setattr(Gpt, "prefill", prefill)
+    return rows
+
+
+ORDERS = {"tiled": [0, 1, 2, 0, 1, 2], "interleaved": [0, 0, 1, 1, 2, 2], "mixed": [2, 0, 2, 1, 0, 2]}
+
+
+@pytest.mark.parametrize("guided", [True, False])
+@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
+def test_sharing_a_prefill_changes_nothing(model, order, guided, monkeypatch):
+    """Rows of a batch with repeated prompts, in any order, are what each row is alone. Captions 0 and 2 are equally
+    long, so that one unconditional prefix serves both."""
+    conditions = captions([12, 40, 12])[order]
+    tokens = torch.randint(50, (6, 9), generator=torch.Generator().manual_seed(1))
+    rows = counted(model, monkeypatch)
+    together = asked(model.predictor(conditions, guided), tokens)
+    assert rows == [3 + 2 * guided]
+    for i in range(6):
+        alone = asked(model.predictor(conditions[i : i + 1], guided), tokens[i : i + 1])
+        for ours, theirs in zip(together, alone, strict=True):
+            assert (ours is None) == (theirs is None)
+            if ours is not None and theirs is not None:
+                assert torch.allclose(ours[i : i + 1], theirs, atol=NEAR)
+    assert (together[1] is not None) == guided
+    # The twin: with another row's caption the logits differ.
+    wrong = asked(model.predictor(conditions.roll(1, 0), guided), tokens)[0]
+    changed = torch.tensor(order) != torch.tensor(order).roll(1, 0)
+    assert ((wrong - together[0]).abs().amax((1, 2)) > 0.01).equal(changed)
+
+
+def test_guidance_off_costs_no_second_pass(model):
+    sizes = []
+
+    def step(ids, *rest):
+        sizes.append(len(ids))
+        return model.gpt.step(ids, *rest)
+
+    conditions = captions([5, 6])
+    for guided in (False, True):
+        predictor = RasterPredictor(model.gpt, step, model.predictor(conditions, guided).table, conditions, guided)
+        asked(predictor, torch.zeros(2, 9, dtype=torch.long))
+    assert sizes == [2] * 8 + [4] * 8
+
+
+def test_samples_are_grouped_by_prompt(model):
+    """Two prompts and three samples: each prompt's samples are those it has alone. The twin: its neighbour's differ."""
+    both = sample(model, ["red heart", "a cat"], n=3, seed=5).tokens
+    for prompt, tokens in zip(["red heart", "a cat"], both, strict=True):
+        assert torch.equal(sample(model, [prompt], n=3, seed=5, batch_size=2).tokens[0], tokens)
+    greedy = sample(model, ["red heart", "a cat"], n=2, interventions=[Argmax()]).tokens
+    assert torch.equal(greedy[:, 0], greedy[:, 1])
+    assert not torch.equal(greedy[0], greedy[1])
+
+
+# As a model
+
+
+def test_it_is_a_model_with_the_published_defaults(model):
+    assert isinstance(model, Model) and isinstance(model, Limited)
+    settings = settings_for(model, [])
+    assert (settings.rule, settings.guidance, settings.temperature) == (Raster(9), 7.5, 1.0)
+    assert (settings.top_k, settings.top_p) == (1000, 1.0)
+    assert (model.codes, model.mask, model.grid, model.limit) == (50, 50, (3, 3), 120)
+    assert model.frequencies() is None
+    assert len(set(model.calibration_prompts())) == 24
+    assert model.name.startswith("llamagen:")
+
+
+def test_pictures_and_trace_through_the_loop(model):
+    out = sample(model, ["red heart"], n=2, seed=0)
+    assert out.images.shape == (1, 2, 3, 6, 6) and out.images.min() >= 0 and out.images.max() <= 1
+    assert out.trace is not None and len(out.trace.steps) == 9
+    assert torch.equal(out.trace.steps[-1].state.view(1, 2, 3, 3), out.tokens)
+    assert not torch.equal(out.tokens[0, 0], out.tokens[0, 1])
+
+
+def test_captions_are_encoded_as_in_the_reference_script(model, folder):
+    """The reference encodes a batch padded to 120 on the right, then moves the padding to the left and blanks it."""
+    wordings = ["red heart", "a cat on the sea"]
+    text = T5EncoderModel.from_pretrained(folder / tiny.TEXT_FOLDER).eval()
+    found = model.text.tokenizer(wordings, padding="max_length", max_length=120, return_tensors="pt")
+    with torch.no_grad():
+        features = text(**{key: found[key] for key in ("input_ids", "attention_mask")}).last_hidden_state
+    conditions = model.encode(wordings)
+    assert conditions.shape == (2, 120, 17)
+    assert model.lengths(wordings) == [10, 17] == conditions[..., -1].sum(1).tolist()
+    for row, wanted, length in zip(conditions, features, (10, 17), strict=True):
+        assert torch.allclose(row[-length:, :-1], wanted[:length], atol=1e-5)
+        assert not torch.allclose(row[-length:, :-1], wanted[:length].flip(0), atol=1e-2)
+        assert row[:-length].abs().max() == 0
+    assert torch.equal(model.encode(wordings[:1])[0], conditions[0])  # a caption does not know its batch
+
+
+def test_long_captions_are_refused_or_cut_and_noted(model, folder):
+    fits, long = "a" * 119, "a" * 119 + "b"
+    assert model.lengths([fits, long]) == [120, 121]
+    assert model.encode([fits])[0, :, -1].all()
+    with pytest.raises(DivlensError, match=r"reads at most 120 tokens, got 121: 'aaa.*truncate"):
+        model.encode([long])
+    cutting = load(str(folder), Options(truncate=True))
+    assert torch.allclose(cutting.encode([long]), model.encode([fits]), atol=1e-6)  # the end mark is kept
+    assert sample(cutting, [long], n=1).notes == {long: "cut from 121 to 120 tokens"}
+    assert not sample(cutting, [fits], n=1).notes
+
+
+def test_a_caption_of_which_nothing_is_left_is_refused(model):
+    with pytest.raises(DivlensError, match="cleaning leaves nothing"):
+        model.encode(["\u7ea2\u8272\u7684\u5fc3"])
+
+
+@pytest.mark.parametrize("dtype, bound", [("bfloat16", 0.5), ("float16", 0.05)])
+def test_half_precision(folder, model, dtype, bound):
+    """Logits are of size 5 and pass 2 layers: errors of some 2**-8 (2**-11) of that, a few times over; the bound is 10
+    times what was seen. Pictures and T5's last feed-forward layers (in float16) stay in float32."""
+    half = load(str(folder), Options(dtype=dtype))
+    conditions = captions([30, 90])
+    tokens = torch.randint(50, (2, 9), generator=torch.Generator().manual_seed(1))
+    ours = asked(half.predictor(conditions.to(half.gpt.output.weight.dtype), True), tokens)
+    theirs = asked(model.predictor(conditions, True), tokens)
+    for own, full in zip(ours, theirs, strict=True):
+        assert own is not None and full is not None and own.dtype == getattr(torch, dtype)
+        assert 0 < (own.float() - full).abs().max() < bound
+    out = sample(half, ["red heart", "red heart too"], n=2)
+    assert out.images.dtype == torch.float32 and out.images.isfinite().all()
+    outward = half.text.network.encoder.block[0].layer[-1].DenseReluDense.wo.weight
+    assert outward.dtype == (torch.float32 if dtype == "float16" else torch.bfloat16)
+
+
+# The published files
+
+
+def test_published_sizes():
+    """XL has 775 million parameters and the picture tokenizer 72 million, as the paper says."""
+    with torch.device("meta"):
+        gpt = Gpt(Sizes(36, 20, 1280, 3584, 16384, 120, 2048))
+        tokenizer = VqTokenizer(VqSizes(128, (128, 128, 256, 256, 512), 2, 256, 16384, 8))
+    assert gpt_sizes(Path("t2i"), gpt.state_dict(), None) == gpt.sizes
+    assert round(sum(p.numel() for p in gpt.parameters()) / 1e6) == pytest.approx(775, abs=5)
+    assert round(sum(p.numel() for p in tokenizer.parameters()) / 1e6) == pytest.approx(72, abs=1)
+    assert tokenizer.sizes.pixels == 16
+
+
+def test_the_picture_size_is_that_of_the_file_or_chosen(copy):
+    """Without `grid` in config.json it follows from the file's name: 2 pixels to a token here, 16 in the published."""
+    (copy / "config.json").write_text(json.dumps({"n_head": 2}))
+    large = "t2i_XL_stage2_512.pt"
+    assert load(str(copy), Options()).grid == (128, 128)
+    with pytest.raises(DivlensError, match=f"lacks {large}"):
+        load(f"{copy}#512", Options())
+    torch.save({"model": tiny.gpt_state(seed=1)}, copy / large)
+    assert load(str(copy), Options()).grid == (256, 256)
+    assert load(f"{copy}#512", Options()).grid == (256, 256)
+    small = load(f"{copy}#256", Options())
+    assert small.grid == (128, 128) and small.name.endswith("#256")
+    assert torch.equal(small.gpt.output.weight, tiny.gpt_state()["output.weight"])
+    with pytest.raises(DivlensError, match="#256 or #512"):
+        load(f"{copy}#384", Options())
+
+
+@pytest.mark.parametrize("wrapper", ["module", "state_dict", None])
+def test_other_wrappings_and_what_training_leaves_behind(copy, model, wrapper):
+    gpt = tiny.gpt_state()
+    torch.save({wrapper: gpt} if wrapper else gpt, copy / tiny.GPT_FILE)
+    torch.save({"model": tiny.vq_state() | {"quantize.codebook_used": torch.zeros(65536)}}, copy / tiny.VQ_FILE)
+    found = load(str(copy), Options())
+    tokens = torch.arange(9).view(1, 3, 3)
+    assert torch.equal(found.decode(tokens), model.decode(tokens))
+    assert all(torch.equal(value, gpt[name]) for name, value in found.gpt.state_dict().items())
+
+
+class Runs:
+    """A pickle that makes a folder when it is read."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.place),)
+
+
+@pytest.mark.parametrize("name", [tiny.GPT_FILE, tiny.VQ_FILE])
+@pytest.mark.parametrize("how", ["zip", "pickle"])
+def test_a_pickle_that_runs_code_is_refused(copy, tmp_path, name, how):
+    content, place = {"model": tiny.gpt_state(), "extra": Runs(tmp_path / "ran")}, tmp_path / "ran"
+    if how == "zip":
+        torch.save(content, copy / name)
+    else:
+        (copy / name).write_bytes(pickle.dumps(Runs(place), protocol=2))
+    with pytest.raises(DivlensError, match=f"{name} is refused: expected tensors only") as caught:
+        load(str(copy), Options())
+    assert "\n" not in str(caught.value) and not place.exists()
+    # The twin: read carelessly, it does run.
+    torch.load(copy / name, weights_only=False) if how == "zip" else pickle.loads((copy / name).read_bytes())
+    assert place.exists()
+
+
+def changed(state: dict[str, Tensor], change: str) -> dict[str, Tensor]:
+    name = next(key for key in state if key.endswith(("wo.weight", "conv_blocks.1.res.0.conv2.bias")))
+    if change == "missing":
+        return {key: value for key, value in state.items() if key != name}
+    if change == "extra":
+        return state | {"layers.0.more": torch.zeros(3)}
+    return state | {name: torch.zeros(5, 7)}
+
+
+@pytest.mark.parametrize("file", [tiny.GPT_FILE, tiny.VQ_FILE])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ("missing", r"missing \S*(wo.weight|conv2.bias) \("),
+        ("extra", r"not expected layers.0.more \(3,\)"),
+        ("shape", r"expected \(\S+ ?\d*\), found \(5, 7\)"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_named(copy, file, change, message):
+    state = tiny.gpt_state() if file == tiny.GPT_FILE else tiny.vq_state()
+    torch.save({"model": changed(state, change)}, copy / file)
+    with pytest.raises(DivlensError, match=f"{file} does not fit its network: .*{message}"):
+        load(str(copy), Options())
+
+
+def without(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    return {key: value for key, value in state.items() if key != name}
+
+
+BROKEN = {
+    "no output": ({"model": without(tiny.gpt_state(), "output.weight")}, "lacks the tensor output.weight"),
+    "flat output": ({"model": tiny.gpt_state() | {"output.weight": torch.zeros(9)}}, r"2 dimensions.*found \(9,\)"),
+    "no layers": ({"model": {k: v for k, v in tiny.gpt_state().items() if "layers" not in k}}, "lacks the tensor"),
+    "empty": ({"model": {}}, "empty"),
+    "no tensors": ({"steps": 3}, "expects tensors by name.*got int at 'steps'"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_transformer_that_is_none(copy, case):
+    content, message = BROKEN[case]
+    torch.save(content, copy / tiny.GPT_FILE)
+    with pytest.raises(DivlensError, match=message):
+        load(str(copy), Options())
+
+
+def test_damaged_and_missing_files(copy, tmp_path):
+    (copy / tiny.GPT_FILE).write_bytes((copy / tiny.GPT_FILE).read_bytes()[:5000])
+    with pytest.raises(DivlensError, match="cannot be read as a torch checkpoint"):
+        load(str(copy), Options())
+    shutil.rmtree(copy / tiny.TEXT_FOLDER)
+    (copy / tiny.VQ_FILE).unlink()
+    with pytest.raises(
+        DivlensError, match=r"lacks vq_ds16_t2i.pt, flan-t5-xl; .*peizesun/llamagen_t2i.*google/flan-t5-xl"
+    ):
+        load(str(copy), Options())
+    with pytest.raises(DivlensError, match=r"cannot load .*nowhere.*t2i_XL_stage2_512.pt"):
+        load(str(tmp_path / "nowhere"), Options())
+    with pytest.raises(DivlensError, match="expects a folder or a repository"):
+        load(None, Options())
+
+
+def test_parts_that_do_not_fit_each_other(copy):
+    torch.save({"model": tiny.vq_state(codes=64)}, copy / tiny.VQ_FILE)
+    with pytest.raises(DivlensError, match=r"tokenizer of 50 codes.*found 64"):
+        load(str(copy), Options())
+    torch.save({"model": tiny.vq_state()}, copy / tiny.VQ_FILE)
+    shutil.rmtree(copy / tiny.TEXT_FOLDER)
+    tiny.save_text(copy / tiny.TEXT_FOLDER, width=24)
+    with pytest.raises(DivlensError, match=r"text encoder of width 16.*found 24"):
+        load(str(copy), Options())
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("{}", "2 layers of width 16.*n_head"),
+        ('{"n_head": 3}', "multiples of 4 channels, got 3"),
+        ('{"n_head": "2"}', "n_head to be a whole number"),
+        ('{"n_head": 2, "grid": 0}', "grid to be a whole number"),
+        ("{", "expects JSON"),
+    ],
+)
+def test_a_config_that_does_not_help(copy, content, message):
+    (copy / "config.json").write_text(content)
+    with pytest.raises(DivlensError, match=message):
+        load(str(copy), Options())
+
+
+def test_a_text_encoder_that_lacks_a_tensor(copy):
+    from safetensors.torch import load_file, save_file
+
+    path = copy / tiny.TEXT_FOLDER / "model.safetensors"
+    tensors = load_file(path)
+    name = "encoder.block.1.layer.0.SelfAttention.q.weight"
+    save_file(without(tensors, name), path, metadata={"format": "pt"})
+    with pytest.raises(DivlensError, match=f"missing {name}"):
+        load(str(copy), Options())
+    path.write_bytes(b"damaged")
+    with pytest.raises(DivlensError, match="flan-t5-xl"):
+        load(str(copy), Options())
