@@ -2,7 +2,7 @@
 
 import io
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from divlens.experiment.measure import count_duplicates, noise_floor
 from divlens.experiment.probe import BASELINE, default_conditions, probe
 from divlens.fidelity import Judged, concept_index, fidelity, mode_coverage
 from divlens.interventions import Argmax, DisableTop, Paraphrase, Subset, Temperature
+from divlens.models.toy import RULES, ToyModel
 from divlens.report.tables import probe_tables
 from divlens.types import DivlensError, Prompt
 
@@ -250,6 +251,28 @@ def test_fidelity_and_coverage_of_given_verdicts():
     assert math.isnan(mode_coverage(judged, None, existing))
     unclear = replace(judged, style=torch.tensor([0, 0, -1, -1]))  # -1 is no style, not the last one
     assert mode_coverage(unclear, 0, existing) == pytest.approx(1 / 3)
+
+
+@dataclass(frozen=True)
+class Counting(ToyModel):
+    """A toy that remembers what it was asked to encode."""
+
+    asked: list[str] = field(default_factory=list)
+
+    def encode(self, wordings):
+        self.asked.extend(wordings)
+        return super().encode(wordings)
+
+
+def test_a_probe_encodes_every_wording_once_whatever_the_number_of_conditions():
+    model = Counting("mim", RULES["mim"])
+    probe([model], PROMPTS, n=N)
+    calibration = model.calibration_prompts()  # a run of its own, before the probe's
+    asked = [wording for wording in model.asked if wording not in calibration]
+    assert len(asked) == len(set(asked)) > len(PROMPTS)
+    before = len(model.asked)
+    probe([model], PROMPTS, n=N, conditions={BASELINE: ()})
+    assert model.asked[before:] == list(PROMPTS)  # the control: another run encodes anew
 
 
 # The printed table

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         TopP,
     )
     from divlens.models import load
+    from divlens.models.wrap import wrap
     from divlens.sampler import sample
     from divlens.types import DivlensError, Prompt
 
@@ -43,6 +44,7 @@ _PLACES = {
     "lpips_diversity": "diversity",
     "probe": "experiment.probe",
     "sample": "sampler",
+    "wrap": "models.wrap",
     **dict.fromkeys(
         ("Argmax", "DisableTop", "Freeze", "Guidance", "Paraphrase", "Subset", "Temperature", "TopK", "TopP"),
         "interventions",
@@ -68,6 +70,7 @@ __all__ = [
     "lpips_diversity",
     "probe",
     "sample",
+    "wrap",
 ]
 
 

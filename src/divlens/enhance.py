@@ -16,7 +16,7 @@ from divlens.interventions import Intervention
 from divlens.models import load
 from divlens.models.protocol import Model
 from divlens.prompts import as_prompts
-from divlens.sampler import BATCH_SIZE, BatchSize, sample
+from divlens.sampler import BATCH_SIZE, BatchSize, Encoded, sample
 from divlens.statistics import Interval, bootstrap_mean, paired_change
 from divlens.types import Generation, Prompt
 
@@ -102,12 +102,23 @@ def enhance(
     chosen = load(model) if isinstance(model, str) else model
     asked = as_prompts(prompts)
     conditions: dict[str, Sequence[Intervention]] = {"before": (), "after": enhancer(disable_top)}
+    encoded = Encoded(chosen)
     for interventions in conditions.values():
-        check_before_drawing(chosen, asked, n, seed, interventions)
+        check_before_drawing(encoded, asked, n, seed, interventions)
     instruments = Instruments(load_network(lpips), judge_for(chosen))
 
     def side(name: str) -> Side:
-        drawn = sample(chosen, asked, n, seed, conditions[name], batch_size=batch_size, trace=False, on_batch=on_batch)
+        drawn = sample(
+            chosen,
+            asked,
+            n,
+            seed,
+            conditions[name],
+            batch_size=batch_size,
+            trace=False,
+            encoded=encoded,
+            on_batch=on_batch,
+        )
         return Side(drawn, look(drawn, chosen.name, name, instruments))
 
     return Enhanced(chosen.name, side("before"), side("after"))

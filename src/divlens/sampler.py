@@ -221,18 +221,20 @@ def sample(
     *,
     batch_size: BatchSize = BATCH_SIZE,
     trace: bool = True,
+    encoded: Encoded | None = None,
     on_batch: Callable[[int], None] = lambda count: None,
 ) -> Generation:
     """Draw `n` samples of each prompt.
 
     A sample is a function of (seed, prompt, its index, interventions): it does not depend on `batch_size`, on the
-    other prompts, or on `n`. `batch_size="auto"` finds what fits the device. `on_batch` is told how many samples are
-    done. Raises DivlensError for an empty list of prompts, an empty prompt, a wording the model cannot read, n < 1, a
-    seed that is no unsigned 64-bit number, or interventions that leave nothing to draw.
+    other prompts, or on `n`. `batch_size="auto"` finds what fits the device. `encoded`: conditions of this model that
+    several calls share, so that a wording is encoded once. `on_batch` is told how many samples are done. Raises
+    DivlensError for an empty list of prompts, an empty prompt, a wording the model cannot read, n < 1, a seed that is
+    no unsigned 64-bit number, or interventions that leave nothing to draw.
     """
     asked = tuple(prompt if isinstance(prompt, Prompt) else Prompt(prompt) for prompt in prompts)
     check_request(asked, n, seed, batch_size)
-    settings, encoded, samples = settings_for(model, interventions), Encoded(model), tuple(range(n))
+    settings, encoded, samples = settings_for(model, interventions), encoded or Encoded(model), tuple(range(n))
     rows = [row for prompt in asked for row in rows_of(prompt, samples, interventions, settings, encoded)]
     tokens, images, steps = [], [], []
 

@@ -356,7 +356,7 @@ def test_tallies_merge_in_any_order():
     # To 1e-6 bits: the nodes of the quadrature are shared within a batch, so its rounding depends on the batch.
     whole, parts = (
         [
-            collect(Asked(model, settings, encoded, 0, size, []), rows, 0, None, lambda count: None).tally
+            collect(Asked(model, settings, encoded, 0, size, []), rows, 0, None, lambda count: None, size).tally
             for size in sizes
         ]
         for sizes in ((40,), (7, 40))
@@ -376,7 +376,7 @@ def test_running_sums_do_not_grow_with_the_number_of_samples():
         model = toy("mim")
         settings, encoded = settings_for(model, ()), Encoded(model)
         rows = [rows_of(Prompt(PROMPT), range(n), (), settings, encoded)]
-        found = collect(Asked(model, settings, encoded, 0, 50, []), rows, 4, None, lambda count: None)
+        found = collect(Asked(model, settings, encoded, 0, 50, []), rows, 4, None, lambda count: None, 50)
         parts = [*vars(found.tally).values()]
         arrays = vars(found.tokens).values()
         return sum(p.numel() for p in parts) + sum(a.size for a in arrays) + len(found.kept)

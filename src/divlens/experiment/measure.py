@@ -14,7 +14,6 @@ from torch import Tensor
 from divlens.diversity import FeatureNetwork, lpips_diversity
 from divlens.fidelity import Judge, concept_index, fidelity, mode_coverage
 from divlens.interventions import Intervention
-from divlens.models.protocol import Model
 from divlens.paraphrase import wordings_for_samples
 from divlens.sampler import BATCH_SIZE, BatchSize, Encoded, sample, settings_for
 from divlens.types import DivlensError, Generation, Prompt
@@ -86,17 +85,19 @@ def noise_floor(images: Float[Tensor, "n 3 h w"], network: FeatureNetwork, seed:
 
 
 def check_before_drawing(
-    model: Model, prompts: Sequence[Prompt], n: int, seed: int, interventions: Sequence[Intervention]
+    encoded: Encoded, prompts: Sequence[Prompt], n: int, seed: int, interventions: Sequence[Intervention]
 ) -> None:
-    """Raise the DivlensError that `measure` would, before any time is spent: wordings, interventions, n and seed."""
+    """Raise the DivlensError that `measure` would, before any time is spent: wordings, interventions, n and seed.
+
+    What is encoded on the way is kept in `encoded`, which knows the model.
+    """
     if n < 1:
         raise DivlensError(f"n expects at least 1 sample, got {n}")
     if not 0 <= seed < 2**64:
         raise DivlensError(f"seed expects an integer in [0, 2**64), got {seed}")
-    encoded = Encoded(model)  # the sampler's own, so that the same wordings pass here and there
     for prompt in prompts:
         encoded.of(wordings_for_samples(prompt, interventions, range(n), encoded.can_read))
-    settings_for(model, interventions)
+    settings_for(encoded.model, interventions)
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class Instruments:
 
 
 def measure(
-    model: Model,
+    encoded: Encoded,
     prompts: Sequence[Prompt],
     n: int,
     seed: int,
@@ -121,14 +122,25 @@ def measure(
 ) -> ConditionResult:
     """Draw and look at a few prompts at a time, so that memory does not grow with their number.
 
-    `condition`: its name and its interventions. `on_batch` is told how many more samples are done.
+    `encoded`: the model, with the conditions it shares with other measurements. `condition`: its name and its
+    interventions. `on_batch` is told how many more samples are done.
     """
-    name, interventions = condition
+    model, (name, interventions) = encoded.model, condition
     together = max(1, BATCH_SIZE // n)
     parts: list[ConditionResult] = []
     for first in range(0, len(prompts), together):
         asked = prompts[first : first + together]
-        drawn = sample(model, asked, n, seed, interventions, batch_size=batch_size, trace=False, on_batch=on_batch)
+        drawn = sample(
+            model,
+            asked,
+            n,
+            seed,
+            interventions,
+            batch_size=batch_size,
+            trace=False,
+            encoded=encoded,
+            on_batch=on_batch,
+        )
         part = look(drawn, model.name, name, instruments)
         if with_noise_floor:
             floors = [noise_floor(images, instruments.network) for images in drawn.images]

@@ -14,7 +14,7 @@ from divlens.interventions import Argmax, DisableTop, Intervention, Paraphrase, 
 from divlens.models import load
 from divlens.models.protocol import Model
 from divlens.prompts import as_prompts
-from divlens.sampler import BATCH_SIZE, BatchSize
+from divlens.sampler import BATCH_SIZE, BatchSize, Encoded
 from divlens.statistics import bootstrap_mean, paired_change, relative_change
 from divlens.types import DivlensError, Prompt
 
@@ -96,18 +96,19 @@ def probe(
     if BASELINE not in conditions:
         raise DivlensError(f'conditions expect a "{BASELINE}", got {", ".join(conditions) or "none"}')
     loaded = loaded_models(models)
-    for model in loaded:
+    encoders = [Encoded(model) for model in loaded]
+    for encoded in encoders:
         for interventions in conditions.values():
-            check_before_drawing(model, asked, n, seed, interventions)
+            check_before_drawing(encoded, asked, n, seed, interventions)
     network = load_network(lpips)
     instruments = [Instruments(network, judge_for(model)) for model in loaded]
     results: dict[tuple[str, str], ConditionResult] = {}
-    for model, eyes in zip(loaded, instruments, strict=True):
+    for model, encoded, eyes in zip(loaded, encoders, instruments, strict=True):
         for name, interventions in conditions.items():
             on_condition(model.name, name)
             condition = (name, interventions)
             results[model.name, name] = measure(
-                model,
+                encoded,
                 asked,
                 n,
                 seed,

@@ -35,7 +35,7 @@ class Effort:
 
     paths: per grid, of the bounds on H(Z|X) that weigh paths; 0 leaves them out. path_samples: grids per prompt that
     get them; None takes n / paths. mixture_samples: grids per prompt that are asked under every other prompt for
-    I(X;Z); None takes n / prompts, and 0 leaves it out. None is never fewer than 4 grids.
+    I(X;Z); None takes n / prompts, and 0 leaves it out. None is never fewer than 2 grids.
     """
 
     paths: int = 8
@@ -50,10 +50,10 @@ class Effort:
     def for_paths(self, n: int) -> int:
         if self.paths == 0:
             return 0
-        return min(n, max(4, n // self.paths) if self.path_samples is None else self.path_samples)
+        return min(n, max(2, n // self.paths) if self.path_samples is None else self.path_samples)
 
     def for_mixture(self, n: int, prompts: int) -> int:
-        return min(n, max(4, n // prompts) if self.mixture_samples is None else self.mixture_samples)
+        return min(n, max(2, n // prompts) if self.mixture_samples is None else self.mixture_samples)
 
 
 @dataclass
@@ -76,7 +76,7 @@ def information(
     reading: Literal["schedule", "trajectory"] = "schedule",
     judge: Judge | None = None,
     effort: Effort | None = None,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | Literal["auto"] = BATCH_SIZE,
     on_batch: Callable[[int], None] = lambda count: None,
 ) -> Information:
     """Where the entropy of a model's images sits: path, execution, H(Z|X), H(Z), I(X;Z), I(Z;Y); see docs/theory.md.
@@ -97,8 +97,9 @@ def information(
     rows = [rows_of(prompt, range(n), interventions, settings, encoded) for prompt in asked]
     known = isinstance(settings.rule, Known)
     keep = max(effort.for_paths(n), effort.for_mixture(n, len(asked))) if known and not settings.frozen else 0
-    run = Asked(model, settings, encoded, seed, batch_size, [[row.wording for row in part] for part in rows])
-    collected = collect(run, rows, keep, judge, on_batch)
+    size = BATCH_SIZE if batch_size == "auto" else batch_size
+    run = Asked(model, settings, encoded, seed, size, [[row.wording for row in part] for part in rows])
+    collected = collect(run, rows, keep, judge, on_batch, batch_size)
     estimates = causal(collected.tally, settings, reading)
     bracket = bracket_of(run, collected, estimates, effort, n)
     estimates |= {"conditional_lower": bracket.lower, "conditional_upper": bracket.upper}
@@ -136,7 +137,12 @@ def information(
 
 
 def collect(
-    run: Asked, rows: Sequence[Sequence[Row]], keep: int, judge: Judge | None, on_batch: Callable[[int], None]
+    run: Asked,
+    rows: Sequence[Sequence[Row]],
+    keep: int,
+    judge: Judge | None,
+    on_batch: Callable[[int], None],
+    batch_size: int | Literal["auto"],
 ) -> Collected:
     """Draw all samples, adding each batch to the sums when it is done."""
     model, settings = run.model, run.settings
@@ -156,7 +162,7 @@ def collect(
         recorder = Recorder(torch.tensor([i for i in range(len(batch)) if (done + i) % n < keep], dtype=torch.long))
         return [account, recorder] if len(recorder.keep) else [account]
 
-    for filled in fill(model, flat, run.seed, settings, run.encoded, batch_size=run.batch_size, observers=observers):
+    for filled in fill(model, flat, run.seed, settings, run.encoded, batch_size=batch_size, observers=observers):
         index = np.arange(done, done + len(filled.rows))
         prompt, sample = index // n, index % n
         batch = Tally.of_batch(account, torch.from_numpy(prompt), len(rows))
@@ -249,7 +255,7 @@ def relevance(collected: Collected, prompts: Sequence[Prompt], judge: Judge | No
     if judge is None:
         return undefined("no judge was given")
     moments = information_per_prompt(collected.readings, prompts)
-    return estimate(moments, "cross-fitted on halves of the samples", limits=(-math.inf, math.inf))
+    return estimate(moments, "cross-fitted on halves of the samples", limits=(0.0, math.log2(len(prompts))))
 
 
 def notes_of(settings: Settings, run: Asked) -> list[str]:

@@ -143,7 +143,7 @@ def state_log_probability(
     here = log_p.gather(-1, before.masked_fill(masked, 0).unsqueeze(-1)).squeeze(-1).exp()
     c = coefficients(rule, time, masked, here)
     chance = torch.where(after == before, c.stay, (c.taken * arrived.exp() + c.other).clamp(min=0))
-    return chance.log().sum(1)
+    return chance.masked_fill(still & ~masked, 0.0).log().sum(1)  # nothing is masked again
 
 
 def event_log_probability(

@@ -105,7 +105,7 @@ def per_prompt(values: Float[Tensor, " kept"], prompt: Int[Tensor, " kept"], pro
     means = np.array([group.mean() for group in groups])
     variances = np.array([group.var(ddof=1) if len(group) > 1 else math.nan for group in groups])
     counts = np.array([len(group) for group in groups])
-    return estimate(Moments(means, variances, counts), note, limits=(-math.inf, math.log2(prompts)))
+    return estimate(Moments(means, variances, counts), note, limits=(0.0, math.log2(prompts)))
 
 
 def classified(log_w: Float[Tensor, "kept prompts"], prompt: Int[Tensor, " kept"]) -> Float[Tensor, " kept"]:

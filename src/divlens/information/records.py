@@ -68,7 +68,9 @@ def estimate(moments: Moments, note: str = "", limits: tuple[float, float] = (0.
         below, above = (-error * straightened(side, skewness) for side in (reach, -reach))
         below = -below
     bounds = np.clip([value - below, value + above], *limits)
-    interval = (over_prompts.low, over_prompts.high, error, float(bounds[0]), float(bounds[1]))
+    # An estimate of a bound may fall outside what is possible; its interval then reaches from there.
+    interval = (min(over_prompts.low, value), max(over_prompts.high, value), error)
+    interval = (*interval, min(float(bounds[0]), value), max(float(bounds[1]), value))
     return Estimate(value, *interval, note, tuple(float(v) for v in moments.mean))
 
 
