@@ -1,127 +1,30 @@
-"""The command line. Thin: it reads arguments, calls the library, prints. torch is loaded when a command needs it."""
+"""The commands that measure. Thin: arguments in, a call of the library, a table out."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import wraps
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from divlens import __version__
+from divlens.cli.options import (
+    Setup,
+    chosen_prompts,
+    command,
+    disable_option,
+    limit_option,
+    lpips_option,
+    need_two,
+    progress_bar,
+    prompts_option,
+    show,
+)
 
 if TYPE_CHECKING:
     from divlens.models.protocol import Model
-    from divlens.types import Prompt
 
 PROBE_PROMPTS, INFORMATION_PROMPTS, DECOMPOSE_PROMPTS = 12, 12, 16
-
-
-class LazyZoo(click.Group):
-    """`divlens zoo`: its commands need torch and more, so they are imported when one of them is asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        from divlens.zoo.commands import zoo
-
-        return zoo.list_commands(ctx)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        from divlens.zoo.commands import zoo
-
-        return zoo.get_command(ctx, cmd_name)
-
-
-@click.group(invoke_without_command=True)
-@click.version_option(__version__)
-@click.pass_context
-def cli(ctx: click.Context) -> None:
-    """Where the diversity of discrete-latent image generators comes from, and how to get more of it."""
-    if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help())
-
-
-cli.add_command(LazyZoo("zoo", help="The built-in laboratory: fetch its data, train it, measure it."))
-
-
-class BatchSizeType(click.ParamType):
-    """A number of at least 1, or "auto"."""
-
-    name = "number|auto"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if value == "auto":
-            return value
-        return click.IntRange(min=1).convert(value, param, ctx)
-
-
-@dataclass(frozen=True)
-class Setup:
-    """How models are loaded and run: see `divlens.load` and `divlens.sample`."""
-
-    device: str
-    dtype: str
-    truncate: bool
-    compile: bool
-    batch_size: Any
-
-    def load(self, spec: str) -> Model:
-        from divlens.models import load
-
-        return load(spec, self.device, dtype=self.dtype, truncate=self.truncate, compile=self.compile)
-
-
-def command() -> Callable[[Callable[..., Any]], click.Command]:
-    """A command of `cli` with the options that all have; those of the models arrive as one `setup`."""
-    options = (
-        click.option("--batch-size", default="96", type=BatchSizeType(), show_default=True, help="auto: what fits."),
-        click.option("--compile", is_flag=True, help="torch.compile the network."),
-        click.option("--truncate", is_flag=True, help="Cut a wording that the model cannot read whole."),
-        click.option(
-            "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True
-        ),
-        click.option("--device", default="cpu", show_default=True, help="A torch device, such as cuda."),
-        click.option(
-            "--out", type=click.Path(path_type=Path), help="Folder to write to: new, empty, or divlens's own."
-        ),
-        click.option("--seed", default=0, show_default=True),
-    )
-
-    def decorate(function: Callable[..., Any]) -> click.Command:
-        @wraps(function)
-        def run(
-            *arguments: Any, device: str, dtype: str, truncate: bool, compile: bool, batch_size: Any, **others: Any
-        ) -> Any:
-            return function(*arguments, setup=Setup(device, dtype, truncate, compile, batch_size), **others)
-
-        run_with_options: Callable[..., Any] = run
-        for option in options:
-            run_with_options = option(run_with_options)
-        return cli.command()(run_with_options)
-
-    return decorate
-
-
-prompts_option = click.option(
-    "--prompts", "prompt_file", type=click.Path(path_type=Path), help="Text lines or JSONL; default: the zoo's."
-)
-limit_option = click.option("--limit", type=click.IntRange(min=1), help="Use the first so many prompts.")
-lpips_option = click.option(
-    "--lpips", type=click.Choice(["stlpips", "alex", "vgg"]), default="stlpips", show_default=True
-)
-disable_option = click.option(
-    "--disable-top", default=0.05, show_default=True, help="Enhancer: share of top codes disabled."
-)
-
-
-def chosen_prompts(prompt_file: Path | None, limit: int | None, usual: int) -> Sequence[Prompt]:
-    """The first of a file's prompts, or `usual` of those that come with the zoo."""
-    from divlens.prompts import default_prompts, read_prompts
-
-    return read_prompts(prompt_file)[:limit] if prompt_file else default_prompts()[: limit or usual]
 
 
 @command()
@@ -346,59 +249,10 @@ def decompose(
         click.echo(f"written: {out}")
 
 
-@cli.command()
+@click.command()
 def models() -> None:
     """The models that are known by name."""
     from divlens.models import known
 
     for name in known():
         click.echo(name)
-
-
-def need_two(n: int) -> None:
-    if n < 2:
-        raise click.UsageError(f"-n expects at least 2 samples per prompt: with {n} the LPIPS diversity is NaN")
-
-
-def show(renderable: Any) -> None:
-    """Print; 80 columns wide where the output is no terminal."""
-    from rich.console import Console
-
-    Console(width=None if sys.stdout.isatty() else 80).print(renderable)
-
-
-@contextmanager
-def progress_bar(total: int | None) -> Iterator[tuple[Callable[[int], None], Callable[[str], None]]]:
-    """Samples done of all (None: not known), with the remaining time, on stderr; silent where that is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task("", total=total)
-        yield (
-            lambda count: progress.advance(task, count),
-            lambda text: progress.update(task, description=text),
-        )
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line. Bad input: one line on stderr, exit code 2. Interrupted: 130."""
-    try:
-        cli.main(args=None if arguments is None else list(arguments), prog_name="divlens", standalone_mode=False)
-    except (click.exceptions.Abort, KeyboardInterrupt):
-        sys.exit(130)
-    except click.ClickException as error:
-        fail(error.format_message())
-    except Exception as error:
-        from divlens.types import DivlensError
-
-        if not isinstance(error, DivlensError):
-            raise
-        fail(str(error))
-
-
-def fail(message: str) -> None:
-    click.echo(f"divlens: error: {' '.join(message.split())}", err=True)
-    sys.exit(2)
