@@ -5,7 +5,7 @@
 A U-ViT of the published shape, narrower and shallower so that a run takes seconds: 8192 codes, 16 x 16 positions, 12
 steps, guidance 10. Both start from encoded text and end at tokens. The network is nearly all of the time, so the ratio
 says what the loop around it costs; on the published network, which is 20 times larger, it costs less. Timed in turn in
-every repetition, order swapped, so that a busy machine slows both. Fails when the median ratio is above 1.03, or when
+every repetition, order swapped, in seconds of the processor on one thread, which a busy machine disturbs less. Fails when the median ratio is above 1.03, or when
 the two do not draw the same tokens from the same generator.
 """
 
@@ -112,9 +112,9 @@ def ours(model: amused.AmusedModel, conditions: Tensor, noise: Callable[[], Nois
 
 
 def timed(run: Callable[[], Tensor]) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     run()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def main() -> int:
@@ -137,7 +137,7 @@ def main() -> int:
         print("FAILED: the two drew other tokens from the same generator")
         return 1
     print(
-        f"torch {torch.__version__}, CPU, 1 thread, load average {os.getloadavg()[0]:.1f} at the start; batch {batch}, "
+        f"torch {torch.__version__}, CPU seconds, 1 thread, load average {os.getloadavg()[0]:.1f} at the start; batch {batch}, "
         f"{model.rule.steps} steps; same tokens from the same generator; median (smallest to largest) of {repeats} "
         "repetitions, ratios paired within a repetition"
     )

@@ -6,7 +6,8 @@
 draws, the trace. Theirs is `step` alone, which takes log-probabilities that are guided already; the second row adds the
 pipeline's guidance and truncation, as a like-for-like. Each starts from what its own network hands over: logits with
 the codes last here, log-probabilities with the codes before the positions there (that log-softmax, in float64, is
-counted for neither). Timed in turn in every repetition, so that a busy machine slows all.
+counted for neither). Timed in turn in every repetition, in seconds of the processor on one
+thread, which a busy machine disturbs less.
 
 Memory is the high-water mark of the resident set during one step, above what was there before it, each in a process of
 its own. Large blocks are returned to the system at once (MALLOC_MMAP_THRESHOLD_), so that the mark is what was in use.
@@ -153,9 +154,9 @@ def peaks(batch: int) -> dict[str, float]:
 
 
 def timed(run: Callable[[], Any]) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     run()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def compare(batch: int, repeats: int) -> int:
@@ -197,7 +198,7 @@ def main() -> int:
         peak_of(options.peak, options.batch)
         return 0
     print(
-        f"torch {torch.__version__}, CPU, 1 thread, load average {os.getloadavg()[0]:.1f} at the start; "
+        f"torch {torch.__version__}, CPU seconds, 1 thread, load average {os.getloadavg()[0]:.1f} at the start; "
         f"median (smallest to largest) of {options.repeats} repetitions, ratios paired within a repetition"
     )
     return max(compare(batch, options.repeats) for batch in (1, options.batch))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -22,7 +22,7 @@ from divlens.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from divlens.models.protocol import Model
+    pass
 
 PROBE_PROMPTS, INFORMATION_PROMPTS, DECOMPOSE_PROMPTS = 12, 12, 16
 
@@ -151,7 +151,7 @@ def information(
     """Where the entropy of MODELS sits: path, execution, H(Z|X), H(Z) and I(X;Z), in bits per image and per token."""
     need_two(n)
     from divlens.experiment import store
-    from divlens.experiment.probe import loaded_models
+    from divlens.experiment.probe import judge_for, loaded_models
     from divlens.information import information as run
     from divlens.interventions import Argmax
     from divlens.report.tables import information_tables
@@ -173,7 +173,7 @@ def information(
                     seed,
                     interventions=interventions,
                     reading=reading,
-                    judge=label_reader(model),
+                    judge=judge_for(model),
                     batch_size=setup.batch_size,
                     on_batch=advance,
                 )
@@ -186,14 +186,6 @@ def information(
             out,
         )
         click.echo(f"written: {out}")
-
-
-def label_reader(model: Model) -> Any:
-    """The zoo's judge as a reader of concepts, for the zoo's models."""
-    from divlens.experiment.probe import judge_for
-
-    judge = judge_for(model)
-    return judge and (lambda images: [judge.concepts[i] for i in judge(images).concept[:, 0].tolist()])
 
 
 @command()
