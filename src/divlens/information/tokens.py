@@ -68,9 +68,15 @@ class TokenCounts:
     def without(self, prompt: int | None = None, group: int | None = None) -> TokenCounts:
         """Left out: one prompt, one group of every prompt, or none."""
         prompts = np.arange(len(self.images)) != prompt
-        groups = np.arange(GROUPS) != group
+        groups = np.arange(self.images.shape[1]) != group
         parts = (self.images, self.count, self.squares, self.images_with)
         return TokenCounts(*(part[prompts][:, groups] for part in parts))
+
+
+    def pooled(self) -> TokenCounts:
+        """All groups as one."""
+        parts = (self.images, self.count, self.squares, self.images_with)
+        return TokenCounts(*(part.sum(1, keepdims=True) for part in parts))
 
 
 def plug_in(share: Float[np.ndarray, " codes"]) -> float:
@@ -122,7 +128,8 @@ def token_entropies(counts: TokenCounts) -> dict[str, TokenEntropy]:
     """
     whole = entropies(counts)
     prompts, groups = len(counts.images), int((counts.images.sum(0) > 0).sum())
-    by_prompt = [entropies(counts.without(prompt=i)) for i in range(prompts)] if prompts > 1 else []
+    pooled = counts.pooled()
+    by_prompt = [entropies(pooled.without(prompt=i)) for i in range(prompts)] if prompts > 1 else []
     by_group = [entropies(counts.without(group=g)) for g in range(groups)] if groups > 1 else []
     result = {}
     for name, value in whole.items():

@@ -212,8 +212,8 @@ def information_tables(results: Sequence[Information]) -> Group:
     first = results[0]
     lines = [
         f"{len(first.prompts)} prompts, {first.n} samples each; [95% interval over prompts]; MC error: standard",
-        "error for exactly these prompts. path and execution are causal: they add up to",
-        "the joint, and execution is a lower bound of H(Z|X). See docs/theory.md.",
+        "error for exactly these prompts. path and execution are causal and add up to",
+        "the joint; what is known of H(Z|X) is between its two rows. See docs/theory.md.",
         *textwrap.wrap(". ".join(reasons), WIDTH),
     ]
     return Group(*blocks, Text("\n".join(lines), style="dim"))

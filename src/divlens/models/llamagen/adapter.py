@@ -30,8 +30,8 @@ TOKENIZER = "vq_ds16_t2i.pt"
 TEXT_FOLDER = "flan-t5-xl"
 TEXT_REPOSITORY = "google/flan-t5-xl"
 SOURCE = (
-    f"LlamaGen, text to image: {' or '.join(STAGES.values())}, and {TOKENIZER}, from "
-    f"huggingface.co/peizesun/llamagen_t2i; a folder {TEXT_FOLDER}, from huggingface.co/{TEXT_REPOSITORY}"
+    f"LlamaGen, text to image: {' or '.join(STAGES.values())}, and {TOKENIZER}, from the repository "
+    f"peizesun/llamagen_t2i of the model hub; a folder {TEXT_FOLDER}, from its repository {TEXT_REPOSITORY}"
 )
 PICTURES_AT_ONCE = 8  # that are decoded: at 512 pixels each takes about a gigabyte for a moment
 
