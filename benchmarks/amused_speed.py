@@ -5,8 +5,8 @@
 A U-ViT of the published shape, narrower and shallower so that a run takes seconds: 8192 codes, 16 x 16 positions, 12
 steps, guidance 10. Both start from encoded text and end at tokens. The network is nearly all of the time, so the ratio
 says what the loop around it costs; on the published network, which is 20 times larger, it costs less. Timed in turn in
-every repetition, order swapped, in seconds of the processor on one thread, which a busy machine disturbs less. Fails when the median ratio is above 1.03, or when
-the two do not draw the same tokens from the same generator.
+every repetition, order swapped, in seconds of the processor on one thread, which a busy machine disturbs less. Fails
+when the median ratio is above 1.03, or when the two do not draw the same tokens from the same generator.
 """
 
 from __future__ import annotations
@@ -137,9 +137,9 @@ def main() -> int:
         print("FAILED: the two drew other tokens from the same generator")
         return 1
     print(
-        f"torch {torch.__version__}, CPU seconds, 1 thread, load average {os.getloadavg()[0]:.1f} at the start; batch {batch}, "
-        f"{model.rule.steps} steps; same tokens from the same generator; median (smallest to largest) of {repeats} "
-        "repetitions, ratios paired within a repetition"
+        f"torch {torch.__version__}, CPU seconds, 1 thread, load average {os.getloadavg()[0]:.1f} at the start; "
+        f"batch {batch}, {model.rule.steps} steps; same tokens from the same generator; "
+        f"median (smallest to largest) of {repeats} repetitions, ratios paired within a repetition"
     )
     orders = [list(runs), list(reversed(runs))]
     rounds = [{name: timed(runs[name]) for name in orders[i % 2]} for i in range(repeats)]

@@ -6,8 +6,8 @@
 draws, the trace. Theirs is `step` alone, which takes log-probabilities that are guided already; the second row adds the
 pipeline's guidance and truncation, as a like-for-like. Each starts from what its own network hands over: logits with
 the codes last here, log-probabilities with the codes before the positions there (that log-softmax, in float64, is
-counted for neither). Timed in turn in every repetition, in seconds of the processor on one
-thread, which a busy machine disturbs less.
+counted for neither). Timed in turn in every repetition, in seconds of the processor on one thread, which a busy machine
+disturbs less.
 
 Memory is the high-water mark of the resident set during one step, above what was there before it, each in a process of
 its own. Large blocks are returned to the system at once (MALLOC_MMAP_THRESHOLD_), so that the mark is what was in use.
