@@ -1,0 +1,143 @@
+"""How outside models are set up: options, wrapping, batches that fit, and wordings that are cut."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+import divlens
+from divlens.models import load
+from divlens.models.loading import DTYPES, Options
+from divlens.models.toy import RULES, ToyModel
+from divlens.sampler import sample
+from divlens.types import DivlensError, View
+
+
+def toy(**changes) -> ToyModel:
+    return ToyModel("mim", RULES["mim"], **changes)
+
+
+def test_options_place_a_network_on_its_device_in_its_dtype_frozen():
+    for name, dtype in DTYPES.items():
+        network = Options(dtype=name).place(torch.nn.Linear(2, 2))
+        assert network.weight.dtype == dtype and not network.weight.requires_grad and not network.training
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dtype": "float8"}, "dtype expects one of float32, bfloat16, float16, got 'float8'"),
+        ({"device": "abacus"}, "device expects one that torch can use here, got 'abacus'"),
+        ({"device": "cuda:99"}, "device expects one that torch can use here, got 'cuda:99'"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options, message):
+    with pytest.raises(DivlensError) as error:
+        Options(**options)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("spec", ["toy/ar", "zoo/mim"])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dtype": "bfloat16"}, "expects dtype float32, got bfloat16"),
+        ({"truncate": True}, "has no option truncate"),
+        ({"truncate": True, "compile": True}, "has no option truncate or compile"),
+    ],
+)
+def test_an_option_that_a_model_does_not_have_is_refused_not_ignored(spec, options, message):
+    with pytest.raises(DivlensError, match=message):
+        load(spec, **options)
+
+
+@pytest.mark.parametrize("thing", [object(), torch.nn.Linear(1, 1)])
+def test_wrap_says_what_it_takes(thing):
+    with pytest.raises(DivlensError, match=f"wrap expects one of AmusedPipeline, .*, got {type(thing).__name__}"):
+        divlens.wrap(thing)
+
+
+def test_wrap_asks_for_the_processor_of_a_transformers_model():
+    class JanusForConditionalGeneration:
+        pass
+
+    with pytest.raises(DivlensError, match="wrap expects the processor of a JanusForConditionalGeneration"):
+        divlens.wrap(JanusForConditionalGeneration())
+
+
+@dataclass(frozen=True)
+class Small(ToyModel):
+    """A toy whose device holds a few samples at a time."""
+
+    room: int = 5
+
+    def predictor(self, conditions, guided):
+        if len(conditions) > self.room:
+            raise torch.OutOfMemoryError("no room")
+        return super().predictor(conditions, guided)
+
+
+def test_an_automatic_batch_finds_what_fits_and_changes_no_sample():
+    small = Small("mim", RULES["mim"])
+    counts: list[int] = []
+    found = sample(small, ["a cat", "red heart"], n=8, batch_size="auto", on_batch=counts.append)
+    assert sum(counts) == 16 and max(counts) <= 5
+    assert torch.equal(found.tokens, sample(toy(), ["a cat", "red heart"], n=8).tokens)
+    assert found.trace is not None and all(len(step.tokens) == 16 for step in found.trace.steps)
+    with pytest.raises(torch.OutOfMemoryError):  # the control: a size that was asked for is kept to
+        sample(small, ["a cat"], n=8)
+    with pytest.raises(torch.OutOfMemoryError):
+        sample(Small("mim", RULES["mim"], room=0), ["a cat"], n=2, batch_size="auto")
+
+
+@dataclass(frozen=True)
+class Short(ToyModel):
+    """A toy that reads two words of a wording and leaves the rest."""
+
+    limit: int = 2
+
+    def lengths(self, wordings: Sequence[str]) -> list[int]:
+        return [len(wording.split()) for wording in wordings]
+
+    def encode(self, wordings):
+        return super().encode([" ".join(wording.split()[: self.limit]) for wording in wordings])
+
+
+def test_a_wording_that_was_cut_is_recorded():
+    out = sample(Short("ar", RULES["ar"]), ["three green apples", "red heart"], n=2)
+    assert out.notes == {"three green apples": "cut from 3 to 2 tokens"}
+    assert sample(toy(), ["three green apples"], n=2).notes == {}
+    probed = divlens.probe(
+        [Short("ar", RULES["ar"])], ["three green apples", "red heart"], n=2, conditions={"baseline": ()}
+    )
+    assert [record.cut for record in probed.samples] == ["cut from 3 to 2 tokens"] * 2 + [None] * 2
+
+
+@dataclass(frozen=True)
+class TopTwo(ToyModel):
+    top_k: int = 2
+
+
+def test_a_models_own_top_k_is_its_default():
+    own = sample(TopTwo("ar", RULES["ar"]), ["a cat"], n=64)
+    asked = sample(ToyModel("ar", RULES["ar"]), ["a cat"], n=64, interventions=[divlens.TopK(2)])
+    assert torch.equal(own.tokens, asked.tokens)
+    assert not torch.equal(own.tokens, sample(ToyModel("ar", RULES["ar"]), ["a cat"], n=64).tokens)
+
+
+@dataclass(frozen=True)
+class Broken(ToyModel):
+    def predictor(self, conditions, guided):
+        inner = super().predictor(conditions, guided)
+
+        def predict(view: View):
+            conditional, unconditional = inner(view)
+            return conditional * (float("nan") if view.step == 1 else 1.0), unconditional
+
+        return predict
+
+
+def test_nan_logits_name_the_model_and_the_step():
+    with pytest.raises(DivlensError, match="toy/ar:0 gave NaN logits at step 1"):
+        sample(Broken("ar", RULES["ar"]), ["a cat"], n=1)
