@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=2, help="pictures of the one prompt")
     arguments = parser.parse_args()
     options, start = Options(dtype=arguments.dtype), time.perf_counter()
-    config = T5Config(**FLAN_T5_XL, feed_forward_proj="gated-gelu", tie_word_embeddings=False)
+    config = T5Config(**FLAN_T5_XL, feed_forward_proj="gated-gelu")
     text = built(lambda: T5EncoderModel(config), options)
     gpt = built(lambda: Gpt(XL), options)
     tokenizer = built(lambda: VqTokenizer(VQ_DS16), Options())

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from divlens import noise as noise_module
 from divlens.interventions import Settings, filter_logits
-from divlens.noise import STREAMS, CounterNoise, TorchNoise, draw_by_inversion, philox4x32, prompt_key, rising
+from divlens.noise import STREAMS, CounterNoise, Stream, TorchNoise, draw_by_inversion, philox4x32, prompt_key, rising
 from divlens.paths import Raster
 from divlens.sampler import run_loop
 from toy_oracle import chi_square_p
@@ -44,7 +44,7 @@ def test_philox_broadcasts_one_key_over_many_counters():
     assert (together == apart).all()
 
 
-def uniforms(seed=0, prompt="red heart", samples=200, stream="path", step=0, positions=500):
+def uniforms(seed=0, prompt="red heart", samples=200, stream: Stream = "path", step=0, positions=500):
     source = CounterNoise.of(seed, [prompt] * samples, range(samples), range(samples))
     return source.uniform(stream, step, 0, positions)[..., 0]
 

@@ -5,7 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from divlens.cli import main, progress_bar
+from divlens.cli import main
+from divlens.cli.options import progress_bar
 from divlens.report.tables import fitted
 
 

@@ -64,7 +64,19 @@ def draw_by_inversion(
     `probabilities` need not be normalised, but one must be above 0. A code of probability 0 is never drawn: the search
     asks for the first cumulative sum that is strictly larger than a target below the total.
     """
-    probabilities = probabilities.float()
+    rows = rows_at_once(probabilities)
+    parts = zip(probabilities.flatten(0, 1).split(rows), uniform.flatten().split(rows), strict=True)
+    return torch.cat([inverted(part.float(), targets) for part, targets in parts]).view(uniform.shape)
+
+
+def rows_at_once(rows: Float[Tensor, "batch m codes"]) -> int:
+    """How many distributions to handle at once: on the processor, as many as stay in its cache, so that what is
+    computed on the way takes no memory of note; elsewhere all."""
+    every = rows.shape[0] * rows.shape[1]
+    return max(1, min(every, 2**18 // rows.shape[-1])) if rows.device.type == "cpu" else max(1, every)
+
+
+def inverted(probabilities: Float[Tensor, "m codes"], uniform: Float[Tensor, " m"]) -> Int[Tensor, " m"]:
     cumulative = probabilities.cumsum(-1)
     if cumulative.device.type != "cpu":
         cumulative = rising(cumulative, probabilities)
@@ -73,9 +85,15 @@ def draw_by_inversion(
     return torch.searchsorted(cumulative, target.unsqueeze(-1), right=True).squeeze(-1)
 
 
+def entropy_of(log_p: Float[Tensor, "batch m codes"]) -> Float[Tensor, "batch m"]:
+    """Entropy of each position's draw, nats; a few positions at a time, so that `log_p` is never copied whole."""
+    parts = log_p.flatten(0, 1).split(rows_at_once(log_p))
+    return torch.cat([torch.special.entr(part.exp()).sum(-1) for part in parts]).view(log_p.shape[:-1])
+
+
 def rising(
-    cumulative: Float[Tensor, "batch m codes"], probabilities: Float[Tensor, "batch m codes"]
-) -> Float[Tensor, "batch m codes"]:
+    cumulative: Float[Tensor, "*rows codes"], probabilities: Float[Tensor, "*rows codes"]
+) -> Float[Tensor, "*rows codes"]:
     """Cumulative sums that never fall and that rise only at codes of probability above 0.
 
     The processor adds in order and needs no help. A parallel scan rounds every sum in an order of its own, so that it

@@ -13,7 +13,7 @@ from torch import Tensor
 from divlens.calibration import SAMPLES, frequencies_of
 from divlens.interventions import Intervention, Settings, apply_all, filter_logits
 from divlens.models.protocol import Limited, Model, Predictor
-from divlens.noise import CounterNoise, Noise
+from divlens.noise import CounterNoise, Noise, entropy_of
 from divlens.paraphrase import wordings_for_samples
 from divlens.paths import Advance, Draws
 from divlens.types import DivlensError, Generation, Prompt, Step, Trace, View
@@ -98,7 +98,7 @@ def traced(moment: Moment) -> Step:
         whole[:, view.first : view.first + view.count] = values
         return whole
 
-    entropy = torch.special.entr(moment.log_p.exp()).sum(-1)
+    entropy = entropy_of(moment.log_p)
     zero = torch.zeros_like(entropy)
     return Step(
         drawn=place(drawn),

@@ -72,7 +72,6 @@ class TokenCounts:
         parts = (self.images, self.count, self.squares, self.images_with)
         return TokenCounts(*(part[prompts][:, groups] for part in parts))
 
-
     def pooled(self) -> TokenCounts:
         """All groups as one."""
         parts = (self.images, self.count, self.squares, self.images_with)

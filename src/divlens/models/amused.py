@@ -19,15 +19,13 @@ from torch.nn.functional import pad
 from divlens.models.clip_text import (
     ClipText,
     Layout,
-    check_equal,
     clip_text_of,
     decoded,
-    fingerprint,
     load_parts,
-    needed,
+    packages_for,
     parts_of,
 )
-from divlens.models.loading import Options
+from divlens.models.loading import Options, check_equal, fingerprint
 from divlens.paths import ConfidenceUnmasking
 from divlens.prompts import default_prompts
 from divlens.types import DivlensError, View
@@ -38,7 +36,7 @@ CROP, AESTHETIC_SCORE = (0, 0), 6  # the micro-conditioning it uses, besides the
 
 
 def layout() -> Layout:
-    diffusers, transformers = needed("amused")
+    diffusers, transformers = packages_for("amused")
     parts = {
         "tokenizer": transformers.CLIPTokenizer,
         "text_encoder": transformers.CLIPTextModelWithProjection,

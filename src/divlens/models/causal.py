@@ -6,7 +6,6 @@ transformers is optional; nothing here imports it before a model asks for it.
 
 from __future__ import annotations
 
-import importlib
 import json
 import pickle
 from bisect import bisect_right
@@ -20,24 +19,11 @@ from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
 from torch import Tensor
 
-from divlens.models.clip_text import check_tensors
-from divlens.models.loading import DTYPES, Options, check_lengths, fetched, find_files
+from divlens.models.loading import DTYPES, Options, check_lengths, check_tensors, fetched, find_files, needed
 from divlens.types import DivlensError, View
 
 FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")  # and the weights
 DECODED_AT_ONCE = 4  # pictures: the decoder's activations are far larger than its output
-
-
-def needed(name: str, *attributes: str) -> list[Any]:
-    """Attributes of transformers. Raises DivlensError that names the extra which brings them."""
-    try:
-        package = importlib.import_module("transformers")
-        return [getattr(package, attribute) for attribute in attributes]
-    except (ImportError, AttributeError) as error:
-        raise DivlensError(
-            f"{name} needs the package transformers, with {', '.join(attributes)} ({error}): "
-            "pip install 'divlens[transformers]'"
-        ) from error
 
 
 @dataclass(frozen=True)

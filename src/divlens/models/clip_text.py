@@ -5,7 +5,6 @@ diffusers and transformers are optional; nothing here imports them, and the fact
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
 import pickle
@@ -19,7 +18,7 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from divlens.models.loading import Options, check_lengths, fetched, find_files
+from divlens.models.loading import Options, check_lengths, check_tensors, fetched, find_files
 from divlens.types import DivlensError
 
 DECODED_AT_ONCE = 8  # pictures: a decoder's activations are far larger than its output
@@ -67,7 +66,7 @@ def clip_text_of(name: str, parts: Mapping[str, Any], options: Options, keep_end
     return ClipText(name, parts["tokenizer"], limit, options.truncate, keep_end)
 
 
-def needed(name: str) -> tuple[Any, Any]:
+def packages_for(name: str) -> tuple[Any, Any]:
     """diffusers and transformers. Raises DivlensError that names the extra which brings them."""
     try:
         return importlib.import_module("diffusers"), importlib.import_module("transformers")
@@ -122,19 +121,6 @@ def load_part(checkpoint: str, name: str, layout: Layout) -> Any:
     return network
 
 
-def check_tensors(place: str, found: Mapping[str, Any]) -> None:
-    """Raises DivlensError that names the tensors a network missed, did not expect, or found in another shape."""
-    # Checkpoints of old transformers versions hold position_ids, which are constants.
-    extra = [key for key in found["unexpected_keys"] if not key.endswith("position_ids")]
-    mismatched = found["mismatched_keys"]
-    problems = [f"missing {key}" for key in sorted(set(found["missing_keys"]) - {entry[0] for entry in mismatched})]
-    problems += [f"not expected {key}" for key in sorted(extra)]
-    problems += [f"{key}: expected {tuple(own)}, found {tuple(theirs)}" for key, theirs, own in sorted(mismatched)]
-    if problems:
-        more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise DivlensError(f"{place} does not fit its network: {'; '.join(problems[:8])}{more}")
-
-
 def parts_of(pipeline: Any, layout: Layout) -> dict[str, Any]:
     """The parts of a pipeline that is loaded already, its networks set to evaluation, where and as they are."""
     if type(pipeline).__name__ != layout.pipeline:
@@ -148,23 +134,6 @@ def parts_of(pipeline: Any, layout: Layout) -> dict[str, Any]:
         if isinstance(parts[name], nn.Module):
             parts[name].eval()
     return parts
-
-
-def check_equal(name: str, quantity: str, sizes: Mapping[str, int]) -> None:
-    """Raises DivlensError when the parts of a model do not agree on a size."""
-    if len(set(sizes.values())) > 1:
-        listed = ", ".join(f"{part} {size}" for part, size in sizes.items())
-        raise DivlensError(f"{name} expects one {quantity} in all its parts, got {listed}")
-
-
-def fingerprint(*networks: nn.Module) -> str:
-    """Eight hexadecimal digits of the weights: what a wrapped model is called, so that two never share a name."""
-    digest = hashlib.blake2b(digest_size=4)
-    with torch.no_grad():
-        for network in networks:
-            for key, weight in network.state_dict().items():
-                digest.update(f"{key} {float(weight.sum(dtype=torch.float64))!r}".encode())
-    return digest.hexdigest()
 
 
 def decoded(tokens: Int[Tensor, "batch h w"], pictures: Callable[[Tensor], Tensor]) -> Float[Tensor, "batch 3 H W"]:

@@ -27,8 +27,7 @@ from divlens.models.causal import (
     guidance_of,
     tokenizer_of,
 )
-from divlens.models.clip_text import check_equal, fingerprint
-from divlens.models.loading import Options
+from divlens.models.loading import Options, check_equal, fingerprint
 from divlens.paths import Raster
 from divlens.prompts import default_prompts
 from divlens.types import DivlensError

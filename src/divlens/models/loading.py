@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib
 import pickle
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +50,9 @@ class Options:
 
     def place(self, network: Network) -> Network:
         """The network for inference: on its device, in its dtype, frozen."""
-        return network.to(device=self.device, dtype=DTYPES[self.dtype]).eval().requires_grad_(False)
+        # Not the network's own `to`: that of diffusers warns of modules kept in float32 even where there are none.
+        nn.Module.to(network, device=self.device, dtype=DTYPES[self.dtype])
+        return network.eval().requires_grad_(False)
 
     def compiled(self, network: Callable[..., Loaded]) -> Callable[..., Loaded]:
         """`torch.compile` when it was asked for. Give it what is called once a step, so that a graph is built once."""
@@ -55,6 +60,18 @@ class Options:
 
 
 CPU = Options()
+
+
+def needed(name: str, *attributes: str) -> list[Any]:
+    """Attributes of transformers. Raises DivlensError that names the extra which brings them."""
+    try:
+        package = importlib.import_module("transformers")
+        return [getattr(package, attribute) for attribute in attributes]
+    except (ImportError, AttributeError) as error:
+        raise DivlensError(
+            f"{name} needs the package transformers, with {', '.join(attributes)} ({error}): "
+            "pip install 'divlens[transformers]'"
+        ) from error
 
 
 def find_files(checkpoint: str, names: Sequence[str], source: str) -> dict[str, Path]:
@@ -92,7 +109,9 @@ def fetched(checkpoint: str, source: str, load: Callable[[], Loaded]) -> Loaded:
 def read_pt(path: Path) -> Mapping[str, object]:
     """A `.pt` file, tensors only: a pickle that would run code is refused, and so is a damaged file."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")  # it is refused or read all the same
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise DivlensError(
             f"{path} is refused: expected tensors only, got a pickle that asks to run code of its own"
@@ -128,3 +147,33 @@ def check_lengths(name: str, wordings: Sequence[str], lengths: Sequence[int], li
                 f"{name} reads at most {limit} tokens, got {length}: {wording[:40]!r}...; shorten it, or allow the cut "
                 "with --truncate (truncate=True)"
             )
+
+
+def check_tensors(place: str, found: Mapping[str, Any]) -> None:
+    """Raises DivlensError that names the tensors a network missed, did not expect, or found in another shape."""
+    # Checkpoints of old transformers versions hold position_ids, which are constants.
+    extra = [key for key in found["unexpected_keys"] if not key.endswith("position_ids")]
+    mismatched = found["mismatched_keys"]
+    problems = [f"missing {key}" for key in sorted(set(found["missing_keys"]) - {entry[0] for entry in mismatched})]
+    problems += [f"not expected {key}" for key in sorted(extra)]
+    problems += [f"{key}: expected {tuple(own)}, found {tuple(theirs)}" for key, theirs, own in sorted(mismatched)]
+    if problems:
+        more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
+        raise DivlensError(f"{place} does not fit its network: {'; '.join(problems[:8])}{more}")
+
+
+def check_equal(name: str, quantity: str, sizes: Mapping[str, int]) -> None:
+    """Raises DivlensError when the parts of a model do not agree on a size."""
+    if len(set(sizes.values())) > 1:
+        listed = ", ".join(f"{part} {size}" for part, size in sizes.items())
+        raise DivlensError(f"{name} expects one {quantity} in all its parts, got {listed}")
+
+
+def fingerprint(*networks: nn.Module) -> str:
+    """Eight hexadecimal digits of the weights: what a wrapped model is called, so that two never share a name."""
+    digest = hashlib.blake2b(digest_size=4)
+    with torch.no_grad():
+        for network in networks:
+            for key, weight in network.state_dict().items():
+                digest.update(f"{key} {float(weight.sum(dtype=torch.float64))!r}".encode())
+    return digest.hexdigest()

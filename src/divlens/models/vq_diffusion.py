@@ -24,8 +24,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from divlens.models import clip_text
-from divlens.models.clip_text import ClipText, Layout, check_equal
-from divlens.models.loading import Options
+from divlens.models.clip_text import ClipText, Layout
+from divlens.models.loading import Options, check_equal, fingerprint
 from divlens.paths import MaskReplaceDiffusion
 from divlens.prompts import default_prompts
 from divlens.types import DivlensError, View
@@ -36,7 +36,7 @@ LEARNED = "learned_classifier_free_sampling_embeddings"
 
 
 def layout() -> Layout:
-    diffusers, transformers = clip_text.needed("vq-diffusion")
+    diffusers, transformers = clip_text.packages_for("vq-diffusion")
     try:
         home = importlib.import_module(diffusers.VQDiffusionPipeline.__module__)
     except (ImportError, AttributeError) as error:
@@ -204,7 +204,7 @@ def from_pipeline(pipeline: Any, options: Options) -> VQDiffusionModel:
     `compile` count. Raises DivlensError for another pipeline, and for parts that do not fit each other.
     """
     parts = clip_text.parts_of(pipeline, layout())
-    weights = clip_text.fingerprint(parts["transformer"], parts["text_encoder"], parts[LEARNED])
+    weights = fingerprint(parts["transformer"], parts["text_encoder"], parts[LEARNED])
     return assembled(f"vq-diffusion:wrapped-{weights}", parts, options)
 
 

@@ -11,10 +11,8 @@ from jaxtyping import Float
 from safetensors import SafetensorError
 from torch import Tensor
 
-from divlens.models.causal import needed
-from divlens.models.clip_text import check_tensors
 from divlens.models.llamagen.captions import clean_caption
-from divlens.models.loading import Options, fetched
+from divlens.models.loading import Options, check_tensors, fetched, needed
 from divlens.types import DivlensError
 
 OTHER_HALF = ("decoder.", "lm_head.")  # of the T5 that the published files hold whole
