@@ -28,7 +28,9 @@ from divlens.models.loading import DTYPES, Options
 
 XL = Sizes(layers=36, heads=20, width=1280, hidden=3584, codes=16384, caption_tokens=120, caption_width=2048)
 VQ_DS16 = VqSizes(base=128, channels=(128, 128, 256, 256, 512), blocks=2, width=256, codes=16384, code_width=8)
-FLAN_T5_XL = {"d_model": 2048, "d_kv": 64, "d_ff": 5120, "num_layers": 24, "num_heads": 32, "vocab_size": 32128}
+FLAN_T5_XL = T5Config(
+    d_model=2048, d_kv=64, d_ff=5120, num_layers=24, num_heads=32, vocab_size=32128, feed_forward_proj="gated-gelu"
+)
 Built = TypeVar("Built", bound=torch.nn.Module)
 
 
@@ -52,8 +54,7 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=2, help="pictures of the one prompt")
     arguments = parser.parse_args()
     options, start = Options(dtype=arguments.dtype), time.perf_counter()
-    config = T5Config(**FLAN_T5_XL, feed_forward_proj="gated-gelu")
-    text = built(lambda: T5EncoderModel(config), options)
+    text = built(lambda: T5EncoderModel(FLAN_T5_XL), options)
     gpt = built(lambda: Gpt(XL), options)
     tokenizer = built(lambda: VqTokenizer(VQ_DS16), Options())
     count = sum(p.numel() for network in (text, gpt, tokenizer) for p in network.parameters())
