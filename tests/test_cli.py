@@ -82,7 +82,7 @@ def test_enhance_prints_the_table_and_writes_pictures(run, tmp_path):
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"before", "after", "before.png", "after.png", "table.csv", "samples.parquet", "run.json"}
     wordings = pq.read_table(tmp_path / "out" / "samples.parquet").to_pandas().query("condition == 'after'")["wording"]
-    assert "red heart icon" in set(wordings)  # a default prompt brings its own paraphrases
+    assert "emotion, love, red heart" in set(wordings)  # a default prompt brings its own paraphrases
 
 
 def test_models_lists_the_known_ones(run):

@@ -114,6 +114,7 @@ def test_subset_keeps_the_most_frequent_and_disable_top_drops_them():
     assert allowed(Subset(0.01)) == [1]  # at least one
     assert allowed(Subset(1.0)) == [0, 1, 2, 3, 4]
     assert allowed(DisableTop(0.2)) == [0, 2, 3, 4]
+    assert allowed(DisableTop(0.01)) == [0, 2, 3, 4]  # never nothing: a small codebook would not notice
     assert allowed(Subset(0.6), DisableTop(0.2)) == allowed(DisableTop(0.2), Subset(0.6)) == [0, 3]
 
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from divlens.interventions import Argmax, Paraphrase
-from divlens.paraphrase import TEMPLATES, chosen, length, wordings_for_samples, wordings_of
+from divlens.paraphrase import TEMPLATES, chosen, ends_first, length, wordings_for_samples, wordings_of
 from divlens.types import DivlensError, Prompt
 
 fixed = settings(derandomize=True, deadline=None)  # the same examples every time, however busy the machine
@@ -36,7 +36,13 @@ def test_mixed_lengths_run_from_the_shortest_to_the_longest():
     assert chosen(HEART, Paraphrase(n=2, lengths="mixed")) == ("heart", HEART.paraphrases[-1])
     everything = chosen(HEART, Paraphrase(lengths="mixed"))
     assert sorted(everything) == sorted(wordings_of(HEART))
-    assert [length(wording) for wording in everything] == sorted(length(wording) for wording in everything)
+    sizes = sorted(map(length, everything))
+    assert [length(wording) for wording in everything[:2]] == [sizes[0], sizes[-1]]  # however few samples there are
+
+
+def test_mixed_lengths_fill_the_largest_gap_first():
+    assert ends_first(list("abcdefghi")) == tuple("aiecgbdfh")
+    assert [ends_first(list("abc"[:n])) for n in (2, 3)] == [("a", "b"), ("a", "c", "b")]
 
 
 words = st.lists(st.sampled_from("abcde"), min_size=1, max_size=9).map(" ".join)
@@ -58,7 +64,7 @@ def test_chosen_wordings_are_distinct_wordings_of_the_prompt(text, paraphrases, 
         assert len(got) == min(n, len(available))
     if lengths == "mixed" and len(got) > 1:
         sizes = [length(wording) for wording in available]
-        assert (length(got[0]), length(got[-1])) == (min(sizes), max(sizes))
+        assert (length(got[0]), length(got[1])) == (min(sizes), max(sizes))
 
 
 def test_samples_take_the_wordings_in_turn():

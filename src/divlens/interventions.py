@@ -83,7 +83,7 @@ class Subset:
 
 @dataclass(frozen=True)
 class DisableTop:
-    """The most frequent `fraction` of the codebook may not be drawn (the paper's enhancer)."""
+    """The most frequent `fraction` of the codebook, at least one code, may not be drawn (the paper's enhancer)."""
 
     fraction: float = 0.05
 
@@ -93,7 +93,8 @@ class DisableTop:
     def apply(self, settings: Settings, frequencies: Frequencies) -> Settings:
         share = frequencies()
         allowed = torch.ones(len(share), dtype=torch.bool)
-        allowed[share.argsort(descending=True, stable=True)[: round(self.fraction * len(share))]] = False
+        count = max(1, round(self.fraction * len(share)))
+        allowed[share.argsort(descending=True, stable=True)[:count]] = False
         return restrict(settings, allowed, f"DisableTop({self.fraction})")
 
 
@@ -117,8 +118,8 @@ class Paraphrase:
     """One meaning, several wordings: sample i of a prompt gets wording i mod n.
 
     `n`: how many wordings, at most (None: all there are). `lengths`: "similar" takes those whose number of words is
-    nearest to the prompt's, "mixed" spreads them evenly from the shortest to the longest. A prompt without
-    paraphrases of its own gets neutral ones ("a picture of ...").
+    nearest to the prompt's, "mixed" spreads them evenly from the shortest to the longest, these two first. A prompt
+    without paraphrases of its own gets neutral ones ("a picture of ...").
     """
 
     n: int | None = None

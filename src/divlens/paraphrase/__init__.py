@@ -47,7 +47,17 @@ def chosen(prompt: Prompt, paraphrase: Paraphrase, readable: Readable = any_text
     by_length = sorted(wordings, key=length)
     if count == 1:
         return (by_length[0],)
-    return tuple(by_length[round(i * (len(by_length) - 1) / (count - 1))] for i in range(count))
+    return ends_first([by_length[round(i * (len(by_length) - 1) / (count - 1))] for i in range(count)])
+
+
+def ends_first(wordings: Sequence[str]) -> tuple[str, ...]:
+    """The first, the last, then always the one farthest from those taken: however few samples there are, the lengths
+    they get go from the shortest to the longest."""
+    taken = [0, len(wordings) - 1]
+    while len(taken) < len(wordings):
+        left = [i for i in range(len(wordings)) if i not in taken]
+        taken.append(max(left, key=lambda i: min(abs(i - j) for j in taken)))
+    return tuple(wordings[i] for i in taken)
 
 
 def wordings_for_samples(
