@@ -27,7 +27,7 @@ def one_thread():
         yield
 
 
-@pytest.fixture(scope="module", params=[4, 8], ids=["grid 4", "grid 8"])
+@pytest.fixture(scope="module", params=[4, 16, 32], ids=["grid 4", "256 pixels", "512 pixels"])
 def both(request, tmp_path_factory) -> tuple[Any, amused.AmusedModel]:
     """The reference, and ours loaded from what the reference saved."""
     pipeline = tiny.amused(request.param)

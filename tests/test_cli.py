@@ -85,6 +85,53 @@ def test_enhance_prints_the_table_and_writes_pictures(run, tmp_path):
     assert "emotion, love, red heart" in set(wordings)  # a default prompt brings its own paraphrases
 
 
+def test_information_prints_a_block_per_model_and_condition_and_writes_tables(run, tmp_path):
+    conditions = ("--under", "baseline", "--under", "argmax")
+    code, out, err = run("information", "toy/ar", "toy/diffusion", "--limit", 3, "-n", 4, *conditions, "--out", "out")
+    assert (code, err) == (0, "")
+    assert max(len(line.rstrip()) for line in out.splitlines()) <= 80
+    titles = [line.strip() for line in out.splitlines() if line.startswith("toy/")]
+    assert titles == [
+        "toy/ar:0",
+        "toy/ar:0 Argmax(scope='tokens')",
+        "toy/diffusion:0",
+        titles[1].replace("ar", "diffusion", 1),
+    ]
+    assert out.count("path, whole trajectory") == 2  # both readings of a diffusion's path, side by side
+    assert out.count("plane (I(X;Z), I(Z;Y))") == 4
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"table.csv", "per_prompt.csv", "steps.csv", "maps.csv", "tightness.csv", "run.json"}
+    table = pd.read_csv(tmp_path / "out" / "table.csv")
+    argmax = table.query("quantity == 'execution' and interventions.notna()")
+    assert argmax["bits_per_image"].tolist() == [0, 0]
+    maps = pd.read_csv(tmp_path / "out" / "maps.csv")
+    for model in ("toy/ar:0", "toy/diffusion:0"):  # the maps add up to the totals
+        of_model = maps[(maps["model"] == model) & maps["interventions"].isna()]
+        own = table[(table["model"] == model) & table["interventions"].isna()].set_index("quantity")
+        assert sum(of_model["execution"]) == pytest.approx(own["bits_per_image"]["execution"])
+
+
+def test_the_trajectory_reading_stands_beside_the_schedule(run):
+    schedule = run("information", "toy/diffusion", "--limit", 2, "-n", 3)[1]
+    trajectory = run("information", "toy/diffusion", "--limit", 2, "-n", 3, "--reading", "trajectory")[1]
+    assert "path, whole trajectory" in schedule and "path, schedule" not in schedule
+    assert "path, schedule" in trajectory and "path, whole trajectory" not in trajectory
+    assert schedule.splitlines()[2] != trajectory.splitlines()[2]
+
+
+def test_decompose_prints_shares_that_add_up_and_writes_tables(run, tmp_path):
+    code, out, err = run("decompose", "toy/mim", "--limit", 3, "--length-control", "--out", "out")
+    assert (code, err) == (0, "")
+    assert max(len(line.rstrip()) for line in out.splitlines()) <= 80
+    assert "wording.length: what filling a wording up" in out
+    table = pd.read_csv(tmp_path / "out" / "table.csv")
+    assert table["share"].to_numpy().sum() == pytest.approx(1)
+    assert list(table["source"][:2]) == ["wording.meaning", "wording.length"]
+    per_prompt = pd.read_csv(tmp_path / "out" / "per_prompt.csv")
+    assert len(per_prompt) == 3
+    assert per_prompt[list(table["source"])].sum(axis=1).to_numpy() == pytest.approx(per_prompt["total"].to_numpy())
+
+
 def test_models_lists_the_known_ones(run):
     code, out, err = run("models")
     assert (code, err) == (0, "")
@@ -135,8 +182,18 @@ BAD = {
     "disable-top 0": (("enhance", "toy/ar", "a cat", "--disable-top", "0", "--out", "out"), r"DisableTop .*\(0, 1\]"),
     "nothing left": (("probe", "toy/ar", "--disable-top", "1", "--out", "out"), "leaves no code to draw"),
     "nothing left to enhance": (("enhance", "toy/ar", "a cat", "--disable-top", "1", "--out", "out"), "leaves no code"),
-    "n of 1": (("probe", "toy/ar", "-n", "1", "--out", "out"), "at least 2 samples.*diversity is NaN"),
-    "n of 0": (("enhance", "toy/ar", "a cat", "-n", "0", "--out", "out"), "at least 2 samples.*diversity is NaN"),
+    "n of 1": (("probe", "toy/ar", "-n", "1", "--out", "out"), "at least 2 samples.*there is no LPIPS diversity"),
+    "one sample to account for": (("information", "toy/ar", "-n", "1"), "at least 2 samples.*no Monte-Carlo error"),
+    "nothing to vary": (("decompose", "toy/ar", "--wordings", "1", "--executions", "1"), "finds nothing to vary"),
+    "no level": (("decompose", "toy/ar", "--paths", "0"), "paths expects at least 1 level, got 0"),
+    "batch size": (("probe", "toy/ar", "--batch-size", "some"), "'some' is not a valid integer"),
+    "device": (("probe", "toy/ar", "--device", "abacus"), "device expects one that torch can use here, got 'abacus'"),
+    "an option it has not": (("probe", "toy/ar", "--compile"), "toy/ar has no option compile"),
+    "no such folder": (("probe", "llamagen:nowhere"), "cannot load 'nowhere'|expected"),
+    "n of 0": (
+        ("enhance", "toy/ar", "a cat", "-n", "0", "--out", "out"),
+        "at least 2 samples.*there is no LPIPS diversity",
+    ),
     "n no number": (("probe", "toy/ar", "-n", "many", "--out", "out"), "'many' is not a valid integer"),
     "negative seed": (("probe", "toy/ar", "--seed", "-1", "--out", "out"), "seed expects"),
     "the same model twice": (("probe", "toy/ar", "toy/ar", "--out", "out"), "different models"),

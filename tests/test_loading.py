@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 
 import divlens
 from divlens.models import load
-from divlens.models.loading import DTYPES, Options
+from divlens.models.loading import DTYPES, Options, read_pt
 from divlens.models.toy import RULES, ToyModel
 from divlens.sampler import sample
 from divlens.types import DivlensError, View
@@ -29,6 +30,7 @@ def test_options_place_a_network_on_its_device_in_its_dtype_frozen():
     [
         ({"dtype": "float8"}, "dtype expects one of float32, bfloat16, float16, got 'float8'"),
         ({"device": "abacus"}, "device expects one that torch can use here, got 'abacus'"),
+        ({"device": "meta"}, "device expects one that holds numbers, got 'meta'"),
         ({"device": "cuda:99"}, "device expects one that torch can use here, got 'cuda:99'"),
     ],
 )
@@ -50,6 +52,36 @@ def test_options_that_cannot_be_are_refused(options, message):
 def test_an_option_that_a_model_does_not_have_is_refused_not_ignored(spec, options, message):
     with pytest.raises(DivlensError, match=message):
         load(spec, **options)
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+
+
+def test_damaged_checkpoints_are_one_line_and_no_accusation(tmp_path):
+    path = tmp_path / "weights.pt"
+    torch.save({"weight": torch.arange(6.0).view(2, 3)}, path)
+    whole = path.read_bytes()
+    assert torch.equal(read_pt(path)["weight"], torch.arange(6.0).view(2, 3))  # type: ignore[arg-type]
+    random = np.random.default_rng(0)
+    flipped = []
+    for _ in range(60):
+        damaged = bytearray(whole)
+        for place in random.integers(len(whole), size=20):
+            damaged[place] ^= int(random.integers(1, 256))
+        flipped.append(bytes(damaged))
+    refused = 0
+    for content in (b"", POINTER, whole[: len(whole) // 2], *flipped):
+        path.write_bytes(content)
+        try:
+            read_pt(path)  # some flips hit nothing but numbers
+        except DivlensError as error:
+            assert str(path) in str(error) and "\n" not in str(error)
+            refused += 1
+    assert refused > 30
+    for content in (b"", POINTER):
+        path.write_bytes(content)
+        with pytest.raises(DivlensError, match="cannot be read as a torch checkpoint"):
+            read_pt(path)
 
 
 @pytest.mark.parametrize("thing", [object(), torch.nn.Linear(1, 1)])

@@ -40,9 +40,9 @@ def test_what_follows_the_first_colon_goes_to_the_factory():
         return load_ar()
 
     models.register("studio/painter", factory, size=512)
-    models.load("studio/painter", device="meta")
+    models.load("studio/painter", device="cpu:0")
     models.load("studio/painter:C:/weights:2")
-    assert seen == [(None, "meta", {"size": 512}), ("C:/weights:2", "cpu", {"size": 512})]
+    assert seen == [(None, "cpu:0", {"size": 512}), ("C:/weights:2", "cpu", {"size": 512})]
 
 
 def test_a_dotted_path_is_imported_when_the_model_is_loaded(tmp_path, monkeypatch):

@@ -163,11 +163,11 @@ def decompose(
     known = load(model) if isinstance(model, str) else model
     asked = as_prompts(prompts)
     check_request(asked, 1, seed, batch_size)
-    settings = settings_for(known, interventions)
+    encoded = Encoded(known)
+    settings = settings_for(known, interventions, encoded, batch_size)
     levels = levels_of(settings, wordings, paths, executions)
     if length_control and wordings == 1:
         raise DivlensError("length_control expects at least 2 wordings, got 1")
-    encoded = Encoded(known)
     plans = [plan_of(encoded, prompt, wordings, seed, interventions, length_control) for prompt in asked]
     network = load_network() if features is None else features
     rows = [row for plan in plans for row in plan.rows(levels)]

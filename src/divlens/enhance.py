@@ -104,7 +104,7 @@ def enhance(
     conditions: dict[str, Sequence[Intervention]] = {"before": (), "after": enhancer(disable_top)}
     encoded = Encoded(chosen)
     for interventions in conditions.values():
-        check_before_drawing(encoded, asked, n, seed, interventions)
+        check_before_drawing(encoded, asked, n, seed, interventions, batch_size)
     instruments = Instruments(load_network(lpips), judge_for(chosen))
 
     def side(name: str) -> Side:

@@ -243,6 +243,7 @@ class MaskReplaceDiffusion:
 
     def other_code(self, uniform: Tensor, now: Tensor, origin: Tensor, others: Tensor) -> Tensor:
         """The index-th of the codes that are neither x_t nor x_0: counted up, skipping the two in order."""
+        now = torch.where(now < 0, self.codes, now)  # a mask id below 0 is no code either
         index = (uniform * others).long().clamp(max=self.codes - 1)
         low, high = torch.minimum(now, origin), torch.maximum(now, origin)
         index = index + (index >= low)

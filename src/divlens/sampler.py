@@ -22,12 +22,24 @@ BATCH_SIZE = 96
 BatchSize = int | Literal["auto"]
 
 
-def settings_for(model: Model, interventions: Sequence[Intervention]) -> Settings:
-    """The model's published defaults, changed by the interventions in order."""
+def settings_for(
+    model: Model,
+    interventions: Sequence[Intervention],
+    encoded: Encoded | None = None,
+    batch_size: BatchSize = BATCH_SIZE,
+) -> Settings:
+    """The model's published defaults, changed by the interventions in order.
+
+    `encoded`, `batch_size`: for the calibration run that Subset and DisableTop ask for, where the model has no
+    frequencies yet.
+    """
     defaults = Settings(rule=model.rule, guidance=model.guidance, top_k=getattr(model, "top_k", 0))
 
     def calibrate() -> Int[Tensor, "*any"]:
-        return sample(model, list(model.calibration_prompts()), n=SAMPLES, trace=False).tokens
+        known, prompts = encoded or Encoded(model), [Prompt(text) for text in model.calibration_prompts()]
+        rows = [row for prompt in prompts for row in rows_of(prompt, range(SAMPLES), (), defaults, known)]
+        drawn = fill(model, rows, 0, defaults, known, batch_size=batch_size)  # tokens only: nothing is decoded
+        return torch.cat([filled.tokens.cpu() for filled in drawn])
 
     return apply_all(interventions, defaults, lambda: frequencies_of(model, calibrate))
 
@@ -122,11 +134,12 @@ class Row:
 
 
 class Encoded:
-    """Conditions of wordings, each encoded once."""
+    """What is learned of a model in a run: the conditions of wordings, each encoded once, and the batch that fits."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
         self.rows: dict[str, Tensor] = {}
+        self.fits = BATCH_SIZE  # how many samples the device holds at once, as far as is known
 
     def can_read(self, wording: str) -> bool:
         """Whether the model takes the wording; what it encodes on the way is kept."""
@@ -177,19 +190,19 @@ def fill(
 ) -> Iterator[Filled]:
     """Fill the grids of `rows`, batch by batch. `observers` gives those of one batch; they see its every step.
 
-    "auto" starts with the usual batch and halves it whenever the device runs out of memory; observers of a batch that
-    did not fit are dropped.
+    "auto" starts with the usual batch and halves it whenever the device runs out of memory, and `encoded` remembers;
+    observers of a batch that did not fit are dropped.
     """
     encoded.of(list(dict.fromkeys(row.wording for row in rows)))
-    size, done = BATCH_SIZE if batch_size == "auto" else batch_size, 0
+    done = 0
     while done < len(rows):
-        batch = rows[done : done + size]
+        batch = rows[done : done + (encoded.fits if batch_size == "auto" else batch_size)]
         try:
             tokens = fill_batch(model, batch, seed, settings, encoded.of([row.wording for row in batch]), observers)
         except torch.OutOfMemoryError:
             if batch_size != "auto" or len(batch) == 1:
                 raise
-            size = len(batch) // 2
+            encoded.fits = len(batch) // 2
             continue
         yield Filled(batch, tokens)
         done += len(batch)
@@ -234,7 +247,8 @@ def sample(
     """
     asked = tuple(prompt if isinstance(prompt, Prompt) else Prompt(prompt) for prompt in prompts)
     check_request(asked, n, seed, batch_size)
-    settings, encoded, samples = settings_for(model, interventions), encoded or Encoded(model), tuple(range(n))
+    encoded, samples = encoded or Encoded(model), tuple(range(n))
+    settings = settings_for(model, interventions, encoded, batch_size)
     rows = [row for prompt in asked for row in rows_of(prompt, samples, interventions, settings, encoded)]
     tokens, images, steps = [], [], []
 

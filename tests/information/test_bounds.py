@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -13,13 +14,22 @@ from small import Small
 
 from divlens import models
 from divlens.information import Effort, information
-from divlens.information.bounds import Target, importance_log_weights, sandwich
+from divlens.information.api import TRIVIAL
+from divlens.information.bounds import (
+    Target,
+    importance_log_weights,
+    proposal_log_probability,
+    sandwich,
+    step_log_probability,
+)
 from divlens.information.mutual import classified, density
 from divlens.information.relevance import Readings, information_per_prompt, labels_of
 from divlens.interventions import Argmax, Freeze, Paraphrase, Temperature
 from divlens.models.toy import ToyModel
-from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion
-from divlens.sampler import Encoded, settings_for
+from divlens.noise import CounterNoise
+from divlens.paraphrase import wordings_for_samples
+from divlens.paths import ConfidenceUnmasking, Draws, MaskReplaceDiffusion
+from divlens.sampler import Encoded, Moment, sample, settings_for
 from divlens.types import DivlensError, Prompt
 
 PROMPTS = ["red heart", "a cat", "blue sky"]
@@ -156,6 +166,102 @@ def test_wordings_widen_the_upper_bound_by_their_entropy():
     assert plain.conditional_lower == plain.conditional_upper
     assert abs(worded.conditional_upper.value - worded.conditional_lower.value - 1) < 1e-9
     assert any("wording" in note for note in worded.notes)
+
+
+def test_the_samples_that_are_kept_do_not_prefer_a_wording():
+    """Only the first two of 4 wordings tell the prompts apart, and the 2 samples of lowest index always have those."""
+    model, effort = toy("ar"), Effort(0, 0, 2)
+    texts = [(word, f"{word} {word} {word} {word}", "blue sky", "a small thing") for word in ("heart", "cat", "sea")]
+    prompts = [Prompt(used[0], paraphrases=used[1:]) for used in texts]
+    assert wordings_for_samples(prompts[0], [Paraphrase(4, "mixed")], range(2)) == texts[0][:2]
+    p = np.array([[sorted(truth(Case(model, text)).grids.items()) for text in used] for used in texts], object)
+    by_wording = p[..., 1].astype(float)  # (prompts, wordings, 27)
+    by_prompt = by_wording.mean(1, keepdims=True)
+    bits = (by_wording * np.log2(by_prompt / by_prompt.mean(0))).sum(-1)
+    values = [
+        information(model, prompts, n=8, seed=seed, interventions=[Paraphrase(4, "mixed")], effort=effort).mutual_lower
+        for seed in range(100)
+    ]
+    mean = np.mean([found.value for found in values])
+    error = np.std([found.value for found in values]) / math.sqrt(len(values))
+    assert abs(mean - bits.mean()) < SIGMAS * error
+    assert abs(mean - bits[:, :2].mean()) > SIGMAS * error
+
+
+def silent_moment(time: int, grid: torch.Tensor, state: torch.Tensor) -> Moment:
+    """A step of the toy's silent rule from `state` with the draws `grid`, whose law is random but fixed."""
+    model = toy("diffusion")
+    rule = model.rule.silenced()
+    settings = settings_for(model, [Argmax(scope="all")])
+    random = torch.Generator().manual_seed(time)
+    law = torch.randn(1, 3, 3, generator=random, dtype=torch.float64).log_softmax(-1).expand(len(grid), 3, 3)
+    view = rule.view(state.expand_as(grid), rule.steps - 1 - time)
+    draws = Draws(grid, law.gather(-1, grid[..., None])[..., 0])
+    result = rule.advance(view, draws, model.mask, CounterNoise.of(0, [], [], []))
+    return Moment(view, law, rule.drawn(view, model.mask), draws, result, settings, model.mask)
+
+
+@pytest.mark.parametrize("time", [0, 1, 2, 3])
+def test_a_silent_diffusion_is_weighed_by_its_own_law(time):
+    """The chance of a state is that of all draws that lead to it; given the draws it is 1 or 0."""
+    rule: Any = toy("diffusion").rule.silenced()
+    grid = torch.tensor(list(itertools.product(range(3), repeat=3)))
+    merged = 0
+    for state in itertools.product(range(4), repeat=3):
+        moment = silent_moment(time, grid, torch.tensor(state))
+        chance = moment.draws.log_probability.sum(1).exp()
+        after = moment.result.tokens
+        same = (after[:, None] == after[None]).all(-1)
+        merged += int(same.sum()) - len(grid)
+        torch.testing.assert_close(step_log_probability(rule, moment, greedy=False).exp(), (same * chance).sum(1))
+        assert (proposal_log_probability(rule, moment) == 0).all()
+        other = silent_moment(time, grid.flip(0), torch.tensor(state)).draws
+        crossed = proposal_log_probability(rule, replace(moment, draws=other))
+        assert torch.equal(crossed == 0, (after == after.flip(0)).all(1))
+        assert (crossed[crossed != 0] == -math.inf).all()
+    assert (merged > 0) == (time > 0)
+
+
+def test_grids_without_any_noise_tell_as_much_as_there_are_different_ones():
+    model = toy("diffusion")
+    found = information(model, PROMPTS, n=8, interventions=[Argmax(scope="all")])
+    grids = sample(model, PROMPTS, n=1, interventions=[Argmax(scope="all")]).tokens.flatten(1)
+    count = np.array([int((grids == grid).all(1).sum()) for grid in grids])
+    exact = float(np.log2(len(PROMPTS) / count).mean())
+    assert found.mutual_lower.value <= exact + 1e-6
+    assert exact - 1e-6 <= found.mutual_upper.value <= math.log2(3)
+    assert found.conditional_upper.value == 0
+    assert abs(found.sequence_upper.value - found.mutual_upper.value) < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("family", "interventions", "same"),
+    [
+        ("mim", [Argmax(), Freeze("execution")], [Argmax()]),
+        ("ar", [Freeze("path")], []),
+        ("diffusion", [Argmax("all"), Freeze("path"), Freeze("execution")], [Argmax("all")]),
+    ],
+)
+def test_a_freeze_of_what_has_no_noise_changes_nothing(family, interventions, same):
+    frozen, free = (information(toy(family), PROMPTS, n=12, interventions=used) for used in (interventions, same))
+    assert math.isfinite(frozen.mutual_lower.value) and math.isfinite(frozen.sequence_upper.value)
+    assert frozen.notes == free.notes
+    for name, found in free.estimates.items():
+        np.testing.assert_equal(frozen.estimates[name], found)
+
+
+def test_no_bound_is_weaker_than_what_everyone_knows():
+    """I(X;Z) >= 0, and a grid has at most N log2(codes) bits. A handful of samples puts some of 20 bounds below."""
+    runs = [information(toy("mim"), PROMPTS, n=6, seed=seed, effort=Effort(0, 0, 3)) for seed in range(20)]
+    assert all(run.mutual_lower.value >= 0 for run in runs)
+    below = [run for run in runs if run.mutual_lower.note == TRIVIAL]
+    assert below and len(below) < len(runs)
+    assert all(math.isclose(run.sequence_lower.value, run.conditional_lower.value) for run in below)
+    flat: Any = Small(ConfidenceUnmasking(3), codes=3, sharpness=0.4)
+    found = information(flat, PROMPTS, n=20)
+    most = 3 * math.log2(3)
+    assert found.conditional_upper.value + found.mutual_upper.value > most + 0.01
+    assert found.sequence_upper.value == most
 
 
 def test_one_prompt_has_no_mutual_information():

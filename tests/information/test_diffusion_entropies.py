@@ -88,6 +88,21 @@ def test_known_noise_lowers_the_entropy_on_average():
     assert (mean < free).all()
 
 
+def test_a_mask_below_zero_is_no_code_either():
+    log_p, state = example(scale=1.0)
+    below = torch.where(state == MASK, -1, state)
+    uniform = torch.rand(4, 9, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    one = known_noise_entropies(RULE, 3, state, log_p.exp(), MASK, uniform)
+    other = known_noise_entropies(RULE, 3, below, log_p.exp(), -1, uniform)
+    for name in ("path", "execution", "state"):
+        assert torch.equal(getattr(one, name), getattr(other, name))
+    place, others = torch.linspace(0, 1, 9, dtype=torch.float64), torch.tensor(CODES - 1)
+    origin = torch.full((9,), 7)
+    codes = [RULE.other_code(place, torch.full((9,), mask), origin, others) for mask in (MASK, -1, MASK + 50)]
+    assert torch.equal(codes[0], codes[1]) and torch.equal(codes[0], codes[2])
+    assert codes[0][0] == 0 and 7 not in codes[0]
+
+
 def test_the_event_given_x0_is_what_the_rule_draws():
     class Uniform:
         def __init__(self, seed):

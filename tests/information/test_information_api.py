@@ -1,17 +1,20 @@
 """`information` as a user meets it: the table, unknown rules, models of others, and bad input."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from small import Small
 
 from divlens import models
 from divlens.information import Effort, information
+from divlens.information.api import PER_IMAGE, TOO_FEW
 from divlens.information.records import LABELS, Estimate, Moments, plus, straightened
-from divlens.paths import Advance, ConfidenceUnmasking, Raster
+from divlens.interventions import Freeze, Temperature
+from divlens.paths import Advance, ConfidenceUnmasking, MaskReplaceDiffusion, Raster
 from divlens.types import DivlensError, View
 
 PROMPTS = ["red heart", "a cat"]
@@ -41,6 +44,45 @@ def test_the_reading_picks_which_path_is_reported():
     )
     assert trajectory.path == trajectory.trajectory_path == schedule.trajectory_path
     assert schedule.path != trajectory.path
+    for name in ("path", "execution", "joint"):
+        both = [getattr(found, f"schedule_{name}") for found in (schedule, trajectory)]
+        assert both[0] == both[1] == getattr(schedule, name)
+    assert not any("joint H(Z,P|X)" in LABELS[name] for name in ("joint", "schedule_joint"))  # it may be above that
+
+
+def test_tables_say_whose_they_are_and_add_up():
+    found = information("toy/diffusion", PROMPTS, n=20, interventions=[Temperature(2.0)], effort=Effort(4, 10, 10))
+    tables = (found.table, found.steps_table, found.maps_table, found.tightness_table, found.per_prompt_table)
+    for table in tables:
+        assert list(table.columns[:2]) == ["model", "interventions"]
+        assert set(table["model"]) == {"toy/diffusion:0"} and set(table["interventions"]) == {"Temperature(t=2.0)"}
+    maps = found.maps_table
+    assert len(maps) == found.path_map.size
+    for name in ("path", "execution"):
+        sums = [maps[name][maps["step"] == step].sum() for step in found.steps_table["step"]]
+        np.testing.assert_allclose(sums, found.steps_table[name].to_numpy())
+    at = maps.set_index(["step", "row", "column"]).loc[(1, 0, 2)]
+    assert at["path"] == found.path_map[1, 0, 2] != found.path_map[2, 0, 1]
+    assert list(found.tightness_table["paths"]) == [1, 2, 4]
+    assert list(found.tightness_table["upper"]) == [each.upper for each in found.tightness]
+    each = found.per_prompt_table.set_index(["quantity", "prompt"])
+    for name in ("joint", "sequence_lower", "mutual_upper"):
+        assert math.isclose(each.loc[name]["bits"].mean(), getattr(found, name).value)
+        assert math.isclose(math.hypot(*each.loc[name]["mc_error"]) / 2, getattr(found, name).mc_error)
+    assert "ceiling" not in set(found.per_prompt_table["quantity"])
+
+
+def test_tables_without_rows_keep_their_columns():
+    found = information("toy/ar", PROMPTS, n=2, effort=Effort(0, 0, 0))
+    assert list(found.tightness_table)[:3] == ["model", "interventions", "paths"] and found.tightness_table.empty
+    nothing = replace(found, estimates={}).per_prompt_table
+    assert list(nothing) == list(found.per_prompt_table) and nothing.empty
+
+
+def test_a_token_entropy_that_is_nan_says_what_it_needs():
+    one, many = (information("toy/ar", PROMPTS, n=n, effort=Effort(0, 0, 0)) for n in (1, 10))
+    assert math.isnan(one.token_chao_shen.value) and one.token_chao_shen.note == TOO_FEW
+    assert one.token_plug_in.note == many.token_chao_shen.note == PER_IMAGE
 
 
 def test_results_do_not_depend_on_the_batch():
@@ -49,6 +91,66 @@ def test_results_do_not_depend_on_the_batch():
     for name in LABELS:
         a, b = one.estimates[name], other.estimates[name]
         assert a.note == b.note and (math.isnan(a.value) or abs(a.value - b.value) < 1e-5), name
+
+
+@dataclass(frozen=True)
+class Narrow(Small):
+    """A device that holds 10 samples, and a text encoder that holds 2 words."""
+
+    limit: int = 2
+
+    def predictor(self, conditions, guided):
+        if len(conditions) > 10:
+            raise torch.OutOfMemoryError("too many")
+        return super().predictor(conditions, guided)
+
+    def lengths(self, wordings):
+        return [len(wording.split()) for wording in wordings]
+
+
+def test_the_bounds_take_the_batch_that_fits():
+    model: Any = Narrow(Raster(3), codes=3)
+    with pytest.raises(torch.OutOfMemoryError):
+        information(model, PROMPTS, n=12, effort=Effort(0, 0, 12))
+    found = information(model, PROMPTS, n=12, effort=Effort(0, 0, 12), batch_size="auto")
+    assert found.mutual_lower.value > 0
+
+
+def test_cut_wordings_are_recorded():
+    model: Any = Narrow(Raster(3), codes=3)
+    found = information(model, ["a red cat", "dog"], n=2)
+    assert found.cuts == {"a red cat": "cut from 3 to 2 tokens"}
+    assert information("toy/ar", PROMPTS, n=2).cuts == {}
+
+
+@dataclass(frozen=True)
+class Below(Small):
+    """The mask's id is -1."""
+
+    @property
+    def mask(self) -> int:
+        return -1
+
+    def predictor(self, conditions, guided):
+        inner = super().predictor(conditions, guided)
+
+        def call(view):
+            return inner(replace(view, tokens=torch.where(view.tokens == -1, self.codes, view.tokens)))
+
+        return call
+
+
+@pytest.mark.parametrize("interventions", [(), (Freeze("path"),)])
+@pytest.mark.parametrize("family", ["ar", "mim", "diffusion"])
+def test_the_id_of_the_mask_does_not_matter(family, interventions):
+    times = [0.0, 0.3, 0.6, 1.0]
+    diffusion = MaskReplaceDiffusion(tuple((1 - t) * (1 - t / 3) for t in times), tuple(times), 3)
+    rule = {"ar": Raster(3), "mim": ConfidenceUnmasking(3), "diffusion": diffusion}[family]
+    above: Any = Small(rule, codes=3)
+    below: Any = Below(rule, codes=3)
+    one, other = (information(model, PROMPTS, n=16, interventions=interventions) for model in (above, below))
+    for name in LABELS:
+        np.testing.assert_equal(one.estimates[name], other.estimates[name])
 
 
 @dataclass(frozen=True)

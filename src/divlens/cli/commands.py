@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import click
 
@@ -20,9 +20,6 @@ from divlens.cli.options import (
     prompts_option,
     show,
 )
-
-if TYPE_CHECKING:
-    pass
 
 PROBE_PROMPTS, INFORMATION_PROMPTS, DECOMPOSE_PROMPTS = 12, 12, 16
 
@@ -136,53 +133,67 @@ def enhance(
     show_default=True,
     help="What counts as the path of a diffusion.",
 )
-@click.option("--argmax", is_flag=True, help="Under Argmax: the token draw is deterministic.")
+@click.option(
+    "--under",
+    type=click.Choice(["baseline", "subset", "argmax", "paraphrase", "enhanced"]),
+    multiple=True,
+    default=["baseline"],
+    show_default=True,
+    help="A condition of the probe to account for (repeatable).",
+)
 def information(
     models: Sequence[str],
     prompt_file: Path | None,
     limit: int | None,
     n: int,
     reading: Literal["schedule", "trajectory"],
-    argmax: bool,
+    under: Sequence[str],
     seed: int,
     out: Path | None,
     setup: Setup,
 ) -> None:
     """Where the entropy of MODELS sits: path, execution, H(Z|X), H(Z) and I(X;Z), in bits per image and per token."""
-    need_two(n)
+    need_two(n, "Monte-Carlo error")
     from divlens.experiment import store
-    from divlens.experiment.probe import judge_for, loaded_models
+    from divlens.experiment.probe import default_conditions, judge_for, loaded_models
     from divlens.information import information as run
-    from divlens.interventions import Argmax
     from divlens.report.tables import information_tables
 
     prompts = chosen_prompts(prompt_file, limit, INFORMATION_PROMPTS)
+    conditions = default_conditions()
     if out:
         store.check_output(out)
     loaded = loaded_models([setup.load(spec) for spec in models])
-    interventions = (Argmax(),) if argmax else ()
     results = []
-    with progress_bar(len(models) * len(prompts) * n) as (advance, describe):
+    with progress_bar(len(models) * len(under) * len(prompts) * n) as (advance, describe):
         for model in loaded:
-            describe(model.name)
-            results.append(
-                run(
+            for name in dict.fromkeys(under):
+                describe(f"{model.name} {name}")
+                result = run(
                     model,
                     prompts,
                     n,
                     seed,
-                    interventions=interventions,
+                    interventions=conditions[name],
                     reading=reading,
                     judge=judge_for(model),
                     batch_size=setup.batch_size,
                     on_batch=advance,
                 )
-            )
+                results.append(result)
     show(information_tables(results))
     if out:
+        about = {"command": "information", "models": list(models), "under": list(under), "n": n, "seed": seed}
+        about |= {"prompts": [prompt.text for prompt in prompts], "reading": reading}
         store.write_tables(
-            {"table": [result.table for result in results], "steps": [result.steps_table for result in results]},
-            {"command": "information", "models": list(models), "n": n, "seed": seed, "reading": reading},
+            {
+                "table": [result.table for result in results],
+                "per_prompt": [result.per_prompt_table for result in results],
+                "steps": [result.steps_table for result in results],
+                "maps": [result.maps_table for result in results],
+                "tightness": [result.tightness_table for result in results],
+            },
+            about | {"cut": [dict(result.cuts) for result in results]},
             out,
         )
         click.echo(f"written: {out}")

@@ -94,9 +94,9 @@ def chosen_prompts(prompt_file: Path | None, limit: int | None, usual: int) -> S
     return read_prompts(prompt_file)[:limit] if prompt_file else default_prompts()[: limit or usual]
 
 
-def need_two(n: int) -> None:
+def need_two(n: int, missing: str = "LPIPS diversity") -> None:
     if n < 2:
-        raise click.UsageError(f"-n expects at least 2 samples per prompt: with {n} the LPIPS diversity is NaN")
+        raise click.UsageError(f"-n expects at least 2 samples per prompt: with {n} there is no {missing}")
 
 
 def show(renderable: Any) -> None:

@@ -30,7 +30,7 @@ class Levels(NamedTuple):
 def levels_of(settings: Settings, wordings: int, paths: int, executions: int) -> Levels:
     """The levels that are drawn: one path where the rule makes no path draw, one execution where draws are greedy.
 
-    Raises DivlensError for levels below 1, for nothing to vary, and for a stream that is frozen.
+    Raises DivlensError for levels below 1, for nothing to vary, asked for or left, and for a stream that is frozen.
     """
     for name, count in zip(FACTORS, (wordings, paths, executions), strict=True):
         if count < 1:
@@ -40,9 +40,12 @@ def levels_of(settings: Settings, wordings: int, paths: int, executions: int) ->
     if settings.frozen:
         streams = " and ".join(sorted(settings.frozen))
         raise DivlensError(f"decompose varies the noise itself, got Freeze of {streams}: ask for 1 level instead")
-    return Levels(
+    drawn = Levels(
         wordings, 1 if settings.rule.silenced() == settings.rule else paths, 1 if settings.greedy else executions
     )
+    if max(drawn) == 1:
+        raise DivlensError("decompose finds nothing to vary: this sampler makes no draw of the factors asked for")
+    return drawn
 
 
 @dataclass(frozen=True)

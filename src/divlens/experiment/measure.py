@@ -85,7 +85,12 @@ def noise_floor(images: Float[Tensor, "n 3 h w"], network: FeatureNetwork, seed:
 
 
 def check_before_drawing(
-    encoded: Encoded, prompts: Sequence[Prompt], n: int, seed: int, interventions: Sequence[Intervention]
+    encoded: Encoded,
+    prompts: Sequence[Prompt],
+    n: int,
+    seed: int,
+    interventions: Sequence[Intervention],
+    batch_size: BatchSize = BATCH_SIZE,
 ) -> None:
     """Raise the DivlensError that `measure` would, before any time is spent: wordings, interventions, n and seed.
 
@@ -97,7 +102,7 @@ def check_before_drawing(
         raise DivlensError(f"seed expects an integer in [0, 2**64), got {seed}")
     for prompt in prompts:
         encoded.of(wordings_for_samples(prompt, interventions, range(n), encoded.can_read))
-    settings_for(encoded.model, interventions)
+    settings_for(encoded.model, interventions, encoded, batch_size)
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def probe(
     encoders = [Encoded(model) for model in loaded]
     for encoded in encoders:
         for interventions in conditions.values():
-            check_before_drawing(encoded, asked, n, seed, interventions)
+            check_before_drawing(encoded, asked, n, seed, interventions, batch_size)
     network = load_network(lpips)
     instruments = [Instruments(network, judge_for(model)) for model in loaded]
     results: dict[tuple[str, str], ConditionResult] = {}

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import torch
 
-from divlens.information.accounting import QUANTITIES, UNKNOWN_RULE, BatchAccount, Tally
-from divlens.information.bounds import Known, Recorder
-from divlens.information.conditional import Bracket, conditional_entropy
-from divlens.information.mutual import Asked, Kept, mutual_information
-from divlens.information.records import LABELS, Estimate, Information, estimate, plus, undefined
-from divlens.information.relevance import Judge, Readings, information_per_prompt, read_pictures
-from divlens.information.tokens import TokenCounts, token_entropies, usage
+from divlens.information.accounting import QUANTITIES, UNKNOWN_RULE, Tally
+from divlens.information.bounds import Known
+from divlens.information.collecting import Collected, collect, kept_of
+from divlens.information.conditional import Bracket, conditional_entropy, full_support
+from divlens.information.mutual import Asked, mutual_information
+from divlens.information.records import LABELS, Estimate, Information, Moments, estimate, plus, undefined
+from divlens.information.relevance import Judge, information_per_prompt
+from divlens.information.tokens import TokenEntropy, token_entropies, usage
 from divlens.interventions import Intervention, Settings
+from divlens.models import load
 from divlens.models.protocol import Model
-from divlens.noise import CounterNoise
 from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion
-from divlens.sampler import BATCH_SIZE, Encoded, Observer, Row, check_request, fill, rows_of, settings_for
+from divlens.sampler import BATCH_SIZE, BatchSize, Encoded, check_request, cuts, rows_of, settings_for
 from divlens.types import DivlensError, Prompt
 
 BITS = 1 / math.log(2)
 FROZEN = "given the frozen {} noise of each prompt, not averaged over it"
+PER_IMAGE = "per image: as if tokens were independent"
+TOO_FEW = "needs 2 images of each prompt and a code that two images share"
+TRIVIAL = "0 bits: the weighed bound was below it"
 NOT_FROZEN = "not defined under Freeze: the likelihood of a grid would need every frozen number"
 
 
@@ -56,18 +59,8 @@ class Effort:
         return min(n, max(2, n // prompts) if self.mixture_samples is None else self.mixture_samples)
 
 
-@dataclass
-class Collected:
-    """Running sums of a run; all but `kept`, whose size `Effort` fixes, are free of the number of samples."""
-
-    tally: Tally
-    tokens: TokenCounts
-    readings: Readings
-    kept: list[tuple[Row, int, torch.Tensor, torch.Tensor, torch.Tensor]] = field(default_factory=list)
-
-
 def information(
-    model: Model,
+    model: Model | str,
     prompts: Sequence[str | Prompt],
     n: int = 32,
     seed: int = 0,
@@ -76,15 +69,16 @@ def information(
     reading: Literal["schedule", "trajectory"] = "schedule",
     judge: Judge | None = None,
     effort: Effort | None = None,
-    batch_size: int | Literal["auto"] = BATCH_SIZE,
+    batch_size: BatchSize = BATCH_SIZE,
     on_batch: Callable[[int], None] = lambda count: None,
 ) -> Information:
     """Where the entropy of a model's images sits: path, execution, H(Z|X), H(Z), I(X;Z), I(Z;Y); see docs/theory.md.
 
-    Probabilities are those the sampler draws from, under the interventions. `reading`: for diffusion, whether the path
-    is the schedule of reveals and replacements or the whole latent trajectory z_T, ..., z_1. `judge`: pictures to
-    labels, for I(Z;Y); Y is a prompt's concept, or its text where it has none. Raises DivlensError for bad prompts, n,
-    seed or batch size, for an unknown reading, and for prompts that come twice.
+    `model`: a model, or the spec of one ("zoo/mim"). Probabilities are those the sampler draws from, under the
+    interventions. `reading`: for diffusion, whether the path is the schedule of reveals and replacements or the whole
+    latent trajectory z_T, ..., z_1. `judge`: pictures to labels, for I(Z;Y); Y is a prompt's concept, or its text where
+    it has none. Raises DivlensError for bad prompts, n, seed or batch size, for an unknown reading, and for prompts
+    that come twice.
     """
     asked = tuple(prompt if isinstance(prompt, Prompt) else Prompt(prompt) for prompt in prompts)
     check_request(asked, n, seed, batch_size)
@@ -93,24 +87,24 @@ def information(
     if len({prompt.text for prompt in asked}) < len(asked):
         raise DivlensError("information expects distinct prompts: one that comes twice would count twice in H(Z)")
     effort = effort or Effort()
-    settings, encoded = settings_for(model, interventions), Encoded(model)
+    if isinstance(model, str):
+        model = load(model)
+    encoded = Encoded(model)
+    settings = thawed(settings_for(model, interventions, encoded, batch_size))
     rows = [rows_of(prompt, range(n), interventions, settings, encoded) for prompt in asked]
     known = isinstance(settings.rule, Known)
     keep = max(effort.for_paths(n), effort.for_mixture(n, len(asked))) if known and not settings.frozen else 0
-    size = BATCH_SIZE if batch_size == "auto" else batch_size
-    run = Asked(model, settings, encoded, seed, size, [[row.wording for row in part] for part in rows])
+    wordings = [[row.wording for row in part] for part in rows]
+    run = Asked(model, settings, encoded, seed, BATCH_SIZE if batch_size == "auto" else batch_size, wordings)
     collected = collect(run, rows, keep, judge, on_batch, batch_size)
+    if batch_size == "auto":
+        run = replace(run, batch_size=encoded.fits)  # known once samples were drawn
     estimates = causal(collected.tally, settings, reading)
     bracket = bracket_of(run, collected, estimates, effort, n)
     estimates |= {"conditional_lower": bracket.lower, "conditional_upper": bracket.upper}
     tokens = token_entropies(collected.tokens)
     positions = math.prod(model.grid)
-    for name, found in tokens.items():
-        parts = (found.value, found.low, found.high, found.mc_error)
-        per_image = Estimate(
-            *(part * BITS * positions for part in parts), note="per image: as if tokens were independent"
-        )
-        estimates[f"token_{name}"] = per_image
+    estimates |= {f"token_{name}": per_image(found, positions) for name, found in tokens.items()}
     estimates |= over_prompts(run, collected, estimates, effort, n)
     estimates["relevant"] = relevance(collected, asked, judge)
     path_map, execution_map = (
@@ -133,58 +127,26 @@ def information(
         usage(collected.tokens),
         math.exp(tokens["plug_in"].value),
         tuple(notes_of(settings, run)),
+        cuts(model, [wording for used in wordings for wording in used]),
     )
 
 
-def collect(
-    run: Asked,
-    rows: Sequence[Sequence[Row]],
-    keep: int,
-    judge: Judge | None,
-    on_batch: Callable[[int], None],
-    batch_size: int | Literal["auto"],
-) -> Collected:
-    """Draw all samples, adding each batch to the sums when it is done."""
-    model, settings = run.model, run.settings
-    flat = [row for part in rows for row in part]
-    n, positions = len(rows[0]), math.prod(model.grid)
-    collected = Collected(
-        Tally.empty(len(rows), settings.rule.steps, positions), TokenCounts.empty(len(rows), model.codes), Readings()
-    )
-    done = 0
-    account, recorder = BatchAccount(CounterNoise.of(run.seed, [], [], [])), Recorder(torch.zeros(0, dtype=torch.long))
+def thawed(settings: Settings) -> Settings:
+    """Without the Freeze of a stream that has no noise: it changes nothing, so it must not cost the likelihoods."""
+    moot = {"execution"} if settings.greedy else set()
+    moot |= {"path"} if settings.rule.silenced() == settings.rule else set()
+    return replace(settings, frozen=settings.frozen - moot)
 
-    def observers(batch: Sequence[Row]) -> Sequence[Observer]:
-        nonlocal account, recorder
-        texts = [row.prompt.text for row in batch]
-        noise = CounterNoise.of(run.seed, texts, [row.path for row in batch], [row.execution for row in batch])
-        account = BatchAccount(noise)
-        recorder = Recorder(torch.tensor([i for i in range(len(batch)) if (done + i) % n < keep], dtype=torch.long))
-        return [account, recorder] if len(recorder.keep) else [account]
 
-    for filled in fill(model, flat, run.seed, settings, run.encoded, batch_size=batch_size, observers=observers):
-        index = np.arange(done, done + len(filled.rows))
-        prompt, sample = index // n, index % n
-        batch = Tally.of_batch(account, torch.from_numpy(prompt), len(rows))
-        collected.tally = collected.tally.merged(batch)
-        collected.tokens.add(filled.tokens.flatten(1), prompt, sample)
-        if judge is not None:
-            with torch.inference_mode():
-                images = model.decode(filled.tokens)
-            collected.readings.add(read_pictures(judge, images), prompt, sample)
-        if len(recorder.keep):
-            states, committed = torch.stack(recorder.states, 1), torch.stack(recorder.committed, 1)
-            joint = account.sums[:, QUANTITIES.index("trajectory_joint")].cpu()
-            for place, row in enumerate(recorder.keep.tolist()):
-                item = (filled.rows[row], int(prompt[row]), states[place], committed[place], joint[row])
-                collected.kept.append(item)
-        done += len(filled.rows)
-        on_batch(len(filled.rows))
-    return collected
+def per_image(found: TokenEntropy, positions: int) -> Estimate:
+    """Nats per token to bits per image."""
+    parts = (found.value, found.low, found.high, found.mc_error)
+    note = PER_IMAGE if math.isfinite(found.value) else TOO_FEW
+    return Estimate(*(part * BITS * positions for part in parts), note=note)
 
 
 def causal(tally: Tally, settings: Settings, reading: str) -> dict[str, Estimate]:
-    """The causal triple in the chosen reading, and for diffusion the other reading beside it."""
+    """The causal triple in the chosen reading, and under `schedule_` and `trajectory_` in both."""
     note = "; ".join(FROZEN.format(stream) for stream in sorted(settings.frozen))
     found = {name: estimate(tally.moments(i), note) for i, name in enumerate(QUANTITIES)}
     if not isinstance(settings.rule, Known):
@@ -196,8 +158,9 @@ def causal(tally: Tally, settings: Settings, reading: str) -> dict[str, Estimate
     if not isinstance(settings.rule, MaskReplaceDiffusion):
         for name in QUANTITIES[:3]:
             found[f"trajectory_{name}"] = found[name]
-    if reading == "trajectory":
-        for name in QUANTITIES[:3]:
+    for name in QUANTITIES[:3]:
+        found[f"schedule_{name}"] = found[name]
+        if reading == "trajectory":
             found[name] = found[f"trajectory_{name}"]
     return found
 
@@ -210,21 +173,6 @@ def bracket_of(run: Asked, collected: Collected, found: dict[str, Estimate], eff
     kept = kept_of(collected, samples) if collected.kept and samples else None
     note = "; ".join(FROZEN.format(stream) for stream in sorted(run.settings.frozen))
     return conditional_entropy(run, collected.tally, kept, effort.paths, note)
-
-
-def kept_of(collected: Collected, samples: int) -> Kept:
-    """The first so many kept samples of each prompt."""
-    seen: dict[int, int] = {}
-    chosen = []
-    for item in collected.kept:
-        seen[item[1]] = seen.get(item[1], 0) + 1
-        if seen[item[1]] <= samples:
-            chosen.append(item)
-    states = torch.stack([item[2] for item in chosen])
-    committed = torch.stack([item[3] for item in chosen])
-    prompt = torch.tensor([item[1] for item in chosen])
-    joint = torch.stack([item[4] for item in chosen])
-    return Kept([item[0] for item in chosen], prompt, list(states.unbind(1)), list(committed.unbind(1)), joint)
 
 
 def over_prompts(
@@ -242,12 +190,15 @@ def over_prompts(
         lower = upper = undefined("left out: mixture_samples is 0")
     else:
         lower, upper = mutual_information(run, kept_of(collected, samples))
+    if lower is not upper and lower.value < 0:  # where it is exact it is unbiased, and stays as it is
+        lower = estimate(Moments(np.zeros(prompts), np.zeros(prompts), np.ones(prompts, int)), TRIVIAL)
+    whole, most = plus(found["conditional_upper"], upper), full_support(run)
     return {
         "mutual_lower": lower,
         "mutual_upper": upper,
         "ceiling": ceiling,
         "sequence_lower": plus(found["conditional_lower"], lower),
-        "sequence_upper": plus(found["conditional_upper"], upper),
+        "sequence_upper": most if whole.value > most.value else whole,
     }
 
 

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from divlens.information.diffusion import event_log_probability, state_log_probability
+from divlens.information.diffusion import event_log_probability, known_events, state_log_probability
 from divlens.information.unmasking import event_log_probabilities, scores_of
 from divlens.interventions import Settings
 from divlens.models.protocol import Model
@@ -84,6 +84,13 @@ class Recorder:
         self.committed.append(moment.result.committed[self.keep])
 
 
+def silent_results(rule: MaskReplaceDiffusion, moment: Moment) -> Int[Tensor, "batch n codes"]:
+    """The next state of a silent rule for every x_0; no step but the last, which takes x_0 itself."""
+    view, unread = moment.view, CounterNoise.of(0, [], [], [])
+    uniform = rule.uniforms(view, unread)
+    return known_events(rule, view.time + 1, view.tokens, moment.log_p.shape[-1], moment.mask, uniform)[2]
+
+
 def step_log_probability(rule: Known, moment: Moment, greedy: bool) -> Float[Tensor, " batch"]:
     """log of the chance of what the step did, natural: of V and z_V, or of x_{t-1}, under the sampler's own law."""
     view, log_p, result = moment.view, moment.log_p, moment.result
@@ -92,6 +99,9 @@ def step_log_probability(rule: Known, moment: Moment, greedy: bool) -> Float[Ten
     if best is not None:
         law = torch.full_like(log_p, -math.inf).scatter(-1, best.unsqueeze(-1), 0.0)
     if isinstance(rule, MaskReplaceDiffusion):
+        if rule.silent and view.time > 0:
+            leads_there = silent_results(rule, moment) == result.tokens.unsqueeze(-1)
+            return law.double().masked_fill(~leads_there, -math.inf).logsumexp(-1).sum(1)
         return state_log_probability(rule, view.time + 1, view.tokens, result.tokens, moment.mask, law)
     if isinstance(rule, Raster) or view.step == rule.steps - 1:
         here = result.tokens[:, view.first : view.first + view.count].masked_fill(~moment.drawn, 0)
@@ -106,6 +116,9 @@ def proposal_log_probability(rule: Known, moment: Moment) -> Float[Tensor, " bat
     """log of the chance that the rule does what it did when every draw is the final grid's token."""
     view, grid, committed = moment.view, moment.draws.tokens, moment.result.committed
     if isinstance(rule, MaskReplaceDiffusion):
+        if rule.silent and view.time > 0:
+            after = silent_results(rule, moment).gather(-1, grid.unsqueeze(-1)).squeeze(-1)
+            return torch.where((after == moment.result.tokens).all(1), 0.0, -math.inf).double()
         return event_log_probability(rule, view.time + 1, view.tokens, moment.result.tokens, grid, moment.mask)
     if isinstance(rule, Raster) or view.step == rule.steps - 1:
         return torch.zeros(len(grid), dtype=torch.float64, device=grid.device)

@@ -163,6 +163,25 @@ def event_log_probability(
     return torch.where(after == before, stay, moved).log().sum(1)
 
 
+def known_events(
+    rule: MaskReplaceDiffusion,
+    time: int,
+    state: Int[Tensor, "batch n"],
+    codes: int,
+    mask: int,
+    uniform: Float[Tensor, "batch n two"],
+) -> tuple[Bool[Tensor, "batch n codes"], Bool[Tensor, "batch n codes"], Int[Tensor, "batch n codes"]]:
+    """For every x_0, with the path's noise known: whether it is taken, whether another code comes, and x_{time - 1}."""
+    now = state.unsqueeze(-1).expand(*state.shape, codes)
+    origin = torch.arange(codes, device=state.device).expand_as(now)
+    stay, reveal, _, others = rule.events(time, now == mask, now == origin)
+    event, place = uniform[..., :1], uniform[..., 1:].expand(now.shape)
+    taken = (event >= stay) & (event < stay + reveal)
+    replaced = event >= stay + reveal
+    other = rule.other_code(place, now, origin, others)
+    return taken, replaced, torch.where(replaced, other, torch.where(taken, origin, now))
+
+
 def known_noise_entropies(
     rule: MaskReplaceDiffusion,
     time: int,
@@ -176,19 +195,14 @@ def known_noise_entropies(
     drawn = -xlogx(p).sum(-1)
     if time == 1:
         return StepEntropies(torch.zeros_like(drawn), drawn, drawn)
-    now = state.unsqueeze(-1).expand_as(p)
-    origin = torch.arange(p.shape[-1], device=p.device).expand_as(p)
-    stay, reveal, _, others = rule.events(time, now == mask, now == origin)
-    event, place = uniform[..., :1], uniform[..., 1:].expand_as(p)
-    taken = (event >= stay) & (event < stay + reveal)
-    replaced = event >= stay + reveal
-    result = torch.where(replaced, rule.other_code(place, now, origin, others), torch.where(taken, origin, now))
+    taken, replaced, result = known_events(rule, time, state, p.shape[-1], mask, uniform)
+    last = p.shape[-1]  # where the mask is counted, whatever its id
 
     def gathered(which: Tensor, result: Tensor) -> Tensor:
         """The probability of each outcome, (batch, n, codes + 1), from the x_0 that lead to it."""
         weight = torch.where(which, p, 0.0)
-        empty = torch.zeros(*p.shape[:-1], max(p.shape[-1], mask + 1), dtype=p.dtype, device=p.device)
-        return empty.scatter_add(-1, result, weight)
+        empty = torch.zeros(*p.shape[:-1], last + 1, dtype=p.dtype, device=p.device)
+        return empty.scatter_add(-1, torch.where(result == mask, last, result), weight)
 
     revealed = torch.where(taken, p, 0.0).sum(-1)
     path = -xlogx(torch.where(~taken & ~replaced, p, 0.0).sum(-1)) - xlogx(revealed)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 
 import numpy as np
@@ -19,7 +20,8 @@ class Estimate:
 
     low, high: 95% interval over prompts, the prompts being a sample of those one might have asked; NaN for fewer than
     two. mc_error: the Monte-Carlo standard error for exactly these prompts, and mc_low, mc_high its 95% interval.
-    `note` says why a value is NaN, or what it is conditional on. per_prompt: bits per image of each prompt.
+    `note` says why a value is NaN, or what it is conditional on. per_prompt: bits per image of each prompt, and
+    per_prompt_mc_error the Monte-Carlo standard error of each.
     """
 
     value: float
@@ -30,6 +32,7 @@ class Estimate:
     mc_high: float = math.nan
     note: str = ""
     per_prompt: tuple[float, ...] = ()
+    per_prompt_mc_error: tuple[float, ...] = ()
 
 
 quantile = cache(student_t)
@@ -71,7 +74,8 @@ def estimate(moments: Moments, note: str = "", limits: tuple[float, float] = (0.
     # An estimate of a bound may fall outside what is possible; its interval then reaches from there.
     interval = (min(over_prompts.low, value), max(over_prompts.high, value), error)
     interval = (*interval, min(float(bounds[0]), value), max(float(bounds[1]), value))
-    return Estimate(value, *interval, note, tuple(float(v) for v in moments.mean))
+    errors = tuple(float(v) for v in np.sqrt(parts))
+    return Estimate(value, *interval, note, tuple(float(v) for v in moments.mean), errors)
 
 
 def straightened(t: float, skewness: float) -> float:
@@ -83,7 +87,11 @@ def straightened(t: float, skewness: float) -> float:
 
 
 def plus(one: Estimate, other: Estimate, limits: tuple[float, float] = (0.0, math.inf)) -> Estimate:
-    """The sum, prompt by prompt; the two Monte-Carlo errors count as independent."""
+    """The sum, prompt by prompt.
+
+    The two Monte-Carlo errors count as independent. Those of H(Z|X) and I(X;Z) are not: they come from the same
+    samples, so the error of the sum is approximate.
+    """
     note = "; ".join(filter(None, dict.fromkeys((one.note, other.note))))
     if not (one.per_prompt and other.per_prompt):
         return undefined(note)
@@ -94,7 +102,8 @@ def plus(one: Estimate, other: Estimate, limits: tuple[float, float] = (0.0, mat
     reach = math.hypot((one.mc_high - one.mc_low) / 2, (other.mc_high - other.mc_low) / 2)
     value = over_prompts.value
     bounds = (over_prompts.low, over_prompts.high, error, max(value - reach, limits[0]), value + reach)
-    return Estimate(value, *bounds, note, tuple(float(v) for v in means))
+    errors = np.hypot(one.per_prompt_mc_error, other.per_prompt_mc_error)
+    return Estimate(value, *bounds, note, tuple(float(v) for v in means), tuple(float(v) for v in errors))
 
 
 @dataclass(frozen=True)
@@ -111,7 +120,10 @@ class Tightness:
 LABELS = {
     "path": "path H(P||Z|X), causal",
     "execution": "execution H(Z||P|X), causal",
-    "joint": "joint H(Z,P|X)",
+    "joint": "joint, H(P||Z|X) + H(Z||P|X)",
+    "schedule_path": "path H(P||Z|X), causal, schedule",
+    "schedule_execution": "execution H(Z||P|X), causal, schedule",
+    "schedule_joint": "joint, H(P||Z|X) + H(Z||P|X), schedule",
     "trajectory_path": "path H(P||Z|X), causal, whole trajectory",
     "trajectory_execution": "execution H(Z||P|X), causal, whole trajectory",
     "trajectory_joint": "joint H(Z,P|X), whole trajectory",
@@ -133,14 +145,16 @@ LABELS = {
 class Information:
     """The accounting of one model under some interventions; all estimates in bits per image.
 
-    path, execution, joint: causal (H(P||Z|X), H(Z||P|X) and their sum), in the reading that `reading` names.
-    trajectory_*: for diffusion, the same with the whole latent trajectory as the path; for the other rules equal to
-    the first three. conditional_*: bracket of H(Z|X). token_*: entropy of a token drawn from all images, times the
-    number of positions. sequence_*, mutual_*: brackets of H(Z) and I(X;Z); lower equals upper where it is exact.
-    ceiling: log2(prompts), which I(X;Z) over this prompt set cannot exceed. relevant: I(Z;Y) from below.
-    tightness: the bounds on H(Z|X) that weigh paths, by the number of paths.
+    path, execution, joint: causal (H(P||Z|X), H(Z||P|X) and their sum), in the reading that `reading` names. The sum
+    is H(Z,P|X); in a diffusion's schedule reading, which counts tokens that are replaced later, it is at least that.
+    schedule_*, trajectory_*: the same in both readings; they differ for diffusion only. conditional_*: bracket of
+    H(Z|X). token_*: entropy of a token drawn from all images, times the number of positions. sequence_*, mutual_*:
+    brackets of H(Z) and I(X;Z); lower equals upper where it is exact. ceiling: log2(prompts), which I(X;Z) over this
+    prompt set cannot exceed. relevant: I(Z;Y) from below. tightness: the bounds on H(Z|X) that weigh paths, by the
+    number of paths.
     path_map, execution_map: mean bits (steps, h, w); their sums are `path` and `execution` (schedule reading).
     usage: share of the codebook that came out; perplexity: 2 to the power of the plug-in entropy of a token.
+    cuts: wordings that the text encoder did not read whole, and what it read.
     """
 
     model: str
@@ -158,6 +172,7 @@ class Information:
     usage: float
     perplexity: float
     notes: tuple[str, ...] = ()
+    cuts: Mapping[str, str] = field(default_factory=dict)
 
     def __getattr__(self, name: str) -> Estimate:
         # Only asked for what is no field: the estimates by their names.
@@ -172,12 +187,16 @@ class Information:
         return self.mutual_lower.value, self.relevant.value
 
     @property
+    def run(self) -> dict[str, object]:
+        """The leading columns of every table."""
+        return {"model": self.model, "interventions": " ".join(self.interventions)}
+
+    @property
     def table(self) -> pd.DataFrame:
         """One row per quantity: bits per image and per token, each with its interval and Monte-Carlo error."""
         rows = []
         for name, found in self.estimates.items():
-            row: dict[str, object] = {"model": self.model, "interventions": " ".join(self.interventions)}
-            row |= {"quantity": name, "label": LABELS[name]}
+            row: dict[str, object] = self.run | {"quantity": name, "label": LABELS[name]}
             for unit, scale in (("image", 1.0), ("token", 1.0 / self.positions)):
                 parts = (found.value, found.low, found.high, found.mc_error)
                 names = (f"bits_per_{unit}", f"{unit}_low", f"{unit}_high", f"{unit}_mc_error")
@@ -189,4 +208,28 @@ class Information:
     def steps_table(self) -> pd.DataFrame:
         """Bits per image that each step decides."""
         path, execution = self.path_map.sum((1, 2)), self.execution_map.sum((1, 2))
-        return pd.DataFrame({"step": np.arange(len(path)), "path": path, "execution": execution})
+        return pd.DataFrame(self.run | {"step": np.arange(len(path)), "path": path, "execution": execution})
+
+    @property
+    def maps_table(self) -> pd.DataFrame:
+        """Bits per image that each step decides at each position of the grid; one row per step, row and column."""
+        step, row, column = np.indices(self.path_map.shape).reshape(3, -1)
+        maps = {"path": self.path_map.flatten(), "execution": self.execution_map.flatten()}
+        return pd.DataFrame(self.run | {"step": step, "row": row, "column": column} | maps)
+
+    @property
+    def tightness_table(self) -> pd.DataFrame:
+        """H(Z|X) from below and above by the number of paths; without rows where no paths were weighed."""
+        names = [*self.run, *(each.name for each in fields(Tightness))]
+        return pd.DataFrame([self.run | asdict(each) for each in self.tightness], columns=names)
+
+    @property
+    def per_prompt_table(self) -> pd.DataFrame:
+        """Bits per image of each prompt and their Monte-Carlo error, for quantities that have a value per prompt."""
+        names = [*self.run, "prompt", "quantity", "bits", "mc_error"]
+        rows = [
+            self.run | {"prompt": prompt, "quantity": quantity, "bits": bits, "mc_error": error}
+            for quantity, found in self.estimates.items()
+            for prompt, bits, error in zip(self.prompts, found.per_prompt, found.per_prompt_mc_error, strict=False)
+        ]
+        return pd.DataFrame(rows, columns=names)

@@ -25,9 +25,8 @@ from divlens.models.clip_text import (
     packages_for,
     parts_of,
 )
-from divlens.models.loading import Options, check_equal, fingerprint
+from divlens.models.loading import Options, Uncalibrated, check_equal, fingerprint
 from divlens.paths import ConfidenceUnmasking
-from divlens.prompts import default_prompts
 from divlens.types import DivlensError, View
 
 PUBLISHED = "amused/amused-256"
@@ -72,7 +71,7 @@ class AmusedPredictor:
 
 
 @dataclass(frozen=True)
-class AmusedModel:
+class AmusedModel(Uncalibrated):
     """aMUSEd, ready for the loop.
 
     A condition is (limit + 1, d): CLIP's penultimate hidden states and, as the last row, its pooled projection; d is
@@ -124,12 +123,6 @@ class AmusedModel:
 
         return decoded(tokens, pictures)
 
-    def frequencies(self) -> None:
-        return None
-
-    def calibration_prompts(self) -> Sequence[str]:
-        return [prompt.text for prompt in default_prompts()]
-
 
 @torch.no_grad()
 def conditions_of(text: ClipText, text_encoder: Any, wordings: Sequence[str]) -> Float[Tensor, "wordings rows d"]:
@@ -175,7 +168,7 @@ def assembled(name: str, parts: Mapping[str, Any], options: Options) -> AmusedMo
     check_equal(name, "codebook size", {"transformer": own.codebook_size, "vqvae": vqvae.config.num_vq_embeddings})
     check_equal(name, "text width", {"transformer": own.encoder_hidden_size, "text_encoder": encoder.hidden_size})
     check_equal(name, "pooled text width", {"transformer": own.cond_embed_dim, "text_encoder": encoder.projection_dim})
-    if not own.codebook_size <= mask < own.vocab_size:
+    if not isinstance(mask, int) or not own.codebook_size <= mask < own.vocab_size:
         raise DivlensError(
             f"{name} expects a mask id from {own.codebook_size}, the codebook's size, up to {own.vocab_size - 1}, the "
             f"last that the transformer embeds, got {mask}"

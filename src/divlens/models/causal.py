@@ -7,7 +7,7 @@ transformers is optional; nothing here imports it before a model asks for it.
 from __future__ import annotations
 
 import json
-import pickle
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,10 +16,9 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors import SafetensorError
 from torch import Tensor
 
-from divlens.models.loading import DTYPES, Options, check_lengths, check_tensors, fetched, find_files, needed
+from divlens.models.loading import DTYPES, Options, check_lengths, check_tensors, find_files, needed, read_parts
 from divlens.types import DivlensError, View
 
 FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")  # and the weights
@@ -51,13 +50,8 @@ class Published:
             )
             return processor, network, found
 
-        try:
-            processor, network, found = fetched(checkpoint, self.source, read)
-        except (RuntimeError, TypeError, AttributeError, SafetensorError, pickle.UnpicklingError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise DivlensError(
-                f"cannot load {checkpoint!r}: expected a {self.network} and a {self.processor}, got: {reason}"
-            ) from error
+        expected = f"a {self.network} and a {self.processor}"
+        processor, network, found = read_parts(checkpoint, expected, self.source, read)
         check_tensors(f"{self.name}:{checkpoint}", found)
         return options.place(network), processor
 
@@ -83,7 +77,11 @@ def check_kind(published: Published, network: Any) -> None:
 def guidance_of(network: Any, published: float) -> float:
     """The guidance scale that a checkpoint asks for, else the published one."""
     own = network.generation_config.guidance_scale
-    return published if own is None else float(own)
+    if own is None:
+        return published
+    if not isinstance(own, int | float) or not 0 <= own < math.inf:
+        raise DivlensError(f"the generation config expects a guidance_scale of at least 0, got {own!r}")
+    return float(own)
 
 
 def tokenizer_of(name: str, processor: Any, tokens: Sequence[str]) -> Any:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,9 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from divlens.models.loading import Options, check_lengths, check_tensors, fetched, find_files
+from divlens.models.loading import Options, check_lengths, check_tensors, find_files, read_parts
 from divlens.types import DivlensError
 
 DECODED_AT_ONCE = 8  # pictures: a decoder's activations are far larger than its output
@@ -62,7 +60,10 @@ class ClipText:
 
 def clip_text_of(name: str, parts: Mapping[str, Any], options: Options, keep_end: bool) -> ClipText:
     """The `tokenizer` of `parts`, with the limit that it and the `text_encoder` share: 77 for CLIP."""
-    limit = min(parts["tokenizer"].model_max_length, parts["text_encoder"].config.max_position_embeddings)
+    limits = parts["tokenizer"].model_max_length, parts["text_encoder"].config.max_position_embeddings
+    if not all(isinstance(limit, int) for limit in limits):
+        raise DivlensError(f"{name} expects whole numbers for the longest text, got {limits[0]!r} and {limits[1]!r}")
+    limit = min(limits)
     return ClipText(name, parts["tokenizer"], limit, options.truncate, keep_end)
 
 
@@ -109,11 +110,7 @@ def load_part(checkpoint: str, name: str, layout: Layout) -> Any:
     def read() -> Any:
         return kind.from_pretrained(checkpoint, subfolder=name, **report)
 
-    try:
-        part = fetched(checkpoint, layout.source, read)
-    except (RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DivlensError(f"{checkpoint}/{name} expects the weights of a {kind.__name__}, got: {reason}") from error
+    part = read_parts(f"{checkpoint}/{name}", f"the weights of a {kind.__name__}", layout.source, read)
     if not is_network:
         return part
     network, found = part

@@ -31,9 +31,8 @@ from divlens.models.causal import (
     guidance_of,
     tokenizer_of,
 )
-from divlens.models.loading import Options, check_equal, fingerprint
+from divlens.models.loading import Options, Uncalibrated, check_equal, fingerprint
 from divlens.paths import Raster
-from divlens.prompts import default_prompts
 from divlens.types import DivlensError
 
 PUBLISHED = Published("emu3", "Emu3ForConditionalGeneration", "Emu3Processor", "BAAI/Emu3-Gen-hf")
@@ -48,7 +47,7 @@ SPECIAL = ("bos_token", "boi_token", "image_wrapper_token")
 
 
 @dataclass(frozen=True)
-class Emu3Model:
+class Emu3Model(Uncalibrated):
     """Emu3, ready for the loop. `dataclasses.replace(model, grid=(h, w))` draws pictures of another size.
 
     `suffix` follows every wording, and `negative` is the unconditional branch: both are part of the published recipe.
@@ -137,12 +136,6 @@ class Emu3Model:
 
     def decode(self, tokens: Int[Tensor, "batch h w"]) -> Float[Tensor, "batch 3 H W"]:
         return self.pixels.pictures(self.network.model.vqmodel.decode, tokens)
-
-    def frequencies(self) -> None:
-        return None
-
-    def calibration_prompts(self) -> Sequence[str]:
-        return [prompt.text for prompt in default_prompts()]
 
 
 def load(checkpoint: str | None, options: Options) -> Emu3Model:

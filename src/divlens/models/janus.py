@@ -27,9 +27,8 @@ from divlens.models.causal import (
     guidance_of,
     tokenizer_of,
 )
-from divlens.models.loading import Options, check_equal, fingerprint
+from divlens.models.loading import Options, Uncalibrated, check_equal, fingerprint
 from divlens.paths import Raster
-from divlens.prompts import default_prompts
 from divlens.types import DivlensError
 
 PUBLISHED = Published("janus", "JanusForConditionalGeneration", "JanusProcessor", "deepseek-community/Janus-Pro-1B")
@@ -37,7 +36,7 @@ GUIDANCE = 5.0
 
 
 @dataclass(frozen=True)
-class JanusModel:
+class JanusModel(Uncalibrated):
     """Janus, ready for the loop.
 
     The unconditional branch is the prompt with a padding token in place of all but its begin tokens, `kept`; so it is
@@ -93,12 +92,6 @@ class JanusModel:
         return self.pixels.pictures(
             lambda part: self.network.decode_image_tokens(part.flatten(1)).permute(0, 3, 1, 2), tokens
         )
-
-    def frequencies(self) -> None:
-        return None
-
-    def calibration_prompts(self) -> Sequence[str]:
-        return [prompt.text for prompt in default_prompts()]
 
 
 def load(checkpoint: str | None, options: Options) -> JanusModel:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from divlens.prompts import default_prompts
 from divlens.types import DivlensError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -35,6 +36,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise DivlensError(f"dtype expects one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        if self.device.startswith("meta"):
+            raise DivlensError(f"device expects one that holds numbers, got {self.device!r}")
         try:
             torch.empty(0, device=self.device)
         except (RuntimeError, AssertionError) as error:
@@ -60,6 +63,16 @@ class Options:
 
 
 CPU = Options()
+
+
+class Uncalibrated:
+    """What a model says whose weights come without code frequencies: they are drawn, with the package's prompts."""
+
+    def frequencies(self) -> None:
+        return None
+
+    def calibration_prompts(self) -> Sequence[str]:
+        return [prompt.text for prompt in default_prompts()]
 
 
 def needed(name: str, *attributes: str) -> list[Any]:
@@ -106,18 +119,31 @@ def fetched(checkpoint: str, source: str, load: Callable[[], Loaded]) -> Loaded:
         ) from error
 
 
+def read_parts(place: str, expected: str, source: str, read: Callable[[], Loaded]) -> Loaded:
+    """`read()`, any failure of which is one line: the packages raise errors of every kind for a bad configuration."""
+    try:
+        return fetched(place, source, read)
+    except (DivlensError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DivlensError(f"{place} expects {expected}, got {type(error).__name__}: {reason}") from error
+
+
 def read_pt(path: Path) -> Mapping[str, object]:
     """A `.pt` file, tensors only: a pickle that would run code is refused, and so is a damaged file."""
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected pickle protocol")  # it is refused or read all the same
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        raise DivlensError(
-            f"{path} is refused: expected tensors only, got a pickle that asks to run code of its own"
-        ) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise DivlensError(f"{path} cannot be read as a torch checkpoint: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # torch's reader lets almost any error out of a damaged file
+        said = str(error)
+        if isinstance(error, pickle.UnpicklingError) and ("GLOBAL" in said or "Unsupported class" in said):
+            raise DivlensError(
+                f"{path} is refused: expected tensors only, got a pickle that asks to run code of its own"
+            ) from error
+        reason = (said.splitlines() or [type(error).__name__])[0]
+        raise DivlensError(f"{path} cannot be read as a torch checkpoint: {reason}") from error
     if not isinstance(content, Mapping):
         raise DivlensError(f"{path} expects a dictionary of tensors, got {type(content).__name__}")
     return content

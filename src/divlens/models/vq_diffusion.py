@@ -25,9 +25,8 @@ from torch import Tensor
 
 from divlens.models import clip_text
 from divlens.models.clip_text import ClipText, Layout
-from divlens.models.loading import Options, check_equal, fingerprint
+from divlens.models.loading import Options, Uncalibrated, check_equal, fingerprint
 from divlens.paths import MaskReplaceDiffusion
-from divlens.prompts import default_prompts
 from divlens.types import DivlensError, View
 
 PUBLISHED = "microsoft/vq-diffusion-ithq"
@@ -124,7 +123,7 @@ class VQDiffusionPredictor:
 
 
 @dataclass(frozen=True)
-class VQDiffusionModel:
+class VQDiffusionModel(Uncalibrated):
     """VQ-Diffusion, ready for the loop.
 
     A condition is (limit, d): CLIP's last hidden states, each divided by its length. `unconditional` is the learned
@@ -170,12 +169,6 @@ class VQDiffusionModel:
             return self.vqvae.decode(embedded, force_not_quantize=True).sample / 2 + 0.5
 
         return clip_text.decoded(tokens, pictures)
-
-    def frequencies(self) -> None:
-        return None
-
-    def calibration_prompts(self) -> Sequence[str]:
-        return [prompt.text for prompt in default_prompts()]
 
 
 @torch.no_grad()

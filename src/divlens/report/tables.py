@@ -166,6 +166,11 @@ def decomposition_table(result: Decomposition) -> Group:
         "The rows that hold a factor add up to the LPIPS of two pictures that differ in",
         "that factor only.",
     ]
+    if result.sources[0] == "wording.meaning":
+        lines += [
+            "wording.length: what filling a wording up with neutral words to the same length",
+            "changes; wording.meaning: the rest of its effect. Each may be below 0.",
+        ]
     notes = [*lines, *textwrap.wrap(result.note, WIDTH)]
     table = fitted(result.model, ("source", "LPIPS", "share %"), texts)
     return Group(table, Text(), Text("\n".join(notes), style="dim"))
@@ -174,7 +179,9 @@ def decomposition_table(result: Decomposition) -> Group:
 INFORMATION_ROWS = {
     "path": "path H(P||Z|X)",
     "execution": "execution H(Z||P|X)",
-    "joint": "joint H(Z,P|X)",
+    "joint": "joint, sum of both",
+    "schedule_path": "path, schedule",
+    "schedule_execution": "execution, schedule",
     "trajectory_path": "path, whole trajectory",
     "trajectory_execution": "execution, whole trajectory",
     "conditional_lower": "H(Z|X) at least",
@@ -199,21 +206,46 @@ def information_tables(results: Sequence[Information]) -> Group:
         texts = []
         for name, label in INFORMATION_ROWS.items():
             found = result.estimates[name]
-            if name.startswith("trajectory") and found == result.estimates[name.removeprefix("trajectory_")]:
-                continue  # only a diffusion has two readings of its path
+            if name.startswith(("schedule_", "trajectory_")) and found == result.estimates[name.split("_", 1)[1]]:
+                continue  # the reading that is shown above, or a rule that has one only
             error = UNKNOWN if math.isnan(found.mc_error) else f"{found.mc_error:.2g}"
             image = interval_text(found.value, found.low, found.high, ".2f")
-            token = interval_text(found.value / result.positions, math.nan, math.nan, ".3f")
+            value, low, high = (part / result.positions for part in (found.value, found.low, found.high))
+            token = interval_text(value, low, high, ".3f")
             texts.append((label, image, error, token))
-            if math.isnan(found.value) or math.isnan(found.low):
-                reasons[f"{label}: {found.note or 'no interval, one prompt'}"] = None
+            if math.isnan(found.value):
+                reasons[f"{label}: {found.note or 'undefined'}"] = None
         title = " ".join((result.model, *result.interventions))
-        blocks += [fitted(title, ("", "bits per image", "MC error", "bits per token"), texts), Text()]
+        table = fitted(title, ("", "bits per image", "MC error", "bits per token"), texts)
+        blocks += [table, Text(information_extras(result)), Text()]
+        reasons |= dict.fromkeys(result.notes)
     first = results[0]
+    if len(first.prompts) < 2:
+        reasons["No intervals: they need at least 2 prompts"] = None
+    if first.n < 2:
+        reasons["MC error n/a: it needs at least 2 samples per prompt"] = None
     lines = [
         f"{len(first.prompts)} prompts, {first.n} samples each; [95% interval over prompts]; MC error: standard",
         "error for exactly these prompts. path and execution are causal and add up to",
         "the joint; what is known of H(Z|X) is between its two rows. See docs/theory.md.",
+        f"What is called the path of a diffusion: the {first.reading}.",
         *textwrap.wrap(". ".join(reasons), WIDTH),
     ]
     return Group(*blocks, Text("\n".join(lines), style="dim"))
+
+
+def information_extras(result: Information) -> str:
+    """The point of the bottleneck plane, how the codebook is used, and how tight the bounds on H(Z|X) are."""
+
+    def bits(value: float) -> str:
+        return interval_text(value, math.nan, math.nan, ".2f")
+
+    known, relevant = map(bits, result.plane)
+    lines = [
+        f"plane (I(X;Z), I(Z;Y)), both at least: ({known}, {relevant}) bits",
+        f"codes that came out: {100 * result.usage:.0f}%, perplexity {result.perplexity:.0f} of {result.codes}",
+    ]
+    if result.tightness:
+        bounds = ", ".join(f"{t.paths}: {bits(t.lower)} to {bits(t.upper)}" for t in result.tightness)
+        lines.append(f"H(Z|X) by the number of paths weighed: {bounds}")
+    return "\n".join(line for long in lines for line in textwrap.wrap(long, WIDTH))

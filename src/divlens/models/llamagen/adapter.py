@@ -20,9 +20,8 @@ from divlens.models.llamagen.checkpoints import gpt_from, vq_from
 from divlens.models.llamagen.gpt import Cache, Gpt, Prefix, rotary_table
 from divlens.models.llamagen.text import CaptionEncoder, text_from
 from divlens.models.llamagen.vq import VqTokenizer
-from divlens.models.loading import Options, check_lengths, find_files
+from divlens.models.loading import Options, Uncalibrated, check_lengths, find_files, needed
 from divlens.paths import Raster
-from divlens.prompts import default_prompts
 from divlens.types import DivlensError, View
 
 STAGES = {512: "t2i_XL_stage2_512.pt", 256: "t2i_XL_stage1_256.pt"}  # pixels to file; the first is the default
@@ -91,7 +90,7 @@ def read_once(
 
 
 @dataclass(frozen=True)
-class LlamaGen:
+class LlamaGen(Uncalibrated):
     """LlamaGen, ready for the loop. A condition is a caption's features, padded on the left, and their mask in the
     last column: (120, d + 1).
 
@@ -160,12 +159,6 @@ class LlamaGen:
         some = pictures.float().split(PICTURES_AT_ONCE)
         return torch.cat([self.tokenizer.encode(part.to(device) * 2 - 1) for part in some])
 
-    def frequencies(self) -> None:
-        return None
-
-    def calibration_prompts(self) -> Sequence[str]:
-        return [prompt.text for prompt in default_prompts()]
-
 
 def load(checkpoint: str | None, options: Options) -> LlamaGen:
     """LlamaGen from `checkpoint`: a folder, or a repository on the model hub, that holds the published files.
@@ -181,6 +174,7 @@ def load(checkpoint: str | None, options: Options) -> LlamaGen:
     """
     if checkpoint is None:
         raise DivlensError(f"llamagen expects a folder or a repository after the colon, with {SOURCE}")
+    needed("llamagen", "AutoTokenizer", "T5EncoderModel")  # before any file is looked for
     place, pixels = place_and_pixels(checkpoint)
     folder = Path(place) if Path(place).is_dir() else None
     names = [STAGES[pixels], TOKENIZER, *([] if folder is None else [TEXT_FOLDER])]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
 from torch import Tensor
 
 from divlens.models.llamagen.captions import clean_caption
-from divlens.models.loading import Options, check_tensors, fetched, needed
+from divlens.models.loading import Options, check_tensors, needed, read_parts
 from divlens.types import DivlensError
 
 OTHER_HALF = ("decoder.", "lm_head.")  # of the T5 that the published files hold whole
@@ -61,11 +59,8 @@ def text_from(place: str, options: Options) -> CaptionEncoder:
         tokenizer = tokenizer_kind.from_pretrained(place)
         return tokenizer, *network_kind.from_pretrained(place, output_loading_info=True, ignore_mismatched_sizes=True)
 
-    try:
-        tokenizer, network, found = fetched(place, "a T5 text encoder with its tokenizer", read)
-    except (RuntimeError, TypeError, AttributeError, SafetensorError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DivlensError(f"{place} expects the weights of a T5 text encoder, got: {reason}") from error
+    source = "a T5 text encoder with its tokenizer"
+    tokenizer, network, found = read_parts(place, "the weights of a T5 text encoder", source, read)
     extra = [key for key in found["unexpected_keys"] if not key.startswith(OTHER_HALF)]
     check_tensors(place, {**found, "unexpected_keys": extra})
     network = options.place(network)

@@ -1,0 +1,105 @@
+"""Drawing the samples of a run: each batch is added to running sums, and a few samples are kept to be asked again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from divlens.information.accounting import QUANTITIES, BatchAccount, Tally
+from divlens.information.bounds import Recorder
+from divlens.information.mutual import Asked, Kept
+from divlens.information.relevance import Judge, Readings, read_pictures
+from divlens.information.tokens import TokenCounts
+from divlens.noise import CounterNoise
+from divlens.sampler import BatchSize, Observer, Row, fill
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A kept sample. states, committed: (steps, n), its record; joint: bits of QUANTITIES' trajectory_joint; rank: its
+    place in the order in which the samples of a prompt are chosen."""
+
+    row: Row
+    prompt: int
+    states: Tensor
+    committed: Tensor
+    joint: Tensor
+    rank: int
+
+
+@dataclass
+class Collected:
+    """Running sums of a run; all but `kept`, whose size `Effort` fixes, are free of the number of samples."""
+
+    tally: Tally
+    tokens: TokenCounts
+    readings: Readings
+    kept: list[Sample] = field(default_factory=list)
+
+
+def ranks(n: int, seed: int) -> np.ndarray:
+    """The order in which samples are kept: at random, because the wordings of Paraphrase go round with the index."""
+    return np.random.default_rng([seed, n]).permutation(n)
+
+
+def collect(
+    run: Asked,
+    rows: Sequence[Sequence[Row]],
+    keep: int,
+    judge: Judge | None,
+    on_batch: Callable[[int], None],
+    batch_size: BatchSize,
+) -> Collected:
+    """Draw all samples, adding each batch to the sums when it is done. `keep`: how many of each prompt are kept."""
+    model, settings = run.model, run.settings
+    flat = [row for part in rows for row in part]
+    n, positions = len(rows[0]), math.prod(model.grid)
+    collected = Collected(
+        Tally.empty(len(rows), settings.rule.steps, positions), TokenCounts.empty(len(rows), model.codes), Readings()
+    )
+    done, rank = 0, ranks(n, run.seed)
+    account, recorder = BatchAccount(CounterNoise.of(run.seed, [], [], [])), Recorder(torch.zeros(0, dtype=torch.long))
+
+    def observers(batch: Sequence[Row]) -> Sequence[Observer]:
+        nonlocal account, recorder
+        texts = [row.prompt.text for row in batch]
+        noise = CounterNoise.of(run.seed, texts, [row.path for row in batch], [row.execution for row in batch])
+        account = BatchAccount(noise)
+        wanted = [i for i in range(len(batch)) if rank[(done + i) % n] < keep]
+        recorder = Recorder(torch.tensor(wanted, dtype=torch.long))
+        return [account, recorder] if wanted else [account]
+
+    for filled in fill(model, flat, run.seed, settings, run.encoded, batch_size=batch_size, observers=observers):
+        index = np.arange(done, done + len(filled.rows))
+        prompt, sample = index // n, index % n
+        batch = Tally.of_batch(account, torch.from_numpy(prompt), len(rows))
+        collected.tally = collected.tally.merged(batch)
+        collected.tokens.add(filled.tokens.flatten(1), prompt, sample)
+        if judge is not None:
+            with torch.inference_mode():
+                images = model.decode(filled.tokens)
+            collected.readings.add(read_pictures(judge, images), prompt, sample)
+        if len(recorder.keep):
+            states, committed = torch.stack(recorder.states, 1), torch.stack(recorder.committed, 1)
+            joint = account.sums[:, QUANTITIES.index("trajectory_joint")].cpu()
+            for place, row in enumerate(recorder.keep.tolist()):
+                record = (states[place], committed[place], joint[row])
+                collected.kept.append(Sample(filled.rows[row], int(prompt[row]), *record, int(rank[sample[row]])))
+        done += len(filled.rows)
+        on_batch(len(filled.rows))
+    return collected
+
+
+def kept_of(collected: Collected, samples: int) -> Kept:
+    """So many kept samples of each prompt, those of the lowest ranks."""
+    chosen = [item for item in collected.kept if item.rank < samples]
+    states = torch.stack([item.states for item in chosen])
+    committed = torch.stack([item.committed for item in chosen])
+    prompt = torch.tensor([item.prompt for item in chosen])
+    joint = torch.stack([item.joint for item in chosen])
+    return Kept([item.row for item in chosen], prompt, list(states.unbind(1)), list(committed.unbind(1)), joint)
