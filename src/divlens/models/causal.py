@@ -6,6 +6,7 @@ transformers is optional; nothing here imports it before a model asks for it.
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 from bisect import bisect_right
@@ -178,6 +179,9 @@ class CachedTransformer:
         self.fed, capacity = 0, prompts.ids.shape[1] + room
         self.seen = prompts.seen(capacity)
         self.cache = static_cache(config=network.config, max_cache_len=capacity)
+        # The argument was renamed in transformers 5.24.
+        named = "cache" if "cache" in inspect.signature(network.forward).parameters else "past_key_values"
+        self.cached = {named: self.cache, "use_cache": True}
 
     def prefill(self) -> Float[Tensor, "rows d"]:
         """What follows the prompts; the same prompt is computed once."""
@@ -186,8 +190,7 @@ class CachedTransformer:
             inputs_embeds=self.network.get_input_embeddings()(distinct.ids),
             attention_mask=distinct.seen(self.seen.shape[1]),
             position_ids=distinct.positions(),
-            past_key_values=self.cache,
-            use_cache=True,
+            **self.cached,
         ).last_hidden_state[:, -1]
         self.cache.reorder_cache(which)
         return hidden[which]
@@ -201,8 +204,7 @@ class CachedTransformer:
             inputs_embeds=embeddings,
             attention_mask=self.seen,
             position_ids=self.prompts.lengths[:, None] + places,
-            past_key_values=self.cache,
-            use_cache=True,
+            **self.cached,
         ).last_hidden_state[:, -1]
 
 

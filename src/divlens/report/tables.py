@@ -227,7 +227,8 @@ def information_tables(results: Sequence[Information]) -> Group:
     lines = [
         f"{len(first.prompts)} prompts, {first.n} samples each; [95% interval over prompts]; MC error: standard",
         "error for exactly these prompts. path and execution are causal and add up to",
-        "the joint; what is known of H(Z|X) is between its two rows. See docs/theory.md.",
+        "the joint; the marginal H(P|X) is between path and joint, H(Z|P,X) at most",
+        "execution, H(Z|X) between its two rows. See docs/theory.md.",
         f"What is called the path of a diffusion: the {first.reading}.",
         *textwrap.wrap(". ".join(reasons), WIDTH),
     ]
