@@ -100,7 +100,7 @@ def test_information_prints_a_block_per_model_and_condition_and_writes_tables(ru
     assert out.count("path, whole trajectory") == 2  # both readings of a diffusion's path, side by side
     assert out.count("plane (I(X;Z), I(Z;Y))") == 4
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"table.csv", "per_prompt.csv", "steps.csv", "maps.csv", "tightness.csv", "run.json"}
+    assert names == {"table.csv", "per_prompt.csv", "steps.csv", "maps.csv", "maps.png", "tightness.csv", "run.json"}
     table = pd.read_csv(tmp_path / "out" / "table.csv")
     argmax = table.query("quantity == 'execution' and interventions.notna()")
     assert argmax["bits_per_image"].tolist() == [0, 0]

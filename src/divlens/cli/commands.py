@@ -157,6 +157,7 @@ def information(
     from divlens.experiment import store
     from divlens.experiment.probe import default_conditions, judge_for, loaded_models
     from divlens.information import information as run
+    from divlens.report.maps import write_information
     from divlens.report.tables import information_tables
 
     prompts = chosen_prompts(prompt_file, limit, INFORMATION_PROMPTS)
@@ -185,17 +186,8 @@ def information(
     if out:
         about = {"command": "information", "models": list(models), "under": list(under), "n": n, "seed": seed}
         about |= {"prompts": [prompt.text for prompt in prompts], "reading": reading}
-        store.write_tables(
-            {
-                "table": [result.table for result in results],
-                "per_prompt": [result.per_prompt_table for result in results],
-                "steps": [result.steps_table for result in results],
-                "maps": [result.maps_table for result in results],
-                "tightness": [result.tightness_table for result in results],
-            },
-            about | {"cut": [dict(result.cuts) for result in results]},
-            out,
-        )
+        cut = [dict(result.cuts) for result in results]
+        write_information(results, about | {"cut": cut}, out)
         click.echo(f"written: {out}")
 
 

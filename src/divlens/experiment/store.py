@@ -147,12 +147,13 @@ def write_probe(result: ProbeResult, folder: Path) -> None:
 
 
 def write_tables(tables: Mapping[str, Sequence[pd.DataFrame]], about: Mapping[str, object], folder: Path) -> None:
-    """`<name>.csv` for each name, its tables one below the other (undefined is NaN, never empty), and run.json."""
+    """The tables as `write_csv` does, and run.json."""
+    write_output(folder, about, lambda partial: write_csv(tables, partial))
 
-    def write(partial: Path) -> None:
-        import pandas as pd
 
-        for name, parts in tables.items():
-            pd.concat(parts, ignore_index=True).to_csv(partial / f"{name}.csv", index=False, na_rep="NaN")
+def write_csv(tables: Mapping[str, Sequence[pd.DataFrame]], folder: Path) -> None:
+    """`<name>.csv` for each name, its tables one below the other (undefined is NaN, never empty)."""
+    import pandas as pd
 
-    write_output(folder, about, write)
+    for name, parts in tables.items():
+        pd.concat(parts, ignore_index=True).to_csv(folder / f"{name}.csv", index=False, na_rep="NaN")
