@@ -1,6 +1,7 @@
 """Interventions: what is banned never comes out, what they say is what the filter does, and calibration is kept."""
 
 import math
+import os
 import re
 
 import numpy as np
@@ -254,6 +255,23 @@ def test_no_two_models_share_a_cache_file():
     files = {calibration.cache_name(Named(name)) for name in names}  # type: ignore[arg-type]
     assert len(files) == len(names)
     assert all(re.fullmatch(r"[\w.-]{1,100}", file) for file in files)
+
+
+def test_other_weights_in_the_same_folder_are_calibrated_anew(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own").mkdir()
+    weights = tmp_path / "own" / "weights.pt"
+    weights.write_bytes(b"first")
+
+    def files() -> list[str]:
+        names = ["amused:own", f"amused:{tmp_path / 'own'}", "llamagen:own#512", "amused:not/here", "toy/ar:7"]
+        return [calibration.cache_name(Named(name)) for name in names]  # type: ignore[arg-type]
+
+    before = files()
+    assert files() == before and len(set(before)) == len(before)
+    os.utime(weights, ns=(0, weights.stat().st_mtime_ns + 10))
+    after = files()
+    assert [a == b for a, b in zip(before, after, strict=True)] == [False, False, False, True, True]
 
 
 def test_frequencies_that_a_model_ships_are_used_as_they_are():

@@ -42,8 +42,20 @@ def frequencies_of(model: Model, generate: Callable[[], Int[Tensor, "*any"]]) ->
 def cache_name(model: Model) -> str:
     """A file name that two models never share: the readable part is cut and cleaned, the digest tells them apart."""
     readable = re.sub(r"[^A-Za-z0-9]+", "_", model.name)[:60]
-    digest = hashlib.blake2b(model.name.encode(), digest_size=6).hexdigest()
+    digest = hashlib.blake2b(identity(model.name).encode(), digest_size=6).hexdigest()
     return f"{readable}-{digest}-{model.codes}.npy"
+
+
+def identity(name: str) -> str:
+    """The name, and for a model from a local folder where that is and when a file in it last changed: other weights
+    under the same name must not be taken for those that were calibrated."""
+    checkpoint = name.partition(":")[2]
+    for place in (checkpoint, checkpoint.rpartition("#")[0]):
+        if os.path.isdir(place):  # False, and no error, for what cannot be a path at all
+            folder = Path(place)
+            newest = max((file.stat().st_mtime_ns for file in folder.rglob("*") if file.is_file()), default=0)
+            return f"{name} {folder.resolve()} {newest}"
+    return name
 
 
 def cache_folder() -> Path:
