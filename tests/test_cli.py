@@ -97,7 +97,7 @@ def test_information_prints_a_block_per_model_and_condition_and_writes_tables(ru
         "toy/diffusion:0",
         titles[1].replace("ar", "diffusion", 1),
     ]
-    assert out.count("path, whole trajectory") == 2  # both readings of a diffusion's path, side by side
+    assert out.count("path, trajectory") == 2  # both readings of a diffusion's path, side by side
     assert out.count("plane (I(X;Z), I(Z;Y))") == 4
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"table.csv", "per_prompt.csv", "steps.csv", "maps.csv", "maps.png", "tightness.csv", "run.json"}
@@ -114,8 +114,8 @@ def test_information_prints_a_block_per_model_and_condition_and_writes_tables(ru
 def test_the_trajectory_reading_stands_beside_the_schedule(run):
     schedule = run("information", "toy/diffusion", "--limit", 2, "-n", 3)[1]
     trajectory = run("information", "toy/diffusion", "--limit", 2, "-n", 3, "--reading", "trajectory")[1]
-    assert "path, whole trajectory" in schedule and "path, schedule" not in schedule
-    assert "path, schedule" in trajectory and "path, whole trajectory" not in trajectory
+    assert "path, trajectory" in schedule and "path, schedule" not in schedule
+    assert "path, schedule" in trajectory and "path, trajectory" not in trajectory
     assert schedule.splitlines()[2] != trajectory.splitlines()[2]
 
 

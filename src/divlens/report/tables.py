@@ -182,8 +182,8 @@ INFORMATION_ROWS = {
     "joint": "joint, sum of both",
     "schedule_path": "path, schedule",
     "schedule_execution": "execution, schedule",
-    "trajectory_path": "path, whole trajectory",
-    "trajectory_execution": "execution, whole trajectory",
+    "trajectory_path": "path, trajectory",
+    "trajectory_execution": "execution, trajectory",
     "conditional_lower": "H(Z|X) at least",
     "conditional_upper": "H(Z|X) at most",
     "token_plug_in": "H(Z) tokens, plug-in",
@@ -208,7 +208,7 @@ def information_tables(results: Sequence[Information]) -> Group:
             found = result.estimates[name]
             if name.startswith(("schedule_", "trajectory_")) and found == result.estimates[name.split("_", 1)[1]]:
                 continue  # the reading that is shown above, or a rule that has one only
-            error = UNKNOWN if math.isnan(found.mc_error) else f"{found.mc_error:.2g}"
+            error = UNKNOWN if math.isnan(found.mc_error) else f"{found.mc_error:.2g}" if found.mc_error > 1e-9 else "0"
             image = interval_text(found.value, found.low, found.high, ".2f")
             value, low, high = (part / result.positions for part in (found.value, found.low, found.high))
             token = interval_text(value, low, high, ".3f")
