@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -180,6 +181,7 @@ def information(
                     judge=judge_for(model),
                     batch_size=setup.batch_size,
                     on_batch=advance,
+                    on_bounds=partial(describe, f"{model.name} {name}: bounds"),
                 )
                 results.append(result)
     show(information_tables(results))

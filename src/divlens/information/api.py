@@ -71,14 +71,16 @@ def information(
     effort: Effort | None = None,
     batch_size: BatchSize = BATCH_SIZE,
     on_batch: Callable[[int], None] = lambda count: None,
+    on_bounds: Callable[[], None] = lambda: None,
 ) -> Information:
     """Where the entropy of a model's images sits: path, execution, H(Z|X), H(Z), I(X;Z), I(Z;Y); see docs/theory.md.
 
     `model`: a model, or the spec of one ("zoo/mim"). Probabilities are those the sampler draws from, under the
     interventions. `reading`: for diffusion, whether the path is the schedule of reveals and replacements or the whole
     latent trajectory z_T, ..., z_1. `judge`: pictures to labels, for I(Z;Y); Y is a prompt's concept, or its text where
-    it has none. Raises DivlensError for bad prompts, n, seed or batch size, for an unknown reading, and for prompts
-    that come twice.
+    it has none. `on_batch` is told how many more samples are done, `on_bounds` when all are and the bounds begin, which
+    take longer. Raises DivlensError for bad prompts, n, seed or batch size, for an unknown reading, and for prompts that
+    come twice.
     """
     asked = tuple(prompt if isinstance(prompt, Prompt) else Prompt(prompt) for prompt in prompts)
     check_request(asked, n, seed, batch_size)
@@ -99,6 +101,7 @@ def information(
     collected = collect(run, rows, keep, judge, on_batch, batch_size)
     if batch_size == "auto":
         run = replace(run, batch_size=encoded.fits)  # known once samples were drawn
+    on_bounds()
     estimates = causal(collected.tally, settings, reading)
     bracket = bracket_of(run, collected, estimates, effort, n)
     estimates |= {"conditional_lower": bracket.lower, "conditional_upper": bracket.upper}
