@@ -79,8 +79,8 @@ def information(
     interventions. `reading`: for diffusion, whether the path is the schedule of reveals and replacements or the whole
     latent trajectory z_T, ..., z_1. `judge`: pictures to labels, for I(Z;Y); Y is a prompt's concept, or its text where
     it has none. `on_batch` is told how many more samples are done, `on_bounds` when all are and the bounds begin, which
-    take longer. Raises DivlensError for bad prompts, n, seed or batch size, for an unknown reading, and for prompts that
-    come twice.
+    take longer. Raises DivlensError for bad prompts, n, seed or batch size, for an unknown reading, and for prompts
+    that come twice.
     """
     asked = tuple(prompt if isinstance(prompt, Prompt) else Prompt(prompt) for prompt in prompts)
     check_request(asked, n, seed, batch_size)
