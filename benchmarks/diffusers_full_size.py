@@ -116,12 +116,11 @@ def main() -> None:
     out = divlens.sample(model, ["a cat on a mat"], n=arguments.n)
     done, used = time.perf_counter(), time.process_time() - used
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(
-        f"{arguments.model}, {arguments.dtype}, {count / 1e6:.0f} M parameters in all, {model.rule.steps} steps, "
-        f"guidance {model.guidance:g}, {arguments.n} pictures {tuple(out.images.shape[-2:])}: "
-        f"loaded in {loaded - start:.0f} s, drawn in {done - loaded:.0f} s ({used:.0f} s of all cores) with trace, peak memory {peak:.1f} GiB; torch "
-        f"{torch.__version__}, CPU, {torch.get_num_threads()} threads, load average {os.getloadavg()[0]:.1f}"
-    )
+    what = f"{arguments.model}, {arguments.dtype}, {count / 1e6:.0f} M parameters in all, {model.rule.steps} steps, "
+    what += f"guidance {model.guidance:g}, {arguments.n} pictures {tuple(out.images.shape[-2:])}"
+    times = f"loaded in {loaded - start:.0f} s, drawn in {done - loaded:.0f} s ({used:.0f} s of all cores) with trace"
+    threads = f"{torch.get_num_threads()} threads, load average {os.getloadavg()[0]:.1f}"
+    print(f"{what}: {times}, peak memory {peak:.1f} GiB; torch {torch.__version__}, CPU, {threads}")
 
 
 if __name__ == "__main__":
