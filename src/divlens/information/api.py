@@ -14,9 +14,9 @@ from divlens.information.bounds import Known
 from divlens.information.collecting import Collected, collect, kept_of
 from divlens.information.conditional import Bracket, conditional_entropy, full_support
 from divlens.information.mutual import Asked, mutual_information
-from divlens.information.records import LABELS, Estimate, Information, Moments, estimate, plus, undefined
+from divlens.information.records import LABELS, Estimate, Information, Moments, estimate, plus, quantile, undefined
 from divlens.information.relevance import Judge, information_per_prompt
-from divlens.information.tokens import TokenEntropy, token_entropies, usage
+from divlens.information.tokens import GROUPS, TokenEntropy, token_entropies, usage
 from divlens.interventions import Intervention, Settings
 from divlens.models import load
 from divlens.models.protocol import Model
@@ -107,7 +107,7 @@ def information(
     estimates |= {"conditional_lower": bracket.lower, "conditional_upper": bracket.upper}
     tokens = token_entropies(collected.tokens)
     positions = math.prod(model.grid)
-    estimates |= {f"token_{name}": per_image(found, positions) for name, found in tokens.items()}
+    estimates |= {f"token_{name}": per_image(found, positions, n) for name, found in tokens.items()}
     estimates |= over_prompts(run, collected, estimates, effort, n)
     estimates["relevant"] = relevance(collected, asked, judge)
     path_map, execution_map = (
@@ -141,9 +141,10 @@ def thawed(settings: Settings) -> Settings:
     return replace(settings, frozen=settings.frozen - moot)
 
 
-def per_image(found: TokenEntropy, positions: int) -> Estimate:
-    """Nats per token to bits per image."""
-    parts = (found.value, found.low, found.high, found.mc_error)
+def per_image(found: TokenEntropy, positions: int, n: int) -> Estimate:
+    """Nats per token to bits per image. The error comes from a few groups of samples, so the interval is Student's."""
+    reach = quantile(min(GROUPS, n) - 1) * found.mc_error if n > 1 else math.nan
+    parts = (found.value, found.low, found.high, found.mc_error, max(found.value - reach, 0.0), found.value + reach)
     note = PER_IMAGE if math.isfinite(found.value) else TOO_FEW
     return Estimate(*(part * BITS * positions for part in parts), note=note)
 
@@ -181,10 +182,10 @@ def bracket_of(run: Asked, collected: Collected, found: dict[str, Estimate], eff
 def over_prompts(
     run: Asked, collected: Collected, found: dict[str, Estimate], effort: Effort, n: int
 ) -> dict[str, Estimate]:
-    """I(X;Z), its ceiling, and H(Z) of whole images: the sum of I(X;Z) and H(Z|X), bound by bound."""
+    """I(X;Z), its ceiling, and H(Z) of whole images: exact for AR, else I(X;Z) and H(Z|X), added bound by bound."""
     prompts = len(run.wordings)
     ceiling = Estimate(math.log2(prompts), note="I(X;Z) over this prompt set cannot be larger")
-    samples = effort.for_mixture(n, prompts)
+    samples, exact = effort.for_mixture(n, prompts), None
     if not isinstance(run.settings.rule, Known):
         lower = upper = undefined(found["path"].note)
     elif run.settings.frozen:
@@ -192,7 +193,7 @@ def over_prompts(
     elif samples == 0:
         lower = upper = undefined("left out: mixture_samples is 0")
     else:
-        lower, upper = mutual_information(run, kept_of(collected, samples))
+        lower, upper, exact = mutual_information(run, kept_of(collected, samples))
     if lower is not upper and lower.value < 0:  # where it is exact it is unbiased, and stays as it is
         lower = estimate(Moments(np.zeros(prompts), np.zeros(prompts), np.ones(prompts, int)), TRIVIAL)
     whole, most = plus(found["conditional_upper"], upper), full_support(run)
@@ -200,8 +201,8 @@ def over_prompts(
         "mutual_lower": lower,
         "mutual_upper": upper,
         "ceiling": ceiling,
-        "sequence_lower": plus(found["conditional_lower"], lower),
-        "sequence_upper": most if whole.value > most.value else whole,
+        "sequence_lower": exact or plus(found["conditional_lower"], lower),
+        "sequence_upper": exact or (most if whole.value > most.value else whole),
     }
 
 

@@ -89,20 +89,20 @@ def straightened(t: float, skewness: float) -> float:
 def plus(one: Estimate, other: Estimate, limits: tuple[float, float] = (0.0, math.inf)) -> Estimate:
     """The sum, prompt by prompt.
 
-    The two Monte-Carlo errors count as independent. Those of H(Z|X) and I(X;Z) are not: they come from the same
-    samples, so the error of the sum is approximate.
+    The two Monte-Carlo errors are added: H(Z|X) and I(X;Z) come from the same samples and may err together. So the
+    interval is rather too wide than too narrow.
     """
     note = "; ".join(filter(None, dict.fromkeys((one.note, other.note))))
     if not (one.per_prompt and other.per_prompt):
         return undefined(note)
     means = np.array(one.per_prompt) + np.array(other.per_prompt)
     over_prompts = bootstrap_mean(means, limits=limits)
-    error = math.hypot(one.mc_error, other.mc_error)
+    error = one.mc_error + other.mc_error
     # The half-widths carry their own degrees of freedom.
-    reach = math.hypot((one.mc_high - one.mc_low) / 2, (other.mc_high - other.mc_low) / 2)
+    reach = (one.mc_high - one.mc_low) / 2 + (other.mc_high - other.mc_low) / 2
     value = over_prompts.value
     bounds = (over_prompts.low, over_prompts.high, error, max(value - reach, limits[0]), value + reach)
-    errors = np.hypot(one.per_prompt_mc_error, other.per_prompt_mc_error)
+    errors = np.array(one.per_prompt_mc_error) + np.array(other.per_prompt_mc_error)
     return Estimate(value, *bounds, note, tuple(float(v) for v in means), tuple(float(v) for v in errors))
 
 
