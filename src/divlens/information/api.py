@@ -182,10 +182,10 @@ def bracket_of(run: Asked, collected: Collected, found: dict[str, Estimate], eff
 def over_prompts(
     run: Asked, collected: Collected, found: dict[str, Estimate], effort: Effort, n: int
 ) -> dict[str, Estimate]:
-    """I(X;Z), its ceiling, and H(Z) of whole images: exact for AR, else I(X;Z) and H(Z|X), added bound by bound."""
+    """I(X;Z), its ceiling, and H(Z) of whole images: I(X;Z) and H(Z|X), added bound by bound."""
     prompts = len(run.wordings)
     ceiling = Estimate(math.log2(prompts), note="I(X;Z) over this prompt set cannot be larger")
-    samples, exact = effort.for_mixture(n, prompts), None
+    samples = effort.for_mixture(n, prompts)
     if not isinstance(run.settings.rule, Known):
         lower = upper = undefined(found["path"].note)
     elif run.settings.frozen:
@@ -193,7 +193,7 @@ def over_prompts(
     elif samples == 0:
         lower = upper = undefined("left out: mixture_samples is 0")
     else:
-        lower, upper, exact = mutual_information(run, kept_of(collected, samples))
+        lower, upper = mutual_information(run, kept_of(collected, samples))
     if lower is not upper and lower.value < 0:  # where it is exact it is unbiased, and stays as it is
         lower = estimate(Moments(np.zeros(prompts), np.zeros(prompts), np.ones(prompts, int)), TRIVIAL)
     whole, most = plus(found["conditional_upper"], upper), full_support(run)
@@ -201,8 +201,8 @@ def over_prompts(
         "mutual_lower": lower,
         "mutual_upper": upper,
         "ceiling": ceiling,
-        "sequence_lower": exact or plus(found["conditional_lower"], lower),
-        "sequence_upper": exact or (most if whole.value > most.value else whole),
+        "sequence_lower": plus(found["conditional_lower"], lower),
+        "sequence_upper": most if whole.value > most.value else whole,
     }
 
 

@@ -100,19 +100,12 @@ def density(log_p: Float[Tensor, "kept prompts"], prompt: Int[Tensor, " kept"]) 
     return (own - log_mean_exp(log_p, 1)) * BITS
 
 
-def per_prompt(
-    values: Float[Tensor, " kept"],
-    prompt: Int[Tensor, " kept"],
-    prompts: int,
-    note: str,
-    limits: tuple[float, float] | None = None,
-) -> Estimate:
-    """The mean over prompts; `limits` of a prompt's value, None: those of I(X;Z)."""
+def per_prompt(values: Float[Tensor, " kept"], prompt: Int[Tensor, " kept"], prompts: int, note: str) -> Estimate:
     groups = [values[prompt == i].numpy() for i in range(prompts)]
     means = np.array([group.mean() for group in groups])
     variances = np.array([group.var(ddof=1) if len(group) > 1 else math.nan for group in groups])
     counts = np.array([len(group) for group in groups])
-    return estimate(Moments(means, variances, counts), note, limits=limits or (0.0, math.log2(prompts)))
+    return estimate(Moments(means, variances, counts), note, limits=(0.0, math.log2(prompts)))
 
 
 def classified(log_w: Float[Tensor, "kept prompts"], prompt: Int[Tensor, " kept"]) -> Float[Tensor, " kept"]:
@@ -132,19 +125,16 @@ def classified(log_w: Float[Tensor, "kept prompts"], prompt: Int[Tensor, " kept"
     return result
 
 
-def mutual_information(asked: Asked, kept: Kept) -> tuple[Estimate, Estimate, Estimate | None]:
-    """I(X;Z) from below and from above, bits per image; the same estimate twice for AR, where it is exact. And H(Z) of
-    whole images, -log2 of the mixture's likelihood, for AR; None for the others, which have no likelihood."""
+def mutual_information(asked: Asked, kept: Kept) -> tuple[Estimate, Estimate]:
+    """I(X;Z) from below and from above, bits per image; the same estimate twice for AR, where it is exact."""
     rule, prompts = asked.settings.rule, len(asked.wordings)
     assert isinstance(rule, Known)
     count = f"{len(kept.rows)} samples"
     log_w = log_weights(asked, kept)
     if isinstance(rule, Raster):
-        note = f"exact likelihoods of {count}"
-        exact = per_prompt(density(log_w, kept.prompt), kept.prompt, prompts, note)
-        surprise = -log_mean_exp(log_w, 1) * BITS
-        return exact, exact, per_prompt(surprise, kept.prompt, prompts, note, limits=(0.0, math.inf))
+        exact = per_prompt(density(log_w, kept.prompt), kept.prompt, prompts, f"exact likelihoods of {count}")
+        return exact, exact
     lower = per_prompt(classified(log_w, kept.prompt), kept.prompt, prompts, f"one path per prompt, {count}")
     records = density(log_transcripts(asked, kept), kept.prompt)
     upper = per_prompt(records, kept.prompt, prompts, f"I(X;T) of whole records T, {count}")
-    return lower, upper, None
+    return lower, upper
