@@ -292,3 +292,18 @@ def test_a_view_of_the_whole_grid_is_what_it_answers(model):
     assert conditional.shape == (2, 16, model.codes)
     torch.testing.assert_close(unconditional[0], unconditional[1])
     assert not torch.allclose(conditional[0], conditional[1], atol=1e-3)
+
+
+def test_a_compiled_network_draws_the_same_tokens(tmp_path, monkeypatch):
+    """Traced by torch.compile and run without its code generator, which would take a minute."""
+    folder, compiled, original = tiny.saved(tiny.amused(), tmp_path), [], torch.compile
+
+    def traced(function):
+        compiled.append(function)
+        return original(function, backend="eager")
+
+    monkeypatch.setattr(torch, "compile", traced)
+    plain = sample(amused.load(folder, Options()), tiny.PROMPTS[:2], n=2)
+    assert not compiled  # only when it is asked for
+    fast = sample(amused.load(folder, Options(compile=True)), tiny.PROMPTS[:2], n=2)
+    assert len(compiled) == 1 and torch.equal(plain.tokens, fast.tokens)

@@ -12,7 +12,7 @@ from diffusers.schedulers.scheduling_vq_diffusion import VQDiffusionScheduler
 import tiny_pipelines as tiny
 from divlens.interventions import Argmax, Guidance, Settings, TopP, filter_logits
 from divlens.models import vq_diffusion
-from divlens.models.loading import Options
+from divlens.models.loading import DTYPES, Options
 from divlens.models.protocol import Limited, Model, Predictor
 from divlens.noise import CounterNoise, Noise
 from divlens.paths import MaskReplaceDiffusion
@@ -397,3 +397,12 @@ def test_the_reference_noise_serves_one_family():
     assert isinstance(noise, Noise)
     with pytest.raises(DivlensError, match="asks for no Gumbel"):
         noise.path_gumbel(0, 2, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_weights_give_grids_and_float32_pictures(tmp_path, dtype):
+    model = vq_diffusion.load(tiny.saved(tiny.vq_diffusion(), tmp_path), Options(dtype=dtype))
+    assert model.encode(["red"]).dtype == DTYPES[dtype]
+    out = sample(model, tiny.PROMPTS[:2], n=2)
+    assert out.images.dtype == torch.float32 and bool(out.images.isfinite().all())
+    assert int(out.tokens.max()) < model.codes and out.tokens.unique().numel() > 3
