@@ -272,11 +272,11 @@ def remarks_on(model: Model, settings: Settings, asked: Levels, plans: Sequence[
     remarks = []
     if asked.wordings == 1:
         remarks.append("wording: held at the prompt itself, so its share is 0 by design.")
-    if settings.rule.silenced() == settings.rule:
+    if "path" in settings.without_noise:
         remarks.append("path: the sampler makes no path draw, so its share is exactly 0.")
     elif asked.paths == 1:
         remarks.append("path: held at one path noise, so its share is 0 by design.")
-    if settings.greedy:
+    if "execution" in settings.without_noise:
         remarks.append("execution: tokens are not drawn but chosen, so its share is exactly 0.")
     elif asked.executions == 1:
         remarks.append("execution: held at one execution noise, so its share is 0 by design.")

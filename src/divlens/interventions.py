@@ -33,6 +33,12 @@ class Settings:
     greedy: bool = False
     frozen: frozenset[str] = frozenset()
 
+    @property
+    def without_noise(self) -> frozenset[str]:
+        """The streams that make no draw: the path of a rule without one, the execution of greedy draws."""
+        path = {"path"} if self.rule.silenced() == self.rule else set()
+        return frozenset(path | ({"execution"} if self.greedy else set()))
+
 
 Frequencies = Callable[[], Float[Tensor, " codes"]]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
@@ -217,12 +218,23 @@ def fill_batch(
     conditions: Tensor,
     observers: Callable[[Sequence[Row]], Sequence[Observer]],
 ) -> Int[Tensor, "batch h w"]:
-    height, width = model.grid
-    start = torch.full((len(rows), height * width), model.mask, dtype=torch.long, device=conditions.device)
-    noise = CounterNoise.of(seed, [r.prompt.text for r in rows], [r.path for r in rows], [r.execution for r in rows])
+    tokens = filled_from(model, settings, conditions, noise_of(rows, seed), observers(rows))
+    return tokens.view(-1, *model.grid)
+
+
+def noise_of(rows: Sequence[Row], seed: int) -> CounterNoise:
+    """The noise that these rows are drawn with."""
+    return CounterNoise.of(seed, [r.prompt.text for r in rows], [r.path for r in rows], [r.execution for r in rows])
+
+
+def filled_from(
+    model: Model, settings: Settings, conditions: Tensor, noise: Noise, observers: Sequence[Observer]
+) -> Int[Tensor, "batch n"]:
+    """The loop from the empty grid on, a row per condition."""
+    positions = math.prod(model.grid)
+    start = torch.full((len(conditions), positions), model.mask, dtype=torch.long, device=conditions.device)
     predictor = model.predictor(conditions, guided=settings.guidance != 1.0)
-    tokens = run_loop(predictor, settings, noise, start, model.mask, observers(rows), model.name)
-    return tokens.view(-1, height, width)
+    return run_loop(predictor, settings, noise, start, model.mask, observers, model.name)
 
 
 def sample(

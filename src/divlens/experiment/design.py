@@ -40,9 +40,8 @@ def levels_of(settings: Settings, wordings: int, paths: int, executions: int) ->
     if settings.frozen:
         streams = " and ".join(sorted(settings.frozen))
         raise DivlensError(f"decompose varies the noise itself, got Freeze of {streams}: ask for 1 level instead")
-    drawn = Levels(
-        wordings, 1 if settings.rule.silenced() == settings.rule else paths, 1 if settings.greedy else executions
-    )
+    still = settings.without_noise
+    drawn = Levels(wordings, 1 if "path" in still else paths, 1 if "execution" in still else executions)
     if max(drawn) == 1:
         raise DivlensError("decompose finds nothing to vary: this sampler makes no draw of the factors asked for")
     return drawn

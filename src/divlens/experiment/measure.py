@@ -15,8 +15,8 @@ from divlens.diversity import FeatureNetwork, lpips_diversity
 from divlens.fidelity import Judge, concept_index, fidelity, mode_coverage
 from divlens.interventions import Intervention
 from divlens.paraphrase import wordings_for_samples
-from divlens.sampler import BATCH_SIZE, BatchSize, Encoded, sample, settings_for
-from divlens.types import DivlensError, Generation, Prompt
+from divlens.sampler import BATCH_SIZE, BatchSize, Encoded, check_request, sample, settings_for
+from divlens.types import Generation, Prompt
 
 FLOOR_SIGMA = 1 / 255  # one grey level
 FLOOR_COPIES = 4
@@ -96,10 +96,7 @@ def check_before_drawing(
 
     What is encoded on the way is kept in `encoded`, which knows the model.
     """
-    if n < 1:
-        raise DivlensError(f"n expects at least 1 sample, got {n}")
-    if not 0 <= seed < 2**64:
-        raise DivlensError(f"seed expects an integer in [0, 2**64), got {seed}")
+    check_request(prompts, n, seed, batch_size)
     for prompt in prompts:
         encoded.of(wordings_for_samples(prompt, interventions, range(n), encoded.can_read))
     settings_for(encoded.model, interventions, encoded, batch_size)

@@ -130,8 +130,7 @@ def write_probe(result: ProbeResult, folder: Path) -> None:
     """table.csv and per_prompt.csv (undefined is NaN, never empty), samples.parquet, run.json."""
 
     def write(partial: Path) -> None:
-        result.table.to_csv(partial / "table.csv", index=False, na_rep="NaN")
-        result.per_prompt.to_csv(partial / "per_prompt.csv", index=False, na_rep="NaN")
+        write_csv({"table": [result.table], "per_prompt": [result.per_prompt]}, partial)
         write_samples(result.samples, partial / "samples.parquet")
 
     about: dict[str, object] = {

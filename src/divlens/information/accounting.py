@@ -16,13 +16,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from divlens.information.diffusion import StepEntropies, known_noise_entropies, step_entropies
-from divlens.information.records import Moments
+from divlens.information.records import BITS, Moments
 from divlens.information.unmasking import event_log_probabilities, scores_of
 from divlens.noise import Noise
 from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, Raster
 from divlens.sampler import Moment
 
-BITS = 1 / math.log(2)
 QUANTITIES = ("path", "execution", "joint", "trajectory_path", "trajectory_execution", "trajectory_joint")
 UNKNOWN_RULE = (
     "divlens knows no law for the path rule {}; its execution bits are the entropies of the draws that were committed, "

@@ -14,7 +14,17 @@ from divlens.information.bounds import Known
 from divlens.information.collecting import Collected, collect, kept_of
 from divlens.information.conditional import Bracket, conditional_entropy, full_support
 from divlens.information.mutual import Asked, mutual_information
-from divlens.information.records import LABELS, Estimate, Information, Moments, estimate, plus, quantile, undefined
+from divlens.information.records import (
+    BITS,
+    LABELS,
+    Estimate,
+    Information,
+    Moments,
+    estimate,
+    plus,
+    quantile,
+    undefined,
+)
 from divlens.information.relevance import Judge, information_per_prompt
 from divlens.information.tokens import GROUPS, TokenEntropy, token_entropies, usage
 from divlens.interventions import Intervention, Settings
@@ -24,7 +34,6 @@ from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion
 from divlens.sampler import BATCH_SIZE, BatchSize, Encoded, check_request, cuts, rows_of, settings_for
 from divlens.types import DivlensError, Prompt
 
-BITS = 1 / math.log(2)
 FROZEN = "given the frozen {} noise of each prompt, not averaged over it"
 PER_IMAGE = "per image: as if tokens were independent"
 TOO_FEW = "needs 2 images of each prompt and a code that two images share"
@@ -136,9 +145,7 @@ def information(
 
 def thawed(settings: Settings) -> Settings:
     """Without the Freeze of a stream that has no noise: it changes nothing, so it must not cost the likelihoods."""
-    moot = {"execution"} if settings.greedy else set()
-    moot |= {"path"} if settings.rule.silenced() == settings.rule else set()
-    return replace(settings, frozen=settings.frozen - moot)
+    return replace(settings, frozen=settings.frozen - settings.without_noise)
 
 
 def per_image(found: TokenEntropy, positions: int, n: int) -> Estimate:

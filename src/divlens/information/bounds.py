@@ -21,7 +21,7 @@ from divlens.interventions import Settings
 from divlens.models.protocol import Model
 from divlens.noise import CounterNoise, Noise
 from divlens.paths import Advance, ConfidenceUnmasking, Draws, MaskReplaceDiffusion, PathRule, Raster
-from divlens.sampler import Moment, Observer, run_loop
+from divlens.sampler import Moment, Observer, filled_from
 from divlens.types import View
 
 Known = Raster | ConfidenceUnmasking | MaskReplaceDiffusion
@@ -151,12 +151,7 @@ class Target:
 
     def run(self, rule: PathRule, noise: Noise, observer: Observer, rows: slice) -> None:
         settings = replace(self.settings, rule=rule, greedy=False, frozen=frozenset())
-        conditions = self.conditions[rows]
-        height, width = self.model.grid
-        shape = (len(conditions), height * width)
-        start = torch.full(shape, self.model.mask, dtype=torch.long, device=conditions.device)
-        predictor = self.model.predictor(conditions, guided=settings.guidance != 1.0)
-        run_loop(predictor, settings, noise, start, self.model.mask, [observer], self.model.name)
+        filled_from(self.model, settings, self.conditions[rows], noise, [observer])
 
 
 @torch.inference_mode()

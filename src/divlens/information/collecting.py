@@ -15,8 +15,7 @@ from divlens.information.bounds import Recorder
 from divlens.information.mutual import Asked, Kept
 from divlens.information.relevance import Judge, Readings, read_pictures
 from divlens.information.tokens import TokenCounts
-from divlens.noise import CounterNoise
-from divlens.sampler import BatchSize, Observer, Row, fill
+from divlens.sampler import BatchSize, Observer, Row, fill, noise_of
 
 
 @dataclass(frozen=True)
@@ -63,13 +62,11 @@ def collect(
         Tally.empty(len(rows), settings.rule.steps, positions), TokenCounts.empty(len(rows), model.codes), Readings()
     )
     done, rank = 0, ranks(n, run.seed)
-    account, recorder = BatchAccount(CounterNoise.of(run.seed, [], [], [])), Recorder(torch.zeros(0, dtype=torch.long))
+    account, recorder = BatchAccount(noise_of((), run.seed)), Recorder(torch.zeros(0, dtype=torch.long))
 
     def observers(batch: Sequence[Row]) -> Sequence[Observer]:
         nonlocal account, recorder
-        texts = [row.prompt.text for row in batch]
-        noise = CounterNoise.of(run.seed, texts, [row.path for row in batch], [row.execution for row in batch])
-        account = BatchAccount(noise)
+        account = BatchAccount(noise_of(batch, run.seed))
         wanted = [i for i in range(len(batch)) if rank[(done + i) % n] < keep]
         recorder = Recorder(torch.tensor(wanted, dtype=torch.long))
         return [account, recorder] if wanted else [account]

@@ -18,10 +18,8 @@ from torch import Tensor
 from divlens.information.accounting import QUANTITIES, Tally
 from divlens.information.bounds import importance_log_weights, sandwich, transcript_log_probabilities
 from divlens.information.mutual import Asked, Kept
-from divlens.information.records import LABELS, Estimate, Moments, Tightness, estimate
+from divlens.information.records import BITS, LABELS, Estimate, Moments, Tightness, estimate
 from divlens.paths import MaskReplaceDiffusion, Raster
-
-BITS = 1 / math.log(2)
 
 
 @dataclass(frozen=True)

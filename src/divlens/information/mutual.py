@@ -25,13 +25,11 @@ from divlens.information.bounds import (
     log_mean_exp,
     transcript_log_probabilities,
 )
-from divlens.information.records import Estimate, Moments, estimate
+from divlens.information.records import BITS, Estimate, Moments, estimate
 from divlens.interventions import Settings
 from divlens.models.protocol import Model
 from divlens.paths import Raster
 from divlens.sampler import Encoded, Row
-
-BITS = 1 / math.log(2)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from jaxtyping import Float, Int
 
 from divlens.statistics import bootstrap_mean, student_t
 
+BITS = 1 / math.log(2)  # of a nat
+
 
 @dataclass(frozen=True)
 class Estimate:

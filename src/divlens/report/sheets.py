@@ -67,7 +67,7 @@ def write_enhanced(result: Enhanced, folder: Path, options: Mapping[str, object]
     def write(partial: Path) -> None:
         save_pictures(result.before.generation.images, partial, "before")
         save_pictures(result.after.generation.images, partial, "after")
-        result.table.to_csv(partial / "table.csv", index=False, na_rep="NaN")
+        store.write_csv({"table": [result.table]}, partial)
         samples = (*result.before.result.samples, *result.after.result.samples)
         store.write_samples(samples, partial / "samples.parquet")
 
