@@ -159,10 +159,15 @@ def load_checked(network: nn.Module, state: Mapping[str, Tensor], name: str) -> 
         for key in wanted
         if key in state and wanted[key].shape != state[key].shape
     ]
+    refuse_misfit(name, problems)
+    network.load_state_dict(state)
+
+
+def refuse_misfit(place: str, problems: Sequence[str]) -> None:
+    """Raises DivlensError with the first of the problems, if there are any."""
     if problems:
         more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise DivlensError(f"{name} does not fit its network: {'; '.join(problems[:8])}{more}")
-    network.load_state_dict(state)
+        raise DivlensError(f"{place} does not fit its network: {'; '.join(problems[:8])}{more}")
 
 
 def check_lengths(name: str, wordings: Sequence[str], lengths: Sequence[int], limit: int, truncate: bool) -> None:
@@ -183,9 +188,7 @@ def check_tensors(place: str, found: Mapping[str, Any]) -> None:
     problems = [f"missing {key}" for key in sorted(set(found["missing_keys"]) - {entry[0] for entry in mismatched})]
     problems += [f"not expected {key}" for key in sorted(extra)]
     problems += [f"{key}: expected {tuple(own)}, found {tuple(theirs)}" for key, theirs, own in sorted(mismatched)]
-    if problems:
-        more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise DivlensError(f"{place} does not fit its network: {'; '.join(problems[:8])}{more}")
+    refuse_misfit(place, problems)
 
 
 def check_equal(name: str, quantity: str, sizes: Mapping[str, int]) -> None:
