@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -214,6 +213,6 @@ def write_card(part: str, measures: Sequence[Measure], folder: Path, target: Pat
 def write_text(path: Path, text: str) -> None:
     if not path.parent.is_dir():
         raise DivlensError(f"expected the folder {path.parent} to exist")
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as partial:
-        partial.write(text)
-    os.replace(partial.name, path)
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text)
+    os.replace(partial, path)

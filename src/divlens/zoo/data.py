@@ -1,4 +1,4 @@
-"""EmojiStyles: Unicode emoji concepts, each drawn in up to seven open-licensed styles.
+"""EmojiStyles: Unicode emoji concepts, each drawn in up to six open-licensed styles.
 
 The art comes from npm packages that hold plain SVG in JSON; names and keywords from `emojibase-data` (MIT). A style
 is never named in a caption: which style comes out is the diversity of a prompt, and its ground truth is known.
@@ -37,11 +37,9 @@ STYLES: dict[str, Source] = {
     "twemoji": Source("@iconify-json/twemoji", "1.2.5", "CC-BY-4.0"),
     "fluent-emoji": Source("@iconify-json/fluent-emoji", "1.2.7", "MIT"),
     "fluent-emoji-flat": Source("@iconify-json/fluent-emoji-flat", "1.2.6", "MIT"),
-    "fxemoji": Source("@iconify-json/fxemoji", "1.2.2", "Apache-2.0"),
     "emojione": Source("@iconify-json/emojione", "1.2.3", "CC-BY-4.0"),
 }
 NAMES = Source("emojibase-data", "17.0.0", "MIT")
-NAMED_OTHERWISE = "fxemoji"  # its names have no hyphens, and are often not the Unicode ones
 HELD_OUT_PAIRS = 84
 MARGIN = 4  # pixels of white on each side of the longer axis
 COMPONENTS_AND_FLAGS = {2, 9}  # emojibase groups that hold no concept of their own
@@ -49,8 +47,7 @@ COMPONENTS_AND_FLAGS = {2, 9}  # emojibase groups that hold no concept of their 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Rendered pictures. `concept` is -1 for art outside the zoo's concepts (it trains tokenizer and judge only), and
-    so is `entry` for art whose emoji is not known (its style is)."""
+    """Rendered pictures. `concept` is -1 for art outside the zoo's concepts (it trains tokenizer and judge only)."""
 
     images: np.ndarray  # uint8 (n, 64, 64, 3)
     concept: np.ndarray  # int64 (n,)
@@ -84,9 +81,7 @@ def slug(name: str) -> str:
 class IconSet:
     """The icons of one style, looked up by Unicode name or code point."""
 
-    def __init__(self, style: str, folder: Path) -> None:
-        self.style = style
-        self.used: set[str] = set()
+    def __init__(self, folder: Path) -> None:
         self.icons: dict[str, Any] = json.loads((folder / "icons.json").read_text())
         chars = folder / "chars.json"
         self.chars: dict[str, str] = json.loads(chars.read_text()) if chars.exists() else {}
@@ -95,12 +90,11 @@ class IconSet:
         """The SVG of an emojibase entry, or None when this style has not drawn it."""
         code = entry["hexcode"].lower()
         names = [slug(entry["label"])] + [self.chars[c] for c in (code, code.replace("-fe0f", "")) if c in self.chars]
-        for name in (n.replace("-", "") if self.style == NAMED_OTHERWISE else n for n in names):
+        for name in names:
             alias = self.icons.get("aliases", {}).get(name, {})
             if name not in self.icons["icons"] and set(alias) == {"parent"}:
                 name = alias["parent"]
             if name in self.icons["icons"]:
-                self.used.add(name)
                 return self.drawn(name)
         return None
 
@@ -112,10 +106,6 @@ class IconSet:
             '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
             f'viewBox="{box}" width="160" height="160">{icon["body"]}</svg>'
         )
-
-    def unused(self) -> list[str]:
-        """The icons that no entry asked for."""
-        return [name for name in self.icons["icons"] if name not in self.used]
 
 
 def rasterise(svg: str) -> np.ndarray:
@@ -153,7 +143,7 @@ def build(folder: Path, progress: Any = iter) -> Pictures:
     if not target.exists():
         entries = json.loads((fetch(NAMES, folder) / "en" / "data.json").read_text())
         index = {name: i for i, name in enumerate(concepts())}
-        sets = [IconSet(style, fetch(source, folder)) for style, source in STYLES.items()]
+        sets = [IconSet(fetch(source, folder)) for source in STYLES.values()]
         rows: list[tuple[np.ndarray, int, int, int]] = []
         for place, entry in enumerate(progress(entries)):
             if entry.get("group") in COMPONENTS_AND_FLAGS | {None}:
@@ -161,9 +151,6 @@ def build(folder: Path, progress: Any = iter) -> Pictures:
             for number, icons in enumerate(sets):
                 if svg := icons.svg(entry):
                     rows.append((rasterise(svg), index.get(entry["label"], -1), number, place))
-        # Half of this style's art has names that no Unicode name finds; it still shows the style.
-        other = list(STYLES).index(NAMED_OTHERWISE)
-        rows += [(rasterise(sets[other].drawn(name)), -1, other, -1) for name in sets[other].unused()]
         concept, style, entry = (np.array([row[i] for row in rows]) for i in (1, 2, 3))
         images = np.stack([row[0] for row in rows])
         held_out = choose_held_out(concept, style)

@@ -1,7 +1,7 @@
 """The judge: which concept, which style. Trained on real pictures only, never on samples or reconstructions.
 
 It learns to tell apart all emoji, not only the zoo's concepts: what stays the same between styles is learned from
-nine thousand pictures, and only the zoo's rows of the concept table are kept.
+nearly nine thousand pictures, and only the zoo's rows of the concept table are kept.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def train_concepts(pictures: Pictures, folder: Path, device: torch.device, recip
     known = ~pictures.held_out
     pools = [
         np.flatnonzero(known & (pictures.concept >= 0)),
-        np.flatnonzero(known & (pictures.concept < 0) & (pictures.entry >= 0)),
+        np.flatnonzero(known & (pictures.concept < 0)),
     ]
 
     def loss(step: int) -> tuple[Tensor, Mapping[str, float]]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
-from safetensors.torch import load, save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
 from divlens.types import DivlensError
@@ -61,8 +61,9 @@ def write_tensors(name: str, tensors: Mapping[str, Tensor], folder: Path) -> Non
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.safetensors"
     halves = {k: (v.half() if v.is_floating_point() else v).contiguous().cpu() for k, v in tensors.items()}
-    save_file(halves, path)
+    content = save(halves)
+    path.write_bytes(content)  # not `save_file`, which makes a file that its owner alone may read
     sums_path = folder / CHECKSUMS
     sums = json.loads(sums_path.read_text()) if sums_path.exists() else {}
-    sums[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    sums[path.name] = hashlib.sha256(content).hexdigest()
     sums_path.write_text(json.dumps(sums, indent=1, sort_keys=True) + "\n")
