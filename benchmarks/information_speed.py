@@ -18,6 +18,7 @@ import torch
 
 from divlens import models
 from divlens.information.accounting import BatchAccount, Tally
+from divlens.information.strata import strata_of
 from divlens.models.protocol import Model
 from divlens.noise import CounterNoise
 from divlens.sampler import Encoded, Observer, Row, fill, rows_of, settings_for
@@ -30,8 +31,10 @@ PROMPTS = ("red heart", "cat face", "rocket", "pizza")
 def seconds(model: Model, samples: int, accounting: bool) -> float:
     """One run over all prompts: the loop alone, or with each batch accounted for and added to the running sums."""
     settings, encoded = settings_for(model, ()), Encoded(model)
-    rows = [row for text in PROMPTS for row in rows_of(Prompt(text), range(samples), (), settings, encoded)]
-    tally = Tally.empty(len(PROMPTS), settings.rule.steps, model.grid[0] * model.grid[1])
+    by_prompt = [rows_of(Prompt(text), range(samples), (), settings, encoded) for text in PROMPTS]
+    rows = [row for part in by_prompt for row in part]
+    strata, stratum = strata_of([[row.wording for row in part] for part in by_prompt])
+    tally = Tally.empty(strata, settings.rule.steps, model.grid[0] * model.grid[1])
     account, done = BatchAccount(CounterNoise.of(0, [], [], [])), 0
 
     def observers(batch: Sequence[Row]) -> Sequence[Observer]:
@@ -43,8 +46,8 @@ def seconds(model: Model, samples: int, accounting: bool) -> float:
     start = time.perf_counter()
     for filled in fill(model, rows, 0, settings, encoded, observers=observers):
         if accounting:
-            prompt = torch.arange(done, done + len(filled.rows)) // samples
-            tally = tally.merged(Tally.of_batch(account, prompt, len(PROMPTS)))
+            part = stratum.flatten()[done : done + len(filled.rows)]
+            tally = tally.merged(Tally.of_batch(account, part, strata))
         done += len(filled.rows)
     return time.perf_counter() - start
 

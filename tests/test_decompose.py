@@ -1,6 +1,7 @@
 """`decompose` on the toys: against pairwise distances, an independent simulation of the samplers, and model limits."""
 
 import gc
+import io
 import itertools
 import math
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from divlens.decompose import Decomposition, decompose
 from divlens.diversity import load_network
@@ -17,6 +19,7 @@ from divlens.experiment.design import FACTORS, Levels, filled_up
 from divlens.interventions import Argmax, DisableTop, Freeze, Paraphrase, Subset, Temperature
 from divlens.models import load
 from divlens.models.toy import CODES, POSITIONS, ToyModel
+from divlens.report.tables import decomposition_table
 from divlens.sampler import Encoded, Row, fill, settings_for
 from divlens.statistics import ratio_of_means
 from divlens.types import DivlensError, Prompt
@@ -382,6 +385,8 @@ def test_filling_up_is_by_words_and_never_cuts():
 
     assert filled_up("red heart", 5, words) == "red heart image picture image"
     assert filled_up("red heart", 2, words) == filled_up("red heart", 1, words) == "red heart"
+    with pytest.raises(DivlensError, match="grows with the words"):
+        filled_up("red heart", 5, lambda text: 2)
 
 
 @dataclass(frozen=True)
@@ -464,6 +469,28 @@ def test_scale_of_the_features_counts_squared_in_components_and_not_in_shares():
     assert scaled.table[["share", "share_low", "share_high"]].to_numpy() == pytest.approx(
         plain.table[["share", "share_low", "share_high"]].to_numpy(), abs=1e-9
     )
+
+
+def printed(result):
+    console = Console(width=80, file=io.StringIO())
+    console.print(decomposition_table(result))
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_the_table_names_the_distance_that_was_measured():
+    other = printed(decompose("toy/mim", PROMPTS, 2, 2, 2, features=colours))
+    assert "squared distance" in other and "LPIPS" not in other
+    assert "LPIPS" in printed(decompose("toy/mim", PROMPTS, 2, 2, 2))
+
+
+def test_a_total_of_nothing_is_not_a_hundred_percent():
+    def constant(images):
+        return torch.ones(len(images), 2)
+
+    lines = printed(decompose("toy/mim", PROMPTS, 2, 2, 2, features=constant)).splitlines()
+    assert next(line for line in lines if line.startswith("total ")).split()[-1] == "n/a"
+    some = printed(decompose("toy/mim", PROMPTS, 2, 2, 2, features=colours)).splitlines()
+    assert next(line for line in some if line.startswith("total ")).split()[-1] == "100"
 
 
 def test_half_precision_features_are_widened_before_they_are_subtracted():

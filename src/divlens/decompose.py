@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 WORDING: Source = (0,)
 IMAGES_PER_PASS = 32  # of the feature network; it bounds memory
 
+LPIPS, SQUARED = "LPIPS", "squared distance"  # of what a component is a part
 Features = Callable[[Float[Tensor, "batch 3 h w"]], Float[Tensor, "batch features"]]
 
 
@@ -37,9 +38,10 @@ class Decomposition:
     """What `decompose` returns.
 
     `levels`: those drawn (1: the factor is absent). `wordings`: the levels of the wording factor, prompt by prompt.
-    `sources`: names of the columns of `components`, which are per prompt, in units of LPIPS, unbiased, and so may be
-    negative; they add up to the prompt's total. `pairwise`: the plain mean LPIPS over all pairs of a prompt's pictures,
-    on average less than the total, for many of these pairs share a level. `remarks`: see `note`.
+    `sources`: names of the columns of `components`, which are per prompt, in units of `distance` (LPIPS, or the squared
+    distance of other features), unbiased, and so may be negative; they add up to the prompt's total. `pairwise`: the
+    plain mean distance over all pairs of a prompt's pictures, on average less than the total, for many of these pairs
+    share a level. `remarks`: see `note`.
     """
 
     model: str
@@ -51,10 +53,11 @@ class Decomposition:
     components: Float64[np.ndarray, "prompts sources"]
     pairwise: Float64[np.ndarray, " prompts"]
     remarks: tuple[str, ...] = ()
+    distance: str = LPIPS
 
     @property
     def totals(self) -> Float64[np.ndarray, " prompts"]:
-        """The LPIPS of two pictures of a prompt that differ in wording, path and execution, unbiased."""
+        """The distance of two pictures of a prompt that differ in wording, path and execution, unbiased."""
         return self.components.sum(1)
 
     @property
@@ -87,7 +90,7 @@ class Decomposition:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row per source: component (LPIPS) with low and high, share of the total with share_low, share_high."""
+        """One row per source: component (in `distance`), low, high; share of the total, share_low, share_high."""
         import pandas as pd
 
         rows = []
@@ -98,7 +101,7 @@ class Decomposition:
 
     @property
     def per_prompt(self) -> pd.DataFrame:
-        """One row per prompt: its components (LPIPS), their total, and the plain mean over pairs."""
+        """One row per prompt: its components (in `distance`), their total, and the plain mean over pairs."""
         import pandas as pd
 
         table = pd.DataFrame(self.components, columns=list(self.sources))
@@ -183,6 +186,7 @@ def decompose(
         components=np.array([list(components.values()) for components, _ in splits]),
         pairwise=np.array([pairwise for _, pairwise in splits]),
         remarks=remarks_on(known, settings, Levels(wordings, paths, executions), plans),
+        distance=LPIPS if isinstance(network, FeatureNetwork) else SQUARED,
     )
 
 

@@ -123,9 +123,9 @@ class Argmax:
 class Paraphrase:
     """One meaning, several wordings: sample i of a prompt gets wording i mod n.
 
-    `n`: how many wordings, at most (None: all there are). `lengths`: "similar" takes those whose number of words is
-    nearest to the prompt's, "mixed" spreads them evenly from the shortest to the longest, these two first. A prompt
-    without paraphrases of its own gets neutral ones ("a picture of ...").
+    `lengths`: "similar" takes the wordings whose number of words is nearest to the prompt's, "mixed" spreads them
+    evenly from the shortest to the longest, these two first. `n`: how many, at most; None is all of them for "mixed"
+    and the nearer half for "similar". A prompt without paraphrases of its own gets neutral ones ("a picture of ...").
     """
 
     n: int | None = None

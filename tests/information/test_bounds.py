@@ -11,25 +11,32 @@ import pytest
 import torch
 from enumeration import Case, entropy, truth
 from small import Small
+from torch.overrides import TorchFunctionMode
 
 from divlens import models
 from divlens.information import Effort, information
+from divlens.information.accounting import QUANTITIES, Tally
 from divlens.information.api import TRIVIAL
 from divlens.information.bounds import (
     Target,
     importance_log_weights,
+    log_mean_exp,
     proposal_log_probability,
     sandwich,
     step_log_probability,
 )
-from divlens.information.mutual import classified, density
+from divlens.information.collecting import collect, kept_of
+from divlens.information.conditional import conditional_entropy, controlled
+from divlens.information.mutual import Asked, Kept, classified, density, mixed, mutual_information, per_prompt
+from divlens.information.records import Estimate
 from divlens.information.relevance import Readings, information_per_prompt, labels_of
+from divlens.information.strata import Strata, Sums
 from divlens.interventions import Argmax, Freeze, Paraphrase, Temperature
 from divlens.models.toy import ToyModel
 from divlens.noise import CounterNoise
 from divlens.paraphrase import wordings_for_samples
 from divlens.paths import ConfidenceUnmasking, Draws, MaskReplaceDiffusion
-from divlens.sampler import Encoded, Moment, sample, settings_for
+from divlens.sampler import Encoded, Moment, rows_of, sample, settings_for
 from divlens.types import DivlensError, Prompt
 
 PROMPTS = ["red heart", "a cat", "blue sky"]
@@ -91,7 +98,7 @@ def test_importance_weights_are_unbiased_for_the_probability_of_a_grid(family):
     repeats = 400
     settings, encoded = settings_for(model, ()), Encoded(model)
     for grid in sorted(exact, key=lambda key: -exact[key])[:3]:
-        target = Target(model, settings, encoded.of([text] * repeats), repeats)
+        target = Target(model, settings, encoded, [text] * repeats, repeats)
         log_w = importance_log_weights(target, torch.tensor([grid] * repeats), seed=1, path=0)
         weights = log_w.exp()
         error = float(weights.std()) / math.sqrt(repeats)
@@ -186,6 +193,89 @@ def test_the_samples_that_are_kept_do_not_prefer_a_wording():
     error = np.std([found.value for found in values]) / math.sqrt(len(values))
     assert abs(mean - bits.mean()) < SIGMAS * error
     assert abs(mean - bits[:, :2].mean()) > SIGMAS * error
+
+
+def stratified_errors(strata: Strata, repeats: int) -> dict[str, float]:
+    """Reported error over true scatter, of a weighed bound and of I(X;Z), for 24 samples of which 12 are kept.
+
+    Two prompts with two wordings whose means are 4 apart, with a standard deviation of 1 within each; the joint and the
+    control have the same mean, as they should.
+    """
+    random, maps = torch.Generator().manual_seed(0), torch.zeros(1, 1)
+    wording, prompt = torch.arange(24) % 2, torch.arange(2).repeat_interleave(24)
+    stratum = (2 * prompt + wording.repeat(2)) if len(strata) == 4 else prompt
+    chosen = torch.cat([torch.arange(12), torch.arange(24, 36)])
+    found: dict[str, list[Estimate]] = {"bound": [], "mutual": []}
+    for _ in range(repeats):
+        noise = torch.randn(3, 48, generator=random, dtype=torch.float64)
+        joint = 20 + 4 * wording.repeat(2) + noise[0]
+        control = joint + noise[1]
+        values = 0.5 * control + 2 * wording.repeat(2) + noise[2]
+        sums = Sums.of(joint[:, None].expand(48, len(QUANTITIES))).gathered(stratum, len(strata))
+        kept = Kept([], prompt[chosen], stratum[chosen], strata, [], [], joint[chosen])
+        tally = Tally(strata, sums, maps, maps)
+        found["bound"].append(controlled(tally, kept, values[chosen], control[chosen], 0.5, ""))
+        found["mutual"].append(per_prompt(values[chosen], kept, 2, ""))
+    return {
+        name: math.sqrt(np.mean([one.mc_error**2 for one in each]) / np.var([one.value for one in each]))
+        for name, each in found.items()
+    }
+
+
+def test_errors_of_bounds_are_those_of_samples_stratified_by_wording():
+    """The scatter of 400 repetitions has an error of 3.5%: 20% is more than 5 of them."""
+    four = Strata(torch.tensor([0, 0, 1, 1]), torch.tensor([12] * 4))
+    for name, ratio in stratified_errors(four, 400).items():
+        assert 0.8 < ratio < 1.2, name
+    # It can fail: the spread between wordings is no chance.
+    for name, ratio in stratified_errors(Strata(torch.tensor([0, 1]), torch.tensor([24] * 2)), 400).items():
+        assert ratio > 1.5, name
+
+
+def test_a_mixture_of_wordings_is_that_of_all_samples():
+    wordings = [["a", "b", "a", "a", "c"], ["b", "d", "b", "d", "b"]]
+    asked: Any = replace(asked_of(2, 1)[0], wordings=wordings)
+    by_wording = {text: torch.randn(7, dtype=torch.float64) * 30 for text in "abcd"}
+    every = torch.stack([log_mean_exp(torch.stack([by_wording[text] for text in used]), 0) for used in wordings], 1)
+    torch.testing.assert_close(mixed(asked, by_wording), every, atol=1e-12, rtol=0)
+
+
+def asked_of(n: int, keep: int):
+    """A run of the toy with two wordings per prompt, of which `keep` samples are kept."""
+    model, change = toy("diffusion"), [Paraphrase(2)]
+    settings, encoded = settings_for(model, change), Encoded(model)
+    rows = [rows_of(Prompt(text), range(n), change, settings, encoded) for text in PROMPTS]
+    asked = Asked(model, settings, encoded, 0, 24, [[row.wording for row in part] for part in rows])
+    return asked, collect(asked, rows, keep, None, lambda count: None, 24)
+
+
+class Largest(TorchFunctionMode):
+    """The size of the largest tensor that any call into torch gave."""
+
+    numel = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for each in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(each, torch.Tensor):
+                self.numel = max(self.numel, each.numel())
+        return result
+
+
+def test_what_the_bounds_hold_depends_on_the_kept_samples_only():
+    def largest(n: int, keep: int) -> int:
+        asked, collected = asked_of(n, keep)
+        kept = kept_of(collected, keep)
+        for row, i in zip(kept.rows, kept.stratum.tolist(), strict=True):
+            assert wordings_for_samples(row.prompt, [Paraphrase(2)], [i % 2]) == (row.wording,)
+        with Largest() as seen:
+            mutual_information(asked, kept)
+            conditional_entropy(asked, collected.tally, kept, 2, "")
+        return seen.numel
+
+    few, many = largest(12, 8), largest(60, 8)
+    assert few == many < 3 * 8 * 60  # the kept samples of all prompts times all samples of one
+    assert largest(60, 24) > many  # it can grow
 
 
 def silent_moment(time: int, grid: torch.Tensor, state: torch.Tensor) -> Moment:

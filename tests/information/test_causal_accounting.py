@@ -1,7 +1,7 @@
 """Path, execution and joint against an enumeration of every transcript, for all rules and interventions."""
 
 import math
-from dataclasses import replace
+from dataclasses import astuple, dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -9,18 +9,21 @@ import numpy as np
 import pytest
 import torch
 from enumeration import Case, truth
+from settings import INTERVENTIONS, diffusion_of, rule_of
 from small import Small
 
 from divlens import models
 from divlens.information import Effort, information
-from divlens.information.accounting import QUANTITIES, BatchAccount, Tally
-from divlens.information.api import collect
+from divlens.information.accounting import QUANTITIES, BatchAccount, Tally, is_known
+from divlens.information.bounds import Replayed
+from divlens.information.collecting import collect, ranks
 from divlens.information.mutual import Asked
 from divlens.information.records import Moments, estimate
-from divlens.interventions import Argmax, DisableTop, Freeze, Guidance, Subset, Temperature, TopK, TopP
+from divlens.information.strata import Strata, Sums, strata_of
+from divlens.interventions import Argmax, Freeze, Paraphrase
 from divlens.models.toy import ToyModel
 from divlens.noise import CounterNoise, draw_by_inversion
-from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, Raster
+from divlens.paths import ConfidenceUnmasking, Draws, MaskReplaceDiffusion
 from divlens.sampler import Encoded, Row, fill, rows_of, settings_for
 from divlens.types import Prompt
 
@@ -76,63 +79,6 @@ def test_against_every_transcript(family, seed):
         check(sums, exact_toy(family, seed + 1), names)  # it can fail: other weights
 
 
-def keep_top(k: int):
-    def transform(logits):
-        least = np.sort(logits, -1)[:, -k][:, None]
-        return np.where(logits >= least, logits, -np.inf)
-
-    return transform
-
-
-def keep_mass(p: float):
-    def transform(logits):
-        chance = np.exp(logits - logits.max(-1, keepdims=True))
-        chance /= chance.sum(-1, keepdims=True)
-        result = np.full_like(logits, -np.inf)
-        for i, row in enumerate(chance):
-            total = 0.0
-            for code in np.argsort(-row, kind="stable"):
-                if total >= p:
-                    break
-                result[i, code] = logits[i, code]
-                total += row[code]
-        return result
-
-    return transform
-
-
-def ban(codes: tuple[int, ...]):
-    def transform(logits):
-        result = logits.copy()
-        result[:, list(codes)] = -np.inf
-        return result
-
-    return transform
-
-
-# Of Small with 4 codes the frequencies fall from code 0 to code 3.
-INTERVENTIONS = {
-    "guidance": (Guidance(3.0), {"guidance": 3.0}),
-    "no guidance": (Guidance(1.0), {"guidance": 1.0}),
-    "temperature": (Temperature(0.5), {"transform": lambda logits: logits / 0.5}),
-    "top-k": (TopK(2), {"transform": keep_top(2)}),
-    "top-p": (TopP(0.7), {"transform": keep_mass(0.7)}),
-    "subset": (Subset(0.5), {"transform": ban((2, 3))}),
-    "disable-top": (DisableTop(0.25), {"transform": ban((0,))}),
-    "argmax": (Argmax(), {"greedy": True}),
-}
-
-
-def diffusion_of(codes: int, steps: int = 3) -> MaskReplaceDiffusion:
-    times = [step / steps for step in range(steps + 1)]
-    return MaskReplaceDiffusion(tuple((1 - t) * (1 - t / 3) for t in times), tuple(times), codes)
-
-
-def rule_of(family: str, codes: int, temperature=(2.0, 0.0)):
-    rules = {"ar": Raster(3), "mim": ConfidenceUnmasking(3, temperature), "diffusion": diffusion_of(codes)}
-    return rules[family]
-
-
 @pytest.mark.parametrize("name", INTERVENTIONS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_interventions(family, name):
@@ -171,6 +117,42 @@ def test_diffusion_without_replacement_and_the_published_schedule():
     ):
         model: Any = Small(rule, codes=3)
         check(drawn_sums(model, 1500), truth(Case(model, PROMPT)))
+
+
+# --- rules that are not known --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Shuffled(ConfidenceUnmasking):
+    """In any order: a path of log2 6 bits, which is not what the parent's law says."""
+
+    def advance(self, view, draws, mask, noise):
+        blind = Draws(draws.tokens, torch.zeros_like(draws.log_probability))
+        return super().advance(view, blind, mask, noise)
+
+
+def test_a_subclass_is_not_accounted_with_its_parents_law():
+    models_of: Any = [Small(rule(3, (0.3, 0.3)), codes=4, sharpness=2.0) for rule in (ConfidenceUnmasking, Shuffled)]
+    known, other = (drawn_sums(model, 200) for model in models_of)
+    assert known.isfinite().all()
+    for i, name in enumerate(QUANTITIES):
+        assert other[:, i].isfinite().all() if name == "execution" else other[:, i].isnan().all()
+    # The parent's law would give a path of random order 2.9 bits.
+    uniform: Any = Small(Shuffled(3, (0.3, 0.3)), codes=4, sharpness=0.0)
+    execution = drawn_sums(uniform, 20)[:, QUANTITIES.index("execution")]
+    torch.testing.assert_close(execution, torch.full_like(execution, 6.0), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_rule_is_known_unless_it_overrides_what_a_known_one_does(family):
+    rule: Any = rule_of(family, 3)
+    assert is_known(rule) and is_known(rule.silenced())
+    kind, fields = type(rule), astuple(rule)
+    renamed = dataclass(frozen=True)(type("Renamed", (kind,), {"note": "mine", "said": lambda self: self.note}))
+    assert is_known(renamed(*fields))
+    other = type("Overriding", (kind,), {"advance": lambda self, *rest: None})
+    assert not is_known(other(*fields)) and not is_known(type("Below", (other,), {})(*fields))
+    assert not is_known(Replayed(rule, [], []))
 
 
 # --- frozen streams and silenced rules ------------------------------------------------------------------------------
@@ -320,6 +302,65 @@ def test_the_monte_carlo_interval_holds_the_truth_as_often_as_it_says(family):
         assert wrong < 0.5  # it can fail
 
 
+WORDINGS = ("red heart", "blue sky over the sea")  # 3.1 and 3.6 bits, with standard deviations of 0.25 and 0.18
+
+
+def test_the_monte_carlo_interval_of_two_wordings_is_that_of_a_stratified_sample():
+    """1200 repetitions, as above. Between the wordings lies about as much variance as within them."""
+    model, at = toy("ar"), QUANTITIES.index("execution")
+    exact = np.mean([truth(Case(model, wording)).execution for wording in WORDINGS])
+    sums = [drawn_sums(model, 1200 * N // 2, seed=3, prompt=wording) for wording in WORDINGS]
+    samples = torch.cat([part.view(1200, N // 2, len(QUANTITIES)) for part in sums], 1)
+    stratum, maps = torch.arange(2).repeat_interleave(N // 2), torch.zeros(1, 1)
+
+    def coverage(strata: Strata, stratum: torch.Tensor) -> float:
+        tallies = [Tally(strata, Sums.of(one).gathered(stratum, len(strata)), maps, maps) for one in samples]
+        found = [estimate(tally.moments(at)) for tally in tallies]
+        return float(np.mean([one.mc_low <= exact <= one.mc_high for one in found]))
+
+    assert 0.93 <= coverage(Strata(torch.tensor([0, 0]), torch.tensor([N // 2, N // 2])), stratum) <= 0.97
+    # It can fail: without the strata nearly every interval holds the truth.
+    assert coverage(Strata(torch.tensor([0]), torch.tensor([N])), torch.zeros_like(stratum)) > 0.98
+
+
+def test_the_wordings_of_a_run_are_its_strata():
+    n, paraphrase = 32, [Paraphrase(2, "mixed")]
+    found = information(toy("ar"), [PROMPT], n=n, interventions=paraphrase, effort=QUICK).execution
+    values = drawn_sums(toy("ar"), n, interventions=paraphrase)[:, QUANTITIES.index("execution")].numpy()
+    error = math.sqrt((values[::2].var(ddof=1) + values[1::2].var(ddof=1)) / (n / 2) / 4)
+    assert math.isclose(found.value, values.mean()) and math.isclose(found.mc_error, error)
+    assert not math.isclose(found.mc_error, values.std(ddof=1) / math.sqrt(n), rel_tol=0.01)
+
+
+def test_moments_of_strata_by_hand():
+    strata, stratum = strata_of([["a", "b", "a", "b", "a"], ["c", "c", "d", "c", "c"]])
+    assert strata.prompt.tolist() == [0, 0, 1, 1] and strata.count.tolist() == [3, 2, 4, 1]
+    values = torch.tensor([1.0, 10.0, 2.0, 30.0, 6.0, 1.0, 2.0, 5.0, 3.0, 7.0], dtype=torch.float64)
+    sums = Sums.of(values[:, None].expand(10, len(QUANTITIES))).gathered(stratum.flatten(), 4)
+    found = Tally(strata, sums, torch.zeros(1, 1), torch.zeros(1, 1)).moments(0)
+    np.testing.assert_allclose(found.mean, values.view(2, 5).mean(1))
+    variances = found.variance / found.count
+    parts = 0.6**2 * values[[0, 2, 4]].var() / 3, 0.4**2 * values[[1, 3]].var() / 2
+    assert math.isclose(variances[0], sum(parts))
+    assert found.count[0] - 1 == int(sum(parts) ** 2 / (parts[0] ** 2 / 2 + parts[1] ** 2 / 1))
+    # A wording of one sample has no variance of its own: the other prompt is one sample of 5.
+    moments = moments_of(values[5:].numpy())
+    assert found.count[1] == 5 and math.isclose(variances[1], moments.variance[0] / 5)
+    assert found.third is not None and moments.third is not None
+    assert math.isclose(found.third[1], moments.third[0])
+
+
+def test_kept_samples_are_dealt_out_over_the_wordings():
+    stratum = np.arange(12) % 3
+    for seed in range(20):
+        order = ranks(stratum, seed).argsort()
+        assert sorted(order) == list(range(12))
+        assert all(set(stratum[order[i : i + 3]]) == {0, 1, 2} for i in range(0, 12, 3))
+    assert {stratum[ranks(stratum, seed).argmin()] for seed in range(20)} == {0, 1, 2}
+    alone = ranks(np.zeros(12, int), 5)
+    np.testing.assert_array_equal(alone, np.random.default_rng([5, 12]).permutation(12))
+
+
 def test_the_interval_over_prompts_holds_the_population_mean():
     """Prompts drawn at random from 60; the mean over all of them is the truth. 400 repetitions, as above."""
     model = toy("ar")
@@ -355,29 +396,30 @@ def test_tallies_merge_in_any_order():
     rows = [rows_of(prompt, range(20), (), settings, encoded) for prompt in prompts]
     # To 1e-6 bits: the nodes of the quadrature are shared within a batch, so its rounding depends on the batch.
     whole, parts = (
-        [
-            collect(Asked(model, settings, encoded, 0, size, []), rows, 0, None, lambda count: None, size).tally
-            for size in sizes
-        ]
-        for sizes in ((40,), (7, 40))
+        collect(Asked(model, settings, encoded, 0, size, []), rows, 0, None, lambda count: None, size).tally
+        for size in (40, 7)
     )
-    for name in ("count", "mean", "squares", "cubes", "path_map", "execution_map"):
-        torch.testing.assert_close(getattr(whole[0], name), getattr(parts[0], name), atol=1e-6, rtol=0)
-    empty = Tally.empty(2, model.rule.steps, 3)
-    for merged in (empty.merged(whole[0]), whole[0].merged(empty)):
-        torch.testing.assert_close(merged.mean, whole[0].mean)
-        torch.testing.assert_close(merged.squares, whole[0].squares)
-    twice = whole[0].merged(whole[0])
-    torch.testing.assert_close(twice.squares, 2 * whole[0].squares)
+    for name in ("path_map", "execution_map"):
+        torch.testing.assert_close(getattr(whole, name), getattr(parts, name), atol=1e-6, rtol=0)
+    for name in ("count", "mean", "squares", "cubes"):
+        torch.testing.assert_close(getattr(whole.sums, name), getattr(parts.sums, name), atol=1e-6, rtol=0)
+    empty = Tally.empty(whole.strata, model.rule.steps, 3)
+    for merged in (empty.merged(whole), whole.merged(empty)):
+        torch.testing.assert_close(merged.sums.mean, whole.sums.mean)
+        torch.testing.assert_close(merged.sums.squares, whole.sums.squares)
+    twice = whole.merged(whole)
+    torch.testing.assert_close(twice.sums.squares, 2 * whole.sums.squares)
+    torch.testing.assert_close(twice.sums.cubes, 2 * whole.sums.cubes)
 
 
 def test_running_sums_do_not_grow_with_the_number_of_samples():
     def size(n: int) -> int:
         model = toy("mim")
         settings, encoded = settings_for(model, ()), Encoded(model)
-        rows = [rows_of(Prompt(PROMPT), range(n), (), settings, encoded)]
+        rows = [rows_of(Prompt(PROMPT), range(n), [Paraphrase(2)], settings, encoded)]
         found = collect(Asked(model, settings, encoded, 0, 50, []), rows, 4, None, lambda count: None, 50)
-        parts = [*vars(found.tally).values()]
+        tally = found.tally
+        parts = [*vars(tally.strata).values(), *vars(tally.sums).values(), tally.path_map, tally.execution_map]
         arrays = vars(found.tokens).values()
         return sum(p.numel() for p in parts) + sum(a.size for a in arrays) + len(found.kept)
 

@@ -11,7 +11,7 @@ from small import Small
 
 from divlens import models
 from divlens.information import Effort, information
-from divlens.information.api import PER_IMAGE, TOO_FEW
+from divlens.information.api import PER_IMAGE, TOO_FEW, TRIVIAL
 from divlens.information.records import LABELS, Estimate, Moments, plus, straightened
 from divlens.interventions import Freeze, Temperature
 from divlens.paths import Advance, ConfidenceUnmasking, MaskReplaceDiffusion, Raster
@@ -67,9 +67,65 @@ def test_tables_say_whose_they_are_and_add_up():
     assert list(found.tightness_table["upper"]) == [each.upper for each in found.tightness]
     each = found.per_prompt_table.set_index(["quantity", "prompt"])
     for name in ("joint", "sequence_lower", "mutual_upper"):
-        assert math.isclose(each.loc[name]["bits"].mean(), getattr(found, name).value)
-        assert math.isclose(math.hypot(*each.loc[name]["mc_error"]) / 2, getattr(found, name).mc_error)
+        rows = each.loc[name]
+        assert math.isclose(rows["bits_per_image"].mean(), getattr(found, name).value)
+        assert math.isclose(math.hypot(*rows["bits_per_image_mc_error"]) / 2, getattr(found, name).mc_error)
+        np.testing.assert_allclose(rows["bits_per_image"], 3 * rows["bits_per_token"])
+        assert (rows["bits_per_image_mc_low"] < rows["bits_per_image"]).all()
+        assert (rows["bits_per_image"] < rows["bits_per_image_mc_high"]).all()
     assert "ceiling" not in set(found.per_prompt_table["quantity"])
+
+
+def test_the_interval_of_one_prompt_is_students():
+    """19 degrees of freedom: 2.093 standard errors."""
+    found = information("toy/ar", PROMPTS, n=20, effort=Effort(0, 0, 0)).joint
+    reach = np.array(found.per_prompt_mc_high) - found.per_prompt
+    np.testing.assert_allclose(reach, 2.093 * np.array(found.per_prompt_mc_error), rtol=1e-3)
+
+
+def test_maps_and_steps_say_that_they_are_of_the_schedule():
+    found = information("toy/diffusion", PROMPTS, n=20, reading="trajectory", effort=Effort(0, 0, 0))
+    for table in (found.steps_table, found.maps_table):
+        assert set(table["reading"]) == {"schedule"}
+        assert math.isclose(table["path"].sum(), found.schedule_path.value)
+    assert found.path.value != found.schedule_path.value
+    assert any("schedule" in note for note in found.notes)
+    assert not any("schedule" in note for note in information("toy/ar", PROMPTS, n=2, reading="trajectory").notes)
+
+
+def test_no_interval_reaches_beyond_what_is_possible():
+    """Small models use their codes nearly alike, so that the intervals of token entropies would reach too far."""
+    most = 3 * math.log2(3)
+    for seed in range(5):
+        found = information("toy/diffusion", PROMPTS, n=12, seed=seed)
+        for name in ("token_plug_in", "token_miller_madow", "sequence_lower", "sequence_upper"):
+            one = found.estimates[name]
+            assert 0 <= one.low <= one.value <= one.high and 0 <= one.mc_low <= one.value <= one.mc_high
+            assert max(one.high, one.mc_high) <= max(most, one.value) + 1e-9
+    assert any(abs(side - most) < 1e-9 for side in (found.token_plug_in.high, found.token_plug_in.mc_high))
+
+
+def test_a_judge_that_sees_nothing_gives_0_bits():
+    """Random labels: below 0 before it is cut, in about half of the seeds."""
+
+    def judge(images):
+        return torch.randint(50, (len(images),), generator=generator)
+
+    found = []
+    for seed in range(8):
+        generator = torch.Generator().manual_seed(seed)
+        found.append(information("toy/ar", PROMPTS, n=12, seed=seed, judge=judge, effort=Effort(0, 0, 0)).relevant)
+    assert all(one.low >= 0 and one.value >= 0 for one in found)
+    assert any(one.note == TRIVIAL and one.value == 0 for one in found)
+
+
+def test_bounds_that_cross_are_named():
+    crossed = [information("toy/mim", PROMPTS, n=8, seed=seed) for seed in range(20)]
+    for found in crossed:
+        for name, label in (("conditional", "H(Z|X):"), ("mutual", "I(X;Z):")):
+            crosses = found.estimates[f"{name}_lower"].value > found.estimates[f"{name}_upper"].value
+            assert crosses == any(note.startswith(label) for note in found.notes)
+    assert 0 < sum(any("cross" in note for note in found.notes) for found in crossed) < 20
 
 
 def test_tables_without_rows_keep_their_columns():
@@ -211,6 +267,13 @@ def test_a_uniform_model_is_known_in_closed_form():
         assert abs(getattr(found, name).value - 6) < 1e-5
     assert abs(found.mutual_lower.value) < 1e-6
     assert 3.5 < found.perplexity <= 4 and found.usage == 1
+
+
+def test_what_is_held_for_the_bounds_does_not_grow_without_end():
+    effort = Effort()
+    assert [effort.for_paths(n) for n in (1, 4, 32, 10**6)] == [1, 2, 4, 256]
+    assert [effort.for_mixture(n, 12) for n in (1, 4, 120, 10**6)] == [1, 2, 10, 256]
+    assert Effort(path_samples=1000).for_paths(2000) == Effort(mixture_samples=1000).for_mixture(2000, 2) == 1000
 
 
 def test_bad_input_is_one_clear_line():

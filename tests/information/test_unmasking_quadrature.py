@@ -1,15 +1,18 @@
-"""The chance of a selection: total probability, limits, size, and the quadrature against finer ones and simulation."""
+"""The chance of a selection: total probability, limits, size, brute force, and the quadrature against finer ones and
+simulation."""
 
 import itertools
 import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from divlens.information import mixtures
 from divlens.information import unmasking as module
-from divlens.information.mixtures import Direct, binned, bracketed, exceedance
-from divlens.information.unmasking import event_log_probabilities, scores_of, selections, window
+from divlens.information.mixtures import Direct, Shared, binned, bracketed, exceedance
+from divlens.information.unmasking import Windows, event_log_probabilities, scores_of, selections, windows
 
 
 def logits(*shape: int, seed: int = 0, scale: float = 1.5) -> torch.Tensor:
@@ -180,17 +183,31 @@ def test_mixtures_enclose_and_the_stencil_keeps_polynomials():
     weight = torch.rand(5, 300, generator=random, dtype=torch.float64).softmax(1)
     nodes, tau = torch.linspace(-9, 5, 50, dtype=torch.float64), 0.6
     exact = Direct(weight, location)
-    down, up = bracketed(weight, location, -8.0, 40)
-    assert (down.log_below(nodes, tau) >= exact.log_below(nodes, tau) - 1e-12).all()
-    assert (up.log_below(nodes, tau) <= exact.log_below(nodes, tau) + 1e-12).all()
-    assert ((up.above(nodes, tau) - down.above(nodes, tau)) > 0).any()
-    bins = binned(weight, location, -8.0, 0.0, tau)
+    low = torch.full((5,), -7.5, dtype=torch.float64)  # what lies outside has a bin of its own on either side
+    down, up = bracketed(weight, location, low, 7.0, 40)
+    assert (down.log_below(nodes + 7.5, tau) >= exact.log_below(nodes, tau) - 1e-12).all()
+    assert (up.log_below(nodes + 7.5, tau) <= exact.log_below(nodes, tau) + 1e-12).all()
+    above, rate = exact.tail(nodes, tau)
+    assert (down.tail(nodes + 7.5, tau)[0] <= above + 1e-12).all() and (up.tail(nodes + 7.5, tau)[0] >= above).all()
+    bins = binned(weight, location, torch.full_like(low, -8.0), 0.0, tau)
     for power in range(6):
-        moved = bins.weight[:, :-2] @ bins.location[:-2] ** power
+        moved = bins.weight[:, 1:-1] @ bins.location[1:-1] ** power
         torch.testing.assert_close(moved, (weight * location**power).sum(1), rtol=1e-9, atol=1e-9)
-    for method, scale in (("above", 1.0), ("density", tau)):
-        gap = (getattr(bins, method)(nodes, tau) - getattr(exact, method)(nodes, tau)).abs().max()
-        assert float(gap) * scale < 3.3e-8
+    bin_above, bin_rate = bins.tail(nodes, tau)
+    assert float((bin_above.exp() - above.exp()).abs().max()) < 3.3e-8
+    assert float((bin_above.exp() * bin_rate - above.exp() * rate).abs().max()) * tau < 3.3e-8
+
+
+def test_bins_far_from_the_nodes_are_taken_together_without_loss():
+    weight = torch.rand(3, 400, generator=torch.Generator().manual_seed(0), dtype=torch.float64).softmax(1)
+    location = torch.linspace(-300, 100, 400, dtype=torch.float64)
+    shared, direct = Shared(weight, location), Direct(weight, location.expand(3, -1))
+    for start in (-400.0, -100.0, 90.0, 200.0):
+        nodes = start + torch.linspace(0, 3, 7, dtype=torch.float64)
+        below = (mixture.log_below(nodes, 0.5).clamp(min=-600) for mixture in (shared, direct))
+        torch.testing.assert_close(*below)
+        for a, b in zip(shared.tail(nodes, 0.5), direct.tail(nodes, 0.5), strict=True):
+            torch.testing.assert_close(a, b, atol=1e-12, rtol=1e-12)
 
 
 def test_the_sixth_derivatives_are_within_the_stated_bound():
@@ -205,8 +222,140 @@ def test_the_sixth_derivatives_are_within_the_stated_bound():
         assert float(difference.abs().max()) / (0.01**6) < 200.0
 
 
-def test_the_window_holds_the_integrand():
+def order_chance(scaled: torch.Tensor, chosen: list[int]) -> torch.Tensor:
+    """log of the chance that `chosen` have the highest of scaled + Gumbel: Plackett-Luce, over all their orders."""
+    ways = []
+    for order in itertools.permutations(chosen):
+        left, way = list(range(len(scaled))), torch.zeros((), dtype=torch.float64)
+        for i in order:
+            way = way + scaled[i] - scaled[left].logsumexp(0)
+            left.remove(i)
+        ways.append(way)
+    return torch.stack(ways).logsumexp(0)
+
+
+def certain_chances(location: torch.Tensor, committed: torch.Tensor, tau: float) -> torch.Tensor:
+    tokens = torch.zeros_like(committed, dtype=torch.long)
+    log_p = location[..., None].expand(-1, -1, 2)
+    scores = scores_of(log_p, torch.ones_like(committed), committed, tokens, certain=tokens)
+    return event_log_probabilities(scores, len(location), tau)[0]
+
+
+def wide_events(reach: float):
+    """20 samples of 5 positions, some far below the others, some with one position far from the rest."""
+    random = torch.Generator().manual_seed(int(reach))
+    location = -reach * torch.rand(20, 5, generator=random, dtype=torch.float64)
+    location[::3] = -reach - torch.rand(7, 5, generator=random, dtype=torch.float64)
+    location[::5, 0] = 0.0
+    committed = torch.stack([torch.randperm(5, generator=random) for _ in range(20)]) < 2
+    return location, committed
+
+
+@pytest.mark.parametrize("reach", [1.0, 60.0, 800.0])
+@pytest.mark.parametrize("tau", [0.05, 1.0, 10.0])
+def test_far_scores_against_all_orders_alone_and_beside_others(tau, reach):
+    location, committed = wide_events(reach)
+    truth = [
+        order_chance(row / tau, which.nonzero()[:, 0].tolist()) for row, which in zip(location, committed, strict=True)
+    ]
+    together = certain_chances(location, committed, tau)
+    alone = torch.cat([certain_chances(location[i : i + 1], committed[i : i + 1], tau) for i in range(len(location))])
+    torch.testing.assert_close(together, torch.stack(truth), atol=1e-10, rtol=1e-12)
+    torch.testing.assert_close(together, alone, atol=1e-10, rtol=1e-12)
+
+
+def test_one_position_high_and_one_of_two_far_below_it():
+    location = torch.tensor([[0.0, -60.0, -61.0], [0.0, -60.0, -61.0], [0.0, -1.0, -2.0]], dtype=torch.float64)
+    committed = torch.tensor([[True, True, False], [False, True, True], [True, True, False]])
+    chances = certain_chances(location, committed, 1.0)
+    # The first two are then as good as one race between -60 and -61, and one that both lose but for exp(-121).
+    assert float(chances[0]) == pytest.approx(-math.log1p(math.exp(-1)), abs=1e-12)
+    assert float(chances[1]) == pytest.approx(-121 + math.log(2), abs=1e-9)
+
+
+@given(st.lists(st.floats(-800, 0), min_size=2, max_size=5), st.data(), st.sampled_from([0.05, 0.3, 1.0, 4.0]))
+@settings(max_examples=60, deadline=None)
+def test_any_scores_against_all_orders(values, data, tau):
+    count = data.draw(st.integers(1, len(values) - 1))
+    chosen = data.draw(st.permutations(range(len(values))))[:count]
+    location = torch.tensor([values, [0.0] * len(values)], dtype=torch.float64)
+    committed = torch.zeros(2, len(values), dtype=torch.bool)
+    committed[:, chosen] = True
+    truth = torch.stack([order_chance(row / tau, chosen) for row in location])
+    torch.testing.assert_close(certain_chances(location, committed, tau), truth, atol=1e-10, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("few_codes", "error"), [(32, 1e-10), (0, 1e-6)], ids=["direct", "binned"])
+@pytest.mark.parametrize(("tau", "scale"), [(0.3, 3.0), (0.3, 60.0), (1.0, 60.0), (3.0, 100.0)])
+def test_sharp_mixtures_against_all_draws_and_orders(tau, scale, few_codes, error):
+    log_p = logits(4, 3, scale=scale)
+    path, joint = every_event(log_p, 2, tau, few_codes)
+    draws = list(itertools.product(range(3), repeat=4))
+    chances = torch.stack([log_p[range(4), draw] for draw in draws])
+    for k, chosen in enumerate(itertools.combinations(range(4), 2)):
+        terms = chances.sum(1) + torch.stack([order_chance(row / tau, list(chosen)) for row in chances])
+        assert float(path[9 * k]) == pytest.approx(float(terms.logsumexp(0)), abs=error)
+        for j, drawn in enumerate(itertools.product(range(3), repeat=2)):
+            agree = [all(draw[i] == z for i, z in zip(chosen, drawn, strict=True)) for draw in draws]
+            assert float(joint[9 * k + j]) == pytest.approx(float(terms[agree].logsumexp(0)), abs=error, rel=1e-12)
+
+
+@pytest.mark.parametrize("tau", [0.02, 0.1, 1.0])
+def test_a_position_without_a_likely_code_against_a_sure_one(tau):
+    """Uniform over K codes, binned: one Gumbel at -log K; it beats one at 0 with chance 1 / (1 + K^(1 / tau))."""
+    log_p = torch.full((1, 2, 100), -math.inf, dtype=torch.float64)
+    log_p[0, 0], log_p[0, 1, 0] = -math.log(100), 0.0
+    opened, tokens = torch.ones(1, 2, dtype=torch.bool), torch.zeros(1, 2, dtype=torch.long)
+    path, joint = event_log_probabilities(scores_of(log_p, opened, torch.tensor([[True, False]]), tokens), 1, tau)
+    truth = -math.log(100) / tau - math.log1p(100 ** (-1 / tau))
+    assert float(path) == pytest.approx(truth, abs=1e-6)
+    assert float(joint) == pytest.approx(truth - math.log(100), abs=1e-6)
+
+
+def sharp_events(scale: float):
+    """What weighing a given grid asks for: tokens that its model may find next to impossible."""
+    random = torch.Generator().manual_seed(0)
+    log_p = (torch.randn(8, 12, 40, generator=random) * scale).log_softmax(-1)
+    tokens = torch.multinomial(log_p.flip(0).exp().flatten(0, 1), 1, generator=random).view(8, 12)
+    committed = torch.stack([torch.randperm(12, generator=random) for _ in range(8)]) < 4
+    return log_p, torch.ones_like(committed), committed, tokens
+
+
+def gap_to_alone(scale: float, tau: float) -> float:
+    event = sharp_events(scale)
+    together = event_log_probabilities(scores_of(*event), 8, tau)
+    each = [event_log_probabilities(scores_of(*(part[i : i + 1] for part in event)), 1, tau) for i in range(8)]
+    alone = (torch.cat(parts) for parts in zip(*each, strict=True))
+    return max(float((a - b).abs().max()) for a, b in zip(together, alone, strict=True))
+
+
+@pytest.mark.parametrize("tau", [0.5, 2.0])
+@pytest.mark.parametrize("scale", [2.0, 10.0, 20.0])
+def test_a_sample_does_not_depend_on_its_batch(tau, scale):
+    assert gap_to_alone(scale, tau) < 1e-9
+
+
+def test_the_batch_would_show_in_the_window_of_one_of_it(monkeypatch):
+    def shared(scores, samples, tau, direct):
+        found = windows(scores, samples, tau, direct)
+        return Windows(found.low[:1].expand(samples), found.high[:1].expand(samples), found.below)
+
+    monkeypatch.setattr(module, "windows", shared)
+    assert gap_to_alone(20.0, 0.5) > 1e-3
+    location = torch.tensor([[0.0, -1.0], [-60.0, -61.0]], dtype=torch.float64)
+    both = certain_chances(location, torch.tensor([[True, False]] * 2), 1.0)
+    assert abs(float(both[0] - both[1])) > 1.0
+
+
+def test_windows_hold_the_integrand_and_little_else():
     scores, samples = one_event(20, 30, 2, 1.0)
-    low, high = window(scores, samples, 1.0, direct=True)
-    narrow, wide = (window(one_event(20, 30, 2, tau)[0], samples, tau, direct=True) for tau in (0.1, 2.0))
-    assert low < high and wide[1] - wide[0] > narrow[1] - narrow[0]
+    found = windows(scores, samples, 1.0, direct=True)
+    widths = [w.high - w.low for w in (windows(scores, samples, tau, direct=True) for tau in (0.1, 2.0))]
+    assert (found.low < found.high).all() and (widths[1] > widths[0]).all()
+    location, committed = wide_events(800.0)
+    tokens = torch.zeros_like(committed, dtype=torch.long)
+    far = scores_of(location[..., None], torch.ones_like(committed), committed, tokens, certain=tokens)
+    for tau in (0.05, 1.0):
+        found = windows(far, 20, tau, direct=True)
+        # As narrow as a race of neighbours: some 35 tau, and two intervals of the search.
+        assert float((found.high - found.low).max()) < 60 * tau

@@ -103,9 +103,14 @@ def length_in(model: Model) -> Callable[[str], int]:
 
 
 def filled_up(wording: str, target: int, measure: Callable[[str], int]) -> str:
-    """The wording with neutral words after it, as many as make it at least `target` long."""
+    """The wording with neutral words after it, as many as make it at least `target` long.
+
+    Raises DivlensError when neutral words do not make it longer: another such word would not either.
+    """
     words = 0
     while measure(wording) < target:
+        if words > target + len(FILLER):
+            raise DivlensError(f"length_control expects a length that grows with the words, got {measure(wording)}")
         wording = f"{wording} {FILLER[words % len(FILLER)]}"
         words += 1
     return wording

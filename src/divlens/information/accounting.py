@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from typing import TypeGuard, get_args
 
 import numpy as np
 import torch
@@ -17,9 +18,10 @@ from torch import Tensor
 
 from divlens.information.diffusion import StepEntropies, known_noise_entropies, step_entropies
 from divlens.information.records import BITS, Moments
+from divlens.information.strata import Strata, Sums
 from divlens.information.unmasking import event_log_probabilities, scores_of
 from divlens.noise import Noise
-from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, Raster
+from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, PathRule, Raster
 from divlens.sampler import Moment
 
 QUANTITIES = ("path", "execution", "joint", "trajectory_path", "trajectory_execution", "trajectory_joint")
@@ -27,6 +29,24 @@ UNKNOWN_RULE = (
     "divlens knows no law for the path rule {}; its execution bits are the entropies of the draws that were committed, "
     "which is H(Z||P|X) only if the rule does not look at the drawn tokens"
 )
+
+Known = Raster | ConfidenceUnmasking | MaskReplaceDiffusion
+
+
+def is_known(rule: PathRule) -> TypeGuard[Known]:
+    """Whether the law of the rule is known. A subclass that overrides what a known rule does may have another law."""
+    for base in get_args(Known):
+        if isinstance(rule, base):
+            kinds = type(rule).__mro__
+            below = [item for kind in kinds[: kinds.index(base)] for item in vars(kind).items()]
+            return not any(name in vars(base) and is_behaviour(part) for name, part in below)
+    return False
+
+
+def is_behaviour(part: object) -> bool:
+    """A method or property of a class; not a field, nor what `dataclass` writes anew for every subclass."""
+    name = getattr(part, "__name__", "")
+    return isinstance(part, property) or (callable(part) and not name.startswith("__"))
 
 
 def step_of(moment: Moment, noise: Noise) -> StepEntropies:
@@ -38,9 +58,10 @@ def step_of(moment: Moment, noise: Noise) -> StepEntropies:
     """
     rule, view, log_p = moment.settings.rule, moment.view, moment.log_p
     certain = moment.draws.tokens if moment.settings.greedy or "execution" in moment.settings.frozen else None
-    if isinstance(rule, ConfidenceUnmasking):
+    known = is_known(rule)
+    if known and isinstance(rule, ConfidenceUnmasking):
         return unmasking_step(rule, moment, certain, noise)
-    if isinstance(rule, MaskReplaceDiffusion):
+    if known and isinstance(rule, MaskReplaceDiffusion):
         return diffusion_step(rule, moment, certain, noise)
     zero = torch.zeros(view.tokens.shape, dtype=torch.float64, device=log_p.device)
     execution = zero.clone()
@@ -48,8 +69,7 @@ def step_of(moment: Moment, noise: Noise) -> StepEntropies:
     if certain is None:
         entropy = torch.special.entr(log_p.exp()).sum(-1).double()
         execution[:, here] = entropy.masked_fill(~(moment.drawn & moment.result.committed[:, here]), 0.0)
-    unknown = not isinstance(rule, Raster)
-    path = torch.full_like(zero, math.nan) if unknown else zero
+    path = zero if known else torch.full_like(zero, math.nan)
     return StepEntropies(path, execution, path + execution)
 
 
@@ -119,65 +139,39 @@ class BatchAccount:
 
 @dataclass
 class Tally:
-    """Running sums over samples, prompt by prompt, whose size does not depend on how many samples there were.
+    """Running sums over samples, whose size does not depend on how many samples there were.
 
-    count: (prompts,); mean, squares, cubes: (prompts, 6), the mean of QUANTITIES and the summed squared and cubed
-    deviations from it; path_map, execution_map: (steps, n) sums over all samples.
+    sums: of QUANTITIES, a group per wording of a prompt, which `strata` lists; path_map, execution_map: (steps, n) sums
+    over all samples.
     """
 
-    count: Int[Tensor, " prompts"]
-    mean: Float[Tensor, "prompts quantities"]
-    squares: Float[Tensor, "prompts quantities"]
-    cubes: Float[Tensor, "prompts quantities"]
+    strata: Strata
+    sums: Sums
     path_map: Float[Tensor, "steps n"]
     execution_map: Float[Tensor, "steps n"]
 
     @classmethod
-    def empty(cls, prompts: int, steps: int, positions: int) -> Tally:
-        moments = torch.zeros(prompts, len(QUANTITIES), dtype=torch.float64)
-        maps = torch.zeros(steps, positions, dtype=torch.float64)
-        return cls(
-            torch.zeros(prompts, dtype=torch.long), moments, moments.clone(), moments.clone(), maps, maps.clone()
-        )
+    def empty(cls, strata: Strata, steps: int, positions: int) -> Tally:
+        sums = Sums.empty(len(strata), len(QUANTITIES))
+        return cls(strata, sums, *(torch.zeros(steps, positions, dtype=torch.float64) for _ in range(2)))
 
     @classmethod
-    def of_batch(cls, account: BatchAccount, prompt: Int[Tensor, " batch"], prompts: int) -> Tally:
-        """`prompt`: which prompt each row of the batch belongs to."""
-        values = account.sums.cpu()
-        count = torch.bincount(prompt, minlength=prompts)
-        empty = torch.zeros(prompts, values.shape[1], dtype=torch.float64)
-        mean = empty.index_add(0, prompt, values) / count.clamp(min=1)[:, None]
-        squares, cubes = (empty.index_add(0, prompt, (values - mean[prompt]) ** power) for power in (2, 3))
-        maps = (torch.stack(rows).cpu() for rows in (account.path_map, account.execution_map))
-        return cls(count, mean, squares, cubes, *maps)
+    def of_batch(cls, account: BatchAccount, stratum: Int[Tensor, " batch"], strata: Strata) -> Tally:
+        """`stratum`: the one of each row of the batch."""
+        sums = Sums.of(account.sums.cpu()).gathered(stratum, len(strata))
+        return cls(strata, sums, *(torch.stack(rows).cpu() for rows in (account.path_map, account.execution_map)))
 
     def merged(self, other: Tally) -> Tally:
-        """The tally of both together (Pebay, 2008); it does not matter in which order."""
-        one, two = self.count[:, None].double(), other.count[:, None].double()
-        both = (one + two).clamp(min=1)
-        gap = other.mean - self.mean
-        cubes = self.cubes + other.cubes + gap**3 * one * two * (one - two) / both**2
-        return Tally(
-            self.count + other.count,
-            self.mean + gap * two / both,
-            self.squares + other.squares + gap**2 * one * two / both,
-            cubes + 3 * gap * (one * other.squares - two * self.squares) / both,
-            self.path_map + other.path_map,
-            self.execution_map + other.execution_map,
-        )
-
-    def variance(self) -> Float[Tensor, "prompts quantities"]:
-        """Of one sample about its prompt's mean; NaN for a prompt with fewer than two samples."""
-        freedom = (self.count - 1)[:, None].double()
-        return torch.where(freedom > 0, self.squares / freedom, math.nan)
-
-    def third_moment(self) -> Float[Tensor, "prompts quantities"]:
-        """Of one sample about its prompt's mean; NaN for a prompt with fewer than three samples."""
-        n = self.count[:, None].double()
-        return torch.where(n > 2, self.cubes * n / ((n - 1) * (n - 2)), math.nan)
+        """The tally of both together; it does not matter in which order."""
+        maps = self.path_map + other.path_map, self.execution_map + other.execution_map
+        return Tally(self.strata, self.sums.merged(other.sums), *maps)
 
     def moments(self, quantity: int, extra: Float[np.ndarray, " prompts"] | float = 0.0) -> Moments:
         """Of one of QUANTITIES, with `extra` added to the means."""
-        parts = (self.mean, self.variance(), self.third_moment())
-        mean, variance, third = (part[:, quantity].numpy() for part in parts)
-        return Moments(mean + extra, variance, self.count.numpy(), third)
+        strata, into = self.strata.with_variance(self.sums.count)
+        sums = self.sums.gathered(into, len(strata))
+        parts = (sums.mean, sums.variance(), sums.third_moment())
+        mean, variance, third = (part[:, quantity] for part in parts)
+        n = sums.count
+        moments = strata.moments(mean, variance / n, n - 1, third / n**2)
+        return replace(moments, mean=moments.mean + extra)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
-from divlens.information.accounting import QUANTITIES, UNKNOWN_RULE, Tally
-from divlens.information.bounds import Known
+from divlens.information.accounting import QUANTITIES, UNKNOWN_RULE, Tally, is_known
 from divlens.information.collecting import Collected, collect, kept_of
 from divlens.information.conditional import Bracket, conditional_entropy, full_support
 from divlens.information.mutual import Asked, mutual_information
@@ -30,14 +29,15 @@ from divlens.information.tokens import GROUPS, TokenEntropy, token_entropies, us
 from divlens.interventions import Intervention, Settings
 from divlens.models import load
 from divlens.models.protocol import Model
-from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion
+from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, Raster
 from divlens.sampler import BATCH_SIZE, BatchSize, Encoded, check_request, cuts, rows_of, settings_for
 from divlens.types import DivlensError, Prompt
 
 FROZEN = "given the frozen {} noise of each prompt, not averaged over it"
 PER_IMAGE = "per image: as if tokens were independent"
 TOO_FEW = "needs 2 images of each prompt and a code that two images share"
-TRIVIAL = "0 bits: the weighed bound was below it"
+FEWEST_HELD, MOST_HELD = 2, 256  # grids of a prompt that are kept for the bounds, unless more are asked for
+TRIVIAL = "0 bits: the bound came out below it"
 NOT_FROZEN = "not defined under Freeze: the likelihood of a grid would need every frozen number"
 
 
@@ -47,7 +47,8 @@ class Effort:
 
     paths: per grid, of the bounds on H(Z|X) that weigh paths; 0 leaves them out. path_samples: grids per prompt that
     get them; None takes n / paths. mixture_samples: grids per prompt that are asked under every other prompt for
-    I(X;Z); None takes n / prompts, and 0 leaves it out. None is never fewer than 2 grids.
+    I(X;Z); None takes n / prompts, and 0 leaves it out. None is never fewer than 2 grids nor more than 256, for all of
+    them are held until the end.
     """
 
     paths: int = 8
@@ -62,10 +63,14 @@ class Effort:
     def for_paths(self, n: int) -> int:
         if self.paths == 0:
             return 0
-        return min(n, max(2, n // self.paths) if self.path_samples is None else self.path_samples)
+        return min(n, held(n // self.paths) if self.path_samples is None else self.path_samples)
 
     def for_mixture(self, n: int, prompts: int) -> int:
-        return min(n, max(2, n // prompts) if self.mixture_samples is None else self.mixture_samples)
+        return min(n, held(n // prompts) if self.mixture_samples is None else self.mixture_samples)
+
+
+def held(wanted: int) -> int:
+    return min(max(wanted, FEWEST_HELD), MOST_HELD)
 
 
 def information(
@@ -87,9 +92,9 @@ def information(
     `model`: a model, or the spec of one ("zoo/mim"). Probabilities are those the sampler draws from, under the
     interventions. `reading`: for diffusion, whether the path is the schedule of reveals and replacements or the whole
     latent trajectory z_T, ..., z_1. `judge`: pictures to labels, for I(Z;Y); Y is a prompt's concept, or its text where
-    it has none. `on_batch` is told how many more samples are done, `on_bounds` when all are and the bounds begin, which
-    take longer. Raises DivlensError for bad prompts, n, seed or batch size, for an unknown reading, and for prompts
-    that come twice.
+    it has none. For the zoo it is `divlens.fidelity.judge.load_judge()`. `on_batch` is told how many more samples are
+    done, `on_bounds` when all are and the bounds begin, which take longer. Raises DivlensError for bad prompts, n, seed
+    or batch size, for an unknown reading, and for prompts that come twice.
     """
     asked = tuple(prompt if isinstance(prompt, Prompt) else Prompt(prompt) for prompt in prompts)
     check_request(asked, n, seed, batch_size)
@@ -103,8 +108,9 @@ def information(
     encoded = Encoded(model)
     settings = thawed(settings_for(model, interventions, encoded, batch_size))
     rows = [rows_of(prompt, range(n), interventions, settings, encoded) for prompt in asked]
-    known = isinstance(settings.rule, Known)
-    keep = max(effort.for_paths(n), effort.for_mixture(n, len(asked))) if known and not settings.frozen else 0
+    known = is_known(settings.rule)
+    weighed = 0 if isinstance(settings.rule, Raster) else effort.for_paths(n)  # of AR nothing needs weighing
+    keep = max(weighed, effort.for_mixture(n, len(asked))) if known and not settings.frozen else 0
     wordings = [[row.wording for row in part] for part in rows]
     run = Asked(model, settings, encoded, seed, BATCH_SIZE if batch_size == "auto" else batch_size, wordings)
     collected = collect(run, rows, keep, judge, on_batch, batch_size)
@@ -116,7 +122,8 @@ def information(
     estimates |= {"conditional_lower": bracket.lower, "conditional_upper": bracket.upper}
     tokens = token_entropies(collected.tokens)
     positions = math.prod(model.grid)
-    estimates |= {f"token_{name}": per_image(found, positions, n) for name, found in tokens.items()}
+    most = full_support(run).value
+    estimates |= {f"token_{name}": per_image(found, positions, n, most) for name, found in tokens.items()}
     estimates |= over_prompts(run, collected, estimates, effort, n)
     estimates["relevant"] = relevance(collected, asked, judge)
     path_map, execution_map = (
@@ -138,7 +145,7 @@ def information(
         execution_map,
         usage(collected.tokens),
         math.exp(tokens["plug_in"].value),
-        tuple(notes_of(settings, run)),
+        tuple(notes_of(run, estimates, reading)),
         cuts(model, [wording for used in wordings for wording in used]),
     )
 
@@ -148,19 +155,24 @@ def thawed(settings: Settings) -> Settings:
     return replace(settings, frozen=settings.frozen - settings.without_noise)
 
 
-def per_image(found: TokenEntropy, positions: int, n: int) -> Estimate:
-    """Nats per token to bits per image. The error comes from a few groups of samples, so the interval is Student's."""
+def per_image(found: TokenEntropy, positions: int, n: int, most: float) -> Estimate:
+    """Nats per token to bits per image; intervals are cut at 0 and at `most`, the bits of a uniform image.
+
+    The error comes from a few groups of samples, so the interval is Student's.
+    """
     reach = quantile(min(GROUPS, n) - 1) * found.mc_error if n > 1 else math.nan
-    parts = (found.value, found.low, found.high, found.mc_error, max(found.value - reach, 0.0), found.value + reach)
+    parts = (found.low, found.high, found.value - reach, found.value + reach)
+    value, error = (part * BITS * positions for part in (found.value, found.mc_error))
+    low, high, mc_low, mc_high = np.clip([part * BITS * positions for part in parts], min(0.0, value), max(most, value))
     note = PER_IMAGE if math.isfinite(found.value) else TOO_FEW
-    return Estimate(*(part * BITS * positions for part in parts), note=note)
+    return Estimate(value, float(low), float(high), error, float(mc_low), float(mc_high), note)
 
 
 def causal(tally: Tally, settings: Settings, reading: str) -> dict[str, Estimate]:
     """The causal triple in the chosen reading, and under `schedule_` and `trajectory_` in both."""
     note = "; ".join(FROZEN.format(stream) for stream in sorted(settings.frozen))
     found = {name: estimate(tally.moments(i), note) for i, name in enumerate(QUANTITIES)}
-    if not isinstance(settings.rule, Known):
+    if not is_known(settings.rule):
         reason = UNKNOWN_RULE.format(type(settings.rule).__name__)
         found["execution"] = replace(found["execution"], note=reason)
         for name in QUANTITIES:
@@ -177,7 +189,7 @@ def causal(tally: Tally, settings: Settings, reading: str) -> dict[str, Estimate
 
 
 def bracket_of(run: Asked, collected: Collected, found: dict[str, Estimate], effort: Effort, n: int) -> Bracket:
-    if not isinstance(run.settings.rule, Known):
+    if not is_known(run.settings.rule):
         reason = undefined(found["path"].note)
         return Bracket(reason, reason)
     samples = effort.for_paths(n)
@@ -193,7 +205,7 @@ def over_prompts(
     prompts = len(run.wordings)
     ceiling = Estimate(math.log2(prompts), note="I(X;Z) over this prompt set cannot be larger")
     samples = effort.for_mixture(n, prompts)
-    if not isinstance(run.settings.rule, Known):
+    if not is_known(run.settings.rule):
         lower = upper = undefined(found["path"].note)
     elif run.settings.frozen:
         lower = upper = undefined(NOT_FROZEN)
@@ -201,14 +213,16 @@ def over_prompts(
         lower = upper = undefined("left out: mixture_samples is 0")
     else:
         lower, upper = mutual_information(run, kept_of(collected, samples))
-    if lower is not upper and lower.value < 0:  # where it is exact it is unbiased, and stays as it is
-        lower = estimate(Moments(np.zeros(prompts), np.zeros(prompts), np.ones(prompts, int)), TRIVIAL)
-    whole, most = plus(found["conditional_upper"], upper), full_support(run)
+    if lower is not upper:  # where it is exact it is unbiased, and stays as it is
+        lower = at_least_nothing(lower, prompts)
+    most = full_support(run)
+    limits = (0.0, most.value)
+    whole = plus(found["conditional_upper"], upper, limits)
     return {
         "mutual_lower": lower,
         "mutual_upper": upper,
         "ceiling": ceiling,
-        "sequence_lower": plus(found["conditional_lower"], lower),
+        "sequence_lower": plus(found["conditional_lower"], lower, limits),
         "sequence_upper": most if whole.value > most.value else whole,
     }
 
@@ -217,13 +231,29 @@ def relevance(collected: Collected, prompts: Sequence[Prompt], judge: Judge | No
     if judge is None:
         return undefined("no judge was given")
     moments = information_per_prompt(collected.readings, prompts)
-    return estimate(moments, "cross-fitted on halves of the samples", limits=(0.0, math.log2(len(prompts))))
+    found = estimate(moments, "cross-fitted on halves of the samples", limits=(0.0, math.log2(len(prompts))))
+    return at_least_nothing(found, len(prompts))
 
 
-def notes_of(settings: Settings, run: Asked) -> list[str]:
-    notes = [FROZEN.format(stream) for stream in sorted(settings.frozen)]
+def at_least_nothing(bound: Estimate, prompts: int) -> Estimate:
+    """A lower bound of what is not negative: 0 bits where it came out below."""
+    if not bound.value < 0:
+        return bound
+    return estimate(Moments(np.zeros(prompts), np.zeros(prompts), np.ones(prompts, int)), TRIVIAL)
+
+
+def notes_of(run: Asked, found: Mapping[str, Estimate], reading: str) -> Iterator[str]:
+    rule = run.settings.rule
+    yield from (FROZEN.format(stream) for stream in sorted(run.settings.frozen))
     if any(len(set(used)) > 1 for used in run.wordings):
-        notes.append("path, execution and joint are given the wording; H(Z|X) at most includes which wording it was")
-    if isinstance(settings.rule, ConfidenceUnmasking):
-        notes.append("maps: a step's bits are divided over the positions it committed")
-    return notes
+        yield (
+            "path, execution and joint, and what is said of H(P|X) and H(Z|P,X), are given the wording; H(Z|X) at most "
+            "includes which wording it was"
+        )
+    if is_known(rule) and isinstance(rule, ConfidenceUnmasking):
+        yield "maps: a step's bits are divided over the positions it committed"
+    if isinstance(rule, MaskReplaceDiffusion) and reading == "trajectory":
+        yield "maps and steps are of the schedule"
+    for name, label in (("conditional", "H(Z|X)"), ("mutual", "I(X;Z)"), ("sequence", "H(Z) of images")):
+        if found[f"{name}_lower"].value > found[f"{name}_upper"].value:
+            yield f"{label}: the bounds cross, for their Monte-Carlo errors are larger than what lies between them"

@@ -15,16 +15,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from divlens.information.accounting import Known, is_known
 from divlens.information.diffusion import event_log_probability, known_events, state_log_probability
 from divlens.information.unmasking import event_log_probabilities, scores_of
 from divlens.interventions import Settings
 from divlens.models.protocol import Model
 from divlens.noise import CounterNoise, Noise
-from divlens.paths import Advance, ConfidenceUnmasking, Draws, MaskReplaceDiffusion, PathRule, Raster
-from divlens.sampler import Moment, Observer, filled_from
+from divlens.paths import Advance, Draws, MaskReplaceDiffusion, PathRule, Raster
+from divlens.sampler import Encoded, Moment, Observer, filled_from
 from divlens.types import View
-
-Known = Raster | ConfidenceUnmasking | MaskReplaceDiffusion
 
 
 @dataclass(frozen=True)
@@ -142,16 +141,17 @@ class Weigher:
 
 @dataclass(frozen=True)
 class Target:
-    """Whose probability is asked: the model under its settings, row by row under these conditions."""
+    """Whose probability is asked: the model under its settings, row by row under these wordings."""
 
     model: Model
     settings: Settings
-    conditions: Tensor
+    encoded: Encoded
+    wordings: Sequence[str]
     batch_size: int
 
     def run(self, rule: PathRule, noise: Noise, observer: Observer, rows: slice) -> None:
         settings = replace(self.settings, rule=rule, greedy=False, frozen=frozenset())
-        filled_from(self.model, settings, self.conditions[rows], noise, [observer])
+        filled_from(self.model, settings, self.encoded.of(self.wordings[rows]), noise, [observer])
 
 
 @torch.inference_mode()
@@ -164,7 +164,7 @@ def importance_log_weights(
     does, as it does with noise in each step; for AR the weight is p itself.
     """
     rule = target.settings.rule
-    assert isinstance(rule, Known)
+    assert is_known(rule)
     parts = []
     for first in range(0, len(grids), target.batch_size):
         rows = slice(first, first + target.batch_size)
@@ -182,7 +182,7 @@ def transcript_log_probabilities(
 ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
     """log P of the whole record of each sample under the target's conditions, and log Q of it given its final grid."""
     rule = target.settings.rule
-    assert isinstance(rule, Known)
+    assert is_known(rule)
     log_p, log_q = [], []
     for first in range(0, len(states[0]), target.batch_size):
         rows = slice(first, first + target.batch_size)

@@ -8,23 +8,26 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from divlens.information.accounting import QUANTITIES, BatchAccount, Tally
 from divlens.information.bounds import Recorder
 from divlens.information.mutual import Asked, Kept
 from divlens.information.relevance import Judge, Readings, read_pictures
+from divlens.information.strata import strata_of
 from divlens.information.tokens import TokenCounts
 from divlens.sampler import BatchSize, Observer, Row, fill, noise_of
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A kept sample. states, committed: (steps, n), its record; joint: bits of QUANTITIES' trajectory_joint; rank: its
-    place in the order in which the samples of a prompt are chosen."""
+    """A kept sample. stratum: its wording, of the tally's strata; states, committed: (steps, n), its record; joint:
+    bits of QUANTITIES' trajectory_joint; rank: its place in the order in which a prompt's samples are chosen."""
 
     row: Row
     prompt: int
+    stratum: int
     states: Tensor
     committed: Tensor
     joint: Tensor
@@ -41,9 +44,15 @@ class Collected:
     kept: list[Sample] = field(default_factory=list)
 
 
-def ranks(n: int, seed: int) -> np.ndarray:
-    """The order in which samples are kept: at random, because the wordings of Paraphrase go round with the index."""
-    return np.random.default_rng([seed, n]).permutation(n)
+def ranks(stratum: Int[np.ndarray, " n"], seed: int) -> Int[np.ndarray, " n"]:
+    """The order in which the samples of a prompt are kept: one of each wording, then one more of each, and so on; which
+    of them, and which wording first, is random."""
+    random = np.random.default_rng([seed, len(stratum)]).permutation(len(stratum))
+    turn, result = np.empty_like(random), np.empty_like(random)
+    for each in np.unique(stratum):
+        turn[stratum == each] = random[stratum == each].argsort().argsort()
+    result[np.lexsort((random, turn))] = np.arange(len(stratum))
+    return result
 
 
 def collect(
@@ -58,24 +67,25 @@ def collect(
     model, settings = run.model, run.settings
     flat = [row for part in rows for row in part]
     n, positions = len(rows[0]), math.prod(model.grid)
+    strata, stratum = strata_of([[row.wording for row in part] for part in rows])
     collected = Collected(
-        Tally.empty(len(rows), settings.rule.steps, positions), TokenCounts.empty(len(rows), model.codes), Readings()
+        Tally.empty(strata, settings.rule.steps, positions), TokenCounts.empty(len(rows), model.codes), Readings()
     )
-    done, rank = 0, ranks(n, run.seed)
+    done, rank = 0, np.concatenate([ranks(part, run.seed) for part in stratum.numpy()])
+    stratum = stratum.flatten()
     account, recorder = BatchAccount(noise_of((), run.seed)), Recorder(torch.zeros(0, dtype=torch.long))
 
     def observers(batch: Sequence[Row]) -> Sequence[Observer]:
         nonlocal account, recorder
         account = BatchAccount(noise_of(batch, run.seed))
-        wanted = [i for i in range(len(batch)) if rank[(done + i) % n] < keep]
+        wanted = [i for i in range(len(batch)) if rank[done + i] < keep]
         recorder = Recorder(torch.tensor(wanted, dtype=torch.long))
         return [account, recorder] if wanted else [account]
 
     for filled in fill(model, flat, run.seed, settings, run.encoded, batch_size=batch_size, observers=observers):
         index = np.arange(done, done + len(filled.rows))
         prompt, sample = index // n, index % n
-        batch = Tally.of_batch(account, torch.from_numpy(prompt), len(rows))
-        collected.tally = collected.tally.merged(batch)
+        collected.tally = collected.tally.merged(Tally.of_batch(account, stratum[index], strata))
         collected.tokens.add(filled.tokens.flatten(1), prompt, sample)
         if judge is not None:
             with torch.inference_mode():
@@ -85,8 +95,9 @@ def collect(
             states, committed = torch.stack(recorder.states, 1), torch.stack(recorder.committed, 1)
             joint = account.sums[:, QUANTITIES.index("trajectory_joint")].cpu()
             for place, row in enumerate(recorder.keep.tolist()):
+                whose = (filled.rows[row], int(prompt[row]), int(stratum[done + row]))
                 record = (states[place], committed[place], joint[row])
-                collected.kept.append(Sample(filled.rows[row], int(prompt[row]), *record, int(rank[sample[row]])))
+                collected.kept.append(Sample(*whose, *record, int(rank[done + row])))
         done += len(filled.rows)
         on_batch(len(filled.rows))
     return collected
@@ -97,6 +108,7 @@ def kept_of(collected: Collected, samples: int) -> Kept:
     chosen = [item for item in collected.kept if item.rank < samples]
     states = torch.stack([item.states for item in chosen])
     committed = torch.stack([item.committed for item in chosen])
-    prompt = torch.tensor([item.prompt for item in chosen])
+    prompt, stratum = (torch.tensor([getattr(item, name) for item in chosen]) for name in ("prompt", "stratum"))
     joint = torch.stack([item.joint for item in chosen])
-    return Kept([item.row for item in chosen], prompt, list(states.unbind(1)), list(committed.unbind(1)), joint)
+    records = (list(states.unbind(1)), list(committed.unbind(1)), joint)
+    return Kept([item.row for item in chosen], prompt, stratum, collected.tally.strata, *records)

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from divlens.information.accounting import QUANTITIES, Tally
+from divlens.information.accounting import QUANTITIES, Tally, is_known
 from divlens.information.bounds import importance_log_weights, sandwich, transcript_log_probabilities
-from divlens.information.mutual import Asked, Kept
+from divlens.information.mutual import Asked, Kept, shares
 from divlens.information.records import BITS, LABELS, Estimate, Moments, Tightness, estimate
+from divlens.information.strata import Sums
 from divlens.paths import MaskReplaceDiffusion, Raster
 
 
@@ -32,6 +33,7 @@ class Bracket:
 def conditional_entropy(asked: Asked, tally: Tally, kept: Kept | None, paths: int, note: str) -> Bracket:
     """`kept`: samples that get `paths` proposed paths each; None, or no paths, leaves the joint and the execution."""
     rule = asked.settings.rule
+    assert is_known(rule)
     wording = np.array([wording_entropy(used) for used in asked.wordings])
 
     def known(name: str, extra: Float[np.ndarray, " prompts"] | float = 0.0) -> Estimate:
@@ -69,7 +71,7 @@ def full_support(asked: Asked) -> Estimate:
 
 def wording_entropy(used: Sequence[str]) -> float:
     """Bits of which wording a sample got: what H(Z|X) may exceed H(Z|X, wording) by."""
-    share = np.array([used.count(text) for text in dict.fromkeys(used)]) / len(used)
+    share = np.array([*shares(used).values()])
     return float(-(share * np.log2(share)).sum()) + 0.0
 
 
@@ -84,7 +86,7 @@ def weighted(
     for each in sandwich(proposed, log_p - log_q):
         text = f"{each.paths} path{'s' * (each.paths > 1)} per grid, {len(kept.rows)} grids"
         above, below = -each.below * BITS, -each.above * BITS
-        slope = slope_of(above, control, kept.prompt)
+        slope = slope_of(above, control, kept.usable[1][kept.stratum])
         notes = (f"own path among {text}", f"importance-weighted, {text}")
         lower = controlled(tally, kept, below, control, slope, notes[0])
         upper = controlled(tally, kept, above, control, slope, notes[1], wording)
@@ -92,9 +94,9 @@ def weighted(
     return result
 
 
-def slope_of(values: Float[Tensor, " kept"], control: Float[Tensor, " kept"], prompt: Tensor) -> float:
-    """Regression of values on the control within prompts, held in [0, 1]; 0 where it is not known."""
-    centred = [torch.stack([values[prompt == i], control[prompt == i]]) for i in prompt.unique()]
+def slope_of(values: Float[Tensor, " kept"], control: Float[Tensor, " kept"], stratum: Tensor) -> float:
+    """Regression of values on the control within strata, held in [0, 1]; 0 where it is not known."""
+    centred = [torch.stack([values[stratum == i], control[stratum == i]]) for i in stratum.unique()]
     both = torch.cat([part - part.mean(1, keepdim=True) for part in centred], 1)
     scale = float(both[1] @ both[1])
     slope = float(both[0] @ both[1]) / scale if scale > 0 else 0.0
@@ -112,21 +114,18 @@ def controlled(
 ) -> Estimate:
     """Mean of `values` over the kept samples, with -log p of each record as a control variate.
 
-    Its mean is the joint, which all n samples know well. With m kept among them the variance, for v = values - slope *
-    control, is slope^2 var(joint)/n + var(v)/m + 2 slope cov(joint, v)/n.
+    Its mean is the joint, which all n samples know well. With m kept among them a stratum's variance, for v = values -
+    slope * control, is slope^2 var(joint)/n + var(v)/m + 2 slope cov(joint, v)/n.
     """
     if not bool(values.isfinite().all()):
         return Estimate(math.nan, note=f"{note}: some grids were out of reach")
-    at = QUANTITIES.index("trajectory_joint")
-    joint, variance, n = tally.mean.numpy()[:, at], tally.variance().numpy()[:, at], tally.count.numpy()
-    rest = values - slope * control
-    groups = [kept.prompt == i for i in range(len(n))]
-    m = np.array([int(group.sum()) for group in groups])
-    means = slope * joint + np.array([float(rest[group].mean()) for group in groups]) + extra
-    spread = np.full(len(n), math.nan)
-    for i, group in enumerate(groups):
-        if m[i] > 1:
-            covariance = np.cov(torch.stack([kept.joint[group], rest[group]]).numpy())
-            parts = slope**2 * variance[i] / n[i], covariance[1, 1] / m[i], 2 * slope * covariance[0, 1] / n[i]
-            spread[i] = max(sum(parts), 0.0)
-    return estimate(Moments(means, spread * m, m), note)
+    at, (strata, into) = QUANTITIES.index("trajectory_joint"), kept.usable
+    every, part = tally.sums.gathered(into, len(strata)), into[kept.stratum]
+    both = torch.stack([kept.joint, values - slope * control], 1)
+    few = Sums.of(both).gathered(part, len(strata))
+    n, m = every.count, few.count
+    products = torch.zeros(len(strata), dtype=both.dtype).index_add(0, part, (both - few.mean[part]).prod(1))
+    mean = slope * every.mean[:, at] + few.mean[:, 1]
+    spread = slope**2 * every.variance()[:, at] / n + few.variance()[:, 1] / m + 2 * slope * products / (m - 1) / n
+    moments = strata.moments(mean, spread.clamp(min=0), m - 1)
+    return estimate(replace(moments, mean=moments.mean + extra), note)

@@ -10,22 +10,18 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from divlens.information.bounds import (
-    Known,
-    Target,
-    importance_log_weights,
-    log_mean_exp,
-    transcript_log_probabilities,
-)
-from divlens.information.records import BITS, Estimate, Moments, estimate
+from divlens.information.accounting import is_known
+from divlens.information.bounds import Target, importance_log_weights, log_mean_exp, transcript_log_probabilities
+from divlens.information.records import BITS, Estimate, estimate
+from divlens.information.strata import Strata, Sums
 from divlens.interventions import Settings
 from divlens.models.protocol import Model
 from divlens.paths import Raster
@@ -34,10 +30,13 @@ from divlens.sampler import Encoded, Row
 
 @dataclass(frozen=True)
 class Kept:
-    """Samples that are asked again: their rows, prompts, records, and bits of the joint (of states for diffusion)."""
+    """Samples that are asked again: their rows, prompts, wordings (`stratum`, of the run's `strata`), records, and bits
+    of the joint (of states for diffusion)."""
 
     rows: Sequence[Row]
     prompt: Int[Tensor, " kept"]
+    stratum: Int[Tensor, " kept"]
+    strata: Strata
     states: Sequence[Int[Tensor, "kept n"]]
     committed: Sequence[Bool[Tensor, "kept n"]]
     joint: Float[Tensor, " kept"]
@@ -45,6 +44,11 @@ class Kept:
     @property
     def grids(self) -> Int[Tensor, "kept n"]:
         return self.states[-1]
+
+    @property
+    def usable(self) -> tuple[Strata, Int[Tensor, " strata"]]:
+        """Strata that have a variance, and into which of them each of `strata` goes."""
+        return self.strata.with_variance(self.stratum.bincount(minlength=len(self.strata)))
 
 
 @dataclass(frozen=True)
@@ -60,13 +64,22 @@ class Asked:
     wordings: Sequence[Sequence[str]]
 
     def target(self, wordings: Sequence[str]) -> Target:
-        return Target(self.model, self.settings, self.encoded.of(wordings), self.batch_size)
+        return Target(self.model, self.settings, self.encoded, wordings, self.batch_size)
 
 
 def mixed(asked: Asked, by_wording: dict[str, Float[Tensor, " kept"]]) -> Float[Tensor, "kept prompts"]:
-    """log p(z|x) of every prompt x: the mixture over its wordings."""
-    columns = [log_mean_exp(torch.stack([by_wording[text] for text in used]), 0) for used in asked.wordings]
+    """log p(z|x) of every prompt x: the mixture over its wordings, each by the share of samples that used it."""
+    columns = []
+    for used in asked.wordings:
+        share = shares(used)
+        weighted = [by_wording[text] + math.log(share[text]) for text in share]
+        columns.append(torch.stack(weighted).logsumexp(0))
     return torch.stack(columns, 1)
+
+
+def shares(used: Sequence[str]) -> dict[str, float]:
+    """Each wording once, with its share of the samples."""
+    return {text: count / len(used) for text, count in Counter(used).items()}
 
 
 def distinct(asked: Asked) -> list[str]:
@@ -98,12 +111,11 @@ def density(log_p: Float[Tensor, "kept prompts"], prompt: Int[Tensor, " kept"]) 
     return (own - log_mean_exp(log_p, 1)) * BITS
 
 
-def per_prompt(values: Float[Tensor, " kept"], prompt: Int[Tensor, " kept"], prompts: int, note: str) -> Estimate:
-    groups = [values[prompt == i].numpy() for i in range(prompts)]
-    means = np.array([group.mean() for group in groups])
-    variances = np.array([group.var(ddof=1) if len(group) > 1 else math.nan for group in groups])
-    counts = np.array([len(group) for group in groups])
-    return estimate(Moments(means, variances, counts), note, limits=(0.0, math.log2(prompts)))
+def per_prompt(values: Float[Tensor, " kept"], kept: Kept, prompts: int, note: str) -> Estimate:
+    strata, into = kept.usable
+    sums = Sums.of(values[:, None]).gathered(into[kept.stratum], len(strata))
+    moments = strata.moments(sums.mean[:, 0], sums.variance()[:, 0] / sums.count, sums.count - 1)
+    return estimate(moments, note, limits=(0.0, math.log2(prompts)))
 
 
 def classified(log_w: Float[Tensor, "kept prompts"], prompt: Int[Tensor, " kept"]) -> Float[Tensor, " kept"]:
@@ -126,13 +138,13 @@ def classified(log_w: Float[Tensor, "kept prompts"], prompt: Int[Tensor, " kept"
 def mutual_information(asked: Asked, kept: Kept) -> tuple[Estimate, Estimate]:
     """I(X;Z) from below and from above, bits per image; the same estimate twice for AR, where it is exact."""
     rule, prompts = asked.settings.rule, len(asked.wordings)
-    assert isinstance(rule, Known)
+    assert is_known(rule)
     count = f"{len(kept.rows)} samples"
     log_w = log_weights(asked, kept)
     if isinstance(rule, Raster):
-        exact = per_prompt(density(log_w, kept.prompt), kept.prompt, prompts, f"exact likelihoods of {count}")
+        exact = per_prompt(density(log_w, kept.prompt), kept, prompts, f"exact likelihoods of {count}")
         return exact, exact
-    lower = per_prompt(classified(log_w, kept.prompt), kept.prompt, prompts, f"one path per prompt, {count}")
+    lower = per_prompt(classified(log_w, kept.prompt), kept, prompts, f"one path per prompt, {count}")
     records = density(log_transcripts(asked, kept), kept.prompt)
-    upper = per_prompt(records, kept.prompt, prompts, f"I(X;T) of whole records T, {count}")
+    upper = per_prompt(records, kept, prompts, f"I(X;T) of whole records T, {count}")
     return lower, upper

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 
@@ -22,8 +22,9 @@ class Estimate:
 
     low, high: 95% interval over prompts, the prompts being a sample of those one might have asked; NaN for fewer than
     two. mc_error: the Monte-Carlo standard error for exactly these prompts, and mc_low, mc_high its 95% interval.
-    `note` says why a value is NaN, or what it is conditional on. per_prompt: bits per image of each prompt, and
-    per_prompt_mc_error the Monte-Carlo standard error of each.
+    `note` says why a value is NaN, or what it is conditional on. per_prompt: bits per image of each prompt;
+    per_prompt_mc_error the Monte-Carlo standard error of each, per_prompt_mc_low and per_prompt_mc_high its 95%
+    interval (Student's).
     """
 
     value: float
@@ -35,6 +36,8 @@ class Estimate:
     note: str = ""
     per_prompt: tuple[float, ...] = ()
     per_prompt_mc_error: tuple[float, ...] = ()
+    per_prompt_mc_low: tuple[float, ...] = ()
+    per_prompt_mc_high: tuple[float, ...] = ()
 
 
 quantile = cache(student_t)
@@ -76,8 +79,21 @@ def estimate(moments: Moments, note: str = "", limits: tuple[float, float] = (0.
     # An estimate of a bound may fall outside what is possible; its interval then reaches from there.
     interval = (min(over_prompts.low, value), max(over_prompts.high, value), error)
     interval = (*interval, min(float(bounds[0]), value), max(float(bounds[1]), value))
-    errors = tuple(float(v) for v in np.sqrt(parts))
-    return Estimate(value, *interval, note, tuple(float(v) for v in moments.mean), errors)
+    errors = np.sqrt(parts)
+    reach = errors * [quantile(max(1, count - 1)) for count in moments.count.tolist()]
+    return Estimate(value, *interval, note, *each_prompt(moments.mean, errors, reach, limits))
+
+
+def each_prompt(
+    means: Float[np.ndarray, " prompts"],
+    errors: Float[np.ndarray, " prompts"],
+    reach: Float[np.ndarray, " prompts"],
+    limits: tuple[float, float],
+) -> Iterator[tuple[float, ...]]:
+    """The per-prompt fields of an Estimate; `reach` is the half-width of the intervals, which are cut at `limits`."""
+    low, high = (np.clip(side, *limits) for side in (means - reach, means + reach))
+    for values in (means, errors, np.minimum(low, means), np.maximum(high, means)):
+        yield tuple(float(value) for value in values)
 
 
 def straightened(t: float, skewness: float) -> float:
@@ -91,21 +107,23 @@ def straightened(t: float, skewness: float) -> float:
 def plus(one: Estimate, other: Estimate, limits: tuple[float, float] = (0.0, math.inf)) -> Estimate:
     """The sum, prompt by prompt.
 
-    The two Monte-Carlo errors are added: H(Z|X) and I(X;Z) come from the same samples and may err together. So the
-    interval is rather too wide than too narrow.
+    The two Monte-Carlo errors are added: H(Z|X) and I(X;Z) come from the same samples and may err together. Intervals
+    are cut at `limits`.
     """
     note = "; ".join(filter(None, dict.fromkeys((one.note, other.note))))
     if not (one.per_prompt and other.per_prompt):
         return undefined(note)
-    means = np.array(one.per_prompt) + np.array(other.per_prompt)
+    means, errors, low, high = (
+        np.array(getattr(one, name)) + np.array(getattr(other, name))
+        for name in ("per_prompt", "per_prompt_mc_error", "per_prompt_mc_low", "per_prompt_mc_high")
+    )
     over_prompts = bootstrap_mean(means, limits=limits)
-    error = one.mc_error + other.mc_error
+    value, error = over_prompts.value, one.mc_error + other.mc_error
     # The half-widths carry their own degrees of freedom.
     reach = (one.mc_high - one.mc_low) / 2 + (other.mc_high - other.mc_low) / 2
-    value = over_prompts.value
-    bounds = (over_prompts.low, over_prompts.high, error, max(value - reach, limits[0]), value + reach)
-    errors = np.array(one.per_prompt_mc_error) + np.array(other.per_prompt_mc_error)
-    return Estimate(value, *bounds, note, tuple(float(v) for v in means), tuple(float(v) for v in errors))
+    bounds = (max(value - reach, limits[0]), max(min(value + reach, limits[1]), value))
+    parts = each_prompt(means, errors, (high - low) / 2, limits)
+    return Estimate(value, over_prompts.low, over_prompts.high, error, *bounds, note, *parts)
 
 
 @dataclass(frozen=True)
@@ -118,6 +136,8 @@ class Tightness:
     upper: float
     upper_mc_error: float
 
+
+MAPPED = {"reading": "schedule"}  # what maps are of; a trajectory has no positions of its own
 
 LABELS = {
     "path": "path H(P||Z|X), causal",
@@ -195,29 +215,31 @@ class Information:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row per quantity: bits per image and per token, each with its interval and Monte-Carlo error."""
+        """One row per quantity: bits per image and per token, each with its interval over prompts, and its Monte-Carlo
+        error and interval."""
         rows = []
         for name, found in self.estimates.items():
             row: dict[str, object] = self.run | {"quantity": name, "label": LABELS[name]}
             for unit, scale in (("image", 1.0), ("token", 1.0 / self.positions)):
-                parts = (found.value, found.low, found.high, found.mc_error)
-                names = (f"bits_per_{unit}", f"{unit}_low", f"{unit}_high", f"{unit}_mc_error")
-                row |= {key: part * scale for key, part in zip(names, parts, strict=True)}
+                row[f"bits_per_{unit}"] = found.value * scale
+                for part in ("low", "high", "mc_error", "mc_low", "mc_high"):
+                    row[f"{unit}_{part}"] = getattr(found, part) * scale
             rows.append(row | {"note": found.note})
         return pd.DataFrame(rows)
 
     @property
     def steps_table(self) -> pd.DataFrame:
-        """Bits per image that each step decides."""
+        """Bits per image that each step decides, in the schedule reading."""
         path, execution = self.path_map.sum((1, 2)), self.execution_map.sum((1, 2))
-        return pd.DataFrame(self.run | {"step": np.arange(len(path)), "path": path, "execution": execution})
+        return pd.DataFrame(self.run | MAPPED | {"step": np.arange(len(path)), "path": path, "execution": execution})
 
     @property
     def maps_table(self) -> pd.DataFrame:
-        """Bits per image that each step decides at each position of the grid; one row per step, row and column."""
+        """Bits per image that each step decides at each position of the grid, in the schedule reading: one row for each
+        step, row and column."""
         step, row, column = np.indices(self.path_map.shape).reshape(3, -1)
         maps = {"path": self.path_map.flatten(), "execution": self.execution_map.flatten()}
-        return pd.DataFrame(self.run | {"step": step, "row": row, "column": column} | maps)
+        return pd.DataFrame(self.run | MAPPED | {"step": step, "row": row, "column": column} | maps)
 
     @property
     def tightness_table(self) -> pd.DataFrame:
@@ -227,11 +249,17 @@ class Information:
 
     @property
     def per_prompt_table(self) -> pd.DataFrame:
-        """Bits per image of each prompt and their Monte-Carlo error, for quantities that have a value per prompt."""
-        names = [*self.run, "prompt", "quantity", "bits", "mc_error"]
+        """Bits of each prompt, per image and per token, with Monte-Carlo error and 95% Monte-Carlo interval, for
+        quantities that have a value per prompt."""
+        fields_of = {"": "per_prompt", "_mc_error": "per_prompt_mc_error"}
+        fields_of |= {"_mc_low": "per_prompt_mc_low", "_mc_high": "per_prompt_mc_high"}
+        units = {"image": 1.0, "token": 1.0 / self.positions}
+        names = [f"bits_per_{unit}{part}" for unit in units for part in fields_of]
         rows = [
-            self.run | {"prompt": prompt, "quantity": quantity, "bits": bits, "mc_error": error}
+            [*self.run.values(), prompt, quantity, *(value * scale for scale in units.values() for value in values)]
             for quantity, found in self.estimates.items()
-            for prompt, bits, error in zip(self.prompts, found.per_prompt, found.per_prompt_mc_error, strict=False)
+            for prompt, *values in zip(
+                self.prompts, *(getattr(found, name) for name in fields_of.values()), strict=False
+            )
         ]
-        return pd.DataFrame(rows, columns=names)
+        return pd.DataFrame(rows, columns=[*self.run, "prompt", "quantity", *names])

@@ -22,10 +22,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from divlens.information.atoms import atom_log_probabilities
-from divlens.information.mixtures import Direct, Mixture, binned, bracketed
+from divlens.information.mixtures import BINS_PER_TAU, Direct, Mixture, binned, bracketed, gumbel_tail
 
 FEW_CODES = 32  # up to here codes are taken one by one
 COARSE = 96  # nodes and bins of the search for where the integrand lives
+WIDEST_INTERVAL = 2.0  # of the search, in units of tau: narrower ones are not worth another search
 NEGLIGIBLE = 28.0  # an interval of the search is left out when it holds less than exp(-28) of the probability
 FEWEST_NODES_PER_TAU = 5.0
 NODES_PER_ROOT = 1.2  # an order statistic of m Gumbels has a standard deviation of at least 1.24 tau / sqrt(m)
@@ -33,6 +34,7 @@ BULK = 1e-10  # what the codes that are taken together may change of any F
 IMPOSSIBLE = -1e9  # log p of a banned code: its weight is 0, and its score passes nothing
 CODES_AT_ONCE = 330_000  # few samples share their nodes: these then cover little that one sample does not need
 ELEMENTS_AT_ONCE = 300_000
+NODES_AT_ONCE = 320  # each lot of nodes has to do with the bins around it alone
 
 
 @dataclass(frozen=True)
@@ -132,15 +134,23 @@ def event_log_probabilities(
 def integrated(
     scores: Scores, samples: int, tau: float, few_codes: int
 ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
-    """Both integrals, by the trapezoidal rule on nodes that all samples share."""
+    """Both integrals, by the trapezoidal rule on nodes that all samples share.
+
+    Both depend on differences of scores alone. So each sample's scores are counted from its own window's low end, and
+    the nodes need only span the widest window, however far apart the samples are.
+    """
     direct = scores.weight.shape[1] <= few_codes
-    low, high = window(scores, samples, tau, direct)
+    window = windows(scores, samples, tau, direct)
+    # By whole bins: where a code lies between two of them is then its own affair and not the batch's.
+    origin = (window.low / tau * BINS_PER_TAU).floor() * tau / BINS_PER_TAU
+    extent = float((window.high - origin).max())
+    scores = replace(scores, location=scores.location - origin[scores.sample, None])
     largest = int(torch.bincount(scores.sample).max())
     step = tau / max(FEWEST_NODES_PER_TAU, NODES_PER_ROOT * math.sqrt(largest))
-    mixture = Direct(scores.weight, scores.location) if direct else in_bins(scores, low, high, tau)
+    mixture = Direct(scores.weight, scores.location) if direct else in_bins(scores, origin, extent, window.below, tau)
     parts = scores.weight.shape[1] if direct else 1
-    size = max(16, ELEMENTS_AT_ONCE // (len(scores.sample) * parts))
-    nodes = torch.arange(low, high + step, step, dtype=torch.float64, device=scores.weight.device)
+    size = min(max(16, ELEMENTS_AT_ONCE // (len(scores.sample) * parts)), NODES_AT_ONCE)
+    nodes = torch.arange(0, extent + step, step, dtype=torch.float64, device=scores.weight.device)
     paths, joints = [], []
     for part in nodes.split(size):
         log_path, log_joint = integrands(scores, samples, mixture, part, tau)
@@ -152,10 +162,7 @@ def integrated(
 def integrands(
     scores: Scores, samples: int, mixture: Mixture, nodes: Float[Tensor, " nodes"], tau: float
 ) -> tuple[Float[Tensor, "batch nodes"], Float[Tensor, "batch nodes"]]:
-    """Logarithms of both integrands at the nodes.
-
-    -d/dc of a product is the product times the sum of f / S; for one Gumbel f / S = e / (exp(e) - 1) / tau.
-    """
+    """Logarithms of both integrands at the nodes. -d/dc of a product is the product times the sum of f / S."""
     inside = scores.committed
     rows = scores.rows(inside)
     empty = torch.zeros(samples, len(nodes), dtype=torch.float64, device=nodes.device)
@@ -164,62 +171,96 @@ def integrands(
         return empty.index_add(0, sample, values)
 
     others = per_sample(scores.sample[~inside], mixture.rows(~inside).log_below(nodes, tau))
-    e = torch.exp(-(nodes - rows.of_token(rows.location)[:, None]) / tau)
-    weight, tail = rows.of_token(rows.weight)[:, None], -torch.expm1(-e)
-    hazard = torch.where(e > 1e-12, e / torch.expm1(e), 1.0).nan_to_num(0.0) / tau
-    joint = per_sample(rows.sample, (weight * tail).log()) + per_sample(rows.sample, hazard).log()
-    own = mixture.rows(inside)
+    drawn, drawn_rate = gumbel_tail(rows.of_token(rows.location), nodes, tau)
+    drawn += rows.of_token(rows.weight).log()[:, None]
+    joint = per_sample(rows.sample, drawn) + per_sample(rows.sample, drawn_rate).log()
+    above, rate = mixture.rows(inside).tail(nodes, tau)
     # The drawn code is one of the mixture's: a tail below its share is the binning's rounding.
-    above = torch.maximum(own.above(nodes, tau), weight * tail).clamp(min=1e-300)
-    rate = (own.density(nodes, tau) / above).clamp(min=0, max=1 / tau)
-    path = per_sample(rows.sample, above.log()) + per_sample(rows.sample, rate).log()
+    path = per_sample(rows.sample, torch.maximum(above, drawn)) + per_sample(rows.sample, rate).log()
     return path + others, joint + others
 
 
-def window(scores: Scores, samples: int, tau: float, direct: bool) -> tuple[float, float]:
-    """Thresholds between which all but a share of about 100 exp(-28) of every sample's integrals lies.
+@dataclass(frozen=True)
+class Windows:
+    """Per sample, thresholds between which all but a share of about 100 exp(-28) of both integrals lies; per row, what
+    log F is at least between them (0 where committed)."""
+
+    low: Float[Tensor, " batch"]
+    high: Float[Tensor, " batch"]
+    below: Float[Tensor, " rows"]
+
+
+def windows(scores: Scores, samples: int, tau: float, direct: bool) -> Windows:
+    """Each sample's window, from where its lowest committed score can be to where its highest cannot be any more.
+
+    Again within what was found while the intervals are wide and most of them empty: one score far from the others must
+    not leave everyone with coarse ends.
+    """
+    empty = torch.zeros(samples, dtype=torch.float64, device=scores.weight.device)
+    rows = scores.rows(scores.committed)
+    possible = rows.location.masked_fill(rows.weight == 0, torch.inf)
+    bottom = empty.scatter_reduce(0, rows.sample, possible.amin(1), "amin", include_self=False)
+    top = empty.scatter_reduce(0, scores.sample, scores.location.amax(1), "amax", include_self=False)
+    found = Windows(bottom - 6 * tau, top + 40 * tau, torch.zeros_like(scores.location[:, 0]))
+    while True:
+        before = float((found.high - found.low).max())
+        found = narrowed(scores, found, top, tau, direct)
+        after = float((found.high - found.low).max())
+        if before < COARSE * WIDEST_INTERVAL * tau or after > before / 4:
+            return found
+
+
+def narrowed(scores: Scores, found: Windows, top: Float[Tensor, " batch"], tau: float, direct: bool) -> Windows:
+    """The intervals of `found` that may hold something.
 
     prod S falls in c and prod F rises. So what an interval (a, b) holds is at most prod S(a) * prod F(b), and the whole
     is at least prod S(c) * prod F(c) at any c: both from below and above when codes are moved to the edges of bins.
     """
-    highest = float(scores.location.max())
-    lowest = max(float(scores.location.min()), highest - 40.0)
-    ends = (lowest - 6 * tau, highest + 40 * tau)
-    nodes = torch.linspace(*ends, COARSE, dtype=torch.float64, device=scores.weight.device)
+    width = float((found.high - found.low).max())
+    nodes = torch.linspace(0, width, COARSE, dtype=torch.float64, device=scores.weight.device)
+    low = found.low[scores.sample]
     if direct:
-        down = up = Direct(scores.weight, scores.location)
+        down = up = Direct(scores.weight, scores.location - low[:, None])
     else:
-        down, up = bracketed(scores.weight, scores.location, lowest, COARSE)
+        occupied = min(width, float((top - found.low).max()) * (1 + 1e-9))  # the highest code is inside its bin
+        down, up = bracketed(scores.weight, scores.location, low, occupied, COARSE)
     inside, rows = scores.committed, scores.rows(scores.committed)
-    empty = torch.zeros(samples, COARSE, dtype=torch.float64, device=scores.weight.device)
+    empty = torch.zeros(len(top), COARSE, dtype=torch.float64, device=scores.weight.device)
 
     def tails(mixture: Mixture) -> Tensor:
-        return empty.index_add(0, rows.sample, mixture.rows(inside).above(nodes, tau).clamp(min=1e-300).log())
+        return empty.index_add(0, rows.sample, mixture.rows(inside).tail(nodes, tau)[0])
 
-    def belows(mixture: Mixture) -> Tensor:
-        return empty.index_add(0, scores.sample[~inside], mixture.rows(~inside).log_below(nodes, tau))
-
-    e = torch.exp(-(nodes - rows.of_token(rows.location)[:, None]) / tau)
-    drawn = empty.index_add(0, rows.sample, (-torch.expm1(-e)).clamp(min=1e-300).log())
-    least, most = belows(up), belows(down)
-    keep = torch.zeros(COARSE - 1, dtype=torch.bool, device=scores.weight.device)
+    drawn = gumbel_tail(rows.of_token(rows.location) - low[inside], nodes, tau)[0]
+    drawn = empty.index_add(0, rows.sample, drawn + rows.of_token(rows.weight).log()[:, None])
+    under = up.rows(~inside).log_below(nodes, tau)
+    least = empty.index_add(0, scores.sample[~inside], under)
+    most = empty.index_add(0, scores.sample[~inside], down.rows(~inside).log_below(nodes, tau))
+    keep = torch.zeros_like(empty[:, 1:], dtype=torch.bool)
     for lower, upper in ((tails(down), tails(up)), (drawn, drawn)):
         whole = (lower + least).amax(1, keepdim=True)
-        keep |= (upper[:, :-1] + most[:, 1:] > whole - NEGLIGIBLE).any(0)
-    kept = keep.nonzero()[:, 0]
-    return float(nodes[kept[0]]), float(nodes[kept[-1] + 1])
+        keep |= upper[:, :-1] + most[:, 1:] > whole - NEGLIGIBLE
+    first, last = keep.int().argmax(1), COARSE - 1 - keep.flip(1).int().argmax(1)
+    below = torch.zeros_like(found.below)
+    below[~inside] = under.gather(1, first[scores.sample[~inside], None])[:, 0]
+    return Windows(found.low + nodes[first], found.low + nodes[last], below)
 
 
-def in_bins(scores: Scores, low: float, high: float, tau: float) -> Mixture:
+def in_bins(
+    scores: Scores, origin: Float[Tensor, " batch"], extent: float, below: Float[Tensor, " rows"], tau: float
+) -> Mixture:
     """Codes in bins; those that are nearly impossible, and nearly sure to lose, together.
 
-    A code of probability p that counts as never passing changes F(c) by p S(c) <= p exp(-(c - log p) / tau). Below
-    log p = (log(BULK / codes) + low / tau) / (1 + 1 / tau) all of them change it by BULK at most.
+    A code of probability p that counts as never passing changes F(c) and S(c) by p S_p(c) <= p exp((log p - c) / tau).
+    That is to be BULK / codes of the least that F is in the window, and of the share of the likeliest code in S.
+    Thresholds are counted from `origin`, so that log p is location + origin.
     """
-    codes = scores.weight.shape[1]
-    bulk = (math.log(BULK / codes) + low / tau) / (1 + 1 / tau)
-    lowest = max(bulk, low - 37 * tau, float(scores.location.min()))
-    highest = max(min(high + 6 * tau, float(scores.location.max())), lowest + tau)
+    top = scores.location.amax(1)
+    start = torch.where(scores.committed, top.clamp(max=0), 0.0)
+    origin = origin[scores.sample]
+    spare = torch.where(scores.committed, top + origin, below)
+    bulk = (math.log(BULK / scores.weight.shape[1]) + spare + (start + origin) / tau) / (1 + 1 / tau) - origin
+    lowest = torch.maximum(torch.maximum(bulk, start - 37 * tau), scores.location.amin(1))
+    highest = max(min(extent + 6 * tau, float(top.max())), float(lowest.min()) + tau)
     return binned(scores.weight, scores.location, lowest, highest, tau)
 
 

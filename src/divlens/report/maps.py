@@ -35,7 +35,8 @@ def stages(part: Float[np.ndarray, "steps h w"]) -> list[Float[np.ndarray, "h w"
 def entropy_sheet(results: Sequence[Information]) -> Image.Image:
     """Two rows per result, path above execution: all steps together, then stage by stage.
 
-    One scale for all first tiles and one for all stages, each from 0 to the largest.
+    One scale for all first tiles and one for all stages, each from 0 to the largest. Of a diffusion's readings, maps
+    are of the schedule.
     """
     named = [
         (" ".join((result.model, *result.interventions)), kind, part)

@@ -41,6 +41,11 @@ def number_text(value: float, form: str) -> str:
     return text.replace("0.", ".", 1) if text.lstrip("+-").startswith("0.") else text
 
 
+def counted(number: int, name: str) -> str:
+    """`1 prompt`, `2 prompts`."""
+    return f"{number} {name}{'s' * (number != 1)}"
+
+
 def cell(row: Mapping[str, Any], name: str, *, percent: bool, signed: bool = False) -> str:
     """The mean and interval of a figure in a row; shares as percentages."""
     scale = 100 if percent else 1
@@ -99,7 +104,7 @@ def probe_notes(table: pd.DataFrame) -> list[str]:
     first = records(table)[0]
     prompts, n = first["prompts"], first["n"]
     lines = [
-        f"Means over {prompts} prompt{'s' * (prompts != 1)}, {n} sample{'s' * (n != 1)} each; [95% interval].",
+        f"Means over {counted(prompts, 'prompt')}, {counted(n, 'sample')} each; [95% interval].",
         "change: against baseline, paired by prompt, same noise. styles: share of the",
         "styles that exist for a concept which come out. fidelity: share of samples the",
         "judge names right. dup: samples whose token grid another of the prompt has.",
@@ -133,7 +138,7 @@ def enhance_table(result: Enhanced) -> Group:
     before = result.before.generation
     prompts, n = len(before.prompts), len(before.samples)
     lines = [
-        f"Means over {prompts} prompt{'s' * (prompts != 1)}, {n} samples each, same noise before and after;",
+        f"Means over {counted(prompts, 'prompt')}, {counted(n, 'sample')} each, same noise before and after;",
         "[95% interval over prompts]. change: after - before, paired by prompt.",
     ]
     if result.note:
@@ -157,22 +162,22 @@ def decomposition_table(result: Decomposition) -> Group:
         for source, part, share in rows
     ]
     total = result.total
-    texts.append(("total", interval_text(total.value, total.low, total.high, ".4f"), "100"))
-    levels = " x ".join(f"{count} {name}" for name, count in zip(result.levels._fields, result.levels, strict=True))
-    prompts = len(result.prompts)
+    whole = UNKNOWN if math.isnan(rows[0][2].value) else "100"
+    texts.append(("total", interval_text(total.value, total.low, total.high, ".4f"), whole))
+    named = zip(result.levels._fields, result.levels, strict=True)
+    levels = " x ".join(counted(count, name.removesuffix("s")) for name, count in named)
     lines = [
-        f"Means over {prompts} prompt{'s' * (prompts != 1)}, {levels}; [95% interval over prompts].",
-        "total: LPIPS of two pictures that differ in wording, path and execution noise.",
-        "The rows that hold a factor add up to the LPIPS of two pictures that differ in",
-        "that factor only.",
+        f"Means over {counted(len(result.prompts), 'prompt')}, {levels}; [95% interval over prompts]. total: "
+        f"{result.distance} of two pictures that differ in wording, path and execution noise. The rows that hold a "
+        f"factor add up to the {result.distance} of two pictures that differ in that factor only."
     ]
     if result.sources[0] == "wording.meaning":
-        lines += [
-            "wording.length: what filling a wording up with neutral words to the same length",
-            "changes; wording.meaning: the rest of its effect. Each may be below 0.",
-        ]
-    notes = [*lines, *textwrap.wrap(result.note, WIDTH)]
-    table = fitted(result.model, ("source", "LPIPS", "share %"), texts)
+        lines.append(
+            "wording.length: what filling a wording up with neutral words to the same length changes; "
+            "wording.meaning: the rest of its effect. Each may be below 0."
+        )
+    notes = [line for text in (*lines, result.note) for line in textwrap.wrap(text, WIDTH)]
+    table = fitted(result.model, ("source", result.distance, "share %"), texts)
     return Group(table, Text(), Text("\n".join(notes), style="dim"))
 
 
@@ -225,14 +230,14 @@ def information_tables(results: Sequence[Information]) -> Group:
     if first.n < 2:
         reasons["MC error n/a: it needs at least 2 samples per prompt"] = None
     lines = [
-        f"{len(first.prompts)} prompts, {first.n} samples each; [95% interval over prompts]; MC error: standard",
-        "error for exactly these prompts. path and execution are causal and add up to",
-        "the joint; the marginal H(P|X) is between path and joint, H(Z|P,X) at most",
-        "execution, H(Z|X) between its two rows. See docs/theory.md.",
-        f"What is called the path of a diffusion: the {first.reading}.",
-        *textwrap.wrap(". ".join(reasons), WIDTH),
+        f"{counted(len(first.prompts), 'prompt')}, {counted(first.n, 'sample')} each; [95% interval over prompts]; "
+        "MC error: standard error for exactly these prompts. path and execution are causal and add up to the joint; "
+        "the marginal H(P|X) is between path and joint, H(Z|P,X) at most execution, H(Z|X) between its two rows. See "
+        f"docs/theory.md. What is called the path of a diffusion: the {first.reading}.",
+        ". ".join(reasons),
     ]
-    return Group(*blocks, Text("\n".join(lines), style="dim"))
+    wrapped = [line for text in lines for line in textwrap.wrap(text, WIDTH)]
+    return Group(*blocks, Text("\n".join(wrapped), style="dim"))
 
 
 def information_extras(result: Information) -> str:

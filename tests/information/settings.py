@@ -1,0 +1,68 @@
+"""Interventions, and what each changes in the enumeration of a `Small` model with 4 codes, whose frequencies fall from
+code 0 to code 3. Written apart from the library, like the enumeration."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from divlens.interventions import Argmax, DisableTop, Guidance, Intervention, Subset, Temperature, TopK, TopP
+from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, PathRule, Raster
+
+Transform = Callable[[np.ndarray], np.ndarray]
+
+
+def keep_top(k: int) -> Transform:
+    def transform(logits: np.ndarray) -> np.ndarray:
+        least = np.sort(logits, -1)[:, -k][:, None]
+        return np.where(logits >= least, logits, -np.inf)
+
+    return transform
+
+
+def keep_mass(p: float) -> Transform:
+    def transform(logits: np.ndarray) -> np.ndarray:
+        chance = np.exp(logits - logits.max(-1, keepdims=True))
+        chance /= chance.sum(-1, keepdims=True)
+        result = np.full_like(logits, -np.inf)
+        for i, row in enumerate(chance):
+            total = 0.0
+            for code in np.argsort(-row, kind="stable"):
+                if total >= p:
+                    break
+                result[i, code] = logits[i, code]
+                total += row[code]
+        return result
+
+    return transform
+
+
+def ban(codes: tuple[int, ...]) -> Transform:
+    def transform(logits: np.ndarray) -> np.ndarray:
+        result = logits.copy()
+        result[:, list(codes)] = -np.inf
+        return result
+
+    return transform
+
+
+INTERVENTIONS: Mapping[str, tuple[Intervention, Mapping[str, Any]]] = {
+    "guidance": (Guidance(3.0), {"guidance": 3.0}),
+    "no guidance": (Guidance(1.0), {"guidance": 1.0}),
+    "temperature": (Temperature(0.5), {"transform": lambda logits: logits / 0.5}),
+    "top-k": (TopK(2), {"transform": keep_top(2)}),
+    "top-p": (TopP(0.7), {"transform": keep_mass(0.7)}),
+    "subset": (Subset(0.5), {"transform": ban((2, 3))}),
+    "disable-top": (DisableTop(0.25), {"transform": ban((0,))}),
+    "argmax": (Argmax(), {"greedy": True}),
+}
+
+
+def diffusion_of(codes: int, steps: int = 3) -> MaskReplaceDiffusion:
+    times = [step / steps for step in range(steps + 1)]
+    return MaskReplaceDiffusion(tuple((1 - t) * (1 - t / 3) for t in times), tuple(times), codes)
+
+
+def rule_of(family: str, codes: int, temperature: tuple[float, float] = (2.0, 0.0)) -> PathRule:
+    rules = {"ar": Raster(3), "mim": ConfidenceUnmasking(3, temperature), "diffusion": diffusion_of(codes)}
+    return rules[family]
