@@ -1,10 +1,11 @@
 """How often intervals of `divlens.information` hold the truth, on models whose every transcript is enumerated.
 
-    python studies/coverage.py > studies/coverage.txt
+    python studies/coverage.py toy > studies/coverage_toys.txt
+    python studies/coverage.py small > studies/coverage_interventions.txt
 
 400 repetitions (seeds) of each setup: the toys as published and without guidance; a model of the tests, in three
 families, under every intervention and with another temperature of its path. An exact estimator: how often its 95%
-Monte-Carlo interval holds the enumerated value; the error of a share of 0.95 is 0.011. A bracket, in the first 100 of
+Monte-Carlo interval holds the enumerated value; the error of a share of 0.95 is 0.011. A bracket, in the first 50 of
 them, for its bounds are slow, or a bound: how often the truth is not outside it by more than two Monte-Carlo errors.
 """
 
@@ -40,7 +41,7 @@ from divlens.noise import CounterNoise, draw_by_inversion
 from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, Raster
 
 PROMPTS = tuple(divlens.Prompt(text) for text in ("red heart", "a cat", "blue sky over the sea"))
-SAMPLES, REPETITIONS, BRACKETED = 48, 400, 100
+SAMPLES, REPETITIONS, BRACKETED = 48, 400, 50
 EXACT = ("path", "execution", "joint")
 TRAJECTORY = tuple(f"trajectory_{name}" for name in EXACT)
 BRACKETS = ("conditional", "mutual", "sequence")
@@ -204,8 +205,9 @@ SETUPS = tuple(setups())
 
 def main() -> None:
     print(f"{len(PROMPTS)} prompts, {SAMPLES} samples each, {REPETITIONS} repetitions")
-    with ProcessPoolExecutor(int(sys.argv[1]) if len(sys.argv) > 1 else os.cpu_count()) as pool:
-        for at, setup in enumerate(SETUPS):
+    wanted = tuple(sys.argv[1:]) or ("",)
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        for at, setup in [(at, setup) for at, setup in enumerate(SETUPS) if setup.name.startswith(wanted)]:
             rows = list(pool.map(holds, [(at, seed) for seed in range(REPETITIONS)], chunksize=10))
             print(f"\n{setup.name}", flush=True)
             for name in rows[0]:

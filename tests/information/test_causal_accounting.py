@@ -148,10 +148,11 @@ def test_a_rule_is_known_unless_it_overrides_what_a_known_one_does(family):
     rule: Any = rule_of(family, 3)
     assert is_known(rule) and is_known(rule.silenced())
     kind, fields = type(rule), astuple(rule)
-    renamed = dataclass(frozen=True)(type("Renamed", (kind,), {"note": "mine", "said": lambda self: self.note}))
+    renamed: Any = dataclass(frozen=True)(type("Renamed", (kind,), {"note": "mine", "said": lambda self: self.note}))
     assert is_known(renamed(*fields))
-    other = type("Overriding", (kind,), {"advance": lambda self, *rest: None})
-    assert not is_known(other(*fields)) and not is_known(type("Below", (other,), {})(*fields))
+    other: Any = type("Overriding", (kind,), {"advance": lambda self, *rest: None})
+    below: Any = type("Below", (other,), {})
+    assert not is_known(other(*fields)) and not is_known(below(*fields))
     assert not is_known(Replayed(rule, [], []))
 
 
