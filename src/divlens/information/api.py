@@ -157,16 +157,17 @@ def thawed(settings: Settings) -> Settings:
 
 
 def per_image(found: TokenEntropy, positions: int, n: int, most: float) -> Estimate:
-    """Nats per token to bits per image; intervals are cut at 0 and at `most`, the bits of a uniform image.
+    """Nats per token to bits per image, of at most `most`, those of a uniform image; intervals are cut there and at 0.
 
-    The error comes from a few groups of samples, so the interval is Student's.
+    The error comes from a few groups of samples, so the interval is Student's. It lies around the cut value: where
+    codes are used nearly alike a correction for bias often leads beyond what is possible.
     """
-    reach = quantile(min(GROUPS, n) - 1) * found.mc_error if n > 1 else math.nan
-    parts = (found.low, found.high, found.value - reach, found.value + reach)
-    value, error = (part * BITS * positions for part in (found.value, found.mc_error))
-    low, high, mc_low, mc_high = np.clip([part * BITS * positions for part in parts], min(0.0, value), max(most, value))
-    note = PER_IMAGE if math.isfinite(found.value) else TOO_FEW
-    return Estimate(value, float(low), float(high), error, float(mc_low), float(mc_high), note)
+    value, low, high, error = (part * BITS * positions for part in (found.value, found.low, found.high, found.mc_error))
+    value = min(value, most)
+    reach = quantile(min(GROUPS, n) - 1) * error if n > 1 else math.nan
+    sides = np.clip([min(low, value), max(high, value), value - reach, value + reach], 0.0, most)
+    low, high, mc_low, mc_high = (float(side) for side in sides)
+    return Estimate(value, low, high, error, mc_low, mc_high, PER_IMAGE if math.isfinite(value) else TOO_FEW)
 
 
 def causal(tally: Tally, settings: Settings, reading: str) -> dict[str, Estimate]:
