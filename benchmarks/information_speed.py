@@ -20,8 +20,7 @@ from divlens import models
 from divlens.information.accounting import BatchAccount, Tally
 from divlens.information.strata import strata_of
 from divlens.models.protocol import Model
-from divlens.noise import CounterNoise
-from divlens.sampler import Encoded, Observer, Row, fill, rows_of, settings_for
+from divlens.sampler import Encoded, Observer, Row, fill, noise_of, rows_of, settings_for
 from divlens.types import Prompt
 
 MOST = {"zoo/ar": 1.1, "zoo/mim": 1.5, "zoo/diffusion": 1.1}
@@ -35,12 +34,11 @@ def seconds(model: Model, samples: int, accounting: bool) -> float:
     rows = [row for part in by_prompt for row in part]
     strata, stratum = strata_of([[row.wording for row in part] for part in by_prompt])
     tally = Tally.empty(strata, settings.rule.steps, model.grid[0] * model.grid[1])
-    account, done = BatchAccount(CounterNoise.of(0, [], [], [])), 0
+    account, done = BatchAccount(noise_of((), 0)), 0
 
     def observers(batch: Sequence[Row]) -> Sequence[Observer]:
         nonlocal account
-        texts = [row.prompt.text for row in batch]
-        account = BatchAccount(CounterNoise.of(0, texts, [row.path for row in batch], [row.execution for row in batch]))
+        account = BatchAccount(noise_of(batch, 0))
         return [account] if accounting else []
 
     start = time.perf_counter()

@@ -18,7 +18,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +30,13 @@ TESTS = Path(__file__).resolve().parent.parent / "tests"
 sys.path[:0] = [str(TESTS), str(TESTS / "information")]  # the oracle is that of the tests
 
 from enumeration import Case, State, Truth, entropy, truth
-from settings import INTERVENTIONS, diffusion_of, rule_of
+from settings import INTERVENTIONS, diffusion_of, frozen_changes, rule_of
 from small import Small
 
 import divlens
 from divlens.information import Effort
 from divlens.interventions import Intervention
 from divlens.models import load
-from divlens.noise import CounterNoise, draw_by_inversion
 from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, Raster
 
 PROMPTS = tuple(divlens.Prompt(text) for text in ("red heart", "a cat", "blue sky over the sea"))
@@ -89,27 +88,6 @@ def setups() -> Iterable[Setup]:
     yield Setup("small diffusion, 3 codes", Small(diffusion_of(3), codes=3))
 
 
-def frozen_draw(model: Any, noise: CounterNoise, step: int, state: State, chances: np.ndarray) -> list[int]:
-    """The token that each position gets from known execution noise; positions that are not drawn get 0."""
-    raster = isinstance(model.rule, Raster)
-    first, count = (step, 1) if raster else (0, len(state))
-    uniform = torch.from_numpy(noise.uniform("execution", step, first, count)[..., 0])
-    drawn = draw_by_inversion(torch.from_numpy(chances)[None, first : first + count], uniform)
-    result = [0] * len(state)
-    result[first : first + count] = drawn[0].tolist()
-    return result
-
-
-def known_noise(setup: Setup, prompt: divlens.Prompt, seed: int | None) -> Mapping[str, Any]:
-    if setup.frozen is None or seed is None:
-        return {}
-    noise = CounterNoise.of(seed, [prompt.text], [0], [0])
-    if setup.frozen == "execution":
-        return {"draw": partial(frozen_draw, setup.model, noise)}
-    positions = math.prod(setup.model.grid)
-    return {"gumbel": lambda step: noise.path_gumbel(step, positions, torch.device("cpu"))[0].numpy()}
-
-
 def mixed(tables: Sequence[Mapping[Any, float]]) -> dict[Any, float]:
     result: dict[Any, float] = defaultdict(float)
     for table in tables:
@@ -130,7 +108,9 @@ def exact_values(at: int, seed: int | None) -> dict[str, float]:
     setup = SETUPS[at]
     model, found = setup.model, list[list[Truth]]()
     for prompt in setup.prompts:
-        changes = {**setup.changes, **known_noise(setup, prompt, seed)}
+        changes = dict(setup.changes)
+        if setup.frozen and seed is not None:
+            changes |= frozen_changes(model, prompt.text, setup.frozen, seed)
         found.append([truth(Case(model, wording, **changes)) for wording in (prompt.text, *prompt.paraphrases)])
     values = {name: float(np.mean([[getattr(one, name) for one in row] for row in found])) for name in setup.names}
     grids = [mixed([one.grids for one in row]) for row in found]

@@ -1,12 +1,15 @@
 """Interventions, and what each changes in the enumeration of a `Small` model with 4 codes, whose frequencies fall from
 code 0 to code 3. Written apart from the library, like the enumeration."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 
 from divlens.interventions import Argmax, DisableTop, Guidance, Intervention, Subset, Temperature, TopK, TopP
+from divlens.noise import CounterNoise, draw_by_inversion
 from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, PathRule, Raster
 
 Transform = Callable[[np.ndarray], np.ndarray]
@@ -66,3 +69,23 @@ def diffusion_of(codes: int, steps: int = 3) -> MaskReplaceDiffusion:
 def rule_of(family: str, codes: int, temperature: tuple[float, float] = (2.0, 0.0)) -> PathRule:
     rules = {"ar": Raster(3), "mim": ConfidenceUnmasking(3, temperature), "diffusion": diffusion_of(codes)}
     return rules[family]
+
+
+def frozen_changes(model: Any, prompt: str, stream: str, seed: int = 0) -> Mapping[str, Any]:
+    """What Freeze changes in the enumeration of a rule that is no diffusion, or of any for the execution: the noise of
+    the prompt's first sample is known."""
+    noise, positions = CounterNoise.of(seed, [prompt], [0], [0]), math.prod(model.grid)
+
+    def gumbel(step: int) -> np.ndarray:
+        return noise.path_gumbel(step, positions, torch.device("cpu"))[0].numpy()
+
+    def draw(step: int, state: tuple[int, ...], chances: np.ndarray) -> list[int]:
+        """The token that each position gets; those that are not drawn get 0."""
+        first, count = (step, 1) if isinstance(model.rule, Raster) else (0, positions)
+        uniform = torch.from_numpy(noise.uniform("execution", step, first, count)[..., 0])
+        drawn = draw_by_inversion(torch.from_numpy(chances)[None, first : first + count], uniform)
+        result = [0] * positions
+        result[first : first + count] = drawn[0].tolist()
+        return result
+
+    return {"gumbel": gumbel} if stream == "path" else {"draw": draw}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from enumeration import Case, truth
-from settings import INTERVENTIONS, diffusion_of, rule_of
+from settings import INTERVENTIONS, diffusion_of, frozen_changes, rule_of
 from small import Small
 
 from divlens import models
@@ -22,9 +22,9 @@ from divlens.information.records import Moments, estimate
 from divlens.information.strata import Strata, Sums, strata_of
 from divlens.interventions import Argmax, Freeze, Paraphrase
 from divlens.models.toy import ToyModel
-from divlens.noise import CounterNoise, draw_by_inversion
+from divlens.noise import CounterNoise
 from divlens.paths import ConfidenceUnmasking, Draws, MaskReplaceDiffusion
-from divlens.sampler import Encoded, Row, fill, rows_of, settings_for
+from divlens.sampler import Encoded, Row, fill, noise_of, rows_of, settings_for
 from divlens.types import Prompt
 
 PROMPT = "red heart"
@@ -47,8 +47,7 @@ def drawn_sums(model: Any, n: int, seed: int = 0, interventions=(), prompt: str 
     accounts = []
 
     def observers(batch):
-        columns = [row.prompt.text for row in batch], [row.path for row in batch], [row.execution for row in batch]
-        accounts.append(BatchAccount(CounterNoise.of(seed, *columns)))
+        accounts.append(BatchAccount(noise_of(batch, seed)))
         return [accounts[-1]]
 
     for _ in fill(model, rows, seed, settings, encoded, batch_size=4000, observers=observers):
@@ -159,18 +158,11 @@ def test_a_rule_is_known_unless_it_overrides_what_a_known_one_does(family):
 # --- frozen streams and silenced rules ------------------------------------------------------------------------------
 
 
-def frozen_noise(seed: int = 0) -> CounterNoise:
-    return CounterNoise.of(seed, [PROMPT], [0], [0])
-
-
 @pytest.mark.parametrize("temperature", [(2.0, 0.0), (0.0, 0.0)])
 def test_a_frozen_path_of_confidence_unmasking(temperature):
     model: Any = Small(ConfidenceUnmasking(3, temperature), codes=3)
 
-    def gumbel(step):
-        return frozen_noise().path_gumbel(step, 3, torch.device("cpu"))[0].numpy()
-
-    exact = truth(Case(model, PROMPT, gumbel=gumbel))
+    exact = truth(Case(model, PROMPT, **frozen_changes(model, PROMPT, "path")))
     sums = drawn_sums(model, 400, interventions=[Freeze("path")])
     check(sums, exact, QUANTITIES[:3])
     assert exact.path < truth(Case(model, PROMPT)).path or temperature == (0.0, 0.0)
@@ -180,17 +172,7 @@ def test_a_frozen_path_of_confidence_unmasking(temperature):
 def test_frozen_draws(family):
     model: Any = Small(rule_of(family, 3), codes=3)
 
-    def draw(step, state, p):
-        first, count = (step, 1) if family == "ar" else (0, 3)
-        uniform = frozen_noise().uniform("execution", step, first, count)[..., 0]
-        tokens = draw_by_inversion(torch.from_numpy(p)[None, first : first + count], torch.from_numpy(uniform))
-        return dict(zip(range(first, first + count), tokens[0].tolist(), strict=True)) | dict.fromkeys(range(first), 0)
-
-    def full(step, state, p):
-        drawn = draw(step, state, p)
-        return [drawn.get(i, 0) for i in range(3)]
-
-    exact = truth(Case(model, PROMPT, draw=full))
+    exact = truth(Case(model, PROMPT, **frozen_changes(model, PROMPT, "execution")))
     sums = drawn_sums(model, 1500, interventions=[Freeze("execution")])
     check(sums, exact, QUANTITIES[:3])
     assert (sums[:, 1] == 0).all()

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from divlens.information.diffusion import StepEntropies, known_noise_entropies, step_entropies
 from divlens.information.records import BITS, Moments
-from divlens.information.strata import Strata, Sums
+from divlens.information.strata import Strata, Sums, moments_of
 from divlens.information.unmasking import event_log_probabilities, scores_of
 from divlens.noise import Noise
 from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, PathRule, Raster
@@ -168,10 +168,5 @@ class Tally:
 
     def moments(self, quantity: int, extra: Float[np.ndarray, " prompts"] | float = 0.0) -> Moments:
         """Of one of QUANTITIES, with `extra` added to the means."""
-        strata, into = self.strata.with_variance(self.sums.count)
-        sums = self.sums.gathered(into, len(strata))
-        parts = (sums.mean, sums.variance(), sums.third_moment())
-        mean, variance, third = (part[:, quantity] for part in parts)
-        n = sums.count
-        moments = strata.moments(mean, variance / n, n - 1, third / n**2)
+        moments = moments_of(self.strata, self.sums.of_quantity(quantity))
         return replace(moments, mean=moments.mean + extra)

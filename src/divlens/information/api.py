@@ -18,7 +18,7 @@ from divlens.information.records import (
     LABELS,
     Estimate,
     Information,
-    Moments,
+    certain,
     estimate,
     plus,
     quantile,
@@ -123,9 +123,9 @@ def information(
     estimates |= {"conditional_lower": bracket.lower, "conditional_upper": bracket.upper}
     tokens = token_entropies(collected.tokens)
     positions = math.prod(model.grid)
-    most = full_support(run).value
-    estimates |= {f"token_{name}": per_image(found, positions, n, most) for name, found in tokens.items()}
-    estimates |= over_prompts(run, collected, estimates, effort, n)
+    most = full_support(run)
+    estimates |= {f"token_{name}": per_image(found, positions, n, most.value) for name, found in tokens.items()}
+    estimates |= over_prompts(run, collected, estimates, effort, n, most)
     estimates["relevant"] = relevance(collected, asked, judge)
     path_map, execution_map = (
         part.numpy().reshape(-1, *model.grid) / (n * len(asked))
@@ -201,9 +201,9 @@ def bracket_of(run: Asked, collected: Collected, found: dict[str, Estimate], eff
 
 
 def over_prompts(
-    run: Asked, collected: Collected, found: dict[str, Estimate], effort: Effort, n: int
+    run: Asked, collected: Collected, found: dict[str, Estimate], effort: Effort, n: int, most: Estimate
 ) -> dict[str, Estimate]:
-    """I(X;Z), its ceiling, and H(Z) of whole images: I(X;Z) and H(Z|X), added bound by bound."""
+    """I(X;Z), its ceiling, and H(Z) of whole images: I(X;Z) and H(Z|X), added bound by bound, `most` at most."""
     prompts = len(run.wordings)
     ceiling = Estimate(math.log2(prompts), note="I(X;Z) over this prompt set cannot be larger")
     samples = effort.for_mixture(n, prompts)
@@ -217,7 +217,6 @@ def over_prompts(
         lower, upper = mutual_information(run, kept_of(collected, samples))
     if lower is not upper:  # where it is exact it is unbiased, and stays as it is
         lower = at_least_nothing(lower, prompts)
-    most = full_support(run)
     limits = (0.0, most.value)
     whole = plus(found["conditional_upper"], upper, limits)
     return {
@@ -241,7 +240,7 @@ def at_least_nothing(bound: Estimate, prompts: int) -> Estimate:
     """A lower bound of what is not negative: 0 bits where it came out below."""
     if not bound.value < 0:
         return bound
-    return estimate(Moments(np.zeros(prompts), np.zeros(prompts), np.ones(prompts, int)), TRIVIAL)
+    return certain(0.0, prompts, TRIVIAL)
 
 
 def notes_of(run: Asked, found: Mapping[str, Estimate], reading: str) -> Iterator[str]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from divlens.information.accounting import QUANTITIES, Tally, is_known
 from divlens.information.bounds import importance_log_weights, sandwich, transcript_log_probabilities
 from divlens.information.mutual import Asked, Kept, shares
-from divlens.information.records import BITS, LABELS, Estimate, Moments, Tightness, estimate
+from divlens.information.records import BITS, LABELS, Estimate, Tightness, certain, estimate
 from divlens.information.strata import Sums
 from divlens.paths import MaskReplaceDiffusion, Raster
 
@@ -63,10 +63,7 @@ def full_support(asked: Asked) -> Estimate:
     """What no grid of this size exceeds: every allowed code alike at every position."""
     allowed = asked.settings.allowed
     codes = asked.model.codes if allowed is None else int(allowed.sum())
-    bits, prompts = math.prod(asked.model.grid) * math.log2(codes), len(asked.wordings)
-    return estimate(
-        Moments(np.full(prompts, bits), np.zeros(prompts), np.ones(prompts, int)), "every allowed code alike"
-    )
+    return certain(math.prod(asked.model.grid) * math.log2(codes), len(asked.wordings), "every allowed code alike")
 
 
 def wording_entropy(used: Sequence[str]) -> float:
@@ -83,10 +80,11 @@ def weighted(
     log_p, log_q = transcript_log_probabilities(target, kept.states, kept.committed)
     proposed = torch.stack([importance_log_weights(target, kept.grids, asked.seed, i) for i in range(paths)], 1)
     control, result = -log_p * BITS, []
+    stratum = kept.usable[1][kept.stratum]
     for each in sandwich(proposed, log_p - log_q):
         text = f"{each.paths} path{'s' * (each.paths > 1)} per grid, {len(kept.rows)} grids"
         above, below = -each.below * BITS, -each.above * BITS
-        slope = slope_of(above, control, kept.usable[1][kept.stratum])
+        slope = slope_of(above, control, stratum)
         notes = (f"own path among {text}", f"importance-weighted, {text}")
         lower = controlled(tally, kept, below, control, slope, notes[0])
         upper = controlled(tally, kept, above, control, slope, notes[1], wording)

@@ -21,7 +21,7 @@ from torch import Tensor
 from divlens.information.accounting import is_known
 from divlens.information.bounds import Target, importance_log_weights, log_mean_exp, transcript_log_probabilities
 from divlens.information.records import BITS, Estimate, estimate
-from divlens.information.strata import Strata, Sums
+from divlens.information.strata import Strata, Sums, moments_of
 from divlens.interventions import Settings
 from divlens.models.protocol import Model
 from divlens.paths import Raster
@@ -112,10 +112,8 @@ def density(log_p: Float[Tensor, "kept prompts"], prompt: Int[Tensor, " kept"]) 
 
 
 def per_prompt(values: Float[Tensor, " kept"], kept: Kept, prompts: int, note: str) -> Estimate:
-    strata, into = kept.usable
-    sums = Sums.of(values[:, None]).gathered(into[kept.stratum], len(strata))
-    moments = strata.moments(sums.mean[:, 0], sums.variance()[:, 0] / sums.count, sums.count - 1)
-    return estimate(moments, note, limits=(0.0, math.log2(prompts)))
+    sums = Sums.of(values[:, None]).gathered(kept.stratum, len(kept.strata))
+    return estimate(moments_of(kept.strata, sums, skewed=False), note, limits=(0.0, math.log2(prompts)))
 
 
 def classified(log_w: Float[Tensor, "kept prompts"], prompt: Int[Tensor, " kept"]) -> Float[Tensor, " kept"]:

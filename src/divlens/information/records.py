@@ -80,8 +80,13 @@ def estimate(moments: Moments, note: str = "", limits: tuple[float, float] = (0.
     interval = (min(over_prompts.low, value), max(over_prompts.high, value), error)
     interval = (*interval, min(float(bounds[0]), value), max(float(bounds[1]), value))
     errors = np.sqrt(parts)
-    reach = errors * [quantile(max(1, count - 1)) for count in moments.count.tolist()]
-    return Estimate(value, *interval, note, *each_prompt(moments.mean, errors, reach, limits))
+    reaches = errors * [quantile(max(1, count - 1)) for count in moments.count.tolist()]
+    return Estimate(value, *interval, note, *each_prompt(moments.mean, errors, reaches, limits))
+
+
+def certain(bits: float, prompts: int, note: str) -> Estimate:
+    """A value that is the same for every prompt and has no error."""
+    return estimate(Moments(np.full(prompts, bits), np.zeros(prompts), np.ones(prompts, int)), note)
 
 
 def each_prompt(

@@ -108,6 +108,11 @@ class Sums:
         both = Sums(*(torch.cat([part, vars(other)[name]]) for name, part in vars(self).items()))
         return both.gathered(torch.arange(len(self.count)).repeat(2), len(self.count))
 
+    def of_quantity(self, at: int) -> Sums:
+        """The sums of one quantity alone."""
+        part = slice(at, at + 1)
+        return Sums(self.count, self.mean[:, part], self.squares[:, part], self.cubes[:, part])
+
     def variance(self) -> Float[Tensor, "groups quantities"]:
         """Of one sample about its group's mean; NaN for a group with fewer than two samples."""
         freedom = (self.count - 1)[:, None].double()
@@ -117,3 +122,13 @@ class Sums:
         """Of one sample about its group's mean; NaN for a group with fewer than three samples."""
         n = self.count[:, None].double()
         return torch.where(n > 2, self.cubes * n / ((n - 1) * (n - 2)), math.nan)
+
+
+def moments_of(strata: Strata, sums: Sums, *, skewed: bool = True) -> Moments:
+    """Of prompts, from the running sums of one quantity, a group per stratum; without `skewed` no third moment, which
+    few samples tell too badly."""
+    usable, into = strata.with_variance(sums.count)
+    sums = sums.gathered(into, len(usable))
+    mean, variance, third = (part[:, 0] for part in (sums.mean, sums.variance(), sums.third_moment()))
+    n = sums.count
+    return usable.moments(mean, variance / n, n - 1, third / n**2 if skewed else None)
