@@ -17,6 +17,7 @@ from divlens import models
 from divlens.information import Effort, information
 from divlens.information.accounting import QUANTITIES, Tally
 from divlens.information.api import TRIVIAL
+from divlens.information.asking import Asked, Kept, per_prompt
 from divlens.information.bounds import (
     Target,
     importance_log_weights,
@@ -27,7 +28,7 @@ from divlens.information.bounds import (
 )
 from divlens.information.collecting import collect, kept_of
 from divlens.information.conditional import conditional_entropy, controlled
-from divlens.information.mutual import Asked, Kept, classified, density, mixed, mutual_information, per_prompt
+from divlens.information.mutual import classified, density, mixed, mutual_information
 from divlens.information.records import Estimate
 from divlens.information.relevance import Readings, information_per_prompt, labels_of
 from divlens.information.strata import Strata, Sums
@@ -35,11 +36,12 @@ from divlens.interventions import Argmax, Freeze, Paraphrase, Temperature
 from divlens.models.toy import ToyModel
 from divlens.noise import CounterNoise
 from divlens.paraphrase import wordings_for_samples
-from divlens.paths import ConfidenceUnmasking, Draws, MaskReplaceDiffusion
+from divlens.paths import ConfidenceUnmasking, Draws, MaskReplaceDiffusion, Raster
 from divlens.sampler import Encoded, Moment, rows_of, sample, settings_for
 from divlens.types import DivlensError, Prompt
 
 PROMPTS = ["red heart", "a cat", "blue sky"]
+REWORDED = [Prompt(text, paraphrases=(f"{text} icon",)) for text in PROMPTS]
 FAMILIES = ("ar", "mim", "diffusion")
 SIGMAS = 5  # false-alarm rate 6e-7 each
 
@@ -166,13 +168,52 @@ def test_frozen_noise_leaves_likelihoods_undefined_and_says_so():
 
 
 def test_wordings_widen_the_upper_bound_by_their_entropy():
-    prompts = [Prompt(text, paraphrases=(f"{text} icon",)) for text in PROMPTS]
-    effort = Effort(paths=0, mixture_samples=8)
-    plain = information(toy("ar"), prompts, n=16, effort=effort)
-    worded = information(toy("ar"), prompts, n=16, interventions=[Paraphrase(2, "mixed")], effort=effort)
+    effort = Effort(paths=0, mixture_samples=0)
+    plain = information(toy("ar"), REWORDED, n=16, effort=effort)
+    worded = information(toy("ar"), REWORDED, n=16, interventions=[Paraphrase(2, "mixed")], effort=effort)
     assert plain.conditional_lower == plain.conditional_upper
     assert abs(worded.conditional_upper.value - worded.conditional_lower.value - 1) < 1e-9
-    assert any("wording" in note for note in worded.notes)
+    assert any("at most includes" in note for note in worded.notes)
+
+
+def reworded_numbers() -> tuple[float, float, float]:
+    """H(Z|X,W), H(Z|X) and I(X;Z) of the toy under two wordings of each prompt, enumerated."""
+    found = [[truth(Case(toy("ar"), text)).grids for text in (p.text, *p.paraphrases)] for p in REWORDED]
+    p = np.array([[[one[key] for key in sorted(one)] for one in row] for row in found])  # (prompts, wordings, 27)
+    given, conditional = (np.mean([entropy(list(row)) for row in q]) for q in (p.reshape(-1, p.shape[-1]), p.mean(1)))
+    return float(given), float(conditional), entropy(list(p.mean((0, 1)))) - float(conditional)
+
+
+def test_h_of_z_given_the_prompt_is_exact_for_ar_under_wordings():
+    given, conditional, mutual = reworded_numbers()
+    found = information(toy("ar"), REWORDED, n=1024, interventions=[Paraphrase(2, "mixed")])
+    for name, exact in (("conditional", conditional), ("mutual", mutual), ("sequence", conditional + mutual)):
+        lower, upper = getattr(found, f"{name}_lower"), getattr(found, f"{name}_upper")
+        assert lower == upper and abs(lower.value - exact) < SIGMAS * lower.mc_error, name
+    assert abs(found.conditional_lower.value - given) > SIGMAS * found.conditional_lower.mc_error  # it can fail
+    assert not any("at most" in note for note in found.notes)
+
+
+def test_token_by_token_i_of_x_and_z_has_a_fraction_of_the_error():
+    """The same mean as that of log p(z|x) - log p(z), which more wordings than a batch has rows fall back to."""
+    exact, errors = exact_numbers("ar")[2], []
+    for batch_size, label in ((96, "token by token"), (2, "exact likelihoods")):
+        found = information(toy("ar"), PROMPTS, n=200, batch_size=batch_size).mutual_lower
+        assert label in found.note and abs(found.value - exact) < SIGMAS * found.mc_error
+        errors.append(found.mc_error)
+    assert errors[0] < errors[1] / 3
+
+
+def test_prompts_without_noise_tell_as_much_as_there_are_different_grids():
+    """Of AR under Argmax: log2 of the prompts, less what those that give the same grid leave open."""
+    model: Any = Small(Raster(3), codes=2, guidance=1.0)
+    texts = [f"thing {i}" for i in range(12)]
+    grids = sample(model, texts, n=1, interventions=[Argmax()]).tokens.flatten(1)
+    count = np.array([int((grids == grid).all(1).sum()) for grid in grids])
+    assert 1 < count.max() < 12
+    found = information(model, texts, n=8, interventions=[Argmax()])
+    assert abs(found.mutual_lower.value - np.log2(12 / count).mean()) < 1e-9
+    assert found.mutual_lower.mc_error < 1e-9
 
 
 def test_the_samples_that_are_kept_do_not_prefer_a_wording():
@@ -215,7 +256,7 @@ def stratified_errors(strata: Strata, repeats: int) -> dict[str, float]:
         kept = Kept([], prompt[chosen], stratum[chosen], strata, [], [], joint[chosen])
         tally = Tally(strata, sums, maps, maps)
         found["bound"].append(controlled(tally, kept, values[chosen], control[chosen], 0.5, ""))
-        found["mutual"].append(per_prompt(values[chosen], kept, 2, ""))
+        found["mutual"].append(per_prompt(values[chosen], kept, 1.0, ""))
     return {
         name: math.sqrt(np.mean([one.mc_error**2 for one in each]) / np.var([one.value for one in each]))
         for name, each in found.items()

@@ -15,9 +15,9 @@ from small import Small
 from divlens import models
 from divlens.information import Effort, information
 from divlens.information.accounting import QUANTITIES, BatchAccount, Tally, is_known
+from divlens.information.asking import Asked
 from divlens.information.bounds import Replayed
 from divlens.information.collecting import collect, ranks
-from divlens.information.mutual import Asked
 from divlens.information.records import Moments, estimate
 from divlens.information.strata import Strata, Sums, strata_of
 from divlens.interventions import Argmax, Freeze, Paraphrase

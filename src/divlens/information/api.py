@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import numpy as np
-
 from divlens.information.accounting import QUANTITIES, UNKNOWN_RULE, Tally, is_known
+from divlens.information.asking import Asked, distinct
+from divlens.information.chain import told_by_tokens
 from divlens.information.collecting import Collected, collect, kept_of
 from divlens.information.conditional import Bracket, conditional_entropy, full_support
-from divlens.information.mutual import Asked, mutual_information
+from divlens.information.mutual import mutual_information
 from divlens.information.records import (
     BITS,
     LABELS,
@@ -21,11 +21,10 @@ from divlens.information.records import (
     certain,
     estimate,
     plus,
-    quantile,
     undefined,
 )
 from divlens.information.relevance import Judge, information_per_prompt
-from divlens.information.tokens import GROUPS, TokenEntropy, token_entropies, usage
+from divlens.information.tokens import TokenEntropy, token_entropies, usage
 from divlens.interventions import Intervention, Settings
 from divlens.models import load
 from divlens.models.protocol import Model
@@ -37,6 +36,7 @@ FROZEN = "given the frozen {} noise of each prompt, not averaged over it"
 PER_IMAGE = "per image: as if tokens were independent"
 TOO_FEW = "needs 2 images of each prompt and a code that two images share"
 FEWEST_HELD, MOST_HELD = 2, 256  # grids of a prompt that are kept for the bounds, unless more are asked for
+ENOUGH = 128  # grids of all prompts for an exact I(X;Z), or its interval would lean on a few skewed values
 ROUNDING = 1e-4  # bits, of sums over the steps and positions of a large grid
 TRIVIAL = "0 bits: the bound came out below it"
 NOT_FROZEN = "not defined under Freeze: the likelihood of a grid would need every frozen number"
@@ -44,12 +44,13 @@ NOT_FROZEN = "not defined under Freeze: the likelihood of a grid would need ever
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is spent on the bounds, beyond the accounting itself; the defaults cost two to three times the sampling.
+    """How much is spent on the bounds, beyond the accounting itself; the defaults cost two to three times the sampling
+    (of AR as much as the sampling, or as that of 128 samples per prompt where n is less).
 
     paths: per grid, of the bounds on H(Z|X) that weigh paths; 0 leaves them out. path_samples: grids per prompt that
     get them; None takes n / paths. mixture_samples: grids per prompt that are asked under every other prompt for
-    I(X;Z); None takes n / prompts, and 0 leaves it out. None is never fewer than 2 grids nor more than 256, for all of
-    them are held until the end.
+    I(X;Z); None takes n / prompts, for AR at least 128 / prompts, and 0 leaves it out. None is never fewer than 2 grids
+    nor more than 256, for all of them are held until the end.
     """
 
     paths: int = 8
@@ -66,8 +67,9 @@ class Effort:
             return 0
         return min(n, held(n // self.paths) if self.path_samples is None else self.path_samples)
 
-    def for_mixture(self, n: int, prompts: int) -> int:
-        return min(n, held(n // prompts) if self.mixture_samples is None else self.mixture_samples)
+    def for_mixture(self, n: int, prompts: int, enough: int = 0) -> int:
+        wanted = held(max(n, enough) // prompts) if self.mixture_samples is None else self.mixture_samples
+        return min(n, wanted)
 
 
 def held(wanted: int) -> int:
@@ -110,8 +112,10 @@ def information(
     settings = thawed(settings_for(model, interventions, encoded, batch_size))
     rows = [rows_of(prompt, range(n), interventions, settings, encoded) for prompt in asked]
     known = is_known(settings.rule)
-    weighed = 0 if isinstance(settings.rule, Raster) else effort.for_paths(n)  # of AR nothing needs weighing
-    keep = max(weighed, effort.for_mixture(n, len(asked))) if known and not settings.frozen else 0
+    raster = isinstance(settings.rule, Raster)
+    weighed = 0 if raster else effort.for_paths(n)  # of AR nothing needs weighing
+    asked_again = effort.for_mixture(n, len(asked), ENOUGH if raster else 0)
+    keep = max(weighed, asked_again) if known and not settings.frozen else 0
     wordings = [[row.wording for row in part] for part in rows]
     run = Asked(model, settings, encoded, seed, BATCH_SIZE if batch_size == "auto" else batch_size, wordings)
     collected = collect(run, rows, keep, judge, on_batch, batch_size)
@@ -119,13 +123,15 @@ def information(
         run = replace(run, batch_size=encoded.fits)  # known once samples were drawn
     on_bounds()
     estimates = causal(collected.tally, settings, reading)
-    bracket = bracket_of(run, collected, estimates, effort, n)
+    told = None
+    if raster and keep and len(distinct(run)) <= run.batch_size:
+        told = told_by_tokens(run, kept_of(collected, keep))
+    bracket = bracket_of(run, collected, estimates, effort, n, told and told[0])
     estimates |= {"conditional_lower": bracket.lower, "conditional_upper": bracket.upper}
-    tokens = token_entropies(collected.tokens)
-    positions = math.prod(model.grid)
-    most = full_support(run)
-    estimates |= {f"token_{name}": per_image(found, positions, n, most.value) for name, found in tokens.items()}
-    estimates |= over_prompts(run, collected, estimates, effort, n, most)
+    positions, most = math.prod(model.grid), full_support(run)
+    tokens = token_entropies(collected.tokens, most.value / BITS / positions)
+    estimates |= {f"token_{name}": per_image(found, positions) for name, found in tokens.items()}
+    estimates |= over_prompts(run, collected, estimates, asked_again, most, told and told[1])
     estimates["relevant"] = relevance(collected, asked, judge)
     path_map, execution_map = (
         part.numpy().reshape(-1, *model.grid) / (n * len(asked))
@@ -156,18 +162,11 @@ def thawed(settings: Settings) -> Settings:
     return replace(settings, frozen=settings.frozen - settings.without_noise)
 
 
-def per_image(found: TokenEntropy, positions: int, n: int, most: float) -> Estimate:
-    """Nats per token to bits per image, of at most `most`, those of a uniform image; intervals are cut there and at 0.
-
-    The error comes from a few groups of samples, so the interval is Student's. It lies around the cut value: where
-    codes are used nearly alike a correction for bias often leads beyond what is possible.
-    """
-    value, low, high, error = (part * BITS * positions for part in (found.value, found.low, found.high, found.mc_error))
-    value = min(value, most)
-    reach = quantile(min(GROUPS, n) - 1) * error if n > 1 else math.nan
-    sides = np.clip([min(low, value), max(high, value), value - reach, value + reach], 0.0, most)
-    low, high, mc_low, mc_high = (float(side) for side in sides)
-    return Estimate(value, low, high, error, mc_low, mc_high, PER_IMAGE if math.isfinite(value) else TOO_FEW)
+def per_image(found: TokenEntropy, positions: int) -> Estimate:
+    """Nats per token to bits per image."""
+    sides = (found.value, found.low, found.high, found.mc_error, found.mc_low, found.mc_high)
+    note = PER_IMAGE if math.isfinite(found.value) else TOO_FEW
+    return Estimate(*(side * BITS * positions for side in sides), note)
 
 
 def causal(tally: Tally, settings: Settings, reading: str) -> dict[str, Estimate]:
@@ -190,24 +189,32 @@ def causal(tally: Tally, settings: Settings, reading: str) -> dict[str, Estimate
     return found
 
 
-def bracket_of(run: Asked, collected: Collected, found: dict[str, Estimate], effort: Effort, n: int) -> Bracket:
+def bracket_of(
+    run: Asked, collected: Collected, found: dict[str, Estimate], effort: Effort, n: int, wordings: Estimate | None
+) -> Bracket:
     if not is_known(run.settings.rule):
-        reason = undefined(found["path"].note)
-        return Bracket(reason, reason)
+        return Bracket(undefined(found["path"].note), full_support(run))
     samples = effort.for_paths(n)
     kept = kept_of(collected, samples) if collected.kept and samples else None
     note = "; ".join(FROZEN.format(stream) for stream in sorted(run.settings.frozen))
-    return conditional_entropy(run, collected.tally, kept, effort.paths, note)
+    return conditional_entropy(run, collected.tally, kept, effort.paths, note, wordings)
 
 
 def over_prompts(
-    run: Asked, collected: Collected, found: dict[str, Estimate], effort: Effort, n: int, most: Estimate
+    run: Asked,
+    collected: Collected,
+    found: dict[str, Estimate],
+    samples: int,
+    most: Estimate,
+    exact: Estimate | None,
 ) -> dict[str, Estimate]:
-    """I(X;Z), its ceiling, and H(Z) of whole images: I(X;Z) and H(Z|X), added bound by bound, `most` at most."""
+    """I(X;Z), its ceiling, and H(Z) of whole images: I(X;Z) and H(Z|X), added bound by bound, `most` at most. `exact`:
+    I(X;Z), where it is known; `samples`: of each prompt, that are asked under the others where it is not."""
     prompts = len(run.wordings)
     ceiling = Estimate(math.log2(prompts), note="I(X;Z) over this prompt set cannot be larger")
-    samples = effort.for_mixture(n, prompts)
-    if not is_known(run.settings.rule):
+    if exact is not None:
+        lower = upper = exact
+    elif not is_known(run.settings.rule):
         lower = upper = undefined(found["path"].note)
     elif run.settings.frozen:
         lower = upper = undefined(NOT_FROZEN)
@@ -219,12 +226,13 @@ def over_prompts(
         lower = at_least_nothing(lower, prompts)
     limits = (0.0, most.value)
     whole = plus(found["conditional_upper"], upper, limits)
+    beyond = whole.value > most.value or not is_known(run.settings.rule)  # of which only that nothing exceeds this
     return {
         "mutual_lower": lower,
         "mutual_upper": upper,
         "ceiling": ceiling,
         "sequence_lower": plus(found["conditional_lower"], lower, limits),
-        "sequence_upper": most if whole.value > most.value else whole,
+        "sequence_upper": most if beyond else whole,
     }
 
 
@@ -248,8 +256,8 @@ def notes_of(run: Asked, found: Mapping[str, Estimate], reading: str) -> Iterato
     yield from (FROZEN.format(stream) for stream in sorted(run.settings.frozen))
     if any(len(set(used)) > 1 for used in run.wordings):
         yield (
-            "path, execution and joint, and what is said of H(P|X) and H(Z|P,X), are given the wording; H(Z|X) at most "
-            "includes which wording it was"
+            "path, execution and joint, and what is said of H(P|X) and H(Z|P,X), are given the wording; H(Z|X) "
+            f"{'' if found['conditional_lower'] == found['conditional_upper'] else 'at most '}includes which it was"
         )
     if is_known(rule) and isinstance(rule, ConfidenceUnmasking):
         yield "maps: a step's bits are divided over the positions it committed"

@@ -12,8 +12,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from divlens.information.accounting import QUANTITIES, BatchAccount, Tally
+from divlens.information.asking import Asked, Kept
 from divlens.information.bounds import Recorder
-from divlens.information.mutual import Asked, Kept
 from divlens.information.relevance import Judge, Readings, read_pictures
 from divlens.information.strata import strata_of
 from divlens.information.tokens import TokenCounts

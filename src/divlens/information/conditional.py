@@ -16,9 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from divlens.information.accounting import QUANTITIES, Tally, is_known
+from divlens.information.asking import Asked, Kept, shares
 from divlens.information.bounds import importance_log_weights, sandwich, transcript_log_probabilities
-from divlens.information.mutual import Asked, Kept, shares
-from divlens.information.records import BITS, LABELS, Estimate, Tightness, certain, estimate
+from divlens.information.records import BITS, LABELS, Estimate, Tightness, certain, estimate, plus
 from divlens.information.strata import Sums
 from divlens.paths import MaskReplaceDiffusion, Raster
 
@@ -30,22 +30,29 @@ class Bracket:
     tightness: tuple[Tightness, ...] = ()
 
 
-def conditional_entropy(asked: Asked, tally: Tally, kept: Kept | None, paths: int, note: str) -> Bracket:
-    """`kept`: samples that get `paths` proposed paths each; None, or no paths, leaves the joint and the execution."""
+def conditional_entropy(
+    asked: Asked, tally: Tally, kept: Kept | None, paths: int, note: str, wordings: Estimate | None = None
+) -> Bracket:
+    """`kept`: samples that get `paths` proposed paths each; None, or no paths, leaves the joint and the execution.
+    `wordings`: I(W;Z|X), where it is known exactly."""
     rule = asked.settings.rule
     assert is_known(rule)
     wording = np.array([wording_entropy(used) for used in asked.wordings])
 
     def known(name: str, extra: Float[np.ndarray, " prompts"] | float = 0.0) -> Estimate:
         at = QUANTITIES.index(name)
-        label = "exact" if isinstance(rule, Raster) and not wording.any() else LABELS[name]
-        return estimate(tally.moments(at, extra), "; ".join(filter(None, (label, note))))
+        return estimate(tally.moments(at, extra), "; ".join(filter(None, ("exact" if exact else LABELS[name], note))))
 
+    told = wordings is not None and math.isfinite(wordings.value)
+    exact = isinstance(rule, Raster) and (told or not wording.any())
+    if exact:
+        found = plus(known("execution"), wordings) if wordings is not None and wording.any() else known("execution")
+        return Bracket(found, found)
     # A diffusion may draw a token again, so that its committed tokens say more than Z: only the last draw is all of Z.
     lowers = [known("trajectory_execution" if isinstance(rule, MaskReplaceDiffusion) else "execution")]
     uppers = [known("joint", wording), known("trajectory_joint", wording), full_support(asked)]
     tightness = []
-    if kept is not None and paths and not isinstance(rule, Raster):
+    if kept is not None and paths:
         by_paths = weighted(asked, tally, kept, paths, wording)
         tightness = [
             Tightness(count, below.value, below.mc_error, above.value, above.mc_error)

@@ -1,7 +1,7 @@
 """I(X;Z) over the prompt set, X uniform on it.
 
-- AR: log p(z|x) is exact for every prompt x, so the mean of log p(z|x) - log mean_x' p(z|x') is unbiased.
-- Other known rules, from above: the same for the whole record T of a sample, whose probability is exact under every
+- AR: exact, see `chain`; or, with more wordings than a batch has rows, the mean of log p(z|x) - log mean_x' p(z|x').
+- Other known rules, from above: that mean for the whole record T of a sample, whose probability is exact under every
   prompt; Z is a function of T, so I(X;Z) <= I(X;T).
 - From below: log2(prompts) + E log q(x|z) for any q (Barber and Agakov, 2003). q is the posterior over prompts that
   importance-weighted estimates of p(z|x) give, the same number of paths for each prompt.
@@ -10,61 +10,16 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from divlens.information.accounting import is_known
-from divlens.information.bounds import Target, importance_log_weights, log_mean_exp, transcript_log_probabilities
-from divlens.information.records import BITS, Estimate, estimate
-from divlens.information.strata import Strata, Sums, moments_of
-from divlens.interventions import Settings
-from divlens.models.protocol import Model
+from divlens.information.asking import Asked, Kept, distinct, per_prompt, shares
+from divlens.information.bounds import importance_log_weights, log_mean_exp, transcript_log_probabilities
+from divlens.information.records import BITS, Estimate
 from divlens.paths import Raster
-from divlens.sampler import Encoded, Row
-
-
-@dataclass(frozen=True)
-class Kept:
-    """Samples that are asked again: their rows, prompts, wordings (`stratum`, of the run's `strata`), records, and bits
-    of the joint (of states for diffusion)."""
-
-    rows: Sequence[Row]
-    prompt: Int[Tensor, " kept"]
-    stratum: Int[Tensor, " kept"]
-    strata: Strata
-    states: Sequence[Int[Tensor, "kept n"]]
-    committed: Sequence[Bool[Tensor, "kept n"]]
-    joint: Float[Tensor, " kept"]
-
-    @property
-    def grids(self) -> Int[Tensor, "kept n"]:
-        return self.states[-1]
-
-    @property
-    def usable(self) -> tuple[Strata, Int[Tensor, " strata"]]:
-        """Strata that have a variance, and into which of them each of `strata` goes."""
-        return self.strata.with_variance(self.stratum.bincount(minlength=len(self.strata)))
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What stays the same when a grid is asked under another condition. wordings: those of each prompt, with repeats
-    as they were used."""
-
-    model: Model
-    settings: Settings
-    encoded: Encoded
-    seed: int
-    batch_size: int
-    wordings: Sequence[Sequence[str]]
-
-    def target(self, wordings: Sequence[str]) -> Target:
-        return Target(self.model, self.settings, self.encoded, wordings, self.batch_size)
 
 
 def mixed(asked: Asked, by_wording: dict[str, Float[Tensor, " kept"]]) -> Float[Tensor, "kept prompts"]:
@@ -75,15 +30,6 @@ def mixed(asked: Asked, by_wording: dict[str, Float[Tensor, " kept"]]) -> Float[
         weighted = [by_wording[text] + math.log(share[text]) for text in share]
         columns.append(torch.stack(weighted).logsumexp(0))
     return torch.stack(columns, 1)
-
-
-def shares(used: Sequence[str]) -> dict[str, float]:
-    """Each wording once, with its share of the samples."""
-    return {text: count / len(used) for text, count in Counter(used).items()}
-
-
-def distinct(asked: Asked) -> list[str]:
-    return list(dict.fromkeys(text for used in asked.wordings for text in used))
 
 
 def log_weights(asked: Asked, kept: Kept) -> Float[Tensor, "kept prompts"]:
@@ -111,11 +57,6 @@ def density(log_p: Float[Tensor, "kept prompts"], prompt: Int[Tensor, " kept"]) 
     return (own - log_mean_exp(log_p, 1)) * BITS
 
 
-def per_prompt(values: Float[Tensor, " kept"], kept: Kept, prompts: int, note: str) -> Estimate:
-    sums = Sums.of(values[:, None]).gathered(kept.stratum, len(kept.strata))
-    return estimate(moments_of(kept.strata, sums, skewed=False), note, limits=(0.0, math.log2(prompts)))
-
-
 def classified(log_w: Float[Tensor, "kept prompts"], prompt: Int[Tensor, " kept"]) -> Float[Tensor, " kept"]:
     """log2(prompts) + log2 q(x|z) at each sample's prompt, q(x|z) proportional to w^power.
 
@@ -135,14 +76,14 @@ def classified(log_w: Float[Tensor, "kept prompts"], prompt: Int[Tensor, " kept"
 
 def mutual_information(asked: Asked, kept: Kept) -> tuple[Estimate, Estimate]:
     """I(X;Z) from below and from above, bits per image; the same estimate twice for AR, where it is exact."""
-    rule, prompts = asked.settings.rule, len(asked.wordings)
+    rule, most = asked.settings.rule, math.log2(len(asked.wordings))
     assert is_known(rule)
     count = f"{len(kept.rows)} samples"
     log_w = log_weights(asked, kept)
     if isinstance(rule, Raster):
-        exact = per_prompt(density(log_w, kept.prompt), kept, prompts, f"exact likelihoods of {count}")
+        exact = per_prompt(density(log_w, kept.prompt), kept, most, f"exact likelihoods of {count}", skewed=True)
         return exact, exact
-    lower = per_prompt(classified(log_w, kept.prompt), kept, prompts, f"one path per prompt, {count}")
+    lower = per_prompt(classified(log_w, kept.prompt), kept, most, f"one path per prompt, {count}")
     records = density(log_transcripts(asked, kept), kept.prompt)
-    upper = per_prompt(records, kept, prompts, f"I(X;T) of whole records T, {count}")
+    upper = per_prompt(records, kept, most, f"I(X;T) of whole records T, {count}")
     return lower, upper

@@ -13,6 +13,7 @@ The tokens of one image are not independent draws, so every correction takes the
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from divlens.information.records import quantile
 from divlens.statistics import bootstrap_mean
 
 GROUPS = 8  # of samples, for the error: group g of every prompt is left out at a time
@@ -112,33 +114,52 @@ def entropies(counts: TokenCounts) -> dict[str, float]:
 @dataclass(frozen=True)
 class TokenEntropy:
     """Nats per token. low, high: 95% interval over prompts; mc_error: standard error over the samples of the given
-    prompts, from leaving out one group of samples at a time."""
+    prompts, and mc_low, mc_high their 95% interval; see `token_entropies`."""
 
     value: float
     low: float
     high: float
     mc_error: float
+    mc_low: float
+    mc_high: float
 
 
-def token_entropies(counts: TokenCounts) -> dict[str, TokenEntropy]:
-    """Each estimator with its interval and error, by the jackknife over prompts and over groups of samples.
+def token_entropies(counts: TokenCounts, most: float) -> dict[str, TokenEntropy]:
+    """Each estimator, at most `most`, with its intervals by the jackknife over prompts and over groups of samples.
 
-    The interval is that of `bootstrap_mean` for the jackknife's pseudo-values of the prompts, around the estimate.
+    Over prompts: that of `bootstrap_mean` for the jackknife's pseudo-values of the prompts, around the estimate. Over
+    samples: Student's, for the root of what the plug-in falls short of `most`, the entropy of codes that are all used
+    alike. Near there the shortfall is a square, whose own error is small just when it happens to be small; the root's
+    is the same everywhere. Squared back, the correction for bias is added, less what squaring has added already.
     """
     whole = entropies(counts)
     prompts, groups = len(counts.images), int((counts.images.sum(0) > 0).sum())
     pooled = counts.pooled()
     by_prompt = [entropies(pooled.without(prompt=i)) for i in range(prompts)] if prompts > 1 else []
     by_group = [entropies(counts.without(group=g)) for g in range(groups)] if groups > 1 else []
+    root, *roots = (math.sqrt(max(most - each["plug_in"], 0.0)) for each in (whole, *by_group))
+    spread = scatter(roots)
+    reach = quantile(groups - 1) * spread if groups > 1 else math.nan
+    shortfall = np.array([root + reach, max(root - reach, 0.0)]) ** 2
     result = {}
     for name, value in whole.items():
         left = np.array([each[name] for each in by_prompt])
         interval = bootstrap_mean(prompts * value - (prompts - 1) * left)
+        # Chao and Shen's correction is too small where codes come often but in clumps: Miller and Madow's is at hand.
+        corrected = value if name == "plug_in" else max(value, whole["miller_madow"])
+        bias = max(min(corrected, most) - whole["plug_in"] - spread**2, 0.0)
+        value = min(value, most)
         shift = value - interval.value
-        scatter = np.array([each[name] for each in by_group])
-        error = math.sqrt((groups - 1) * scatter.var()) if groups > 1 else math.nan
-        result[name] = TokenEntropy(value, max(interval.low + shift, 0.0), interval.high + shift, error)
+        sides = np.clip([interval.low + shift, interval.high + shift, *(most - shortfall + bias)], 0.0, most)
+        low, high, mc_low, mc_high = (float(side) for side in sides)
+        error = scatter([each[name] for each in by_group])
+        result[name] = TokenEntropy(value, low, high, error, min(mc_low, value), max(mc_high, value))
     return result
+
+
+def scatter(without: Sequence[float]) -> float:
+    """The jackknife's standard error, from a statistic with one group after the other left out; NaN for one group."""
+    return math.sqrt((len(without) - 1) * np.var(without)) if len(without) else math.nan
 
 
 def usage(counts: TokenCounts) -> float:

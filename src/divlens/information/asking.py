@@ -1,0 +1,71 @@
+"""Kept samples, and the runs of the model that ask for their probability again under other conditions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from divlens.information.bounds import Target
+from divlens.information.records import Estimate, estimate
+from divlens.information.strata import Strata, Sums, moments_of
+from divlens.interventions import Settings
+from divlens.models.protocol import Model
+from divlens.sampler import Encoded, Row
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Samples that are asked again: their rows, prompts, wordings (`stratum`, of the run's `strata`), records, and bits
+    of the joint (of states for diffusion)."""
+
+    rows: Sequence[Row]
+    prompt: Int[Tensor, " kept"]
+    stratum: Int[Tensor, " kept"]
+    strata: Strata
+    states: Sequence[Int[Tensor, "kept n"]]
+    committed: Sequence[Bool[Tensor, "kept n"]]
+    joint: Float[Tensor, " kept"]
+
+    @property
+    def grids(self) -> Int[Tensor, "kept n"]:
+        return self.states[-1]
+
+    @property
+    def usable(self) -> tuple[Strata, Int[Tensor, " strata"]]:
+        """Strata that have a variance, and into which of them each of `strata` goes."""
+        return self.strata.with_variance(self.stratum.bincount(minlength=len(self.strata)))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What stays the same when a grid is asked under another condition. wordings: those of each prompt, with repeats
+    as they were used."""
+
+    model: Model
+    settings: Settings
+    encoded: Encoded
+    seed: int
+    batch_size: int
+    wordings: Sequence[Sequence[str]]
+
+    def target(self, wordings: Sequence[str]) -> Target:
+        return Target(self.model, self.settings, self.encoded, wordings, self.batch_size)
+
+
+def shares(used: Sequence[str]) -> dict[str, float]:
+    """Each wording once, with its share of the samples."""
+    return {text: count / len(used) for text, count in Counter(used).items()}
+
+
+def distinct(asked: Asked) -> list[str]:
+    return list(dict.fromkeys(text for used in asked.wordings for text in used))
+
+
+def per_prompt(values: Float[Tensor, " kept"], kept: Kept, most: float, note: str, *, skewed: bool = False) -> Estimate:
+    """Mean over prompts of the values of kept samples, of which none can be below 0 or above `most`."""
+    sums = Sums.of(values[:, None]).gathered(kept.stratum, len(kept.strata))
+    return estimate(moments_of(kept.strata, sums, skewed=skewed), note, limits=(0.0, most))
