@@ -25,8 +25,8 @@ Outcome = tuple[object, object, State, float]  # event, tokens, next state, chan
 @dataclass(frozen=True)
 class Case:
     """What is enumerated. `transform`: guided logits (n, codes) to log-probabilities; `greedy`: the draw is its mode.
-    `draw`: a token that the draw must give at (step, state, position), where the execution noise is known; `gumbel`:
-    the path's noise at (step, position), where that is."""
+    `draw`: a token that the draw must give at (step, state, position), where the execution noise is known; `gumbel` and
+    `uniform`: the path's noise at (step, position), of unmasking and of diffusion, where that is."""
 
     model: object
     prompt: str
@@ -36,6 +36,7 @@ class Case:
     greedy: bool = False
     draw: Callable[[int, State, np.ndarray], Sequence[int]] | None = None
     gumbel: Callable[[int], np.ndarray] | None = None
+    uniform: Callable[[int], np.ndarray] | None = None
 
     @property
     def path_rule(self) -> Any:
@@ -77,13 +78,16 @@ def outcomes(case: Case, step: int, state: State) -> Iterator[Outcome]:
         yield from unmasked(case, rule, step, state, log_p, draws)
     else:
         assert isinstance(rule, MaskReplaceDiffusion)
-        q = posterior(rule, rule.steps - step, rule.codes)
-        for every in itertools.product(*(moves(q, draws[i], state[i], rule.steps - step, mask) for i in range(n))):
+        time, known = rule.steps - step, case.uniform(step) if case.uniform else [None] * n
+        q = posterior(rule, time, rule.codes)
+        for every in itertools.product(*(moves(q, draws[i], state[i], time, known[i]) for i in range(n))):
             events, tokens, following = (tuple(part[k] for part in every) for k in range(3))
             yield events, tokens, following, math.prod(part[3] for part in every)
 
 
-def moves(q: np.ndarray, draws: list[tuple[int, float]], now: int, time: int, mask: int) -> list[tuple]:
+def moves(
+    q: np.ndarray, draws: list[tuple[int, float]], now: int, time: int, uniform: np.ndarray | None
+) -> list[tuple]:
     """(event, token, next, chance) of one position; the x0 that is not taken is summed over."""
     if time == 1:
         return [("end", code, code, chance) for code, chance in draws]
@@ -92,9 +96,9 @@ def moves(q: np.ndarray, draws: list[tuple[int, float]], now: int, time: int, ma
         if np.isnan(q[origin, now]).all():  # x_t cannot have come from x0: the rule then keeps it
             table["stay", None, now] += chance
             continue
-        for after in range(q.shape[-1]):
-            part = 0.0 if math.isnan(q[origin, now, after]) else q[origin, now, after]
-            if part <= 0:
+        law = q[origin, now] if uniform is None else certain_move(q[origin, now], now, origin, uniform)
+        for after, part in enumerate(law):
+            if not part > 0:
                 continue
             if after == now:
                 key = ("stay", None, now)
@@ -104,6 +108,19 @@ def moves(q: np.ndarray, draws: list[tuple[int, float]], now: int, time: int, ma
                 key = (("replace", after), None, after)
             table[key] += chance * part
     return [(*key, chance) for key, chance in table.items()]
+
+
+def certain_move(law: np.ndarray, now: int, origin: int, uniform: np.ndarray) -> np.ndarray:
+    """With the noise known: it stays below the chance of that, then takes x0, then one of the other codes, in order."""
+    others = [code for code in range(len(law) - 1) if code not in (now, origin)]
+    reveal = 0.0 if origin == now else law[origin]
+    if uniform[0] < law[now]:
+        after = now
+    elif uniform[0] < law[now] + reveal:
+        after = origin
+    else:
+        after = others[int(uniform[1] * len(others))]
+    return np.eye(len(law))[after]
 
 
 def unmasked(

@@ -72,8 +72,7 @@ def rule_of(family: str, codes: int, temperature: tuple[float, float] = (2.0, 0.
 
 
 def frozen_changes(model: Any, prompt: str, stream: str, seed: int = 0) -> Mapping[str, Any]:
-    """What Freeze changes in the enumeration of a rule that is no diffusion, or of any for the execution: the noise of
-    the prompt's first sample is known."""
+    """What Freeze changes in the enumeration: the noise of the prompt's first sample is known."""
     noise, positions = CounterNoise.of(seed, [prompt], [0], [0]), math.prod(model.grid)
 
     def gumbel(step: int) -> np.ndarray:
@@ -88,4 +87,7 @@ def frozen_changes(model: Any, prompt: str, stream: str, seed: int = 0) -> Mappi
         result[first : first + count] = drawn[0].tolist()
         return result
 
-    return {"gumbel": gumbel} if stream == "path" else {"draw": draw}
+    def uniform(step: int) -> np.ndarray:
+        return noise.path_uniform(step, positions, torch.device("cpu"))[0].numpy()
+
+    return {"gumbel": gumbel, "uniform": uniform} if stream == "path" else {"draw": draw}
