@@ -70,7 +70,6 @@ def outcomes(case: Case, step: int, state: State) -> Iterator[Outcome]:
     """What a step may do from a state, one entry per way that is told apart, chances summing to 1."""
     rule, log_p, n = case.path_rule, log_chances(case, step, state), len(state)
     draws = [possible_draws(case, step, state, log_p, i) for i in range(n)]
-    mask = case.model.mask  # type: ignore[attr-defined]
     if isinstance(rule, Raster):
         for code, chance in draws[step]:
             yield (), code, (*state[:step], code, *state[step + 1 :]), chance

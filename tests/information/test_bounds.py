@@ -26,6 +26,7 @@ from divlens.information.bounds import (
     sandwich,
     step_log_probability,
 )
+from divlens.information.chain import Chain
 from divlens.information.collecting import collect, kept_of
 from divlens.information.conditional import conditional_entropy, controlled
 from divlens.information.mutual import classified, density, mixed, mutual_information
@@ -36,9 +37,9 @@ from divlens.interventions import Argmax, Freeze, Paraphrase, Temperature
 from divlens.models.toy import ToyModel
 from divlens.noise import CounterNoise
 from divlens.paraphrase import wordings_for_samples
-from divlens.paths import ConfidenceUnmasking, Draws, MaskReplaceDiffusion, Raster
+from divlens.paths import Advance, ConfidenceUnmasking, Draws, MaskReplaceDiffusion, Raster
 from divlens.sampler import Encoded, Moment, rows_of, sample, settings_for
-from divlens.types import DivlensError, Prompt
+from divlens.types import DivlensError, Prompt, View
 
 PROMPTS = ["red heart", "a cat", "blue sky"]
 REWORDED = [Prompt(text, paraphrases=(f"{text} icon",)) for text in PROMPTS]
@@ -202,6 +203,28 @@ def test_token_by_token_i_of_x_and_z_has_a_fraction_of_the_error():
         assert label in found.note and abs(found.value - exact) < SIGMAS * found.mc_error
         errors.append(found.mc_error)
     assert errors[0] < errors[1] / 3
+
+
+def test_a_token_that_rounding_put_outside_of_its_law_tells_nothing():
+    """Two wordings with even shares; token 2 is impossible under both, token 1 under the other alone."""
+    law = torch.tensor([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]], dtype=torch.float64).log()[:, None]
+    settings, view = settings_for(toy("ar"), ()), View(0, torch.zeros(2, 1).long(), 0, 1, 0)
+    told = []
+    for token in (0, 1, 2):
+        tokens = torch.full((2, 1), token)
+        done = torch.ones_like(tokens, dtype=torch.bool)
+        moment = Moment(
+            view, law, done, Draws(tokens, tokens.double()), Advance(tokens, done, law[:, 0, 0]), settings, 3
+        )
+        share = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.5, 0.5]], dtype=torch.float64).log()[:, None]
+        chain = Chain(share, greedy=False, told=torch.zeros(2, 1, dtype=torch.float64))
+        chain(moment)
+        chain(moment)
+        told.append(float(chain.told[1]))
+    first = 0.5 * math.log2(0.5 / 0.75) + 0.5 * math.log2(0.5 / 0.25)
+    assert math.isclose(told[1], first) and math.isclose(told[2], 2 * first)
+    second = 0.5 * math.log2(0.5 / (1 / 6 + 2 / 3)) + 0.5 * math.log2(0.5 / (1 / 6))
+    assert math.isclose(told[0], first + second)  # token 0 makes the own wording's posterior 1/3
 
 
 def test_prompts_without_noise_tell_as_much_as_there_are_different_grids():

@@ -9,7 +9,7 @@ from typing import Literal
 
 from divlens.information.accounting import QUANTITIES, UNKNOWN_RULE, Tally, is_known
 from divlens.information.asking import Asked, distinct
-from divlens.information.chain import told_by_tokens
+from divlens.information.chain import Exact, exact_for_ar
 from divlens.information.collecting import Collected, collect, kept_of
 from divlens.information.conditional import Bracket, conditional_entropy, full_support
 from divlens.information.mutual import mutual_information
@@ -36,7 +36,7 @@ FROZEN = "given the frozen {} noise of each prompt, not averaged over it"
 PER_IMAGE = "per image: as if tokens were independent"
 TOO_FEW = "needs 2 images of each prompt and a code that two images share"
 FEWEST_HELD, MOST_HELD = 2, 256  # grids of a prompt that are kept for the bounds, unless more are asked for
-ENOUGH = 128  # grids of all prompts for an exact I(X;Z), or its interval would lean on a few skewed values
+ENOUGH = 192  # grids of all prompts for an exact I(X;Z), or its interval would lean on a few skewed values
 ROUNDING = 1e-4  # bits, of sums over the steps and positions of a large grid
 TRIVIAL = "0 bits: the bound came out below it"
 NOT_FROZEN = "not defined under Freeze: the likelihood of a grid would need every frozen number"
@@ -45,11 +45,11 @@ NOT_FROZEN = "not defined under Freeze: the likelihood of a grid would need ever
 @dataclass(frozen=True)
 class Effort:
     """How much is spent on the bounds, beyond the accounting itself; the defaults cost two to three times the sampling
-    (of AR as much as the sampling, or as that of 128 samples per prompt where n is less).
+    (of AR as much as the sampling, or as that of 192 samples per prompt where n is less).
 
     paths: per grid, of the bounds on H(Z|X) that weigh paths; 0 leaves them out. path_samples: grids per prompt that
     get them; None takes n / paths. mixture_samples: grids per prompt that are asked under every other prompt for
-    I(X;Z); None takes n / prompts, for AR at least 128 / prompts, and 0 leaves it out. None is never fewer than 2 grids
+    I(X;Z); None takes n / prompts, for AR at least 192 / prompts, and 0 leaves it out. None is never fewer than 2 grids
     nor more than 256, for all of them are held until the end.
     """
 
@@ -123,15 +123,14 @@ def information(
         run = replace(run, batch_size=encoded.fits)  # known once samples were drawn
     on_bounds()
     estimates = causal(collected.tally, settings, reading)
-    told = None
+    positions, most, exact = math.prod(model.grid), full_support(run), None
     if raster and keep and len(distinct(run)) <= run.batch_size:
-        told = told_by_tokens(run, kept_of(collected, keep))
-    bracket = bracket_of(run, collected, estimates, effort, n, told and told[0])
+        exact = exact_for_ar(run, collected.tally, kept_of(collected, keep), most.value)
+    bracket = bracket_of(run, collected, estimates, effort, n, exact)
     estimates |= {"conditional_lower": bracket.lower, "conditional_upper": bracket.upper}
-    positions, most = math.prod(model.grid), full_support(run)
     tokens = token_entropies(collected.tokens, most.value / BITS / positions)
     estimates |= {f"token_{name}": per_image(found, positions) for name, found in tokens.items()}
-    estimates |= over_prompts(run, collected, estimates, asked_again, most, told and told[1])
+    estimates |= over_prompts(run, collected, estimates, asked_again, most, exact)
     estimates["relevant"] = relevance(collected, asked, judge)
     path_map, execution_map = (
         part.numpy().reshape(-1, *model.grid) / (n * len(asked))
@@ -155,6 +154,11 @@ def information(
         tuple(notes_of(run, estimates, reading)),
         cuts(model, [wording for used in wordings for wording in used]),
     )
+
+
+def reworded(run: Asked) -> bool:
+    """Whether some prompt has more than one wording."""
+    return any(len(set(used)) > 1 for used in run.wordings)
 
 
 def thawed(settings: Settings) -> Settings:
@@ -190,31 +194,29 @@ def causal(tally: Tally, settings: Settings, reading: str) -> dict[str, Estimate
 
 
 def bracket_of(
-    run: Asked, collected: Collected, found: dict[str, Estimate], effort: Effort, n: int, wordings: Estimate | None
+    run: Asked, collected: Collected, found: dict[str, Estimate], effort: Effort, n: int, exact: Exact | None
 ) -> Bracket:
     if not is_known(run.settings.rule):
         return Bracket(undefined(found["path"].note), full_support(run))
+    if exact is not None and reworded(run):
+        return Bracket(exact.conditional, exact.conditional)
     samples = effort.for_paths(n)
     kept = kept_of(collected, samples) if collected.kept and samples else None
     note = "; ".join(FROZEN.format(stream) for stream in sorted(run.settings.frozen))
-    return conditional_entropy(run, collected.tally, kept, effort.paths, note, wordings)
+    return conditional_entropy(run, collected.tally, kept, effort.paths, note)
 
 
 def over_prompts(
-    run: Asked,
-    collected: Collected,
-    found: dict[str, Estimate],
-    samples: int,
-    most: Estimate,
-    exact: Estimate | None,
+    run: Asked, collected: Collected, found: dict[str, Estimate], samples: int, most: Estimate, exact: Exact | None
 ) -> dict[str, Estimate]:
-    """I(X;Z), its ceiling, and H(Z) of whole images: I(X;Z) and H(Z|X), added bound by bound, `most` at most. `exact`:
-    I(X;Z), where it is known; `samples`: of each prompt, that are asked under the others where it is not."""
+    """I(X;Z), its ceiling, and H(Z) of whole images: I(X;Z) and H(Z|X), added bound by bound, `most` at most.
+    `samples`: of each prompt, that are asked under the others."""
     prompts = len(run.wordings)
     ceiling = Estimate(math.log2(prompts), note="I(X;Z) over this prompt set cannot be larger")
     if exact is not None:
-        lower = upper = exact
-    elif not is_known(run.settings.rule):
+        mutual = {"mutual_lower": exact.mutual, "mutual_upper": exact.mutual, "ceiling": ceiling}
+        return mutual | {"sequence_lower": exact.sequence, "sequence_upper": exact.sequence}
+    if not is_known(run.settings.rule):
         lower = upper = undefined(found["path"].note)
     elif run.settings.frozen:
         lower = upper = undefined(NOT_FROZEN)
@@ -254,7 +256,7 @@ def at_least_nothing(bound: Estimate, prompts: int) -> Estimate:
 def notes_of(run: Asked, found: Mapping[str, Estimate], reading: str) -> Iterator[str]:
     rule = run.settings.rule
     yield from (FROZEN.format(stream) for stream in sorted(run.settings.frozen))
-    if any(len(set(used)) > 1 for used in run.wordings):
+    if reworded(run):
         yield (
             "path, execution and joint, and what is said of H(P|X) and H(Z|P,X), are given the wording; H(Z|X) "
             f"{'' if found['conditional_lower'] == found['conditional_upper'] else 'at most '}includes which it was"

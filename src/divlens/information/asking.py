@@ -10,11 +10,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from divlens.information.bounds import Target
-from divlens.information.records import Estimate, estimate
+from divlens.information.records import Estimate, estimate, undefined
 from divlens.information.strata import Strata, Sums, moments_of
 from divlens.interventions import Settings
 from divlens.models.protocol import Model
 from divlens.sampler import Encoded, Row
+
+OUT_OF_REACH = "{}: some grids were out of reach"
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ def distinct(asked: Asked) -> list[str]:
 
 
 def per_prompt(values: Float[Tensor, " kept"], kept: Kept, most: float, note: str, *, skewed: bool = False) -> Estimate:
-    """Mean over prompts of the values of kept samples, of which none can be below 0 or above `most`."""
+    """Mean over prompts of the values of kept samples; that of a prompt cannot be below 0 or above `most`."""
+    if not bool(values.isfinite().all()):
+        return undefined(OUT_OF_REACH.format(note))
     sums = Sums.of(values[:, None]).gathered(kept.stratum, len(kept.strata))
     return estimate(moments_of(kept.strata, sums, skewed=skewed), note, limits=(0.0, most))

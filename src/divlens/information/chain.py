@@ -17,9 +17,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from divlens.information.accounting import Tally
 from divlens.information.asking import Asked, Kept, distinct, per_prompt, shares
 from divlens.information.bounds import Dictated
-from divlens.information.records import BITS, Estimate, undefined
+from divlens.information.conditional import controlled
+from divlens.information.records import BITS, Estimate
 from divlens.noise import CounterNoise
 from divlens.sampler import Moment
 
@@ -51,7 +53,10 @@ class Chain:
             ratio = torch.where(law > -math.inf, law - without, 0.0)
             self.told[row] += (law.exp() * ratio).sum(-1).clamp(min=0) * BITS
         token = moment.result.tokens[:, moment.view.first, None]
-        self.log_share = self.log_share + log_p.gather(-1, token).view(grids, wordings)
+        seen = log_p.gather(-1, token).view(grids, wordings)
+        # In another batch rounding can put a token just outside of what a filter lets through: it then tells nothing.
+        impossible = (self.log_share[0] + seen).logsumexp(1, keepdim=True) == -math.inf
+        self.log_share = self.log_share + seen.masked_fill(impossible, 0.0)
 
 
 def log_shares(asked: Asked, kept: Kept) -> Float[Tensor, "three kept wordings"]:
@@ -64,8 +69,8 @@ def log_shares(asked: Asked, kept: Kept) -> Float[Tensor, "three kept wordings"]
 
 
 @torch.inference_mode()
-def told_by_tokens(asked: Asked, kept: Kept) -> tuple[Estimate, Estimate]:
-    """I(W;Z|X) and I(X;Z), bits per image, both exact but for the samples that they are means of.
+def told_by_tokens(asked: Asked, kept: Kept) -> Float[Tensor, "two kept"]:
+    """Bits of each kept sample, of I(W;Z|X) and of I(X;Z).
 
     A batch holds at least one grid under every wording, so there may be no more of these than the batch has rows.
     """
@@ -79,13 +84,28 @@ def told_by_tokens(asked: Asked, kept: Kept) -> tuple[Estimate, Estimate]:
         chain = Chain(share, asked.settings.greedy, share.new_zeros(2, share.shape[1]))
         target.run(asked.settings.rule, Dictated(batch, UNREAD), chain, slice(0, count))
         parts.append(chain.told.cpu())
-    wording, prompt = torch.cat(parts, 1)
-    note = f"exact, token by token, of {len(grids)} samples"
-    if not bool(prompt.isfinite().all()):  # rounding can put a token just outside of what a filter lets through
-        return undefined(f"{note}: some grids were out of reach"), undefined(f"{note}: some grids were out of reach")
-    most = max(len(shares(used)) for used in asked.wordings), len(asked.wordings)
-    one, other = (
-        per_prompt(bits, kept, math.log2(count), note, skewed=True)
-        for bits, count in zip((wording, prompt), most, strict=True)
-    )
-    return one, other
+    return torch.cat(parts, 1)
+
+
+@dataclass(frozen=True)
+class Exact:
+    """Of AR, bits per image, exact but for the samples that they are means of: H(Z|X), I(X;Z), H(Z)."""
+
+    conditional: Estimate
+    mutual: Estimate
+    sequence: Estimate
+
+
+def exact_for_ar(asked: Asked, tally: Tally, kept: Kept, most: float) -> Exact:
+    """`most`: the bits that no image exceeds.
+
+    H(Z|X) is H(Z|X,W) + I(W;Z|X) and H(Z) is H(Z|X) + I(X;Z), of which H(Z|X,W) is known from all samples of the tally.
+    """
+    note = f"exact, token by token, of {len(kept.rows)} samples"
+    wording, prompt = told_by_tokens(asked, kept)
+
+    def beyond(bits: Float[Tensor, " kept"]) -> Estimate:
+        return controlled(tally, kept, kept.joint + bits, kept.joint, 1.0, note, limits=(0.0, most))
+
+    mutual = per_prompt(prompt, kept, math.log2(len(asked.wordings)), note, skewed=True)
+    return Exact(beyond(wording), mutual, beyond(wording + prompt))

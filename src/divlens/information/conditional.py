@@ -16,11 +16,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from divlens.information.accounting import QUANTITIES, Tally, is_known
-from divlens.information.asking import Asked, Kept, shares
+from divlens.information.asking import OUT_OF_REACH, Asked, Kept, shares
 from divlens.information.bounds import importance_log_weights, sandwich, transcript_log_probabilities
-from divlens.information.records import BITS, LABELS, Estimate, Tightness, certain, estimate, plus
+from divlens.information.records import BITS, LABELS, Estimate, Tightness, certain, estimate, undefined
 from divlens.information.strata import Sums
 from divlens.paths import MaskReplaceDiffusion, Raster
+
+EXACT = "exact"
 
 
 @dataclass(frozen=True)
@@ -30,29 +32,22 @@ class Bracket:
     tightness: tuple[Tightness, ...] = ()
 
 
-def conditional_entropy(
-    asked: Asked, tally: Tally, kept: Kept | None, paths: int, note: str, wordings: Estimate | None = None
-) -> Bracket:
-    """`kept`: samples that get `paths` proposed paths each; None, or no paths, leaves the joint and the execution.
-    `wordings`: I(W;Z|X), where it is known exactly."""
+def conditional_entropy(asked: Asked, tally: Tally, kept: Kept | None, paths: int, note: str) -> Bracket:
+    """`kept`: samples that get `paths` proposed paths each; None, or no paths, leaves the joint and the execution."""
     rule = asked.settings.rule
     assert is_known(rule)
     wording = np.array([wording_entropy(used) for used in asked.wordings])
 
     def known(name: str, extra: Float[np.ndarray, " prompts"] | float = 0.0) -> Estimate:
         at = QUANTITIES.index(name)
-        return estimate(tally.moments(at, extra), "; ".join(filter(None, ("exact" if exact else LABELS[name], note))))
+        label = EXACT if isinstance(rule, Raster) and not wording.any() else LABELS[name]
+        return estimate(tally.moments(at, extra), "; ".join(filter(None, (label, note))))
 
-    told = wordings is not None and math.isfinite(wordings.value)
-    exact = isinstance(rule, Raster) and (told or not wording.any())
-    if exact:
-        found = plus(known("execution"), wordings) if wordings is not None and wording.any() else known("execution")
-        return Bracket(found, found)
     # A diffusion may draw a token again, so that its committed tokens say more than Z: only the last draw is all of Z.
     lowers = [known("trajectory_execution" if isinstance(rule, MaskReplaceDiffusion) else "execution")]
     uppers = [known("joint", wording), known("trajectory_joint", wording), full_support(asked)]
     tightness = []
-    if kept is not None and paths:
+    if kept is not None and paths and not isinstance(rule, Raster):
         by_paths = weighted(asked, tally, kept, paths, wording)
         tightness = [
             Tightness(count, below.value, below.mc_error, above.value, above.mc_error)
@@ -116,6 +111,7 @@ def controlled(
     slope: float,
     note: str,
     extra: Float[np.ndarray, " prompts"] | float = 0.0,
+    limits: tuple[float, float] = (0.0, math.inf),
 ) -> Estimate:
     """Mean of `values` over the kept samples, with -log p of each record as a control variate.
 
@@ -123,7 +119,7 @@ def controlled(
     slope * control, is slope^2 var(joint)/n + var(v)/m + 2 slope cov(joint, v)/n.
     """
     if not bool(values.isfinite().all()):
-        return Estimate(math.nan, note=f"{note}: some grids were out of reach")
+        return undefined(OUT_OF_REACH.format(note))
     at, (strata, into) = QUANTITIES.index("trajectory_joint"), kept.usable
     every, part = tally.sums.gathered(into, len(strata)), into[kept.stratum]
     both = torch.stack([kept.joint, values - slope * control], 1)
@@ -133,4 +129,4 @@ def controlled(
     mean = slope * every.mean[:, at] + few.mean[:, 1]
     spread = slope**2 * every.variance()[:, at] / n + few.variance()[:, 1] / m + 2 * slope * products / (m - 1) / n
     moments = strata.moments(mean, spread.clamp(min=0), m - 1)
-    return estimate(replace(moments, mean=moments.mean + extra), note)
+    return estimate(replace(moments, mean=moments.mean + extra), note, limits)
