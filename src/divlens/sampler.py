@@ -20,6 +20,7 @@ from divlens.paths import Advance, Draws
 from divlens.types import DivlensError, Generation, Prompt, Step, Trace, View
 
 BATCH_SIZE = 96
+MOST_SAMPLES = 10**6  # of a prompt: every sample has a row from the start
 BatchSize = int | Literal["auto"]
 
 
@@ -292,8 +293,8 @@ def sample(
 def check_request(prompts: Sequence[Prompt], n: int, seed: int, batch_size: BatchSize) -> None:
     if not prompts:
         raise DivlensError("expected at least one prompt, got none")
-    if n < 1:
-        raise DivlensError(f"n expects at least 1 sample, got {n}")
+    if not 1 <= n <= MOST_SAMPLES:
+        raise DivlensError(f"n expects 1 to {MOST_SAMPLES:,} samples of each prompt, got {n:,}")
     if batch_size != "auto" and (isinstance(batch_size, str) or batch_size < 1):
         raise DivlensError(f'batch_size expects at least 1, or "auto", got {batch_size!r}')
     if not 0 <= seed < 2**64:

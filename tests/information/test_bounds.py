@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import pickle
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -454,6 +455,29 @@ def readings(labels: np.ndarray) -> Readings:
     for prompt, row in enumerate(labels):
         found.add(torch.from_numpy(row), np.full(len(row), prompt), np.arange(len(row)))
     return found
+
+
+def test_readings_merge():
+    labels = np.random.default_rng(0).integers(5, size=(3, 20))
+    one, other = readings(labels), readings(labels[:, ::-1].copy())
+    merged = pickle.loads(pickle.dumps(one)).merged(other)  # as from another process
+    assert sum(merged.counts.values()) == 120
+    assert all(count == one.counts.get(key, 0) + other.counts.get(key, 0) for key, count in merged.counts.items())
+    assert readings(labels).counts == one.counts and merged.counts != one.counts
+
+
+def test_neither_a_group_of_samples_nor_a_half_is_that_of_a_wording():
+    """Every wording gives one grid: that it was that wording is no chance, and each half of a fit has seen it."""
+    model: Any = Small(Raster(3), codes=16, sharpness=1e4, guidance=1.0)
+    prompts = [Prompt(text, paraphrases=(f"{text} icon",)) for text in ("red heart", "a cat")]
+
+    def judge(images: torch.Tensor) -> torch.Tensor:
+        return (images[:, 0].flatten(1) * 16).round().long() @ torch.tensor([1, 16, 256])
+
+    found = information(model, prompts, n=16, interventions=[Paraphrase(2)], judge=judge)
+    assert found.conditional_lower.value == pytest.approx(1, abs=1e-6)
+    assert found.token_miller_madow.mc_error < 1e-9 and found.token_miller_madow.value > 3
+    assert found.relevant.value > 0.7
 
 
 def bits(labels: np.ndarray, prompts: list[Prompt]) -> float:

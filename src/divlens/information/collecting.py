@@ -55,6 +55,12 @@ def ranks(stratum: Int[np.ndarray, " n"], seed: int) -> Int[np.ndarray, " n"]:
     return result
 
 
+def turns(stratum: Int[np.ndarray, "prompts n"]) -> Int[np.ndarray, "prompts n"]:
+    """By which samples are dealt to the groups of an error and the halves of a fit: counted through each wording's in
+    turn, so that no group is that of a wording, as it would be by the samples' own order."""
+    return stratum.argsort(axis=1, kind="stable").argsort(axis=1)
+
+
 def collect(
     run: Asked,
     rows: Sequence[Sequence[Row]],
@@ -72,7 +78,7 @@ def collect(
         Tally.empty(strata, settings.rule.steps, positions), TokenCounts.empty(len(rows), model.codes), Readings()
     )
     done, rank = 0, np.concatenate([ranks(part, run.seed) for part in stratum.numpy()])
-    stratum = stratum.flatten()
+    turn, stratum = turns(stratum.numpy()).flatten(), stratum.flatten()
     account, recorder = BatchAccount(noise_of((), run.seed)), Recorder(torch.zeros(0, dtype=torch.long))
 
     def observers(batch: Sequence[Row]) -> Sequence[Observer]:
@@ -84,13 +90,13 @@ def collect(
 
     for filled in fill(model, flat, run.seed, settings, run.encoded, batch_size=batch_size, observers=observers):
         index = np.arange(done, done + len(filled.rows))
-        prompt, sample = index // n, index % n
+        prompt = index // n
         collected.tally = collected.tally.merged(Tally.of_batch(account, stratum[index], strata))
-        collected.tokens.add(filled.tokens.flatten(1), prompt, sample)
+        collected.tokens.add(filled.tokens.flatten(1), prompt, turn[index])
         if judge is not None:
             with torch.inference_mode():
                 images = model.decode(filled.tokens)
-            collected.readings.add(read_pictures(judge, images), prompt, sample)
+            collected.readings.add(read_pictures(judge, images), prompt, turn[index])
         if len(recorder.keep):
             states, committed = torch.stack(recorder.states, 1), torch.stack(recorder.committed, 1)
             joint = account.sums[:, QUANTITIES.index("trajectory_joint")].cpu()

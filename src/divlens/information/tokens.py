@@ -24,7 +24,7 @@ from torch import Tensor
 from divlens.information.records import quantile
 from divlens.statistics import bootstrap_mean
 
-GROUPS = 8  # of samples, for the error: group g of every prompt is left out at a time
+GROUPS = 8  # of samples, for the error: one group of every prompt is left out at a time
 ESTIMATORS = ("plug_in", "miller_madow", "chao_shen")
 
 
@@ -47,13 +47,13 @@ class TokenCounts:
         return cls(np.zeros((prompts, GROUPS), int), zeros, zeros.copy(), zeros.copy())
 
     def add(
-        self, tokens: Int[Tensor, "batch n"], prompt: Int[np.ndarray, " batch"], sample: Int[np.ndarray, " batch"]
+        self, tokens: Int[Tensor, "batch n"], prompt: Int[np.ndarray, " batch"], turn: Int[np.ndarray, " batch"]
     ) -> None:
-        """`prompt`, `sample`: indices of each row. Changes the counts in place."""
+        """`prompt`: index of each row's; `turn`: by which it is dealt to a group. Changes the counts in place."""
         codes = self.count.shape[-1]
         place = (tokens.cpu() + codes * torch.arange(len(tokens))[:, None]).flatten()
         per_image = torch.bincount(place, minlength=codes * len(tokens)).view(-1, codes).numpy().astype(float)
-        where = (prompt, sample % GROUPS)
+        where = (prompt, turn % GROUPS)
         np.add.at(self.images, where, 1)
         np.add.at(self.count, where, per_image)
         np.add.at(self.squares, where, per_image**2)
