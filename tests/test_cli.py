@@ -132,6 +132,17 @@ def test_decompose_prints_shares_that_add_up_and_writes_tables(run, tmp_path):
     assert per_prompt[list(table["source"])].sum(axis=1).to_numpy() == pytest.approx(per_prompt["total"].to_numpy())
 
 
+def test_decompose_takes_several_models(run, tmp_path):
+    sizes = ("--limit", 2, "--wordings", 2, "--paths", 2, "--executions", 2)
+    code, out, err = run("decompose", "toy/mim", "toy/ar", *sizes, "--out", "out")
+    assert (code, err) == (0, "")
+    table = pd.read_csv(tmp_path / "out" / "table.csv").set_index("model")
+    assert out.index("toy/mim:0") < out.index("toy/ar:0") and set(table.index) == {"toy/mim:0", "toy/ar:0"}
+    alone = run("decompose", "toy/ar", *sizes)[1]
+    assert alone.strip() in out
+    assert list(pd.read_csv(tmp_path / "out" / "per_prompt.csv")["model"]) == ["toy/mim:0"] * 2 + ["toy/ar:0"] * 2
+
+
 def test_models_lists_the_known_ones(run):
     code, out, err = run("models")
     assert (code, err) == (0, "")

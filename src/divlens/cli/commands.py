@@ -194,7 +194,7 @@ def information(
 
 
 @command()
-@click.argument("model")
+@click.argument("models", nargs=-1, required=True)
 @prompts_option
 @limit_option
 @click.option("--wordings", default=3, show_default=True, help="Wordings of each prompt.")
@@ -203,7 +203,7 @@ def information(
 @click.option("--length-control", is_flag=True, help="Split the wording's part into meaning and length.")
 @lpips_option
 def decompose(
-    model: str,
+    models: Sequence[str],
     prompt_file: Path | None,
     limit: int | None,
     wordings: int,
@@ -215,34 +215,44 @@ def decompose(
     out: Path | None,
     setup: Setup,
 ) -> None:
-    """Split the LPIPS diversity of MODEL by source: wording, path, execution and their interactions."""
+    """Split the LPIPS diversity of MODELS by source: wording, path, execution and their interactions."""
     from divlens.decompose import decompose as run
     from divlens.diversity import load_network
     from divlens.experiment import store
+    from divlens.experiment.probe import loaded_models
     from divlens.report.tables import decomposition_table
 
     prompts = chosen_prompts(prompt_file, limit, DECOMPOSE_PROMPTS)
     if out:
         store.check_output(out)
-    loaded, network = setup.load(model), load_network(lpips)
+    loaded, network = loaded_models([setup.load(spec) for spec in models]), load_network(lpips).to(setup.device)
+    results = []
     with progress_bar(None) as (advance, describe):
-        describe(model)
-        result = run(
-            loaded,
-            prompts,
-            wordings,
-            paths,
-            executions,
-            seed,
-            features=network.to(setup.device),
-            length_control=length_control,
-            batch_size=setup.batch_size,
-            on_batch=advance,
-        )
-    show(decomposition_table(result))
+        for model in loaded:
+            describe(model.name)
+            result = run(
+                model,
+                prompts,
+                wordings,
+                paths,
+                executions,
+                seed,
+                features=network,
+                length_control=length_control,
+                batch_size=setup.batch_size,
+                on_batch=advance,
+            )
+            results.append(result)
+    for i, result in enumerate(results):
+        if i:
+            click.echo()
+        show(decomposition_table(result))
     if out:
-        about = {"command": "decompose", "models": [model], "levels": list(result.levels), "seed": seed, "lpips": lpips}
-        store.write_tables({"table": [result.table], "per_prompt": [result.per_prompt]}, about, out)
+        about = {"command": "decompose", "models": list(models), "seed": seed, "lpips": lpips}
+        about |= {"levels": {result.model: list(result.levels) for result in results}}
+        names = ("table", "per_prompt")
+        tables = {name: [getattr(one, name).assign(model=one.model) for one in results] for name in names}
+        store.write_tables(tables, about, out)
         click.echo(f"written: {out}")
 
 
