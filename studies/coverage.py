@@ -31,7 +31,7 @@ TESTS = Path(__file__).resolve().parent.parent / "tests"
 sys.path[:0] = [str(TESTS), str(TESTS / "information")]  # the oracle is that of the tests
 
 from enumeration import Case, State, Truth, entropy, truth
-from settings import INTERVENTIONS, diffusion_of, frozen_changes, rule_of
+from settings import INTERVENTIONS, frozen_changes, rule_of
 from small import Small
 
 import divlens
@@ -85,7 +85,8 @@ def setups() -> Iterable[Setup]:
     for temperature in ((2.0, 2.0), (0.3, 0.0)):
         rule = ConfidenceUnmasking(3, temperature)
         yield Setup(f"small mim, 4 codes, temperature {temperature}", Small(rule, codes=4))
-    yield Setup("small diffusion, 3 codes", Small(diffusion_of(3), codes=3))
+    for family, codes in (("ar", 2), ("ar", 8), ("mim", 2), ("mim", 6), ("diffusion", 3), ("diffusion", 6)):
+        yield Setup(f"small {family}, {codes} codes", Small(rule_of(family, codes), codes=codes))
 
 
 def mixed(tables: Sequence[Mapping[Any, float]]) -> dict[Any, float]:

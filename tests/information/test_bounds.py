@@ -27,8 +27,7 @@ from divlens.information.bounds import (
     sandwich,
     step_log_probability,
 )
-from divlens.information.chain import Chain
-from divlens.information.collecting import collect, kept_of
+from divlens.information.collecting import collect, kept_of, ranks
 from divlens.information.conditional import conditional_entropy, controlled
 from divlens.information.mutual import classified, density, mixed, mutual_information
 from divlens.information.records import Estimate
@@ -38,9 +37,9 @@ from divlens.interventions import Argmax, Freeze, Paraphrase, Temperature
 from divlens.models.toy import ToyModel
 from divlens.noise import CounterNoise
 from divlens.paraphrase import wordings_for_samples
-from divlens.paths import Advance, ConfidenceUnmasking, Draws, MaskReplaceDiffusion, Raster
+from divlens.paths import ConfidenceUnmasking, Draws, MaskReplaceDiffusion, Raster
 from divlens.sampler import Encoded, Moment, rows_of, sample, settings_for
-from divlens.types import DivlensError, Prompt, View
+from divlens.types import DivlensError, Prompt
 
 PROMPTS = ["red heart", "a cat", "blue sky"]
 REWORDED = [Prompt(text, paraphrases=(f"{text} icon",)) for text in PROMPTS]
@@ -196,36 +195,56 @@ def test_h_of_z_given_the_prompt_is_exact_for_ar_under_wordings():
     assert not any("at most" in note for note in found.notes)
 
 
-def test_token_by_token_i_of_x_and_z_has_a_fraction_of_the_error():
-    """The same mean as that of log p(z|x) - log p(z), which more wordings than a batch has rows fall back to."""
-    exact, errors = exact_numbers("ar")[2], []
-    for batch_size, label in ((96, "token by token"), (2, "exact likelihoods")):
-        found = information(toy("ar"), PROMPTS, n=200, batch_size=batch_size).mutual_lower
-        assert label in found.note and abs(found.value - exact) < SIGMAS * found.mc_error
-        errors.append(found.mc_error)
-    assert errors[0] < errors[1] / 3
+def test_what_the_posterior_tells_has_a_fraction_of_the_error_of_likelihood_ratios():
+    """The same mean as that of log p(z|x) - log p(z), and never more than there is to tell."""
+    exact, found = exact_numbers("ar")[2], information(toy("ar"), PROMPTS, n=200, effort=Effort(mixture_samples=200))
+    p = grids("ar")
+    ratios = np.log2(p / p.mean(0))
+    variance = (p * ratios**2).sum(1) - (p * ratios).sum(1) ** 2
+    plain = math.sqrt((variance / 200).sum()) / 3
+    assert abs(found.mutual_lower.value - exact) < SIGMAS * found.mutual_lower.mc_error
+    assert found.mutual_lower.mc_error < plain / 2
 
 
-def test_a_token_that_rounding_put_outside_of_its_law_tells_nothing():
-    """Two wordings with even shares; token 2 is impossible under both, token 1 under the other alone."""
-    law = torch.tensor([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]], dtype=torch.float64).log()[:, None]
-    settings, view = settings_for(toy("ar"), ()), View(0, torch.zeros(2, 1).long(), 0, 1, 0)
-    told = []
-    for token in (0, 1, 2):
-        tokens = torch.full((2, 1), token)
-        done = torch.ones_like(tokens, dtype=torch.bool)
-        moment = Moment(
-            view, law, done, Draws(tokens, tokens.double()), Advance(tokens, done, law[:, 0, 0]), settings, 3
-        )
-        share = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.5, 0.5]], dtype=torch.float64).log()[:, None]
-        chain = Chain(share, greedy=False, told=torch.zeros(2, 1, dtype=torch.float64))
-        chain(moment)
-        chain(moment)
-        told.append(float(chain.told[1]))
-    first = 0.5 * math.log2(0.5 / 0.75) + 0.5 * math.log2(0.5 / 0.25)
-    assert math.isclose(told[1], first) and math.isclose(told[2], 2 * first)
-    second = 0.5 * math.log2(0.5 / (1 / 6 + 2 / 3)) + 0.5 * math.log2(0.5 / (1 / 6))
-    assert math.isclose(told[0], first + second)  # token 0 makes the own wording's posterior 1/3
+def test_long_grids_tell_the_prompts_apart_and_no_more_than_that():
+    """24 tokens: every grid is certain of its prompt, so each sample tells log2(3) bits, less some 1e-6."""
+    model: Any = Small(Raster(24), codes=4, positions=24, sharpness=2.0, guidance=1.0)
+    found = information(model, PROMPTS, n=24)
+    assert math.log2(3) - 1e-3 < found.mutual_lower.value <= math.log2(3)
+    assert max(found.mutual_lower.per_prompt) <= math.log2(3) + 1e-12
+    assert abs(found.sequence_lower.value - found.conditional_lower.value - found.mutual_lower.value) < 1e-9
+
+
+def test_a_token_that_rounding_put_outside_of_its_law_leaves_the_prompt_known():
+    """Under Argmax a near tie may fall the other way in another batch; one improbable token is not what decides."""
+    model: Any = Small(Raster(6), codes=5, positions=6, stateless=True, guidance=1.0)
+    turned = sample(model, PROMPTS[:1], n=1, interventions=[Argmax()]).tokens.view(1, 6)
+    turned[0, 2] = (turned[0, 2] + 1) % 5
+    settings, encoded = settings_for(model, [Argmax()]), Encoded(model)
+    targets = [Target(model, settings, encoded, [text], 8) for text in PROMPTS[:2]]
+    own, other = (float(importance_log_weights(target, turned, 0, 0)) for target in targets)
+    assert math.isfinite(own) and own > other + 30
+
+
+@pytest.mark.parametrize(("n", "wordings", "kept"), [(12, 8, 2), (3, 2, 2), (17, 3, 5), (24, 8, 8)])
+def test_kept_samples_stand_for_all_wordings_by_their_shares(n, wordings, kept):
+    """One grid for each wording, and nothing else to tell: H(Z|X) is the entropy of the wordings' shares."""
+    model: Any = Small(Raster(3), codes=64, sharpness=1e4, guidance=1.0)
+    prompts = [Prompt(f"{a} 0", paraphrases=tuple(f"{a} {i}" for i in range(1, wordings))) for a in "abcdef"]
+    change, effort = [Paraphrase(wordings, "mixed")], Effort(mixture_samples=kept)
+    found = information(model, prompts, n=n, interventions=change, effort=effort)
+    used = wordings_for_samples(prompts[0], change, range(n))
+    share = np.array([used.count(text) for text in set(used)]) / n
+    exact = float(-(share * np.log2(share)).sum())
+    assert found.conditional_lower.value == pytest.approx(exact, abs=1e-6)
+    assert found.mutual_lower.value == pytest.approx(math.log2(6), abs=1e-6)
+
+
+def test_prompts_do_not_all_keep_the_same_wordings():
+    stratum = np.arange(32) % 8
+    orders = {text: tuple(ranks(stratum, 0, text).argsort()[:8] % 8) for text in ("a cat", "a dog", "a hat")}
+    assert len(set(orders.values())) == 3 and all(sorted(order) == list(range(8)) for order in orders.values())
+    assert tuple(ranks(stratum, 0, "a cat").argsort()[:8] % 8) == orders["a cat"]
 
 
 def test_prompts_without_noise_tell_as_much_as_there_are_different_grids():
@@ -466,7 +485,8 @@ def test_readings_merge():
     assert readings(labels).counts == one.counts and merged.counts != one.counts
 
 
-def test_neither_a_group_of_samples_nor_a_half_is_that_of_a_wording():
+@pytest.mark.parametrize("n", [4, 8, 16])
+def test_neither_a_group_of_samples_nor_a_half_is_that_of_a_wording(n):
     """Every wording gives one grid: that it was that wording is no chance, and each half of a fit has seen it."""
     model: Any = Small(Raster(3), codes=16, sharpness=1e4, guidance=1.0)
     prompts = [Prompt(text, paraphrases=(f"{text} icon",)) for text in ("red heart", "a cat")]
@@ -474,10 +494,10 @@ def test_neither_a_group_of_samples_nor_a_half_is_that_of_a_wording():
     def judge(images: torch.Tensor) -> torch.Tensor:
         return (images[:, 0].flatten(1) * 16).round().long() @ torch.tensor([1, 16, 256])
 
-    found = information(model, prompts, n=16, interventions=[Paraphrase(2)], judge=judge)
+    found = information(model, prompts, n=n, interventions=[Paraphrase(2)], judge=judge)
     assert found.conditional_lower.value == pytest.approx(1, abs=1e-6)
     assert found.token_miller_madow.mc_error < 1e-9 and found.token_miller_madow.value > 3
-    assert found.relevant.value > 0.7
+    assert found.relevant.value > 0.4
 
 
 def bits(labels: np.ndarray, prompts: list[Prompt]) -> float:

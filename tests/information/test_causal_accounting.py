@@ -317,12 +317,13 @@ def test_moments_of_strata_by_hand():
 def test_kept_samples_are_dealt_out_over_the_wordings():
     stratum = np.arange(12) % 3
     for seed in range(20):
-        order = ranks(stratum, seed).argsort()
+        order = ranks(stratum, seed, "a cat").argsort()
         assert sorted(order) == list(range(12))
         assert all(set(stratum[order[i : i + 3]]) == {0, 1, 2} for i in range(0, 12, 3))
-    assert {stratum[ranks(stratum, seed).argmin()] for seed in range(20)} == {0, 1, 2}
-    alone = ranks(np.zeros(12, int), 5)
-    np.testing.assert_array_equal(alone, np.random.default_rng([5, 12]).permutation(12))
+    assert {stratum[ranks(stratum, seed, "a cat").argmin()] for seed in range(20)} == {0, 1, 2}
+    alone = ranks(np.zeros(12, int), 5, "a cat")
+    assert sorted(alone) == list(range(12)) and list(alone) == list(ranks(np.zeros(12, int), 5, "a cat"))
+    assert list(alone) != list(ranks(np.zeros(12, int), 6, "a cat"))
 
 
 def test_the_interval_over_prompts_holds_the_population_mean():

@@ -8,16 +8,17 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from divlens.information.accounting import QUANTITIES, UNKNOWN_RULE, Tally, is_known
-from divlens.information.asking import Asked, distinct
-from divlens.information.chain import Exact, exact_for_ar
+from divlens.information.asking import Asked
 from divlens.information.collecting import Collected, collect, kept_of
 from divlens.information.conditional import Bracket, conditional_entropy, full_support
+from divlens.information.exact import Exact, exact_for_ar
 from divlens.information.mutual import mutual_information
 from divlens.information.records import (
     BITS,
     LABELS,
     Estimate,
     Information,
+    capped,
     certain,
     estimate,
     plus,
@@ -36,7 +37,6 @@ FROZEN = "given the frozen {} noise of each prompt, not averaged over it"
 PER_IMAGE = "per image: as if tokens were independent"
 TOO_FEW = "needs 2 images of each prompt and a code that two images share"
 FEWEST_HELD, MOST_HELD = 2, 256  # grids of a prompt that are kept for the bounds, unless more are asked for
-ENOUGH = 192  # grids of all prompts for an exact I(X;Z), or its interval would lean on a few skewed values
 ROUNDING = 1e-4  # bits, of sums over the steps and positions of a large grid
 TRIVIAL = "0 bits: the bound came out below it"
 NOT_FROZEN = "not defined under Freeze: the likelihood of a grid would need every frozen number"
@@ -44,13 +44,13 @@ NOT_FROZEN = "not defined under Freeze: the likelihood of a grid would need ever
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is spent on the bounds, beyond the accounting itself; the defaults cost two to three times the sampling
-    (of AR as much as the sampling, or as that of 192 samples per prompt where n is less).
+    """How much is spent on the bounds, beyond the accounting itself; the defaults cost two to three times the sampling,
+    of AR as much as the sampling, and with several wordings per prompt what concerns I(X;Z) so many times as much.
 
     paths: per grid, of the bounds on H(Z|X) that weigh paths; 0 leaves them out. path_samples: grids per prompt that
     get them; None takes n / paths. mixture_samples: grids per prompt that are asked under every other prompt for
-    I(X;Z); None takes n / prompts, for AR at least 192 / prompts, and 0 leaves it out. None is never fewer than 2 grids
-    nor more than 256, for all of them are held until the end.
+    I(X;Z); None takes n / prompts, and 0 leaves it out. None is never fewer than 2 grids, or one of each wording, nor
+    more than 256, for all of them are held until the end.
     """
 
     paths: int = 8
@@ -62,18 +62,17 @@ class Effort:
             if (getattr(self, name) or 0) < 0:
                 raise DivlensError(f"Effort({name}=...) expects at least 0, got {getattr(self, name)}")
 
-    def for_paths(self, n: int) -> int:
+    def for_paths(self, n: int, wordings: int = 1) -> int:
         if self.paths == 0:
             return 0
-        return min(n, held(n // self.paths) if self.path_samples is None else self.path_samples)
+        return min(n, held(n // self.paths, wordings) if self.path_samples is None else self.path_samples)
 
-    def for_mixture(self, n: int, prompts: int, enough: int = 0) -> int:
-        wanted = held(max(n, enough) // prompts) if self.mixture_samples is None else self.mixture_samples
-        return min(n, wanted)
+    def for_mixture(self, n: int, prompts: int, wordings: int = 1) -> int:
+        return min(n, held(n // prompts, wordings) if self.mixture_samples is None else self.mixture_samples)
 
 
-def held(wanted: int) -> int:
-    return min(max(wanted, FEWEST_HELD), MOST_HELD)
+def held(wanted: int, wordings: int) -> int:
+    return min(max(wanted, FEWEST_HELD, wordings), MOST_HELD)
 
 
 def information(
@@ -112,11 +111,11 @@ def information(
     settings = thawed(settings_for(model, interventions, encoded, batch_size))
     rows = [rows_of(prompt, range(n), interventions, settings, encoded) for prompt in asked]
     known = is_known(settings.rule)
-    raster = isinstance(settings.rule, Raster)
-    weighed = 0 if raster else effort.for_paths(n)  # of AR nothing needs weighing
-    asked_again = effort.for_mixture(n, len(asked), ENOUGH if raster else 0)
+    raster, wordings = isinstance(settings.rule, Raster), [[row.wording for row in part] for part in rows]
+    most_wordings = max(len(set(used)) for used in wordings)
+    weighed = 0 if raster else effort.for_paths(n, most_wordings)  # of AR nothing needs weighing
+    asked_again = effort.for_mixture(n, len(asked), most_wordings)
     keep = max(weighed, asked_again) if known and not settings.frozen else 0
-    wordings = [[row.wording for row in part] for part in rows]
     run = Asked(model, settings, encoded, seed, BATCH_SIZE if batch_size == "auto" else batch_size, wordings)
     collected = collect(run, rows, keep, judge, on_batch, batch_size)
     if batch_size == "auto":
@@ -124,9 +123,9 @@ def information(
     on_bounds()
     estimates = causal(collected.tally, settings, reading)
     positions, most, exact = math.prod(model.grid), full_support(run), None
-    if raster and keep and len(distinct(run)) <= run.batch_size:
+    if raster and keep:
         exact = exact_for_ar(run, collected.tally, kept_of(collected, keep), most.value)
-    bracket = bracket_of(run, collected, estimates, effort, n, exact)
+    bracket = bracket_of(run, collected, estimates, effort.paths, weighed, exact)
     estimates |= {"conditional_lower": bracket.lower, "conditional_upper": bracket.upper}
     tokens = token_entropies(collected.tokens, most.value / BITS / positions)
     estimates |= {f"token_{name}": per_image(found, positions) for name, found in tokens.items()}
@@ -194,16 +193,15 @@ def causal(tally: Tally, settings: Settings, reading: str) -> dict[str, Estimate
 
 
 def bracket_of(
-    run: Asked, collected: Collected, found: dict[str, Estimate], effort: Effort, n: int, exact: Exact | None
+    run: Asked, collected: Collected, found: dict[str, Estimate], paths: int, samples: int, exact: Exact | None
 ) -> Bracket:
     if not is_known(run.settings.rule):
         return Bracket(undefined(found["path"].note), full_support(run))
     if exact is not None and reworded(run):
         return Bracket(exact.conditional, exact.conditional)
-    samples = effort.for_paths(n)
     kept = kept_of(collected, samples) if collected.kept and samples else None
     note = "; ".join(FROZEN.format(stream) for stream in sorted(run.settings.frozen))
-    return conditional_entropy(run, collected.tally, kept, effort.paths, note)
+    return conditional_entropy(run, collected.tally, kept, paths, note)
 
 
 def over_prompts(
@@ -226,14 +224,13 @@ def over_prompts(
         lower, upper = mutual_information(run, kept_of(collected, samples))
     if lower is not upper:  # where it is exact it is unbiased, and stays as it is
         lower = at_least_nothing(lower, prompts)
-    limits = (0.0, most.value)
-    whole = plus(found["conditional_upper"], upper, limits)
+    whole = capped(plus(found["conditional_upper"], upper), most.value)
     beyond = whole.value > most.value or not is_known(run.settings.rule)  # of which only that nothing exceeds this
     return {
         "mutual_lower": lower,
         "mutual_upper": upper,
         "ceiling": ceiling,
-        "sequence_lower": plus(found["conditional_lower"], lower, limits),
+        "sequence_lower": capped(plus(found["conditional_lower"], lower), most.value),
         "sequence_upper": most if beyond else whole,
     }
 

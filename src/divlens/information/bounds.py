@@ -25,6 +25,8 @@ from divlens.paths import Advance, Draws, MaskReplaceDiffusion, PathRule, Raster
 from divlens.sampler import Encoded, Moment, Observer, filled_from
 from divlens.types import View
 
+IMPROBABLE = -40.0  # log p of a token that a filter stops: rounding in another batch may stop one that was drawn
+
 
 @dataclass(frozen=True)
 class Dictated:
@@ -105,6 +107,8 @@ def step_log_probability(rule: Known, moment: Moment, greedy: bool) -> Float[Ten
     if isinstance(rule, Raster) or view.step == rule.steps - 1:
         here = result.tokens[:, view.first : view.first + view.count].masked_fill(~moment.drawn, 0)
         chance = law.gather(-1, here.unsqueeze(-1)).squeeze(-1).double()
+        if isinstance(rule, Raster):
+            chance = chance.clamp(min=IMPROBABLE)
         return torch.where(moment.drawn, chance, 0.0).sum(1)
     tokens = torch.where(result.committed, result.tokens, 0)
     scores = scores_of(log_p, moment.drawn, result.committed, tokens, best)

@@ -16,7 +16,8 @@ from divlens.information.asking import Asked, Kept
 from divlens.information.bounds import Recorder
 from divlens.information.relevance import Judge, Readings, read_pictures
 from divlens.information.strata import strata_of
-from divlens.information.tokens import TokenCounts
+from divlens.information.tokens import GROUPS, TokenCounts
+from divlens.noise import prompt_key
 from divlens.sampler import BatchSize, Observer, Row, fill, noise_of
 
 
@@ -44,10 +45,10 @@ class Collected:
     kept: list[Sample] = field(default_factory=list)
 
 
-def ranks(stratum: Int[np.ndarray, " n"], seed: int) -> Int[np.ndarray, " n"]:
+def ranks(stratum: Int[np.ndarray, " n"], seed: int, prompt: str) -> Int[np.ndarray, " n"]:
     """The order in which the samples of a prompt are kept: one of each wording, then one more of each, and so on; which
-    of them, and which wording first, is random."""
-    random = np.random.default_rng([seed, len(stratum)]).permutation(len(stratum))
+    of them, and which wording first, is random, and another choice for another prompt."""
+    random = np.random.default_rng([seed, len(stratum), prompt_key(prompt)]).permutation(len(stratum))
     turn, result = np.empty_like(random), np.empty_like(random)
     for each in np.unique(stratum):
         turn[stratum == each] = random[stratum == each].argsort().argsort()
@@ -55,10 +56,16 @@ def ranks(stratum: Int[np.ndarray, " n"], seed: int) -> Int[np.ndarray, " n"]:
     return result
 
 
-def turns(stratum: Int[np.ndarray, "prompts n"]) -> Int[np.ndarray, "prompts n"]:
-    """By which samples are dealt to the groups of an error and the halves of a fit: counted through each wording's in
-    turn, so that no group is that of a wording, as it would be by the samples' own order."""
-    return stratum.argsort(axis=1, kind="stable").argsort(axis=1)
+def groups_of(stratum: Int[np.ndarray, "prompts n"]) -> Int[np.ndarray, "prompts n"]:
+    """The group of each sample, for the error and, by parity, for the halves of a fit: as many groups as there are
+    samples of every wording, up to GROUPS, each with a sample of each, so that no group is that of a wording. With one
+    sample of a wording they are dealt wording after wording."""
+    order = stratum.flatten().argsort(kind="stable").argsort()
+    _, place, count = np.unique(stratum.flatten(), return_inverse=True, return_counts=True)
+    if count.min() < 2:
+        return order.reshape(stratum.shape) % stratum.shape[1] % GROUPS
+    within = order - (count.cumsum() - count)[place]
+    return within.reshape(stratum.shape) % min(GROUPS, count.min())
 
 
 def collect(
@@ -77,8 +84,13 @@ def collect(
     collected = Collected(
         Tally.empty(strata, settings.rule.steps, positions), TokenCounts.empty(len(rows), model.codes), Readings()
     )
-    done, rank = 0, np.concatenate([ranks(part, run.seed) for part in stratum.numpy()])
-    turn, stratum = turns(stratum.numpy()).flatten(), stratum.flatten()
+    done, rank = (
+        0,
+        np.concatenate(
+            [ranks(part, run.seed, own[0].prompt.text) for part, own in zip(stratum.numpy(), rows, strict=True)]
+        ),
+    )
+    group, stratum = groups_of(stratum.numpy()).flatten(), stratum.flatten()
     account, recorder = BatchAccount(noise_of((), run.seed)), Recorder(torch.zeros(0, dtype=torch.long))
 
     def observers(batch: Sequence[Row]) -> Sequence[Observer]:
@@ -92,11 +104,11 @@ def collect(
         index = np.arange(done, done + len(filled.rows))
         prompt = index // n
         collected.tally = collected.tally.merged(Tally.of_batch(account, stratum[index], strata))
-        collected.tokens.add(filled.tokens.flatten(1), prompt, turn[index])
+        collected.tokens.add(filled.tokens.flatten(1), prompt, group[index])
         if judge is not None:
             with torch.inference_mode():
                 images = model.decode(filled.tokens)
-            collected.readings.add(read_pictures(judge, images), prompt, turn[index])
+            collected.readings.add(read_pictures(judge, images), prompt, group[index])
         if len(recorder.keep):
             states, committed = torch.stack(recorder.states, 1), torch.stack(recorder.committed, 1)
             joint = account.sums[:, QUANTITIES.index("trajectory_joint")].cpu()

@@ -62,10 +62,12 @@ def conditional_entropy(asked: Asked, tally: Tally, kept: Kept | None, paths: in
 
 
 def full_support(asked: Asked) -> Estimate:
-    """What no grid of this size exceeds: every allowed code alike at every position."""
-    allowed = asked.settings.allowed
-    codes = asked.model.codes if allowed is None else int(allowed.sum())
-    return certain(math.prod(asked.model.grid) * math.log2(codes), len(asked.wordings), "every allowed code alike")
+    """What no grid of this size exceeds: every code alike at every position, of those that may be drawn. A rule that is
+    not known may bring others into the grid."""
+    allowed, known = asked.settings.allowed, is_known(asked.settings.rule)
+    codes = int(allowed.sum()) if known and allowed is not None else asked.model.codes
+    note = "every allowed code alike" if known else "every code alike"
+    return certain(math.prod(asked.model.grid) * math.log2(codes), len(asked.wordings), note)
 
 
 def wording_entropy(used: Sequence[str]) -> float:
@@ -111,7 +113,6 @@ def controlled(
     slope: float,
     note: str,
     extra: Float[np.ndarray, " prompts"] | float = 0.0,
-    limits: tuple[float, float] = (0.0, math.inf),
 ) -> Estimate:
     """Mean of `values` over the kept samples, with -log p of each record as a control variate.
 
@@ -123,10 +124,12 @@ def controlled(
     at, (strata, into) = QUANTITIES.index("trajectory_joint"), kept.usable
     every, part = tally.sums.gathered(into, len(strata)), into[kept.stratum]
     both = torch.stack([kept.joint, values - slope * control], 1)
-    few = Sums.of(both).gathered(part, len(strata))
+    by_wording = Sums.of(both).gathered(kept.stratum, len(kept.strata))
+    few, (weighted, portion) = by_wording.gathered(into, len(strata)), kept.strata.weighted(by_wording, into)
     n, m = every.count, few.count
     products = torch.zeros(len(strata), dtype=both.dtype).index_add(0, part, (both - few.mean[part]).prod(1))
-    mean = slope * every.mean[:, at] + few.mean[:, 1]
-    spread = slope**2 * every.variance()[:, at] / n + few.variance()[:, 1] / m + 2 * slope * products / (m - 1) / n
+    mean = slope * every.mean[:, at] + weighted[:, 1]
+    covariance = products / (m - 1) / n
+    spread = slope**2 * every.variance()[:, at] / n + few.variance()[:, 1] * portion + 2 * slope * covariance
     moments = strata.moments(mean, spread.clamp(min=0), m - 1)
-    return estimate(replace(moments, mean=moments.mean + extra), note, limits)
+    return estimate(replace(moments, mean=moments.mean + extra), note)

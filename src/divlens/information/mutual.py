@@ -1,8 +1,8 @@
 """I(X;Z) over the prompt set, X uniform on it.
 
-- AR: exact, see `chain`; or, with more wordings than a batch has rows, the mean of log p(z|x) - log mean_x' p(z|x').
-- Other known rules, from above: that mean for the whole record T of a sample, whose probability is exact under every
-  prompt; Z is a function of T, so I(X;Z) <= I(X;T).
+- AR: exact, see `exact`.
+- Other known rules, from above: the mean of log p(t|x) - log mean_x' p(t|x') for the whole record T of a sample, whose
+  probability is exact under every prompt; Z is a function of T, so I(X;Z) <= I(X;T).
 - From below: log2(prompts) + E log q(x|z) for any q (Barber and Agakov, 2003). q is the posterior over prompts that
   importance-weighted estimates of p(z|x) give, the same number of paths for each prompt.
 """
@@ -10,36 +10,34 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from divlens.information.accounting import is_known
 from divlens.information.asking import Asked, Kept, distinct, per_prompt, shares
 from divlens.information.bounds import importance_log_weights, log_mean_exp, transcript_log_probabilities
 from divlens.information.records import BITS, Estimate
-from divlens.paths import Raster
 
 
-def mixed(asked: Asked, by_wording: dict[str, Float[Tensor, " kept"]]) -> Float[Tensor, "kept prompts"]:
+def mixed(asked: Asked, log_p: Mapping[str, Float[Tensor, " kept"]]) -> Float[Tensor, "kept prompts"]:
     """log p(z|x) of every prompt x: the mixture over its wordings, each by the share of samples that used it."""
     columns = []
     for used in asked.wordings:
         share = shares(used)
-        weighted = [by_wording[text] + math.log(share[text]) for text in share]
+        weighted = [log_p[text] + math.log(share[text]) for text in share]
         columns.append(torch.stack(weighted).logsumexp(0))
     return torch.stack(columns, 1)
 
 
-def log_weights(asked: Asked, kept: Kept) -> Float[Tensor, "kept prompts"]:
-    """log of an unbiased estimate of p(z|x), exact for AR, of every kept sample under every prompt."""
+def by_wording(asked: Asked, kept: Kept) -> dict[str, Float[Tensor, " kept"]]:
+    """log of an unbiased estimate of p(z|wording), exact for AR, of every kept sample under every wording."""
     grids, count = kept.grids, len(kept.grids)
-    found = {
+    return {
         text: importance_log_weights(asked.target([text] * count), grids, asked.seed, path)
         for path, text in enumerate(distinct(asked))
     }
-    return mixed(asked, found)
 
 
 def log_transcripts(asked: Asked, kept: Kept) -> Float[Tensor, "kept prompts"]:
@@ -75,14 +73,9 @@ def classified(log_w: Float[Tensor, "kept prompts"], prompt: Int[Tensor, " kept"
 
 
 def mutual_information(asked: Asked, kept: Kept) -> tuple[Estimate, Estimate]:
-    """I(X;Z) from below and from above, bits per image; the same estimate twice for AR, where it is exact."""
-    rule, most = asked.settings.rule, math.log2(len(asked.wordings))
-    assert is_known(rule)
-    count = f"{len(kept.rows)} samples"
-    log_w = log_weights(asked, kept)
-    if isinstance(rule, Raster):
-        exact = per_prompt(density(log_w, kept.prompt), kept, most, f"exact likelihoods of {count}", skewed=True)
-        return exact, exact
+    """I(X;Z) from below and from above, bits per image."""
+    most, count = math.log2(len(asked.wordings)), f"{len(kept.rows)} samples"
+    log_w = mixed(asked, by_wording(asked, kept))
     lower = per_prompt(classified(log_w, kept.prompt), kept, most, f"one path per prompt, {count}")
     records = density(log_transcripts(asked, kept), kept.prompt)
     upper = per_prompt(records, kept, most, f"I(X;T) of whole records T, {count}")

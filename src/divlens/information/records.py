@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 
 import numpy as np
@@ -84,6 +84,13 @@ def estimate(moments: Moments, note: str = "", limits: tuple[float, float] = (0.
     return Estimate(value, *interval, note, *each_prompt(moments.mean, errors, reaches, limits))
 
 
+def capped(found: Estimate, most: float) -> Estimate:
+    """Its intervals, which hold the value, go no further than `most`. What single prompts contribute may."""
+    low, high, mc_low, mc_high = (min(side, most) for side in (found.low, found.high, found.mc_low, found.mc_high))
+    high, mc_high = max(high, found.value), max(mc_high, found.value)
+    return replace(found, low=min(low, found.value), high=high, mc_low=min(mc_low, found.value), mc_high=mc_high)
+
+
 def certain(bits: float, prompts: int, note: str) -> Estimate:
     """A value that is the same for every prompt and has no error."""
     return estimate(Moments(np.full(prompts, bits), np.zeros(prompts), np.ones(prompts, int)), note)
@@ -109,11 +116,10 @@ def straightened(t: float, skewness: float) -> float:
     return 3 / skewness * (float(np.cbrt(1 + skewness * (t - skewness / 6))) - 1)
 
 
-def plus(one: Estimate, other: Estimate, limits: tuple[float, float] = (0.0, math.inf)) -> Estimate:
+def plus(one: Estimate, other: Estimate) -> Estimate:
     """The sum, prompt by prompt.
 
-    The two Monte-Carlo errors are added: H(Z|X) and I(X;Z) come from the same samples and may err together. Intervals
-    are cut at `limits`.
+    The two Monte-Carlo errors are added: H(Z|X) and I(X;Z) come from the same samples and may err together.
     """
     note = "; ".join(filter(None, dict.fromkeys((one.note, other.note))))
     if not (one.per_prompt and other.per_prompt):
@@ -122,11 +128,12 @@ def plus(one: Estimate, other: Estimate, limits: tuple[float, float] = (0.0, mat
         np.array(getattr(one, name)) + np.array(getattr(other, name))
         for name in ("per_prompt", "per_prompt_mc_error", "per_prompt_mc_low", "per_prompt_mc_high")
     )
+    limits = (0.0, math.inf)
     over_prompts = bootstrap_mean(means, limits=limits)
     value, error = over_prompts.value, one.mc_error + other.mc_error
     # The half-widths carry their own degrees of freedom.
     reach = (one.mc_high - one.mc_low) / 2 + (other.mc_high - other.mc_low) / 2
-    bounds = (max(value - reach, limits[0]), max(min(value + reach, limits[1]), value))
+    bounds = (max(value - reach, 0.0), value + reach)
     parts = each_prompt(means, errors, (high - low) / 2, limits)
     return Estimate(value, over_prompts.low, over_prompts.high, error, *bounds, note, *parts)
 

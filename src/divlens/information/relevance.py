@@ -40,10 +40,10 @@ class Readings:
     counts: dict[tuple[int, int, int], int] = field(default_factory=Counter)
 
     def add(
-        self, labels: Int[Tensor, " batch"], prompt: Int[np.ndarray, " batch"], turn: Int[np.ndarray, " batch"]
+        self, labels: Int[Tensor, " batch"], prompt: Int[np.ndarray, " batch"], group: Int[np.ndarray, " batch"]
     ) -> None:
-        """`turn`: by whose parity a sample is of one half or the other."""
-        for key in zip((turn % 2).tolist(), prompt.tolist(), labels.tolist(), strict=True):
+        """`group`: by whose parity a sample is of one half or the other."""
+        for key in zip((group % 2).tolist(), prompt.tolist(), labels.tolist(), strict=True):
             self.counts[key] = self.counts.get(key, 0) + 1
 
     def merged(self, other: Readings) -> Readings:

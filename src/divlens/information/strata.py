@@ -42,6 +42,17 @@ class Strata:
         kept, into = torch.where(few[self.prompt], first, torch.arange(len(self))).unique(return_inverse=True)
         return Strata(self.prompt[kept], into.bincount(self.count.double()).long()), into
 
+    def weighted(
+        self, sums: Sums, into: Int[Tensor, " strata"]
+    ) -> tuple[Float[Tensor, "groups quantities"], Float[Tensor, " groups"]]:
+        """Means of united strata, of these by their shares and not by how many samples of each `sums` has; and the part
+        of one sample's variance that such a mean has: 1 / samples where these go by the shares."""
+        weight = torch.where(sums.count > 0, self.count, 0).double()
+        weight = weight / into.bincount(weight)[into]
+        mean = sums.mean.new_zeros(int(into.max()) + 1, sums.mean.shape[1])
+        mean = mean.index_add(0, into, weight[:, None] * sums.mean)
+        return mean, into.bincount(weight**2 / sums.count.clamp(min=1))
+
     def moments(
         self,
         mean: Float[Tensor, " strata"],
@@ -128,7 +139,7 @@ def moments_of(strata: Strata, sums: Sums, *, skewed: bool = True) -> Moments:
     """Of prompts, from the running sums of one quantity, a group per stratum; without `skewed` no third moment, which
     few samples tell too badly."""
     usable, into = strata.with_variance(sums.count)
+    means, portion = strata.weighted(sums, into)
     sums = sums.gathered(into, len(usable))
-    mean, variance, third = (part[:, 0] for part in (sums.mean, sums.variance(), sums.third_moment()))
-    n = sums.count
-    return usable.moments(mean, variance / n, n - 1, third / n**2 if skewed else None)
+    mean, variance, third = (part[:, 0] for part in (means, sums.variance(), sums.third_moment()))
+    return usable.moments(mean, variance * portion, sums.count - 1, third * portion**2 if skewed else None)

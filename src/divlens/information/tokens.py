@@ -47,13 +47,13 @@ class TokenCounts:
         return cls(np.zeros((prompts, GROUPS), int), zeros, zeros.copy(), zeros.copy())
 
     def add(
-        self, tokens: Int[Tensor, "batch n"], prompt: Int[np.ndarray, " batch"], turn: Int[np.ndarray, " batch"]
+        self, tokens: Int[Tensor, "batch n"], prompt: Int[np.ndarray, " batch"], group: Int[np.ndarray, " batch"]
     ) -> None:
-        """`prompt`: index of each row's; `turn`: by which it is dealt to a group. Changes the counts in place."""
+        """`prompt`: index of each row's; `group`: modulo GROUPS. Changes the counts in place."""
         codes = self.count.shape[-1]
         place = (tokens.cpu() + codes * torch.arange(len(tokens))[:, None]).flatten()
         per_image = torch.bincount(place, minlength=codes * len(tokens)).view(-1, codes).numpy().astype(float)
-        where = (prompt, turn % GROUPS)
+        where = (prompt, group % GROUPS)
         np.add.at(self.images, where, 1)
         np.add.at(self.count, where, per_image)
         np.add.at(self.squares, where, per_image**2)
@@ -130,7 +130,8 @@ def token_entropies(counts: TokenCounts, most: float) -> dict[str, TokenEntropy]
     Over prompts: that of `bootstrap_mean` for the jackknife's pseudo-values of the prompts, around the estimate. Over
     samples: Student's, for the root of what the plug-in falls short of `most`, the entropy of codes that are all used
     alike. Near there the shortfall is a square, whose own error is small just when it happens to be small; the root's
-    is the same everywhere. Squared back, the correction for bias is added, less what squaring has added already.
+    is the same everywhere. It is widened where the estimator scatters more than the plug-in. Squared back, the
+    correction for bias is added, less what squaring has added already.
     """
     whole = entropies(counts)
     prompts, groups = len(counts.images), int((counts.images.sum(0) > 0).sum())
@@ -138,9 +139,7 @@ def token_entropies(counts: TokenCounts, most: float) -> dict[str, TokenEntropy]
     by_prompt = [entropies(pooled.without(prompt=i)) for i in range(prompts)] if prompts > 1 else []
     by_group = [entropies(counts.without(group=g)) for g in range(groups)] if groups > 1 else []
     root, *roots = (math.sqrt(max(most - each["plug_in"], 0.0)) for each in (whole, *by_group))
-    spread = scatter(roots)
-    reach = quantile(groups - 1) * spread if groups > 1 else math.nan
-    shortfall = np.array([root + reach, max(root - reach, 0.0)]) ** 2
+    spread, errors = scatter(roots), {name: scatter([each[name] for each in by_group]) for name in whole}
     result = {}
     for name, value in whole.items():
         left = np.array([each[name] for each in by_prompt])
@@ -149,11 +148,13 @@ def token_entropies(counts: TokenCounts, most: float) -> dict[str, TokenEntropy]
         corrected = value if name == "plug_in" else max(value, whole["miller_madow"])
         bias = max(min(corrected, most) - whole["plug_in"] - spread**2, 0.0)
         value = min(value, most)
+        wider = max(errors[name] / errors["plug_in"], 1.0) if errors["plug_in"] > 0 else 1.0
+        reach = wider * spread * quantile(groups - 1) if math.isfinite(errors[name]) else math.nan
+        shortfall = np.array([root + reach, max(root - reach, 0.0)]) ** 2
         shift = value - interval.value
         sides = np.clip([interval.low + shift, interval.high + shift, *(most - shortfall + bias)], 0.0, most)
         low, high, mc_low, mc_high = (float(side) for side in sides)
-        error = scatter([each[name] for each in by_group])
-        result[name] = TokenEntropy(value, low, high, error, min(mc_low, value), max(mc_high, value))
+        result[name] = TokenEntropy(value, low, high, errors[name], min(mc_low, value), max(mc_high, value))
     return result
 
 

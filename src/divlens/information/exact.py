@@ -1,0 +1,60 @@
+"""H(Z|X), I(X;Z) and H(Z) of AR, where p(z) is known under every wording: from the posterior over what is asked about.
+
+    I(X;Z) = H(X) - E H(X | Z = z),
+
+and likewise I(W;Z|X) for the wordings W of a prompt. A sample tells between 0 and H(X), where log p(z|x) - log p(z)
+has the noise of which prompt the grid happened to be drawn for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from divlens.information.accounting import Tally
+from divlens.information.asking import Asked, Kept, per_prompt, shares
+from divlens.information.conditional import controlled
+from divlens.information.mutual import by_wording, mixed
+from divlens.information.records import BITS, Estimate, capped
+
+
+@dataclass(frozen=True)
+class Exact:
+    """Bits per image, exact but for the samples that they are means of."""
+
+    conditional: Estimate
+    mutual: Estimate
+    sequence: Estimate
+
+
+def exact_for_ar(asked: Asked, tally: Tally, kept: Kept, most: float) -> Exact:
+    """`most`: the bits that no image exceeds.
+
+    H(Z|X) is H(Z|X,W) + I(W;Z|X) and H(Z) is H(Z|X) + I(X;Z), of which H(Z|X,W) is known from all samples of the tally.
+    """
+    log_p = by_wording(asked, kept)
+    ceiling = math.log2(len(asked.wordings))
+    prompt = told(mixed(asked, log_p), [1 / len(asked.wordings)] * len(asked.wordings))
+    wording = torch.zeros_like(prompt)
+    for i, used in enumerate(asked.wordings):
+        own, share = kept.prompt == i, shares(used)
+        wording[own] = told(torch.stack([log_p[text][own] for text in share], 1), list(share.values()))
+    note = f"exact, from {len(kept.rows)} samples"
+
+    def beyond(bits: Float[Tensor, " kept"]) -> Estimate:
+        return capped(controlled(tally, kept, kept.joint + bits, kept.joint, 1.0, note), most)
+
+    mutual = per_prompt(prompt, kept, ceiling, note, skewed=True)
+    return Exact(beyond(wording), mutual, beyond(wording + prompt))
+
+
+def told(log_p: Float[Tensor, "kept choices"], share: Sequence[float]) -> Float[Tensor, " kept"]:
+    """H(choice) - H(choice | z), bits; `log_p` is natural, of z under each choice, `share` how often each is made."""
+    prior = torch.tensor(share, dtype=log_p.dtype)
+    posterior = (log_p + prior.log()).softmax(1)
+    return (torch.special.entr(prior).sum() - torch.special.entr(posterior).sum(1)) * BITS
