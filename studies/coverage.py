@@ -6,7 +6,7 @@
 400 repetitions (seeds) of each setup: the toys as published and without guidance; a model of the tests, in three
 families, under every intervention and with another temperature of its path. An exact estimator: how often its 95%
 Monte-Carlo interval holds the enumerated value; the error of a share of 0.95 is 0.011, so 1 of 14 lies outside of 0.93
-to 0.97 by chance alone, and a second column has the share of 2000 repetitions, whose error is 0.005. A bracket or a
+to 0.97 by chance alone, and a second column has the share of 1200 repetitions, whose error is 0.006. A bracket or a
 bound: how often the truth is not outside it by more than two Monte-Carlo errors; where it is loose, that is always.
 """
 
@@ -41,7 +41,7 @@ from divlens.models import load
 from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, Raster
 
 PROMPTS = tuple(divlens.Prompt(text) for text in ("red heart", "a cat", "blue sky over the sea"))
-SAMPLES, REPETITIONS, MORE = 48, 400, 2000
+SAMPLES, REPETITIONS, MORE = 48, 400, 1200
 EXACT = ("path", "execution", "joint")
 TRAJECTORY = tuple(f"trajectory_{name}" for name in EXACT)
 BRACKETS = ("conditional", "mutual", "sequence")
