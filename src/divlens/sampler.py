@@ -255,8 +255,8 @@ def sample(
     A sample is a function of (seed, prompt, its index, interventions): it does not depend on `batch_size`, on the
     other prompts, or on `n`. `batch_size="auto"` finds what fits the device. `encoded`: conditions of this model that
     several calls share, so that a wording is encoded once. `on_batch` is told how many samples are done. Raises
-    DivlensError for an empty list of prompts, an empty prompt, a wording the model cannot read, n < 1, a seed that is
-    no unsigned 64-bit number, or interventions that leave nothing to draw.
+    DivlensError for an empty list of prompts, an empty prompt, a wording the model cannot read, n < 1 or above a
+    million, a seed that is no unsigned 64-bit number, or interventions that leave nothing to draw.
     """
     asked = tuple(prompt if isinstance(prompt, Prompt) else Prompt(prompt) for prompt in prompts)
     check_request(asked, n, seed, batch_size)

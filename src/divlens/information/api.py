@@ -62,6 +62,15 @@ class Effort:
             if (getattr(self, name) or 0) < 0:
                 raise DivlensError(f"Effort({name}=...) expects at least 0, got {getattr(self, name)}")
 
+    def grids(self, n: int, wordings: Sequence[Sequence[str]], settings: Settings) -> tuple[int, int]:
+        """Of each prompt: those that are weighed by paths, which AR has no need of, and those that are asked under the
+        other prompts. None where the likelihood is not known."""
+        if not is_known(settings.rule) or settings.frozen:
+            return 0, 0
+        most = max(len(set(used)) for used in wordings)
+        weighed = 0 if isinstance(settings.rule, Raster) else self.for_paths(n, most)
+        return weighed, self.for_mixture(n, len(wordings), most)
+
     def for_paths(self, n: int, wordings: int = 1) -> int:
         if self.paths == 0:
             return 0
@@ -110,21 +119,17 @@ def information(
     encoded = Encoded(model)
     settings = thawed(settings_for(model, interventions, encoded, batch_size))
     rows = [rows_of(prompt, range(n), interventions, settings, encoded) for prompt in asked]
-    known = is_known(settings.rule)
-    raster, wordings = isinstance(settings.rule, Raster), [[row.wording for row in part] for part in rows]
-    most_wordings = max(len(set(used)) for used in wordings)
-    weighed = 0 if raster else effort.for_paths(n, most_wordings)  # of AR nothing needs weighing
-    asked_again = effort.for_mixture(n, len(asked), most_wordings)
-    keep = max(weighed, asked_again) if known and not settings.frozen else 0
+    wordings = [[row.wording for row in part] for part in rows]
+    weighed, asked_again = effort.grids(n, wordings, settings)
     run = Asked(model, settings, encoded, seed, BATCH_SIZE if batch_size == "auto" else batch_size, wordings)
-    collected = collect(run, rows, keep, judge, on_batch, batch_size)
+    collected = collect(run, rows, max(weighed, asked_again), judge, on_batch, batch_size)
     if batch_size == "auto":
         run = replace(run, batch_size=encoded.fits)  # known once samples were drawn
     on_bounds()
     estimates = causal(collected.tally, settings, reading)
     positions, most, exact = math.prod(model.grid), full_support(run), None
-    if raster and keep:
-        exact = exact_for_ar(run, collected.tally, kept_of(collected, keep), most.value)
+    if isinstance(settings.rule, Raster) and asked_again:
+        exact = exact_for_ar(run, collected.tally, kept_of(collected, asked_again), most.value)
     bracket = bracket_of(run, collected, estimates, effort.paths, weighed, exact)
     estimates |= {"conditional_lower": bracket.lower, "conditional_upper": bracket.upper}
     tokens = token_entropies(collected.tokens, most.value / BITS / positions)
@@ -199,7 +204,7 @@ def bracket_of(
         return Bracket(undefined(found["path"].note), full_support(run))
     if exact is not None and reworded(run):
         return Bracket(exact.conditional, exact.conditional)
-    kept = kept_of(collected, samples) if collected.kept and samples else None
+    kept = kept_of(collected, samples) if samples else None
     note = "; ".join(FROZEN.format(stream) for stream in sorted(run.settings.frozen))
     return conditional_entropy(run, collected.tally, kept, paths, note)
 

@@ -1,4 +1,4 @@
-"""H(Z|X): exact for AR, a bracket for the other known rules.
+"""H(Z|X): exact for AR (under several wordings by what `exact` adds), a bracket for the other known rules.
 
 From above: the joint, or an importance-weighted bound. From below: the execution entropy where no token is drawn twice,
 or the bound that has the sample's own path among those it weighs (`bounds.sandwich`).
@@ -22,8 +22,6 @@ from divlens.information.records import BITS, LABELS, Estimate, Tightness, certa
 from divlens.information.strata import Sums
 from divlens.paths import MaskReplaceDiffusion, Raster
 
-EXACT = "exact"
-
 
 @dataclass(frozen=True)
 class Bracket:
@@ -40,7 +38,7 @@ def conditional_entropy(asked: Asked, tally: Tally, kept: Kept | None, paths: in
 
     def known(name: str, extra: Float[np.ndarray, " prompts"] | float = 0.0) -> Estimate:
         at = QUANTITIES.index(name)
-        label = EXACT if isinstance(rule, Raster) and not wording.any() else LABELS[name]
+        label = "exact" if isinstance(rule, Raster) and not wording.any() else LABELS[name]
         return estimate(tally.moments(at, extra), "; ".join(filter(None, (label, note))))
 
     # A diffusion may draw a token again, so that its committed tokens say more than Z: only the last draw is all of Z.
