@@ -172,9 +172,9 @@ def thawed(settings: Settings) -> Settings:
 
 def per_image(found: TokenEntropy, positions: int) -> Estimate:
     """Nats per token to bits per image."""
-    sides = (found.value, found.low, found.high, found.mc_error, found.mc_low, found.mc_high)
-    note = PER_IMAGE if math.isfinite(found.value) else TOO_FEW
-    return Estimate(*(side * BITS * positions for side in sides), note)
+    scale, note = BITS * positions, PER_IMAGE if math.isfinite(found.value) else TOO_FEW
+    value, low, high, error = (part * scale for part in (found.value, found.low, found.high, found.mc_error))
+    return Estimate(value, low, high, error, found.mc_low * scale, found.mc_high * scale, note)
 
 
 def causal(tally: Tally, settings: Settings, reading: str) -> dict[str, Estimate]:
