@@ -293,8 +293,10 @@ def sample(
 def check_request(prompts: Sequence[Prompt], n: int, seed: int, batch_size: BatchSize) -> None:
     if not prompts:
         raise DivlensError("expected at least one prompt, got none")
-    if not 1 <= n <= MOST_SAMPLES:
-        raise DivlensError(f"n expects 1 to {MOST_SAMPLES:,} samples of each prompt, got {n:,}")
+    if n < 1:
+        raise DivlensError(f"n expects at least 1 sample, got {n}")
+    if n > MOST_SAMPLES:
+        raise DivlensError(f"n expects at most {MOST_SAMPLES:,} samples of each prompt, got {n:,}")
     if batch_size != "auto" and (isinstance(batch_size, str) or batch_size < 1):
         raise DivlensError(f'batch_size expects at least 1, or "auto", got {batch_size!r}')
     if not 0 <= seed < 2**64:
