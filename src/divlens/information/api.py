@@ -227,8 +227,7 @@ def over_prompts(
         lower = upper = undefined("left out: mixture_samples is 0")
     else:
         lower, upper = mutual_information(run, kept_of(collected, samples))
-    if lower is not upper:  # where it is exact it is unbiased, and stays as it is
-        lower = at_least_nothing(lower, prompts)
+    lower = at_least_nothing(lower, prompts)
     whole = capped(plus(found["conditional_upper"], upper), most.value)
     beyond = whole.value > most.value or not is_known(run.settings.rule)  # of which only that nothing exceeds this
     return {

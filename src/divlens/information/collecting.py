@@ -57,13 +57,13 @@ def ranks(stratum: Int[np.ndarray, " n"], seed: int, prompt: str) -> Int[np.ndar
 
 
 def groups_of(stratum: Int[np.ndarray, "prompts n"]) -> Int[np.ndarray, "prompts n"]:
-    """The group of each sample, for the error and, by parity, for the halves of a fit: as many groups as there are
-    samples of every wording, up to GROUPS, each with a sample of each, so that no group is that of a wording. With one
+    """The group of each sample, modulo GROUPS, for the error and, by parity, for the halves of a fit: as many groups
+    as there are samples of every wording, each with a sample of each, so that no group is that of a wording. With one
     sample of a wording they are dealt wording after wording."""
     order = stratum.flatten().argsort(kind="stable").argsort()
     _, place, count = np.unique(stratum.flatten(), return_inverse=True, return_counts=True)
     if count.min() < 2:
-        return order.reshape(stratum.shape) % stratum.shape[1] % GROUPS
+        return order.reshape(stratum.shape) % stratum.shape[1]
     within = order - (count.cumsum() - count)[place]
     return within.reshape(stratum.shape) % min(GROUPS, count.min())
 
@@ -84,13 +84,9 @@ def collect(
     collected = Collected(
         Tally.empty(strata, settings.rule.steps, positions), TokenCounts.empty(len(rows), model.codes), Readings()
     )
-    done, rank = (
-        0,
-        np.concatenate(
-            [ranks(part, run.seed, own[0].prompt.text) for part, own in zip(stratum.numpy(), rows, strict=True)]
-        ),
-    )
-    group, stratum = groups_of(stratum.numpy()).flatten(), stratum.flatten()
+    own = [part[0].prompt.text for part in rows]
+    rank = np.concatenate([ranks(part, run.seed, text) for part, text in zip(stratum.numpy(), own, strict=True)])
+    done, group, stratum = 0, groups_of(stratum.numpy()).flatten(), stratum.flatten()
     account, recorder = BatchAccount(noise_of((), run.seed)), Recorder(torch.zeros(0, dtype=torch.long))
 
     def observers(batch: Sequence[Row]) -> Sequence[Observer]:

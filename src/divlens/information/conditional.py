@@ -45,7 +45,7 @@ def conditional_entropy(asked: Asked, tally: Tally, kept: Kept | None, paths: in
     lowers = [known("trajectory_execution" if isinstance(rule, MaskReplaceDiffusion) else "execution")]
     uppers = [known("joint", wording), known("trajectory_joint", wording), full_support(asked)]
     tightness = []
-    if kept is not None and paths and not isinstance(rule, Raster):
+    if kept is not None and paths:
         by_paths = weighted(asked, tally, kept, paths, wording)
         tightness = [
             Tightness(count, below.value, below.mc_error, above.value, above.mc_error)
@@ -122,11 +122,11 @@ def controlled(
     at, (strata, into) = QUANTITIES.index("trajectory_joint"), kept.usable
     every, part = tally.sums.gathered(into, len(strata)), into[kept.stratum]
     both = torch.stack([kept.joint, values - slope * control], 1)
-    by_wording = Sums.of(both).gathered(kept.stratum, len(kept.strata))
-    few, (weighted, portion) = by_wording.gathered(into, len(strata)), kept.strata.weighted(by_wording, into)
+    fine = Sums.of(both).gathered(kept.stratum, len(kept.strata))
+    few, (means, portion) = fine.gathered(into, len(strata)), kept.strata.weighted(fine, into)
     n, m = every.count, few.count
     products = torch.zeros(len(strata), dtype=both.dtype).index_add(0, part, (both - few.mean[part]).prod(1))
-    mean = slope * every.mean[:, at] + weighted[:, 1]
+    mean = slope * every.mean[:, at] + means[:, 1]
     covariance = products / (m - 1) / n
     spread = slope**2 * every.variance()[:, at] / n + few.variance()[:, 1] * portion + 2 * slope * covariance
     moments = strata.moments(mean, spread.clamp(min=0), m - 1)
