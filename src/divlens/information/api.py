@@ -45,12 +45,12 @@ NOT_FROZEN = "not defined under Freeze: the likelihood of a grid would need ever
 @dataclass(frozen=True)
 class Effort:
     """How much is spent on the bounds, beyond the accounting itself; the defaults cost two to three times the sampling,
-    of AR as much as the sampling, and with several wordings per prompt what concerns I(X;Z) so many times as much.
+    and of AR as much as the sampling.
 
     paths: per grid, of the bounds on H(Z|X) that weigh paths; 0 leaves them out. path_samples: grids per prompt that
-    get them; None takes n / paths. mixture_samples: grids per prompt that are asked under every other prompt for
-    I(X;Z); None takes n / prompts, and 0 leaves it out. None is never fewer than 2 grids, or one of each wording, nor
-    more than 256, for all of them are held until the end.
+    get them; None takes n / paths, but one of each wording. mixture_samples: grids per prompt that are asked under
+    every wording of every prompt for I(X;Z); None takes n / (wordings of all prompts), and 0 leaves it out. None is
+    never fewer than 2 grids, nor more than 256, for all of them are held until the end.
     """
 
     paths: int = 8
@@ -67,21 +67,23 @@ class Effort:
         other prompts. None where the likelihood is not known."""
         if not is_known(settings.rule) or settings.frozen:
             return 0, 0
-        most = max(len(set(used)) for used in wordings)
-        weighed = 0 if isinstance(settings.rule, Raster) else self.for_paths(n, most)
-        return weighed, self.for_mixture(n, len(wordings), most)
+        each = [len(set(used)) for used in wordings]
+        weighed = 0 if isinstance(settings.rule, Raster) else self.for_paths(n, max(each))
+        return weighed, self.for_mixture(n, sum(each))
 
     def for_paths(self, n: int, wordings: int = 1) -> int:
+        """`wordings`: the most that a prompt has."""
         if self.paths == 0:
             return 0
-        return min(n, held(n // self.paths, wordings) if self.path_samples is None else self.path_samples)
+        return min(n, held(max(n // self.paths, wordings)) if self.path_samples is None else self.path_samples)
 
-    def for_mixture(self, n: int, prompts: int, wordings: int = 1) -> int:
-        return min(n, held(n // prompts, wordings) if self.mixture_samples is None else self.mixture_samples)
+    def for_mixture(self, n: int, wordings: int) -> int:
+        """`wordings`: of all prompts, each of which every grid is asked under."""
+        return min(n, held(n // wordings) if self.mixture_samples is None else self.mixture_samples)
 
 
-def held(wanted: int, wordings: int) -> int:
-    return min(max(wanted, FEWEST_HELD, wordings), MOST_HELD)
+def held(wanted: int) -> int:
+    return min(max(wanted, FEWEST_HELD), MOST_HELD)
 
 
 def information(

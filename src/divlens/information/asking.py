@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from divlens.information.bounds import Target
-from divlens.information.records import Estimate, estimate, undefined
+from divlens.information.records import Estimate, estimate, lowered, undefined
 from divlens.information.strata import Strata, Sums, moments_of
 from divlens.interventions import Settings
 from divlens.models.protocol import Model
@@ -73,3 +73,15 @@ def per_prompt(values: Float[Tensor, " kept"], kept: Kept, most: float, note: st
         return undefined(OUT_OF_REACH.format(note))
     sums = Sums.of(values[:, None]).gathered(kept.stratum, len(kept.strata))
     return estimate(moments_of(kept.strata, sums, skewed=skewed), note, limits=(0.0, most))
+
+
+def cautious(found: Estimate, asked: Asked, kept: Kept, least: float) -> Estimate:
+    """With intervals that allow for grids that none of the kept samples showed and that tell `least` bits.
+
+    m samples may all miss what has a chance of 1 - 0.025^(1/m) (Clopper and Pearson, 1934). Near its ceiling I(X;Z) is a
+    mean of values nearly all alike, of whose rare exceptions few samples know nothing.
+    """
+    single = len(kept.strata) == len(asked.wordings)
+    if single and asked.settings.without_noise == {"path", "execution"}:
+        return found  # each prompt has one grid, and it was seen
+    return lowered(found, kept.prompt.bincount().numpy(), least)

@@ -25,6 +25,7 @@ from divlens.paths import Advance, Draws, MaskReplaceDiffusion, PathRule, Raster
 from divlens.sampler import Encoded, Moment, Observer, filled_from
 from divlens.types import View
 
+ALLOWED = 2.0**-10  # costs 0.0014 bits, and 10 where nothing else is left
 IMPROBABLE = -40.0  # log p of a token that a filter stops: rounding in another batch may stop one that was drawn
 
 
@@ -209,15 +210,28 @@ class Sandwich:
     above: Float[Tensor, " batch"]
 
 
-def sandwich(log_weights: Float[Tensor, "batch paths"], own: Float[Tensor, " batch"]) -> Iterator[Sandwich]:
+def sandwich(
+    log_weights: Float[Tensor, "batch paths"], log_p: Float[Tensor, " batch"], log_q: Float[Tensor, " batch"]
+) -> Iterator[Sandwich]:
     """For 1, 2, 4, ... paths: the mean of log mean w is at most log p with paths from Q (Burda et al., 2016), and at
-    least log p when one of them is the sample's own path, `own` its log weight (Grosse et al., 2015)."""
-    count = log_weights.shape[1]
+    least log p when one of them is the sample's own path (Grosse et al., 2015), of which `log_p` and `log_q` are given.
+
+    Both are held in by what is certain, P(own path, grid) <= p(grid) <= 1, of which a part ALLOWED is mixed in: weights
+    that all are 0, or an own path that Q never takes, leave them finite.
+    """
+    count, own = log_weights.shape[1], log_p - log_q
     for paths in sorted({2**k for k in range(count.bit_length())} | {count}):
         blocks = count // paths
         parts = log_weights[:, : blocks * paths].view(-1, blocks, paths)
         with_own = torch.cat([own[:, None], log_weights[:, : paths - 1]], 1)
-        yield Sandwich(paths, log_mean_exp(parts, 2).mean(1), log_mean_exp(with_own, 1))
+        below = mixed_in(log_mean_exp(parts, 2), log_p[:, None]).mean(1)
+        inverse = -log_mean_exp(with_own, 1)
+        yield Sandwich(paths, below, -mixed_in(inverse, torch.zeros_like(inverse)))
+
+
+def mixed_in(log_values: Tensor, log_certain: Tensor) -> Tensor:
+    """log of (1 - ALLOWED) values + ALLOWED certain."""
+    return torch.logaddexp(log_values + math.log1p(-ALLOWED), log_certain + math.log(ALLOWED))
 
 
 def log_mean_exp(values: Tensor, dim: int) -> Tensor:

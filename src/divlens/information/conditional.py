@@ -83,7 +83,7 @@ def weighted(
     proposed = torch.stack([importance_log_weights(target, kept.grids, asked.seed, i) for i in range(paths)], 1)
     control, result = -log_p * BITS, []
     stratum = kept.usable[1][kept.stratum]
-    for each in sandwich(proposed, log_p - log_q):
+    for each in sandwich(proposed, log_p, log_q):
         text = f"{each.paths} path{'s' * (each.paths > 1)} per grid, {len(kept.rows)} grids"
         above, below = -each.below * BITS, -each.above * BITS
         slope = slope_of(above, control, stratum)

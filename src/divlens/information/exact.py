@@ -17,9 +17,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from divlens.information.accounting import Tally
-from divlens.information.asking import Asked, Kept, per_prompt, shares
+from divlens.information.asking import Asked, Kept, cautious, per_prompt, shares
 from divlens.information.conditional import controlled
-from divlens.information.mutual import by_wording, mixed
+from divlens.information.mutual import by_wording, mixed, told, told_of_prompts
 from divlens.information.records import BITS, Estimate, capped
 
 
@@ -39,7 +39,7 @@ def exact_for_ar(asked: Asked, tally: Tally, kept: Kept, most: float) -> Exact:
     """
     log_p = by_wording(asked, kept)
     ceiling = math.log2(len(asked.wordings))
-    prompt = told(mixed(asked, log_p), [1 / len(asked.wordings)] * len(asked.wordings))
+    prompt = told_of_prompts(mixed(asked, log_p))
     wording = torch.zeros_like(prompt)
     for i, used in enumerate(asked.wordings):
         own, share = kept.prompt == i, shares(used)
@@ -49,12 +49,6 @@ def exact_for_ar(asked: Asked, tally: Tally, kept: Kept, most: float) -> Exact:
     def beyond(bits: Float[Tensor, " kept"]) -> Estimate:
         return capped(controlled(tally, kept, kept.joint + bits, kept.joint, 1.0, note), most)
 
-    mutual = per_prompt(prompt, kept, ceiling, note, skewed=True)
+    mutual = cautious(per_prompt(prompt, kept, ceiling, note, skewed=True), asked, kept, 0.0)
     return Exact(beyond(wording), mutual, beyond(wording + prompt))
 
-
-def told(log_p: Float[Tensor, "kept choices"], share: Sequence[float]) -> Float[Tensor, " kept"]:
-    """H(choice) - H(choice | z), bits; `log_p` is natural, of z under each choice, `share` how often each is made."""
-    prior = torch.tensor(share, dtype=log_p.dtype)
-    posterior = (log_p + prior.log()).softmax(1)
-    return (torch.special.entr(prior).sum() - torch.special.entr(posterior).sum(1)) * BITS

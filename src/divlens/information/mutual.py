@@ -1,8 +1,8 @@
 """I(X;Z) over the prompt set, X uniform on it.
 
 - AR: exact, see `exact`.
-- Other known rules, from above: the mean of log p(t|x) - log mean_x' p(t|x') for the whole record T of a sample, whose
-  probability is exact under every prompt; Z is a function of T, so I(X;Z) <= I(X;T).
+- Other known rules, from above: H(X) - E H(X|T) for the whole record T of a sample, whose probability is exact under
+  every prompt; Z is a function of T, so I(X;Z) <= I(X;T).
 - From below: log2(prompts) + E log q(x|z) for any q (Barber and Agakov, 2003). q is the posterior over prompts that
   importance-weighted estimates of p(z|x) give, the same number of paths for each prompt.
 """
@@ -10,15 +10,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from divlens.information.asking import Asked, Kept, distinct, per_prompt, shares
+from divlens.information.asking import Asked, Kept, cautious, distinct, per_prompt, shares
 from divlens.information.bounds import importance_log_weights, log_mean_exp, transcript_log_probabilities
 from divlens.information.records import BITS, Estimate
+
+DOUBT = 2.0**-7  # costs 0.011 bits; without any, a grid that no sample showed could cost any number of them
+LEAST = math.log2(DOUBT)
 
 
 def mixed(asked: Asked, log_p: Mapping[str, Float[Tensor, " kept"]]) -> Float[Tensor, "kept prompts"]:
@@ -49,6 +52,18 @@ def log_transcripts(asked: Asked, kept: Kept) -> Float[Tensor, "kept prompts"]:
     return mixed(asked, found)
 
 
+def told(log_p: Float[Tensor, "kept choices"], share: Sequence[float]) -> Float[Tensor, " kept"]:
+    """H(choice) - H(choice | z), bits; `log_p` is natural, of z under each choice, `share` how often each is made."""
+    prior = torch.tensor(share, dtype=log_p.dtype)
+    posterior = (log_p + prior.log()).softmax(1)
+    return (torch.special.entr(prior).sum() - torch.special.entr(posterior).sum(1)) * BITS
+
+
+def told_of_prompts(log_p: Float[Tensor, "kept prompts"]) -> Float[Tensor, " kept"]:
+    prompts = log_p.shape[1]
+    return told(log_p, [1 / prompts] * prompts)
+
+
 def density(log_p: Float[Tensor, "kept prompts"], prompt: Int[Tensor, " kept"]) -> Float[Tensor, " kept"]:
     """log2 of p(z|x) over its mean over prompts, at the sample's own prompt; NaN where every prompt gives it 0."""
     own = log_p.gather(1, prompt[:, None])[:, 0]
@@ -56,14 +71,15 @@ def density(log_p: Float[Tensor, "kept prompts"], prompt: Int[Tensor, " kept"]) 
 
 
 def classified(log_w: Float[Tensor, "kept prompts"], prompt: Int[Tensor, " kept"]) -> Float[Tensor, " kept"]:
-    """log2(prompts) + log2 q(x|z) at each sample's prompt, q(x|z) proportional to w^power.
+    """log2(prompts) + log2 q(x|z) at each sample's prompt, never below LEAST; q is the part DOUBT of a uniform posterior
+    and for the rest proportional to w^power.
 
     Few paths make w noisy and its posterior overconfident, hence the power, in [0, 1]; it is chosen on the other half
     of the samples, so the mean stays a lower bound. At power 0 it is 0 bits.
     """
     held = torch.maximum(log_w, log_w.amax(1, keepdim=True) - 100).nan_to_num(0.0, neginf=0.0)
     powers = torch.linspace(0, 1, 21, dtype=held.dtype)
-    bits = torch.stack([density(held * power, prompt) for power in powers])
+    bits = torch.stack([((1 - DOUBT) * density(held * power, prompt).exp2() + DOUBT).log2() for power in powers])
     half = torch.arange(len(prompt)) % 2 == 0
     result = torch.zeros_like(bits[0])
     for own in (half, ~half):
@@ -77,6 +93,6 @@ def mutual_information(asked: Asked, kept: Kept) -> tuple[Estimate, Estimate]:
     most, count = math.log2(len(asked.wordings)), f"{len(kept.rows)} samples"
     log_w = mixed(asked, by_wording(asked, kept))
     lower = per_prompt(classified(log_w, kept.prompt), kept, most, f"one path per prompt, {count}")
-    records = density(log_transcripts(asked, kept), kept.prompt)
-    upper = per_prompt(records, kept, most, f"I(X;T) of whole records T, {count}")
-    return lower, upper
+    records = told_of_prompts(log_transcripts(asked, kept))
+    upper = per_prompt(records, kept, most, f"I(X;T) of whole records T, {count}", skewed=True)
+    return cautious(lower, asked, kept, LEAST), cautious(upper, asked, kept, 0.0)

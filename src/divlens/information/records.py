@@ -81,7 +81,8 @@ def estimate(moments: Moments, note: str = "", limits: tuple[float, float] = (0.
     interval = (*interval, min(float(bounds[0]), value), max(float(bounds[1]), value))
     errors = np.sqrt(parts)
     reaches = errors * [quantile(max(1, count - 1)) for count in moments.count.tolist()]
-    return Estimate(value, *interval, note, *each_prompt(moments.mean, errors, reaches, limits))
+    sides = (moments.mean - reaches, moments.mean + reaches)
+    return Estimate(value, *interval, note, *each_prompt(moments.mean, errors, *sides, limits))
 
 
 def capped(found: Estimate, most: float) -> Estimate:
@@ -89,6 +90,21 @@ def capped(found: Estimate, most: float) -> Estimate:
     low, high, mc_low, mc_high = (min(side, most) for side in (found.low, found.high, found.mc_low, found.mc_high))
     high, mc_high = max(high, found.value), max(mc_high, found.value)
     return replace(found, low=min(low, found.value), high=high, mc_low=min(mc_low, found.value), mc_high=mc_high)
+
+
+def lowered(found: Estimate, count: Int[np.ndarray, " prompts"], least: float) -> Estimate:
+    """Its intervals reach down, to 0 at most, to where the mean would be if as much as `count` samples of each prompt
+    may all have missed, with a probability of 0.025, had the value `least`."""
+
+    def reached(value: float, low: float, samples: int) -> float:
+        missed = 1 - 0.025 ** (1 / samples)
+        return min(low, max(value - missed * (value - least), 0.0))
+
+    if not found.per_prompt:
+        return found
+    each = zip(found.per_prompt, found.per_prompt_mc_low, count.tolist(), strict=True)
+    low, mc_low = (reached(found.value, end, int(count.sum())) for end in (found.low, found.mc_low))
+    return replace(found, low=low, mc_low=mc_low, per_prompt_mc_low=tuple(reached(*one) for one in each))
 
 
 def certain(bits: float, prompts: int, note: str) -> Estimate:
@@ -99,12 +115,13 @@ def certain(bits: float, prompts: int, note: str) -> Estimate:
 def each_prompt(
     means: Float[np.ndarray, " prompts"],
     errors: Float[np.ndarray, " prompts"],
-    reach: Float[np.ndarray, " prompts"],
+    low: Float[np.ndarray, " prompts"],
+    high: Float[np.ndarray, " prompts"],
     limits: tuple[float, float],
 ) -> Iterator[tuple[float, ...]]:
-    """The per-prompt fields of an Estimate; `reach` is the half-width of the intervals, which are cut at `limits`."""
-    low, high = (np.clip(side, *limits) for side in (means - reach, means + reach))
-    for values in (means, errors, np.minimum(low, means), np.maximum(high, means)):
+    """The per-prompt fields of an Estimate; the intervals are cut at `limits`, and hold their means."""
+    cut_low, cut_high = (np.clip(side, *limits) for side in (low, high))
+    for values in (means, errors, np.minimum(cut_low, means), np.maximum(cut_high, means)):
         yield tuple(float(value) for value in values)
 
 
@@ -131,10 +148,10 @@ def plus(one: Estimate, other: Estimate) -> Estimate:
     limits = (0.0, math.inf)
     over_prompts = bootstrap_mean(means, limits=limits)
     value, error = over_prompts.value, one.mc_error + other.mc_error
-    # The half-widths carry their own degrees of freedom.
-    reach = (one.mc_high - one.mc_low) / 2 + (other.mc_high - other.mc_low) / 2
-    bounds = (max(value - reach, 0.0), value + reach)
-    parts = each_prompt(means, errors, (high - low) / 2, limits)
+    # Each side of the two intervals carries its own degrees of freedom.
+    below, above = (sum(abs(getattr(part, end) - part.value) for part in (one, other)) for end in ("mc_low", "mc_high"))
+    bounds = (max(value - below, 0.0), value + above)
+    parts = each_prompt(means, errors, low, high, limits)
     return Estimate(value, over_prompts.low, over_prompts.high, error, *bounds, note, *parts)
 
 
