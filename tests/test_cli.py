@@ -119,6 +119,17 @@ def test_the_trajectory_reading_stands_beside_the_schedule(run):
     assert schedule.splitlines()[2] != trajectory.splitlines()[2]
 
 
+def test_how_much_is_spent_on_the_bounds_is_an_option(run, tmp_path):
+    effort = ("--paths", 4, "--path-samples", 6, "--mixture-samples", 5)
+    out = run("information", "toy/mim", "--limit", 2, "-n", 8, *effort, "--out", "out")[1]
+    assert "1: " in out and "4: " in out and "8: " not in out
+    assert "4 paths per\ngrid, 12 grids" in out and "10 samples" in out
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert list(record["effort"].values()) == [4, 6, 5]
+    usual = run("information", "toy/mim", "--limit", 2, "-n", 8)[1]
+    assert "4 grids" in usual and "12 grids" not in usual
+
+
 def test_decompose_prints_shares_that_add_up_and_writes_tables(run, tmp_path):
     code, out, err = run("decompose", "toy/mim", "--limit", 3, "--length-control", "--out", "out")
     assert (code, err) == (0, "")
@@ -196,7 +207,7 @@ BAD = {
     "n of 1": (("probe", "toy/ar", "-n", "1", "--out", "out"), "at least 2 samples.*there is no LPIPS diversity"),
     "one sample to account for": (("information", "toy/ar", "-n", "1"), "at least 2 samples.*no Monte-Carlo error"),
     "nothing to vary": (("decompose", "toy/ar", "--wordings", "1", "--executions", "1"), "finds nothing to vary"),
-    "no level": (("decompose", "toy/ar", "--paths", "0"), "paths expects at least 1 level, got 0"),
+    "no level": (("decompose", "toy/ar", "--paths", "0"), "paths expects a whole number of at least 1, got 0"),
     "batch size": (("probe", "toy/ar", "--batch-size", "some"), "'some' is not a valid integer"),
     "device": (("probe", "toy/ar", "--device", "abacus"), "device expects one that torch can use here, got 'abacus'"),
     "an option it has not": (("probe", "toy/ar", "--compile"), "toy/ar has no option compile"),

@@ -306,7 +306,7 @@ def test_the_table_fits_80_columns_and_cuts_no_number(three_families):
         (["toy/ar"], PROMPTS, {"conditions": {BASELINE: (), "none": (DisableTop(1.0),)}}, "leaves no code to draw"),
         (["toy/ar"], [*PROMPTS, "word " * 40], {}, "at most 32 words"),
         (["toy/ar"], [*PROMPTS, Prompt("a dog", ("word " * 40,))], {}, "at most 32 words"),
-        (["toy/ar"], PROMPTS, {"n": 0}, "n expects at least 1"),
+        (["toy/ar"], PROMPTS, {"n": 0}, "n expects a whole number of at least 1"),
         (["toy/ar"], PROMPTS, {"seed": -1}, "seed expects"),
         (["toy/ar"], PROMPTS, {"lpips": "squeeze"}, "networks stlpips, alex, vgg"),
     ],

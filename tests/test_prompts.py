@@ -7,7 +7,7 @@ import pytest
 from divlens.models.zoo.networks import WORDS
 from divlens.models.zoo.text import split_words
 from divlens.paraphrase import length, wordings_of
-from divlens.prompts import as_prompts, default_prompts, read_prompts
+from divlens.prompts import as_prompts, default_prompts, distinct_prompts, read_prompts
 from divlens.types import DivlensError, Prompt
 
 
@@ -88,8 +88,19 @@ def test_prompts_are_made_from_texts_and_must_differ():
     assert as_prompts(["a cat", fox]) == (Prompt("a cat"), fox)
     with pytest.raises(DivlensError, match="at least one prompt"):
         as_prompts([])
+    for one in ("a fox", fox):
+        with pytest.raises(DivlensError, match="expected a list of prompts, got one"):
+            as_prompts(one)  # type: ignore[arg-type]
+    assert len(as_prompts(["a fox", "a cat", fox])) == 3
+    assert distinct_prompts(["a cat", fox]) == (Prompt("a cat"), fox)
     with pytest.raises(DivlensError, match="different prompts, got 'a fox' 2 times"):
-        as_prompts(["a fox", "a cat", fox])
+        distinct_prompts(["a fox", "a cat", fox])
+
+
+@pytest.mark.parametrize(("text", "paraphrases"), [(5, ()), (None, ()), ("a fox", "a dog"), ("a fox", (1,))])
+def test_what_is_no_text_is_refused(text, paraphrases):
+    with pytest.raises(DivlensError, match=r"expects? a (tuple of )?text"):
+        Prompt(text, paraphrases)
 
 
 # The set that ships

@@ -180,9 +180,13 @@ def test_shapes_ranges_and_order(family):
 REFUSED = {
     "no prompts": (dict(prompts=[]), "at least one prompt"),
     "an empty prompt": (dict(prompts=[" "]), "prompt is empty"),
-    "n": (dict(n=0), "n expects at least 1"),
+    "n": (dict(n=0), "n expects a whole number of at least 1"),
     "batch size": (dict(batch_size=0), "batch_size expects at least 1"),
+    "half a sample": (dict(n=2.5), "n expects a whole number of at least 1, got 2.5"),
+    "a word as batch size": (dict(batch_size="all"), "batch_size expects at least 1"),
+    "one text": (dict(prompts="a cat"), "expected a list of prompts, got one: 'a cat'"),
     "negative seed": (dict(seed=-1), "seed expects"),
+    "half a seed": (dict(seed=0.5), "seed expects"),
     "large seed": (dict(seed=2**64), "seed expects"),
     "a long prompt": (dict(prompts=["word " * 33]), "at most 32 words, got 33"),
 }
@@ -209,6 +213,24 @@ def test_logits_that_are_not_numbers_are_refused():
     with pytest.raises(DivlensError, match="NaN logits at step 0"):
         sample(model, ["a cat"])
     assert sample(replace(model, value=1.0), ["a cat"]).tokens.shape == (1, 8, 1, 3)
+
+
+@dataclass(frozen=True)
+class Wide(ToyModel):
+    extra: int = field(default=0, kw_only=True)
+
+    def predictor(self, conditions, guided):
+        inner = super().predictor(conditions, guided)
+        return lambda view: (torch.nn.functional.pad(inner(view)[0], (0, self.extra)), None)
+
+
+def test_logits_of_another_width_and_a_mask_that_is_a_code_are_refused():
+    rule = toy("ar").rule
+    with pytest.raises(DivlensError, match=r"logits \(8, 1, 3\), got \(8, 1, 4\)"):
+        sample(Wide("ar", rule, extra=1), ["a cat"])
+    assert sample(Wide("ar", rule), ["a cat"]).tokens.shape == (1, 8, 1, 3)
+    with pytest.raises(DivlensError, match="a mask that is no code, got 0 of 3"):
+        sample(replace(toy("ar"), mask=0), ["a cat"])
 
 
 def test_guidance_is_the_published_formula():

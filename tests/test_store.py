@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -128,6 +129,8 @@ def test_a_file_in_the_way_is_refused(tmp_path):
         store.check_output(tmp_path / "file")
     with pytest.raises(DivlensError, match="cannot be written to"):
         store.check_output(tmp_path / "file" / "out")
+    with pytest.raises(DivlensError, match="/proc cannot be written to"):  # though it may be, as its permissions say
+        store.check_output(Path("/proc/out"))
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("a bug"), KeyboardInterrupt()])

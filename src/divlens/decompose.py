@@ -18,7 +18,7 @@ from divlens.experiment.design import FACTORS, Levels, Plan, levels_of, plan_of
 from divlens.interventions import Intervention, Settings
 from divlens.models import load
 from divlens.models.protocol import Model
-from divlens.prompts import as_prompts
+from divlens.prompts import distinct_prompts
 from divlens.sampler import BATCH_SIZE, BatchSize, Encoded, Filled, check_request, cuts, fill, settings_for
 from divlens.statistics import Interval, bootstrap_mean, ratio_of_means
 from divlens.types import DivlensError, Prompt
@@ -126,7 +126,7 @@ class Decomposition:
 def decompose(
     model: str | Model,
     prompts: Sequence[str | Prompt],
-    wordings: int = 4,
+    wordings: int = 3,
     paths: int = 4,
     executions: int = 4,
     seed: int = 0,
@@ -160,12 +160,12 @@ def decompose(
     prompt.
 
     Raises DivlensError, before anything is drawn, for: levels below 1 or all 1, Freeze (path and execution are varied
-    here), fewer wordings than asked for, a wording that the model cannot read, length_control of a single wording, and
-    what `divlens.sample` refuses.
+    here), more than a million pictures of a prompt, fewer wordings than asked for, a wording that the model cannot
+    read, length_control of a single wording, and what `divlens.sample` refuses.
     """
     known = load(model) if isinstance(model, str) else model
-    asked = as_prompts(prompts)
-    check_request(asked, 1, seed, batch_size)
+    asked = distinct_prompts(prompts)
+    check_request(1, seed, batch_size)
     encoded = Encoded(known)
     settings = settings_for(known, interventions, encoded, batch_size)
     levels = levels_of(settings, wordings, paths, executions)

@@ -15,7 +15,7 @@ from divlens.experiment.probe import LIMITS, enhancer, judge_for
 from divlens.interventions import Intervention
 from divlens.models import load
 from divlens.models.protocol import Model
-from divlens.prompts import as_prompts
+from divlens.prompts import distinct_prompts
 from divlens.sampler import BATCH_SIZE, BatchSize, Encoded, sample
 from divlens.statistics import Interval, bootstrap_mean, paired_change
 from divlens.types import Generation, Prompt
@@ -100,7 +100,7 @@ def enhance(
     anything is drawn.
     """
     chosen = load(model) if isinstance(model, str) else model
-    asked = as_prompts(prompts)
+    asked = distinct_prompts(prompts)
     conditions: dict[str, Sequence[Intervention]] = {"before": (), "after": enhancer(disable_top)}
     encoded = Encoded(chosen)
     for interventions in conditions.values():

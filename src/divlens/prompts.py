@@ -14,13 +14,21 @@ STRUCTURED = {".jsonl", ".ndjson", ".json"}
 
 
 def as_prompts(prompts: Sequence[str | Prompt]) -> tuple[Prompt, ...]:
-    """Prompts from texts. Raises DivlensError for none, for an empty one, and for the same text twice.
-
-    A prompt's text is its noise, so the same text twice would be the same samples twice, counted as independent.
-    """
+    """Prompts from texts. Raises DivlensError for none, for an empty one, and for one text in place of a list."""
+    if isinstance(prompts, str | Prompt):
+        raise DivlensError(f"expected a list of prompts, got one: {prompts!r}")
     asked = tuple(prompt if isinstance(prompt, Prompt) else Prompt(prompt) for prompt in prompts)
     if not asked:
         raise DivlensError("expected at least one prompt, got none")
+    return asked
+
+
+def distinct_prompts(prompts: Sequence[str | Prompt]) -> tuple[Prompt, ...]:
+    """As `as_prompts`; raises DivlensError for the same text twice, too.
+
+    A prompt's text is its noise, so the same text twice would be the same samples twice, counted as independent.
+    """
+    asked = as_prompts(prompts)
     texts = [prompt.text for prompt in asked]
     for text in texts:
         if texts.count(text) > 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from numbers import Integral
 from typing import Literal
 
 import torch
@@ -17,7 +18,8 @@ from divlens.models.protocol import Limited, Model, Predictor
 from divlens.noise import CounterNoise, Noise, entropy_of
 from divlens.paraphrase import wordings_for_samples
 from divlens.paths import Advance, Draws
-from divlens.types import DivlensError, Generation, Prompt, Step, Trace, View
+from divlens.prompts import as_prompts
+from divlens.types import DivlensError, Generation, Prompt, Step, Trace, View, check_whole
 
 BATCH_SIZE = 96
 MOST_SAMPLES = 10**6  # of a prompt: every sample has a row from the start
@@ -234,8 +236,23 @@ def filled_from(
     """The loop from the empty grid on, a row per condition."""
     positions = math.prod(model.grid)
     start = torch.full((len(conditions), positions), model.mask, dtype=torch.long, device=conditions.device)
-    predictor = model.predictor(conditions, guided=settings.guidance != 1.0)
+    predictor = checked(model, model.predictor(conditions, guided=settings.guidance != 1.0))
     return run_loop(predictor, settings, noise, start, model.mask, observers, model.name)
+
+
+def checked(model: Model, predictor: Predictor) -> Predictor:
+    """The predictor; what it gives is refused where it is not a logit for each code at each position asked for."""
+    if 0 <= model.mask < model.codes:
+        raise DivlensError(f"{model.name} expects a mask that is no code, got {model.mask} of {model.codes} codes")
+
+    def call(view: View) -> tuple[Tensor, Tensor | None]:
+        found, expected = predictor(view), (len(view.tokens), view.count, model.codes)
+        for logits in found:
+            if logits is not None and tuple(logits.shape) != expected:
+                raise DivlensError(f"{model.name} expects to give logits {expected}, got {tuple(logits.shape)}")
+        return found
+
+    return call
 
 
 def sample(
@@ -258,8 +275,8 @@ def sample(
     DivlensError for an empty list of prompts, an empty prompt, a wording the model cannot read, n < 1 or above a
     million, a seed that is no unsigned 64-bit number, or interventions that leave nothing to draw.
     """
-    asked = tuple(prompt if isinstance(prompt, Prompt) else Prompt(prompt) for prompt in prompts)
-    check_request(asked, n, seed, batch_size)
+    asked = as_prompts(prompts)
+    check_request(n, seed, batch_size)
     encoded, samples = encoded or Encoded(model), tuple(range(n))
     settings = settings_for(model, interventions, encoded, batch_size)
     rows = [row for prompt in asked for row in rows_of(prompt, samples, interventions, settings, encoded)]
@@ -290,17 +307,15 @@ def sample(
     )
 
 
-def check_request(prompts: Sequence[Prompt], n: int, seed: int, batch_size: BatchSize) -> None:
-    if not prompts:
-        raise DivlensError("expected at least one prompt, got none")
-    if n < 1:
-        raise DivlensError(f"n expects at least 1 sample, got {n}")
+def check_request(n: int, seed: int, batch_size: BatchSize) -> None:
+    """`n`: samples of each prompt."""
+    check_whole("n", n, 1)
     if n > MOST_SAMPLES:
         raise DivlensError(f"n expects at most {MOST_SAMPLES:,} samples of each prompt, got {n:,}")
-    if batch_size != "auto" and (isinstance(batch_size, str) or batch_size < 1):
+    if batch_size != "auto" and (not isinstance(batch_size, Integral) or batch_size < 1):
         raise DivlensError(f'batch_size expects at least 1, or "auto", got {batch_size!r}')
-    if not 0 <= seed < 2**64:
-        raise DivlensError(f"seed expects an integer in [0, 2**64), got {seed}")
+    if not isinstance(seed, Integral) or not 0 <= seed < 2**64:
+        raise DivlensError(f"seed expects an integer in [0, 2**64), got {seed!r}")
 
 
 def cuts(model: Model, wordings: Sequence[str]) -> Mapping[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Integral
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -11,6 +12,11 @@ from torch import Tensor
 
 class DivlensError(Exception):
     """Bad input: one line that says what was expected and what came. The command line exits with code 2."""
+
+
+def check_whole(name: str, value: object, least: int) -> None:
+    if not isinstance(value, Integral) or value < least:
+        raise DivlensError(f"{name} expects a whole number of at least {least}, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,10 @@ class Prompt:
     concept: str | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.text, str):
+            raise DivlensError(f"a prompt expects a text, got {self.text!r}")
+        if isinstance(self.paraphrases, str) or not all(isinstance(wording, str) for wording in self.paraphrases):
+            raise DivlensError(f"paraphrases of {self.text!r} expect a tuple of texts, got {self.paraphrases!r}")
         if not self.text.strip():
             raise DivlensError("a prompt is empty: expected at least one word")
         if not all(wording.strip() for wording in self.paraphrases):

@@ -580,3 +580,6 @@ def test_the_plane_has_a_point_with_a_judge_and_nan_without():
 def test_a_judge_of_the_wrong_shape_is_refused():
     with pytest.raises(DivlensError, match="one label for each of 2 pictures"):
         labels_of(torch.zeros(3), 2)
+    with pytest.raises(DivlensError, match="whole numbers as labels"):
+        labels_of(torch.tensor([0.5, 1.0]), 2)
+    assert labels_of(torch.tensor([2.0, 1.0]), 2).tolist() == [2, 1]

@@ -67,10 +67,12 @@ def test_tables_say_whose_they_are_and_add_up():
     assert list(found.tightness_table["paths"]) == [1, 2, 4]
     assert list(found.tightness_table["upper"]) == [each.upper for each in found.tightness]
     each = found.per_prompt_table.set_index(["quantity", "prompt"])
-    for name in ("joint", "sequence_lower", "mutual_upper"):
-        rows = each.loc[name]
+    for name in ("joint", "conditional_lower", "sequence_lower", "mutual_upper"):
+        rows, error = each.loc[name], getattr(found, name).mc_error
         assert math.isclose(rows["bits_per_image"].mean(), getattr(found, name).value)
-        assert math.isclose(math.hypot(*rows["bits_per_image_mc_error"]) / 2, getattr(found, name).mc_error)
+        of_prompts = math.hypot(*rows["bits_per_image_mc_error"]) / 2
+        # The two errors in H(Z) are added, of each prompt and of all.
+        assert of_prompts < error if name == "sequence_lower" else math.isclose(of_prompts, error)
         np.testing.assert_allclose(rows["bits_per_image"], 3 * rows["bits_per_token"])
         assert (rows["bits_per_image_mc_low"] < rows["bits_per_image"]).all()
         assert (rows["bits_per_image"] < rows["bits_per_image_mc_high"]).all()
@@ -301,12 +303,13 @@ def test_bad_input_is_one_clear_line():
     model = models.load("toy/ar")
     for call, message in (
         (lambda: information(model, []), "at least one prompt"),
-        (lambda: information(model, PROMPTS, n=0), "at least 1 sample"),
+        (lambda: information(model, PROMPTS, n=0), "at least 1, got 0"),
         (lambda: information(model, PROMPTS, n=10**12), "at most 1,000,000 samples of each prompt, got 1,0"),
-        (lambda: information(model, ["a cat", "a cat"]), "distinct prompts"),
+        (lambda: information(model, ["a cat", "a cat"]), "different prompts"),
         (lambda: information(model, PROMPTS, reading="both"), "schedule"),  # type: ignore[arg-type]
         (lambda: information(model, PROMPTS, seed=-1), "seed"),
         (lambda: Effort(paths=-1), "paths"),
+        (lambda: Effort(mixture_samples=0.5), "mixture_samples=...* expects a whole number"),  # type: ignore[arg-type]
     ):
         with pytest.raises(DivlensError, match=message) as caught:
             call()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -142,6 +143,13 @@ def enhance(
     show_default=True,
     help="A condition of the probe to account for (repeatable).",
 )
+@click.option("--paths", type=click.IntRange(min=0), default=8, show_default=True, help="Weighed per grid, for H(Z|X).")
+@click.option("--path-samples", type=click.IntRange(min=0), help="Grids per prompt that get them; default: n / paths.")
+@click.option(
+    "--mixture-samples",
+    type=click.IntRange(min=0),
+    help="Grids per prompt that are asked under all wordings, for I(X;Z); default: n / wordings of all prompts.",
+)
 def information(
     models: Sequence[str],
     prompt_file: Path | None,
@@ -149,6 +157,9 @@ def information(
     n: int,
     reading: Literal["schedule", "trajectory"],
     under: Sequence[str],
+    paths: int,
+    path_samples: int | None,
+    mixture_samples: int | None,
     seed: int,
     out: Path | None,
     setup: Setup,
@@ -157,12 +168,13 @@ def information(
     need_two(n, "Monte-Carlo error")
     from divlens.experiment import store
     from divlens.experiment.probe import default_conditions, judge_for, loaded_models
+    from divlens.information import Effort
     from divlens.information import information as run
     from divlens.report.maps import write_information
     from divlens.report.tables import information_tables
 
     prompts = chosen_prompts(prompt_file, limit, INFORMATION_PROMPTS)
-    conditions = default_conditions()
+    conditions, effort = default_conditions(), Effort(paths, path_samples, mixture_samples)
     if out:
         store.check_output(out)
     loaded = loaded_models([setup.load(spec) for spec in models])
@@ -179,6 +191,7 @@ def information(
                     interventions=conditions[name],
                     reading=reading,
                     judge=judge_for(model),
+                    effort=effort,
                     batch_size=setup.batch_size,
                     on_batch=advance,
                     on_bounds=partial(describe, f"{model.name} {name}: bounds"),
@@ -187,7 +200,7 @@ def information(
     show(information_tables(results))
     if out:
         about = {"command": "information", "models": list(models), "under": list(under), "n": n, "seed": seed}
-        about |= {"prompts": [prompt.text for prompt in prompts], "reading": reading}
+        about |= {"prompts": [prompt.text for prompt in prompts], "reading": reading, "effort": asdict(effort)}
         cut = [dict(result.cuts) for result in results]
         write_information(results, about | {"cut": cut}, out)
         click.echo(f"written: {out}")

@@ -12,8 +12,8 @@ from divlens.interventions import Intervention, Paraphrase, Settings
 from divlens.models.protocol import Limited, Model
 from divlens.noise import prompt_key
 from divlens.paraphrase import chosen, length, wordings_of
-from divlens.sampler import Encoded, Row
-from divlens.types import DivlensError, Prompt
+from divlens.sampler import MOST_SAMPLES, Encoded, Row
+from divlens.types import DivlensError, Prompt, check_whole
 
 FACTORS = ("wording", "path", "execution")
 FILLER = ("image", "picture")  # says nothing of what is asked for
@@ -33,10 +33,14 @@ def levels_of(settings: Settings, wordings: int, paths: int, executions: int) ->
     Raises DivlensError for levels below 1, for nothing to vary, asked for or left, and for a stream that is frozen.
     """
     for name, count in zip(FACTORS, (wordings, paths, executions), strict=True):
-        if count < 1:
-            raise DivlensError(f"{name}s expects at least 1 level, got {count}")
+        check_whole(f"{name}s", count, 1)
     if wordings == paths == executions == 1:
         raise DivlensError("decompose expects at least 2 wordings, paths or executions, got 1 of each")
+    if wordings * paths * executions > MOST_SAMPLES:
+        raise DivlensError(
+            f"wordings x paths x executions expects at most {MOST_SAMPLES:,} pictures of a prompt, got "
+            f"{wordings * paths * executions:,}"
+        )
     if settings.frozen:
         streams = " and ".join(sorted(settings.frozen))
         raise DivlensError(f"decompose varies the noise itself, got Freeze of {streams}: ask for 1 level instead")

@@ -96,7 +96,7 @@ def check_before_drawing(
 
     What is encoded on the way is kept in `encoded`, which knows the model.
     """
-    check_request(prompts, n, seed, batch_size)
+    check_request(n, seed, batch_size)
     for prompt in prompts:
         encoded.of(wordings_for_samples(prompt, interventions, range(n), encoded.can_read))
     settings_for(encoded.model, interventions, encoded, batch_size)

@@ -13,7 +13,7 @@ from divlens.fidelity import Judge
 from divlens.interventions import Argmax, DisableTop, Intervention, Paraphrase, Subset
 from divlens.models import load
 from divlens.models.protocol import Model
-from divlens.prompts import as_prompts
+from divlens.prompts import distinct_prompts
 from divlens.sampler import BATCH_SIZE, BatchSize, Encoded
 from divlens.statistics import bootstrap_mean, paired_change, relative_change
 from divlens.types import DivlensError, Prompt
@@ -91,7 +91,7 @@ def probe(
     `on_batch` is told how many more samples are done, `on_condition` what comes next. Pictures are dropped as soon as
     they are measured. Raises DivlensError for bad input before anything is drawn.
     """
-    asked = as_prompts(prompts)
+    asked = distinct_prompts(prompts)
     conditions = default_conditions() if conditions is None else conditions
     if BASELINE not in conditions:
         raise DivlensError(f'conditions expect a "{BASELINE}", got {", ".join(conditions) or "none"}')

@@ -41,8 +41,10 @@ def check_output(folder: Path) -> None:
             shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
             raise DivlensError(f"--out expects a new or empty folder, or one of divlens; {folder} holds {shown}")
     above = existing_parent(folder)
-    if not (above.is_dir() and os.access(above, os.W_OK)):
-        raise DivlensError(f"--out expects a folder that can be made, but {above} cannot be written to")
+    try:  # permissions do not tell: nobody can make a folder in some file systems
+        tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=above).cleanup()
+    except OSError:
+        raise DivlensError(f"--out expects a folder that can be made, but {above} cannot be written to") from None
 
 
 def existing_parent(folder: Path) -> Path:

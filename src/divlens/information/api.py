@@ -30,8 +30,9 @@ from divlens.interventions import Intervention, Settings
 from divlens.models import load
 from divlens.models.protocol import Model
 from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, Raster
+from divlens.prompts import distinct_prompts
 from divlens.sampler import BATCH_SIZE, BatchSize, Encoded, check_request, cuts, rows_of, settings_for
-from divlens.types import DivlensError, Prompt
+from divlens.types import DivlensError, Prompt, check_whole
 
 FROZEN = "given the frozen {} noise of each prompt, not averaged over it"
 PER_IMAGE = "per image: as if tokens were independent"
@@ -59,8 +60,8 @@ class Effort:
 
     def __post_init__(self) -> None:
         for name in ("paths", "path_samples", "mixture_samples"):
-            if (getattr(self, name) or 0) < 0:
-                raise DivlensError(f"Effort({name}=...) expects at least 0, got {getattr(self, name)}")
+            if getattr(self, name) is not None:
+                check_whole(f"Effort({name}=...)", getattr(self, name), 0)
 
     def grids(self, n: int, wordings: Sequence[Sequence[str]], settings: Settings) -> tuple[int, int]:
         """Of each prompt: those that are weighed by paths, which AR has no need of, and those that are asked under the
@@ -109,12 +110,10 @@ def information(
     done, `on_bounds` when all are and the bounds begin, which take longer. Raises DivlensError for bad prompts, n, seed
     or batch size, for an unknown reading, and for prompts that come twice.
     """
-    asked = tuple(prompt if isinstance(prompt, Prompt) else Prompt(prompt) for prompt in prompts)
-    check_request(asked, n, seed, batch_size)
+    asked = distinct_prompts(prompts)
+    check_request(n, seed, batch_size)
     if reading not in ("schedule", "trajectory"):
         raise DivlensError(f'information(reading=...) expects "schedule" or "trajectory", got {reading!r}')
-    if len({prompt.text for prompt in asked}) < len(asked):
-        raise DivlensError("information expects distinct prompts: one that comes twice would count twice in H(Z)")
     effort = effort or Effort()
     if isinstance(model, str):
         model = load(model)
@@ -250,10 +249,18 @@ def relevance(collected: Collected, prompts: Sequence[Prompt], judge: Judge | No
 
 
 def at_least_nothing(bound: Estimate, prompts: int) -> Estimate:
-    """A lower bound of what is not negative: 0 bits where it came out below."""
+    """A lower bound of what is not negative: 0 bits where it came out below, with as much room above as it has."""
     if not bound.value < 0:
         return bound
-    return certain(0.0, prompts, TRIVIAL)
+    nothing, highs = certain(0.0, prompts, TRIVIAL), tuple(max(high, 0.0) for high in bound.per_prompt_mc_high)
+    return replace(
+        nothing,
+        high=max(bound.high, 0.0),
+        mc_error=bound.mc_error,
+        mc_high=max(bound.mc_high, 0.0),
+        per_prompt_mc_error=bound.per_prompt_mc_error,
+        per_prompt_mc_high=highs,
+    )
 
 
 def notes_of(run: Asked, found: Mapping[str, Estimate], reading: str) -> Iterator[str]:

@@ -78,8 +78,8 @@ def per_prompt(values: Float[Tensor, " kept"], kept: Kept, most: float, note: st
 def cautious(found: Estimate, asked: Asked, kept: Kept, least: float) -> Estimate:
     """With intervals that allow for grids that none of the kept samples showed and that tell `least` bits.
 
-    m samples may all miss what has a chance of 1 - 0.025^(1/m) (Clopper and Pearson, 1934). Near its ceiling I(X;Z) is a
-    mean of values nearly all alike, of whose rare exceptions few samples know nothing.
+    m samples may all miss what has a chance of 1 - 0.025^(1/m) (Clopper and Pearson, 1934). Near its ceiling I(X;Z) is
+    a mean of values nearly all alike, of whose rare exceptions few samples know nothing.
     """
     single = len(kept.strata) == len(asked.wordings)
     if single and asked.settings.without_noise == {"path", "execution"}:

@@ -43,7 +43,8 @@ def conditional_entropy(asked: Asked, tally: Tally, kept: Kept | None, paths: in
 
     # A diffusion may draw a token again, so that its committed tokens say more than Z: only the last draw is all of Z.
     lowers = [known("trajectory_execution" if isinstance(rule, MaskReplaceDiffusion) else "execution")]
-    uppers = [known("joint", wording), known("trajectory_joint", wording), full_support(asked)]
+    names = ["joint", "trajectory_joint"] if isinstance(rule, MaskReplaceDiffusion) else ["joint"]
+    uppers = [*(known(name, wording) for name in names), full_support(asked)]
     tightness = []
     if kept is not None and paths:
         by_paths = weighted(asked, tally, kept, paths, wording)

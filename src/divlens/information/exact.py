@@ -9,7 +9,6 @@ has the noise of which prompt the grid happened to be drawn for.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +19,7 @@ from divlens.information.accounting import Tally
 from divlens.information.asking import Asked, Kept, cautious, per_prompt, shares
 from divlens.information.conditional import controlled
 from divlens.information.mutual import by_wording, mixed, told, told_of_prompts
-from divlens.information.records import BITS, Estimate, capped
+from divlens.information.records import Estimate, capped
 
 
 @dataclass(frozen=True)
@@ -51,4 +50,3 @@ def exact_for_ar(asked: Asked, tally: Tally, kept: Kept, most: float) -> Exact:
 
     mutual = cautious(per_prompt(prompt, kept, ceiling, note, skewed=True), asked, kept, 0.0)
     return Exact(beyond(wording), mutual, beyond(wording + prompt))
-

@@ -71,8 +71,8 @@ def density(log_p: Float[Tensor, "kept prompts"], prompt: Int[Tensor, " kept"]) 
 
 
 def classified(log_w: Float[Tensor, "kept prompts"], prompt: Int[Tensor, " kept"]) -> Float[Tensor, " kept"]:
-    """log2(prompts) + log2 q(x|z) at each sample's prompt, never below LEAST; q is the part DOUBT of a uniform posterior
-    and for the rest proportional to w^power.
+    """log2(prompts) + log2 q(x|z) at each sample's prompt, never below LEAST: q is uniform by a part DOUBT and for the
+    rest proportional to w^power.
 
     Few paths make w noisy and its posterior overconfident, hence the power, in [0, 1]; it is chosen on the other half
     of the samples, so the mean stays a lower bound. At power 0 it is 0 bits.
