@@ -1,11 +1,16 @@
 """Where models are found: by name, lazily, from outside packages, and with errors that help."""
 
+import re
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+import divlens
 from divlens import models
 from divlens.models import registry
 from divlens.models.protocol import Model
@@ -149,3 +154,20 @@ def test_two_packages_with_one_name_are_refused(tmp_path, monkeypatch):
     assert "more than one installed package" in refused(models.load, "twice/painter")
     assert "registered already" in refused(models.load, "toy/ar")
     assert models.load("toy/mim").name == "toy/mim:0"  # the rest goes on working
+
+
+def test_the_example_of_a_model_in_the_architecture_runs_as_it_stands(capsys):
+    """Its positions are alike and independent: a picture has 16 times the entropy of one."""
+    text = (Path(__file__).parent.parent / "ARCHITECTURE.md").read_text()
+    code = next(block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "class " in block)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert "conditional_lower" in capsys.readouterr().out
+    greys = names["Greys"]()
+    assert isinstance(greys, Model)
+    weights = np.exp([1.0, 0.0, 0.0]) / np.exp([1.0, 0.0, 0.0]).sum()
+    exact = -16 * float((weights * np.log2(weights)).sum())
+    found = divlens.information(greys, ["a cat", "red heart"], n=64)
+    assert found.conditional_lower.value == found.conditional_upper.value == pytest.approx(exact, abs=1e-5)
+    subset = divlens.sample(greys, ["a cat"], n=8, interventions=[divlens.Subset(0.34)])
+    assert len(subset.tokens.unique()) == 1
