@@ -1,7 +1,6 @@
 """Interventions: what is banned never comes out, what they say is what the filter does, and calibration is kept."""
 
 import math
-import os
 import re
 
 import numpy as np
@@ -26,7 +25,7 @@ from divlens.interventions import (
     filter_logits,
 )
 from divlens.models.toy import ToyModel
-from divlens.paths import Raster
+from divlens.paths import ConfidenceUnmasking, Raster
 from divlens.sampler import sample, settings_for
 from divlens.types import DivlensError
 
@@ -257,21 +256,19 @@ def test_no_two_models_share_a_cache_file():
     assert all(re.fullmatch(r"[\w.-]{1,100}", file) for file in files)
 
 
-def test_other_weights_in_the_same_folder_are_calibrated_anew(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "own").mkdir()
-    weights = tmp_path / "own" / "weights.pt"
-    weights.write_bytes(b"first")
+class Same(ToyModel):
+    name = "same"
 
-    def files() -> list[str]:
-        names = ["amused:own", f"amused:{tmp_path / 'own'}", "llamagen:own#512", "amused:not/here", "toy/ar:7"]
-        return [calibration.cache_name(Named(name)) for name in names]  # type: ignore[arg-type]
 
-    before = files()
-    assert files() == before and len(set(before)) == len(before)
-    os.utime(weights, ns=(0, weights.stat().st_mtime_ns + 10))
-    after = files()
-    assert [a == b for a, b in zip(before, after, strict=True)] == [False, False, False, True, True]
+@pytest.mark.parametrize("family", FAMILIES)
+def test_other_weights_or_other_sampling_under_the_same_name_are_calibrated_anew(family):
+    rule, other = (models.load(f"toy/{family}").rule, ConfidenceUnmasking(2))
+    same = [Same(family, rule), Same(family, rule, 7), Same(family, rule, guidance=1.0), Same(family, other)]
+    files = [calibration.cache_name(model) for model in same]
+    assert files == [calibration.cache_name(model) for model in same]
+    assert len(set(files)) == 4
+    allowed = [allowed_codes(model, Subset(0.4)) for model in (Same("ar", Raster(3), seed) for seed in range(5))]
+    assert len({tuple(codes) for codes in allowed}) > 1  # the most used code is that of the weights
 
 
 def test_frequencies_that_a_model_ships_are_used_as_they_are():

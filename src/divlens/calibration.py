@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 from collections.abc import Callable
@@ -22,7 +23,7 @@ def frequencies_of(model: Model, generate: Callable[[], Int[Tensor, "*any"]]) ->
     """Global code frequencies of `model`, float64, summing to 1.
 
     Taken from the model when it ships them; else from the cache; else `generate()` draws the tokens of a calibration
-    run and the result is cached under the model's name.
+    run and the result is cached under the model's `identity`.
     """
     shipped = model.frequencies()
     if shipped is not None:
@@ -42,20 +43,23 @@ def frequencies_of(model: Model, generate: Callable[[], Int[Tensor, "*any"]]) ->
 def cache_name(model: Model) -> str:
     """A file name that two models never share: the readable part is cut and cleaned, the digest tells them apart."""
     readable = re.sub(r"[^A-Za-z0-9]+", "_", model.name)[:60]
-    digest = hashlib.blake2b(identity(model.name).encode(), digest_size=6).hexdigest()
+    digest = hashlib.blake2b(identity(model).encode(), digest_size=6).hexdigest()
     return f"{readable}-{digest}-{model.codes}.npy"
 
 
-def identity(name: str) -> str:
-    """The name, and for a model from a local folder where that is and when a file in it last changed: other weights
-    under the same name must not be taken for those that were calibrated."""
-    checkpoint = name.partition(":")[2]
-    for place in (checkpoint, checkpoint.rpartition("#")[0]):
-        if os.path.isdir(place):  # False, and no error, for what cannot be a path at all
-            folder = Path(place)
-            newest = max((file.stat().st_mtime_ns for file in folder.rglob("*") if file.is_file()), default=0)
-            return f"{name} {folder.resolve()} {newest}"
-    return name
+@torch.inference_mode()
+def identity(model: Model) -> str:
+    """The name, the published sampling, and three numbers of the law of the first draw: other weights under the same
+    name must not be taken for those that were calibrated. Rounded, so that another machine's last digits do not count.
+    """
+    conditions = model.encode(list(model.calibration_prompts()[:1]))
+    empty = torch.full((1, math.prod(model.grid)), model.mask, dtype=torch.long, device=conditions.device)
+    logits, _ = model.predictor(conditions, guided=False)(model.rule.view(empty, 0))
+    law = logits.double().softmax(-1)
+    wave = torch.cos(torch.arange(law.numel(), device=law.device)).view_as(law)
+    numbers = [float(value.sum(-1).mean()) for value in (law**2, torch.special.entr(law), law * wave)]
+    sampling = re.sub(r" at 0x[0-9a-f]+", "", repr(model.rule)), model.guidance, getattr(model, "top_k", 0)
+    return f"{model.name} {sampling} " + " ".join(f"{number:.3e}" for number in numbers)
 
 
 def cache_folder() -> Path:

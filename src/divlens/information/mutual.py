@@ -10,14 +10,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from divlens.information.asking import Asked, Kept, cautious, distinct, per_prompt, shares
-from divlens.information.bounds import importance_log_weights, log_mean_exp, transcript_log_probabilities
+from divlens.information.bounds import (
+    Target,
+    importance_log_weights,
+    log_mean_exp,
+    transcript_log_probabilities,
+)
 from divlens.information.records import BITS, Estimate
 
 DOUBT = 2.0**-7  # costs 0.011 bits; without any, a grid that no sample showed could cost any number of them
@@ -34,22 +39,25 @@ def mixed(asked: Asked, log_p: Mapping[str, Float[Tensor, " kept"]]) -> Float[Te
     return torch.stack(columns, 1)
 
 
+LogProbability = Callable[[Target, int], Float[Tensor, " kept"]]  # under a target, which is the i-th of the wordings
+
+
+def under_each(asked: Asked, kept: Kept, log_p: LogProbability) -> dict[str, Float[Tensor, " kept"]]:
+    """Of every kept sample under every wording of every prompt."""
+    count = len(kept.rows)
+    return {text: log_p(asked.target([text] * count), i) for i, text in enumerate(distinct(asked))}
+
+
 def by_wording(asked: Asked, kept: Kept) -> dict[str, Float[Tensor, " kept"]]:
-    """log of an unbiased estimate of p(z|wording), exact for AR, of every kept sample under every wording."""
-    grids, count = kept.grids, len(kept.grids)
-    return {
-        text: importance_log_weights(asked.target([text] * count), grids, asked.seed, path)
-        for path, text in enumerate(distinct(asked))
-    }
+    """log of an unbiased estimate of p(z|wording), exact for AR."""
+    return under_each(asked, kept, lambda target, i: importance_log_weights(target, kept.grids, asked.seed, i))
 
 
 def log_transcripts(asked: Asked, kept: Kept) -> Float[Tensor, "kept prompts"]:
-    count = len(kept.grids)
-    found = {
-        text: transcript_log_probabilities(asked.target([text] * count), kept.states, kept.committed)[0]
-        for text in distinct(asked)
-    }
-    return mixed(asked, found)
+    def log_p(target: Target, _: int) -> Float[Tensor, " kept"]:
+        return transcript_log_probabilities(target, kept.states, kept.committed)[0]
+
+    return mixed(asked, under_each(asked, kept, log_p))
 
 
 def told(log_p: Float[Tensor, "kept choices"], share: Sequence[float]) -> Float[Tensor, " kept"]:
