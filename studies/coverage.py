@@ -1,13 +1,15 @@
 """How often intervals of `divlens.information` hold the truth, on models whose every transcript is enumerated.
 
-    python studies/coverage.py toy > studies/coverage_toys.txt
-    python studies/coverage.py small > studies/coverage_interventions.txt
+    python studies/coverage.py exact > studies/coverage_exact.txt
+    python studies/coverage.py bounds > studies/coverage_bounds.txt
 
-400 repetitions (seeds) of each setup: the toys as published and without guidance; a model of the tests, in three
-families, under every intervention and with another temperature of its path. An exact estimator: how often its 95%
-Monte-Carlo interval holds the enumerated value; the error of a share of 0.95 is 0.011, so 1 of 14 lies outside of 0.93
-to 0.97 by chance alone, and a second column has the share of 1200 repetitions, whose error is 0.006. A bracket or a
-bound: how often the truth is not outside its outer Monte-Carlo ends; where it is loose, that is always. So each bound
+Setups: the toys as published and without guidance; a model of the tests, in three families, under every intervention
+and with another temperature of its path; a third argument names those to run by how they begin.
+
+exact: path, execution, joint, tokens, I(Z;Y): how often the 95% Monte-Carlo interval holds the enumerated value in 400
+repetitions (seeds); the error of a share of 0.95 is 0.011, so 1 of 14 lies outside of 0.93 to 0.97 by chance, and a
+second column has the share of 1200, whose error is 0.006. bounds: H(Z|X), I(X;Z), H(Z) of images, exact for AR; of a
+bracket, how often the truth is not outside its outer Monte-Carlo ends; where it is loose, that is always. So each bound
 has a row more: how often its interval holds the bound's own mean, which is that of all repetitions.
 """
 
@@ -36,7 +38,7 @@ from settings import INTERVENTIONS, frozen_changes, rule_of
 from small import Small
 
 import divlens
-from divlens.information import Effort
+from divlens.information import Effort, Estimate, Information
 from divlens.interventions import Intervention
 from divlens.models import load
 from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, Raster
@@ -60,11 +62,6 @@ class Setup:
     changes: Mapping[str, Any] = field(default_factory=dict)
     prompts: Sequence[divlens.Prompt] = PROMPTS
     frozen: str | None = None
-
-    @property
-    def always_exact(self) -> bool:
-        """Whether H(Z|X) and I(X;Z) are exact: AR."""
-        return isinstance(self.model.rule, Raster)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -141,44 +138,47 @@ def read_information(model: Any, grids: Sequence[Mapping[State, float]]) -> floa
 
 
 Row = dict[str, float | tuple[float, float, float]]
+ROUNDING = 1e-5  # bits; the draws are float32
 
 
-def holds(job: tuple[int, int]) -> Row:
-    """Of one repetition: whether each interval or bracket holds the truth; of a bound, its value and interval."""
+def accounted(setup: Setup, seed: int, effort: Effort) -> Information:
     torch.set_num_threads(1)
-    at, seed = job
-    setup = SETUPS[at]
-    exact = exact_values(at, seed if setup.frozen else None)
-    bounded = seed < REPETITIONS
-    found = divlens.information(
-        setup.model,
-        setup.prompts,
-        n=SAMPLES,
-        seed=seed,
-        interventions=setup.interventions,
-        judge=judge,
-        effort=Effort(paths=4) if bounded or setup.always_exact else Effort(0, 0, 0),
+    changes = setup.interventions
+    return divlens.information(
+        setup.model, setup.prompts, SAMPLES, seed, interventions=changes, judge=judge, effort=effort
     )
-    result: Row = {}
-    for name in setup.names:
-        one = found.estimates[name]
-        result[name] = float(one.mc_low - 1e-5 <= exact[name] <= one.mc_high + 1e-5)  # the draws are float32
-    for name in BRACKETS if not setup.frozen and (bounded or setup.always_exact) else ():
-        low, high = found.estimates[f"{name}_lower"], found.estimates[f"{name}_upper"]
-        if setup.always_exact:
-            result[f"{name}, exact"] = float(low.mc_low - 1e-5 <= exact[name] <= low.mc_high + 1e-5)
-        else:
-            result[f"{name}, in the bracket"] = float(low.mc_low - 1e-5 <= exact[name] <= high.mc_high + 1e-5)
-            for side, bound in (("at least", low), ("at most", high)):
-                result[f"{name} {side}, its own mean"] = (bound.value, bound.mc_low, bound.mc_high)
+
+
+def held(found: Estimate, truth: float) -> float:
+    return float(found.mc_low - ROUNDING <= truth <= found.mc_high + ROUNDING)
+
+
+def exact(job: tuple[int, int]) -> Row:
+    """Of one repetition: whether each interval holds the truth."""
+    setup, seed = SETUPS[job[0]], job[1]
+    truths, found = exact_values(job[0], seed if setup.frozen else None), accounted(setup, seed, Effort(0, 0, 0))
+    result: Row = {name: held(found.estimates[name], truths[name]) for name in setup.names}
     for name in TOKENS:
         one = found.estimates[name]
-        result[name] = float(one.mc_low - 1e-5 <= exact["token"] <= one.mc_high + 1e-5)
-        result[f"{name} bias, errors"] = (one.value - exact["token"]) / one.mc_error if one.mc_error > 1e-9 else 0.0
-    if bounded:
-        relevant = found.relevant
-        result["relevant, at most I(R;Y)"] = float(relevant.mc_low - 1e-5 <= exact["relevant"])
-        result["relevant, bits below I(R;Y)"] = exact["relevant"] - relevant.value
+        result[name] = held(one, truths["token"])
+        result[f"{name} bias, errors"] = (one.value - truths["token"]) / one.mc_error if one.mc_error > 1e-9 else 0.0
+    result["relevant, at most I(R;Y)"] = float(not found.relevant.mc_low - ROUNDING > truths["relevant"])
+    return result | {"relevant, bits below I(R;Y)": truths["relevant"] - found.relevant.value}
+
+
+def bounds(job: tuple[int, int]) -> Row:
+    """Of one repetition: whether each interval or bracket holds the truth; of a bound, its value and interval."""
+    setup, truths = SETUPS[job[0]], exact_values(job[0], None)
+    found, result = accounted(setup, job[1], Effort(paths=4)), Row()
+    for name in BRACKETS:
+        low, high = found.estimates[f"{name}_lower"], found.estimates[f"{name}_upper"]
+        if isinstance(setup.model.rule, Raster):
+            result[f"{name}, exact"] = held(low, truths[name])
+            continue
+        outside = low.mc_low - ROUNDING > truths[name] or truths[name] > high.mc_high + ROUNDING  # NaN says nothing
+        result[f"{name}, in the bracket"] = float(not outside)
+        for side, bound in (("at least", low), ("at most", high)):
+            result[f"{name} {side}, its own mean"] = (bound.value, bound.mc_low, bound.mc_high)
     return result
 
 
@@ -195,18 +195,23 @@ SETUPS = tuple(setups())
 
 
 def main() -> None:
-    print(f"{len(PROMPTS)} prompts, {SAMPLES} samples each, {REPETITIONS} repetitions; of what is exact {MORE} too")
-    wanted = tuple(sys.argv[1:]) or ("",)
+    kind, *wanted = sys.argv[1:]
+    more = f"; of those without a frozen stream {MORE} too" if kind == "exact" else ""
+    print(f"{len(PROMPTS)} prompts, {SAMPLES} samples each, {REPETITIONS} repetitions{more}")
+    chosen = [at for at, setup in enumerate(SETUPS) if setup.name.startswith(tuple(wanted) or "")]
     with ProcessPoolExecutor(os.cpu_count()) as pool:
-        for at, setup in [(at, setup) for at, setup in enumerate(SETUPS) if setup.name.startswith(wanted)]:
-            seeds = range(REPETITIONS if setup.frozen else MORE)  # frozen, every seed has a truth of its own
-            rows = list(pool.map(holds, [(at, seed) for seed in seeds], chunksize=10))
-            print(f"\n{setup.name}", flush=True)
+        for at in [at for at in chosen if kind == "exact" or not SETUPS[at].frozen]:
+            # Frozen, every seed has a truth of its own.
+            repetitions = MORE if kind == "exact" and not SETUPS[at].frozen else REPETITIONS
+            rows = list(pool.map(KINDS[kind], [(at, seed) for seed in range(repetitions)], chunksize=10))
+            print(f"\n{SETUPS[at].name}", flush=True)
             for name in rows[0]:
-                every = [row[name] for row in rows if name in row]
-                shares = [share_held(every[:count]) for count in sorted({REPETITIONS, len(every)})]
+                every = [row[name] for row in rows]
+                shares = [share_held(every[:count]) for count in sorted({REPETITIONS, repetitions})]
                 print(f"  {name:40} {'   '.join(f'{share:.3f}' for share in shares)}", flush=True)
 
+
+KINDS = {"exact": exact, "bounds": bounds}
 
 if __name__ == "__main__":
     main()

@@ -125,7 +125,8 @@ def test_how_much_is_spent_on_the_bounds_is_an_option(run, tmp_path):
     assert "1: " in out and "4: " in out and "8: " not in out
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert list(record["effort"].values()) == [4, 6, 5]
-    notes = pd.read_csv(tmp_path / "out" / "table.csv").set_index("quantity")["note"]
+    table = pd.read_csv(tmp_path / "out" / "table.csv")
+    notes = dict(zip(table["quantity"], table["note"], strict=True))
     assert notes["conditional_lower"] == "own path among 4 paths per grid, 12 grids"
     assert notes["mutual_upper"] == "I(X;T) of whole records T, 10 samples"
     assert "8: " in run("information", "toy/mim", "--limit", 2, "-n", 8)[1]

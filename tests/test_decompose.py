@@ -536,7 +536,7 @@ def test_a_wording_is_encoded_once():
         (dict(wordings=0), "wordings expects a whole number of at least 1, got 0"),
         (dict(paths=-1), "paths expects a whole number of at least 1, got -1"),
         (dict(executions=2.5), "executions expects a whole number of at least 1, got 2.5"),
-        (dict(paths=10**9), "at most 1,000,000 pictures of a prompt, got 16,000,000,000"),
+        (dict(paths=10**9), "at most 1,000,000 pictures of a prompt, got 12,000,000,000"),
         (dict(wordings=1, paths=1, executions=1), "at least 2 wordings, paths or executions"),
         (dict(wordings=9), "at least 9 wordings of 'red heart', got 8"),
         (dict(wordings=1, length_control=True), "length_control expects at least 2 wordings, got 1"),

@@ -257,7 +257,9 @@ def test_no_two_models_share_a_cache_file():
 
 
 class Same(ToyModel):
-    name = "same"
+    @property
+    def name(self) -> str:
+        return "same"
 
 
 @pytest.mark.parametrize("family", FAMILIES)

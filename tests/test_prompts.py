@@ -88,8 +88,8 @@ def test_prompts_are_made_from_texts_and_must_differ():
     assert as_prompts(["a cat", fox]) == (Prompt("a cat"), fox)
     with pytest.raises(DivlensError, match="at least one prompt"):
         as_prompts([])
-    for one in ("a fox", fox):
-        with pytest.raises(DivlensError, match="expected a list of prompts, got one"):
+    for one in ("a fox", fox, None):
+        with pytest.raises(DivlensError, match="expected a list of prompts, got "):
             as_prompts(one)  # type: ignore[arg-type]
     assert len(as_prompts(["a fox", "a cat", fox])) == 3
     assert distinct_prompts(["a cat", fox]) == (Prompt("a cat"), fox)
@@ -97,10 +97,14 @@ def test_prompts_are_made_from_texts_and_must_differ():
         distinct_prompts(["a fox", "a cat", fox])
 
 
-@pytest.mark.parametrize(("text", "paraphrases"), [(5, ()), (None, ()), ("a fox", "a dog"), ("a fox", (1,))])
+@pytest.mark.parametrize(
+    ("text", "paraphrases"), [(5, ()), (None, ()), ("a fox", "a dog"), ("a fox", (1,)), ("a", ["b"])]
+)
 def test_what_is_no_text_is_refused(text, paraphrases):
     with pytest.raises(DivlensError, match=r"expects? a (tuple of )?text"):
         Prompt(text, paraphrases)
+    with pytest.raises(DivlensError, match="the concept of 'a fox' expects a text, got 5"):
+        Prompt("a fox", concept=5)  # type: ignore[arg-type]
 
 
 # The set that ships

@@ -184,7 +184,7 @@ REFUSED = {
     "batch size": (dict(batch_size=0), "batch_size expects at least 1"),
     "half a sample": (dict(n=2.5), "n expects a whole number of at least 1, got 2.5"),
     "a word as batch size": (dict(batch_size="all"), "batch_size expects at least 1"),
-    "one text": (dict(prompts="a cat"), "expected a list of prompts, got one: 'a cat'"),
+    "one text": (dict(prompts="a cat"), "expected a list of prompts, got 'a cat'"),
     "negative seed": (dict(seed=-1), "seed expects"),
     "half a seed": (dict(seed=0.5), "seed expects"),
     "large seed": (dict(seed=2**64), "seed expects"),
@@ -224,11 +224,20 @@ class Wide(ToyModel):
         return lambda view: (torch.nn.functional.pad(inner(view)[0], (0, self.extra)), None)
 
 
+@dataclass(frozen=True)
+class Alone(ToyModel):
+    def predictor(self, conditions, guided):
+        inner = super().predictor(conditions, guided)
+        return lambda view: inner(view)[0]
+
+
 def test_logits_of_another_width_and_a_mask_that_is_a_code_are_refused():
     rule = toy("ar").rule
     with pytest.raises(DivlensError, match=r"logits \(8, 1, 3\), got \(8, 1, 4\)"):
         sample(Wide("ar", rule, extra=1), ["a cat"])
     assert sample(Wide("ar", rule), ["a cat"]).tokens.shape == (1, 8, 1, 3)
+    with pytest.raises(DivlensError, match=r"\(conditional, unconditional or None\), got <class 'torch.Tensor'>"):
+        sample(Alone("ar", rule), ["a cat"])  # type: ignore[arg-type]
     with pytest.raises(DivlensError, match="a mask that is no code, got 0 of 3"):
         sample(replace(toy("ar"), mask=0), ["a cat"])
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from pathlib import Path
+import tempfile
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -129,8 +129,19 @@ def test_a_file_in_the_way_is_refused(tmp_path):
         store.check_output(tmp_path / "file")
     with pytest.raises(DivlensError, match="cannot be written to"):
         store.check_output(tmp_path / "file" / "out")
-    with pytest.raises(DivlensError, match="/proc cannot be written to"):  # though it may be, as its permissions say
-        store.check_output(Path("/proc/out"))
+
+
+def test_a_place_where_no_folder_can_be_made_is_refused_whatever_its_permissions_say(tmp_path, monkeypatch):
+    store.check_output(tmp_path / "out")  # the control
+    assert list(tmp_path.iterdir()) == []
+    store.check_output(tmp_path / ("x" * 250))
+
+    def refuse(*arguments, **names):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    with pytest.raises(DivlensError, match="cannot be written to"):
+        store.check_output(tmp_path / "out")
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("a bug"), KeyboardInterrupt()])

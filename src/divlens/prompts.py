@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -15,8 +15,8 @@ STRUCTURED = {".jsonl", ".ndjson", ".json"}
 
 def as_prompts(prompts: Sequence[str | Prompt]) -> tuple[Prompt, ...]:
     """Prompts from texts. Raises DivlensError for none, for an empty one, and for one text in place of a list."""
-    if isinstance(prompts, str | Prompt):
-        raise DivlensError(f"expected a list of prompts, got one: {prompts!r}")
+    if isinstance(prompts, str | Prompt) or not isinstance(prompts, Iterable):
+        raise DivlensError(f"expected a list of prompts, got {prompts!r}")
     asked = tuple(prompt if isinstance(prompt, Prompt) else Prompt(prompt) for prompt in prompts)
     if not asked:
         raise DivlensError("expected at least one prompt, got none")

@@ -37,6 +37,8 @@ def settings_for(
     `encoded`, `batch_size`: for the calibration run that Subset and DisableTop ask for, where the model has no
     frequencies yet.
     """
+    if 0 <= model.mask < model.codes:
+        raise DivlensError(f"{model.name} expects a mask that is no code, got {model.mask} of {model.codes} codes")
     defaults = Settings(rule=model.rule, guidance=model.guidance, top_k=getattr(model, "top_k", 0))
 
     def calibrate() -> Int[Tensor, "*any"]:
@@ -242,11 +244,11 @@ def filled_from(
 
 def checked(model: Model, predictor: Predictor) -> Predictor:
     """The predictor; what it gives is refused where it is not a logit for each code at each position asked for."""
-    if 0 <= model.mask < model.codes:
-        raise DivlensError(f"{model.name} expects a mask that is no code, got {model.mask} of {model.codes} codes")
 
     def call(view: View) -> tuple[Tensor, Tensor | None]:
         found, expected = predictor(view), (len(view.tokens), view.count, model.codes)
+        if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], Tensor)):
+            raise DivlensError(f"{model.name} expects to give (conditional, unconditional or None), got {type(found)}")
         for logits in found:
             if logits is not None and tuple(logits.shape) != expected:
                 raise DivlensError(f"{model.name} expects to give logits {expected}, got {tuple(logits.shape)}")

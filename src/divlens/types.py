@@ -15,7 +15,7 @@ class DivlensError(Exception):
 
 
 def check_whole(name: str, value: object, least: int) -> None:
-    if not isinstance(value, Integral) or value < least:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise DivlensError(f"{name} expects a whole number of at least {least}, got {value!r}")
 
 
@@ -30,8 +30,10 @@ class Prompt:
     def __post_init__(self) -> None:
         if not isinstance(self.text, str):
             raise DivlensError(f"a prompt expects a text, got {self.text!r}")
-        if isinstance(self.paraphrases, str) or not all(isinstance(wording, str) for wording in self.paraphrases):
+        if not (isinstance(self.paraphrases, tuple) and all(isinstance(text, str) for text in self.paraphrases)):
             raise DivlensError(f"paraphrases of {self.text!r} expect a tuple of texts, got {self.paraphrases!r}")
+        if not isinstance(self.concept, str | None):
+            raise DivlensError(f"the concept of {self.text!r} expects a text, got {self.concept!r}")
         if not self.text.strip():
             raise DivlensError("a prompt is empty: expected at least one word")
         if not all(wording.strip() for wording in self.paraphrases):

@@ -1,5 +1,6 @@
 """Path, execution and joint against an enumeration of every transcript, for all rules and interventions."""
 
+import itertools
 import math
 from dataclasses import astuple, dataclass, replace
 from functools import cache
@@ -17,12 +18,11 @@ from divlens.information import Effort, information
 from divlens.information.accounting import QUANTITIES, BatchAccount, Tally, is_known
 from divlens.information.asking import Asked
 from divlens.information.bounds import Replayed
-from divlens.information.collecting import collect, ranks
+from divlens.information.collecting import chosen, collect
 from divlens.information.records import Moments, estimate
 from divlens.information.strata import Strata, Sums, strata_of
 from divlens.interventions import Argmax, Freeze, Paraphrase
 from divlens.models.toy import ToyModel
-from divlens.noise import prompt_key
 from divlens.paths import ConfidenceUnmasking, Draws, MaskReplaceDiffusion
 from divlens.sampler import Encoded, fill, noise_of, rows_of, settings_for
 from divlens.types import Prompt
@@ -318,13 +318,14 @@ def test_moments_of_strata_by_hand():
 def test_kept_samples_are_dealt_out_over_the_wordings():
     stratum = np.arange(12) % 3
     for seed in range(20):
-        order = ranks(stratum, seed, "a cat").argsort()
-        assert sorted(order) == list(range(12))
-        assert all(set(stratum[order[i : i + 3]]) == {0, 1, 2} for i in range(0, 12, 3))
-    assert {stratum[ranks(stratum, seed, "a cat").argmin()] for seed in range(20)} == {0, 1, 2}
-    alone = ranks(np.zeros(12, int), 5, "a cat")
-    np.testing.assert_array_equal(alone, np.random.default_rng([5, 12, prompt_key("a cat")]).permutation(12))
-    assert list(alone) != list(ranks(np.zeros(12, int), 6, "a cat"))
+        kept = [chosen(stratum, keep, seed, "a cat") for keep in (3, 6, 9, 12)]
+        assert [list(np.bincount(stratum[one])) for one in kept] == [[each] * 3 for each in (1, 2, 3, 4)]
+        assert all((one <= other).all() for one, other in itertools.pairwise(kept))
+    # Fewer than there are wordings are any: two of them may have the same.
+    pairs = {tuple(sorted(stratum[chosen(stratum, 2, seed, "a cat")])) for seed in range(40)}
+    assert pairs == {(0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)}
+    alone = [chosen(np.zeros(12, int), 5, seed, "a cat") for seed in (5, 6)]
+    assert [one.sum() for one in alone] == [5, 5] and list(alone[0]) != list(alone[1])
 
 
 def test_the_interval_over_prompts_holds_the_population_mean():
@@ -381,7 +382,7 @@ def test_tallies_merge_in_any_order():
     rows = [rows_of(prompt, range(20), (), settings, encoded) for prompt in prompts]
     # To 1e-6 bits: the nodes of the quadrature are shared within a batch, so its rounding depends on the batch.
     whole, parts = (
-        collect(Asked(model, settings, encoded, 0, size, []), rows, 0, None, lambda count: None, size).tally
+        collect(Asked(model, settings, encoded, 0, size, []), rows, (0, 0), None, lambda count: None, size).tally
         for size in (40, 7)
     )
     for name in ("path_map", "execution_map"):
@@ -402,7 +403,7 @@ def test_running_sums_do_not_grow_with_the_number_of_samples():
         model = toy("mim")
         settings, encoded = settings_for(model, ()), Encoded(model)
         rows = [rows_of(Prompt(PROMPT), range(n), [Paraphrase(2)], settings, encoded)]
-        found = collect(Asked(model, settings, encoded, 0, 50, []), rows, 4, None, lambda count: None, 50)
+        found = collect(Asked(model, settings, encoded, 0, 50, []), rows, (4, 4), None, lambda count: None, 50)
         tally = found.tally
         parts = [*vars(tally.strata).values(), *vars(tally.sums).values(), tally.path_map, tally.execution_map]
         arrays = vars(found.tokens).values()

@@ -294,9 +294,9 @@ def test_a_uniform_model_is_known_in_closed_form():
 
 def test_what_is_held_for_the_bounds_does_not_grow_without_end():
     effort = Effort()
-    assert [effort.for_paths(n) for n in (1, 4, 32, 10**6)] == [1, 2, 4, 256]
+    assert [effort.for_paths(n, 1) for n in (1, 4, 32, 10**6)] == [1, 2, 4, 256]
     assert [effort.for_mixture(n, 12) for n in (1, 4, 120, 10**6)] == [1, 2, 10, 256]
-    assert Effort(path_samples=1000).for_paths(2000) == Effort(mixture_samples=1000).for_mixture(2000, 2) == 1000
+    assert Effort(path_samples=1000).for_paths(2000, 1) == Effort(mixture_samples=1000).for_mixture(2000, 2) == 1000
 
 
 def test_bad_input_is_one_clear_line():
@@ -309,6 +309,8 @@ def test_bad_input_is_one_clear_line():
         (lambda: information(model, PROMPTS, reading="both"), "schedule"),  # type: ignore[arg-type]
         (lambda: information(model, PROMPTS, seed=-1), "seed"),
         (lambda: Effort(paths=-1), "paths"),
+        (lambda: Effort(paths=None), "paths=...* expects a whole number"),  # type: ignore[arg-type]
+        (lambda: Effort(paths=True), "paths=...* expects a whole number"),
         (lambda: Effort(mixture_samples=0.5), "mixture_samples=...* expects a whole number"),  # type: ignore[arg-type]
     ):
         with pytest.raises(DivlensError, match=message) as caught:

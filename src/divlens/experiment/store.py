@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RECORD = "run.json"
+BESIDE = ".divlens-"  # begins the name of the folder that results are first written to
 MARKER = {"written by": "divlens", "format": 1}
 
 
@@ -42,7 +43,7 @@ def check_output(folder: Path) -> None:
             raise DivlensError(f"--out expects a new or empty folder, or one of divlens; {folder} holds {shown}")
     above = existing_parent(folder)
     try:  # permissions do not tell: nobody can make a folder in some file systems
-        tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=above).cleanup()
+        tempfile.TemporaryDirectory(prefix=BESIDE, dir=above).cleanup()
     except OSError:
         raise DivlensError(f"--out expects a folder that can be made, but {above} cannot be written to") from None
 
@@ -78,7 +79,7 @@ def write_output(folder: Path, about: Mapping[str, object], write: Callable[[Pat
     folder = folder.resolve()
     above = existing_parent(folder)
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=above, ignore_cleanup_errors=True) as name:
+        with tempfile.TemporaryDirectory(prefix=BESIDE, dir=above, ignore_cleanup_errors=True) as name:
             partial, replaced = Path(name) / "new", Path(name) / "old"
             partial.mkdir()
             write(partial)

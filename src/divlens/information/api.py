@@ -9,7 +9,7 @@ from typing import Literal
 
 from divlens.information.accounting import QUANTITIES, UNKNOWN_RULE, Tally, is_known
 from divlens.information.asking import Asked
-from divlens.information.collecting import Collected, collect, kept_of
+from divlens.information.collecting import MIXTURE, PATHS, Collected, collect, kept_of
 from divlens.information.conditional import Bracket, conditional_entropy, full_support
 from divlens.information.exact import Exact, exact_for_ar
 from divlens.information.mutual import mutual_information
@@ -45,8 +45,9 @@ NOT_FROZEN = "not defined under Freeze: the likelihood of a grid would need ever
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is spent on the bounds, beyond the accounting itself; the defaults cost two to three times the sampling,
-    and of AR as much as the sampling.
+    """How much is spent on the bounds, beyond the accounting itself. With a dozen prompts of one wording the defaults
+    cost two to three times the sampling, and of AR as much; with many prompts or wordings more, for no prompt is asked
+    about with fewer than 2 grids: AR 2 / n of the sampling for every wording there is, other rules twice that.
 
     paths: per grid, of the bounds on H(Z|X) that weigh paths; 0 leaves them out. path_samples: grids per prompt that
     get them; None takes n / paths, but one of each wording. mixture_samples: grids per prompt that are asked under
@@ -60,7 +61,7 @@ class Effort:
 
     def __post_init__(self) -> None:
         for name in ("paths", "path_samples", "mixture_samples"):
-            if getattr(self, name) is not None:
+            if name == "paths" or getattr(self, name) is not None:
                 check_whole(f"Effort({name}=...)", getattr(self, name), 0)
 
     def grids(self, n: int, wordings: Sequence[Sequence[str]], settings: Settings) -> tuple[int, int]:
@@ -72,7 +73,7 @@ class Effort:
         weighed = 0 if isinstance(settings.rule, Raster) else self.for_paths(n, max(each))
         return weighed, self.for_mixture(n, sum(each))
 
-    def for_paths(self, n: int, wordings: int = 1) -> int:
+    def for_paths(self, n: int, wordings: int) -> int:
         """`wordings`: the most that a prompt has."""
         if self.paths == 0:
             return 0
@@ -123,14 +124,14 @@ def information(
     wordings = [[row.wording for row in part] for part in rows]
     weighed, asked_again = effort.grids(n, wordings, settings)
     run = Asked(model, settings, encoded, seed, BATCH_SIZE if batch_size == "auto" else batch_size, wordings)
-    collected = collect(run, rows, max(weighed, asked_again), judge, on_batch, batch_size)
+    collected = collect(run, rows, (weighed, asked_again), judge, on_batch, batch_size)
     if batch_size == "auto":
         run = replace(run, batch_size=encoded.fits)  # known once samples were drawn
     on_bounds()
     estimates = causal(collected.tally, settings, reading)
     positions, most, exact = math.prod(model.grid), full_support(run), None
     if isinstance(settings.rule, Raster) and asked_again:
-        exact = exact_for_ar(run, collected.tally, kept_of(collected, asked_again), most.value)
+        exact = exact_for_ar(run, collected.tally, kept_of(collected, MIXTURE), most.value)
     bracket = bracket_of(run, collected, estimates, effort.paths, weighed, exact)
     estimates |= {"conditional_lower": bracket.lower, "conditional_upper": bracket.upper}
     tokens = token_entropies(collected.tokens, most.value / BITS / positions)
@@ -205,7 +206,7 @@ def bracket_of(
         return Bracket(undefined(found["path"].note), full_support(run))
     if exact is not None and reworded(run):
         return Bracket(exact.conditional, exact.conditional)
-    kept = kept_of(collected, samples) if samples else None
+    kept = kept_of(collected, PATHS) if samples else None
     note = "; ".join(FROZEN.format(stream) for stream in sorted(run.settings.frozen))
     return conditional_entropy(run, collected.tally, kept, paths, note)
 
@@ -227,7 +228,7 @@ def over_prompts(
     elif samples == 0:
         lower = upper = undefined("left out: mixture_samples is 0")
     else:
-        lower, upper = mutual_information(run, kept_of(collected, samples))
+        lower, upper = mutual_information(run, kept_of(collected, MIXTURE))
     lower = at_least_nothing(lower, prompts)
     whole = capped(plus(found["conditional_upper"], upper), most.value)
     beyond = whole.value > most.value or not is_known(run.settings.rule)  # of which only that nothing exceeds this
@@ -252,14 +253,16 @@ def at_least_nothing(bound: Estimate, prompts: int) -> Estimate:
     """A lower bound of what is not negative: 0 bits where it came out below, with as much room above as it has."""
     if not bound.value < 0:
         return bound
-    nothing, highs = certain(0.0, prompts, TRIVIAL), tuple(max(high, 0.0) for high in bound.per_prompt_mc_high)
+    nothing, unknown = certain(0.0, prompts, TRIVIAL), math.isnan(bound.mc_error)
     return replace(
         nothing,
         high=max(bound.high, 0.0),
         mc_error=bound.mc_error,
+        mc_low=math.nan if unknown else 0.0,
         mc_high=max(bound.mc_high, 0.0),
         per_prompt_mc_error=bound.per_prompt_mc_error,
-        per_prompt_mc_high=highs,
+        per_prompt_mc_low=(math.nan,) * prompts if unknown else nothing.per_prompt_mc_low,
+        per_prompt_mc_high=tuple(max(high, 0.0) for high in bound.per_prompt_mc_high),
     )
 
 

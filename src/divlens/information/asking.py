@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from divlens.information.bounds import Target
-from divlens.information.records import Estimate, estimate, lowered, undefined
+from divlens.information.records import Estimate, estimate, undefined, widened
 from divlens.information.strata import Strata, Sums, moments_of
 from divlens.interventions import Settings
 from divlens.models.protocol import Model
 from divlens.sampler import Encoded, Row
+
+T = TypeVar("T")
 
 OUT_OF_REACH = "{}: some grids were out of reach"
 
@@ -57,6 +60,11 @@ class Asked:
     def target(self, wordings: Sequence[str]) -> Target:
         return Target(self.model, self.settings, self.encoded, wordings, self.batch_size)
 
+    def together(self, count: int, questions: Sequence[T]) -> Iterator[Sequence[T]]:
+        """The questions that go into a batch, at least one, when each is asked of `count` grids."""
+        size = max(1, self.batch_size // count)
+        return (questions[first : first + size] for first in range(0, len(questions), size))
+
 
 def shares(used: Sequence[str]) -> dict[str, float]:
     """Each wording once, with its share of the samples."""
@@ -75,13 +83,23 @@ def per_prompt(values: Float[Tensor, " kept"], kept: Kept, most: float, note: st
     return estimate(moments_of(kept.strata, sums, skewed=skewed), note, limits=(0.0, most))
 
 
-def cautious(found: Estimate, asked: Asked, kept: Kept, least: float) -> Estimate:
-    """With intervals that allow for grids that none of the kept samples showed and that tell `least` bits.
+def cautious(
+    found: Estimate,
+    asked: Asked,
+    kept: Kept,
+    bits: Float[Tensor, " kept"],
+    least: Float[Tensor, " prompts"] | float,
+    most: Float[Tensor, " prompts"] | float,
+) -> Estimate:
+    """With intervals that allow for grids that none of the kept samples showed, of which anything is possible: that
+    they tell not `bits`, as those do, but `least` or `most`.
 
-    m samples may all miss what has a chance of 1 - 0.025^(1/m) (Clopper and Pearson, 1934). Near its ceiling I(X;Z) is
-    a mean of values nearly all alike, of whose rare exceptions few samples know nothing.
+    m samples may all miss what has a chance of 1 - 0.025^(1/m) (Clopper and Pearson, 1934). At its ceiling I(X;Z) is a
+    mean of values all alike, of whose rare exceptions few samples know nothing; and at 0 too.
     """
     single = len(kept.strata) == len(asked.wordings)
     if single and asked.settings.without_noise == {"path", "execution"}:
         return found  # each prompt has one grid, and it was seen
-    return lowered(found, kept.prompt.bincount().numpy(), least)
+    count = kept.prompt.bincount()
+    told = kept.prompt.bincount(bits) / count
+    return widened(found, count.numpy(), (told - least).numpy(), (most - told).numpy())

@@ -159,11 +159,16 @@ class Target:
         filled_from(self.model, settings, self.encoded.of(self.wordings[rows]), noise, [observer])
 
 
+def path_key(path: int, grid: int) -> str:
+    return f"path {path} of grid {grid}"
+
+
 @torch.inference_mode()
 def importance_log_weights(
-    target: Target, grids: Int[Tensor, "batch n"], seed: int, path: int
+    target: Target, grids: Int[Tensor, "batch n"], seed: int, keys: Sequence[str]
 ) -> Float[Tensor, " batch"]:
-    """log w with E w <= p(grid | condition), natural: P(path, grid) / Q(path | grid) for one path drawn from Q.
+    """log w with E w <= p(grid | condition), natural: P(path, grid) / Q(path | grid) for one path drawn from Q. Each
+    row's path belongs to its key.
 
     Q is the model's own rule with every draw replaced by the final token. E w = p where Q reaches every path that P
     does, as it does with noise in each step; for AR the weight is p itself.
@@ -173,8 +178,8 @@ def importance_log_weights(
     parts = []
     for first in range(0, len(grids), target.batch_size):
         rows = slice(first, first + target.batch_size)
-        keys = [f"path {path} of grid {first + i}" for i in range(len(grids[rows]))]
-        inner = CounterNoise.of(seed, keys, [path] * len(keys), [0] * len(keys))
+        own = keys[rows]
+        inner = CounterNoise.of(seed, own, [0] * len(own), [0] * len(own))
         weigher = Weigher(rule, target.settings.greedy)
         target.run(rule, Dictated(grids[rows], inner), weigher, rows)
         parts.append(torch.where(weigher.log_p > -math.inf, weigher.log_p - weigher.log_q, -math.inf))

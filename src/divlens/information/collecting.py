@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from divlens.information.accounting import QUANTITIES, BatchAccount, Tally
@@ -24,7 +24,7 @@ from divlens.sampler import BatchSize, Observer, Row, fill, noise_of
 @dataclass(frozen=True)
 class Sample:
     """A kept sample. stratum: its wording, of the tally's strata; states, committed: (steps, n), its record; joint:
-    bits of QUANTITIES' trajectory_joint; rank: its place in the order in which a prompt's samples are chosen."""
+    bits of QUANTITIES' trajectory_joint; uses: for which of the bounds it was chosen."""
 
     row: Row
     prompt: int
@@ -32,7 +32,7 @@ class Sample:
     states: Tensor
     committed: Tensor
     joint: Tensor
-    rank: int
+    uses: Bool[np.ndarray, " uses"]
 
 
 @dataclass
@@ -45,15 +45,20 @@ class Collected:
     kept: list[Sample] = field(default_factory=list)
 
 
-def ranks(stratum: Int[np.ndarray, " n"], seed: int, prompt: str) -> Int[np.ndarray, " n"]:
-    """The order in which the samples of a prompt are kept: one of each wording, then one more of each, and so on; which
-    of them, and which wording first, is random, and another choice for another prompt."""
+PATHS, MIXTURE = 0, 1  # what samples are kept for: the bounds over paths, and those over prompts
+
+
+def chosen(stratum: Int[np.ndarray, " n"], keep: int, seed: int, prompt: str) -> Bool[np.ndarray, " n"]:
+    """Which samples of a prompt are kept, `keep` in number: one of each wording, then one more of each, and so on; or,
+    where they are fewer than its wordings, any. Which ones is random, and another choice for another prompt."""
     random = np.random.default_rng([seed, len(stratum), prompt_key(prompt)]).permutation(len(stratum))
+    if keep < len(np.unique(stratum)):
+        return random < keep
     turn, result = np.empty_like(random), np.empty_like(random)
     for each in np.unique(stratum):
         turn[stratum == each] = random[stratum == each].argsort().argsort()
     result[np.lexsort((random, turn))] = np.arange(len(stratum))
-    return result
+    return result < keep
 
 
 def groups_of(stratum: Int[np.ndarray, "prompts n"]) -> Int[np.ndarray, "prompts n"]:
@@ -71,12 +76,13 @@ def groups_of(stratum: Int[np.ndarray, "prompts n"]) -> Int[np.ndarray, "prompts
 def collect(
     run: Asked,
     rows: Sequence[Sequence[Row]],
-    keep: int,
+    keep: Sequence[int],
     judge: Judge | None,
     on_batch: Callable[[int], None],
     batch_size: BatchSize,
 ) -> Collected:
-    """Draw all samples, adding each batch to the sums when it is done. `keep`: how many of each prompt are kept."""
+    """Draw all samples, adding each batch to the sums when it is done. `keep`: how many of each prompt are kept, for
+    PATHS and for MIXTURE."""
     model, settings = run.model, run.settings
     flat = [row for part in rows for row in part]
     n, positions = len(rows[0]), math.prod(model.grid)
@@ -85,16 +91,17 @@ def collect(
         Tally.empty(strata, settings.rule.steps, positions), TokenCounts.empty(len(rows), model.codes), Readings()
     )
     own = [part[0].prompt.text for part in rows]
-    rank = np.concatenate([ranks(part, run.seed, text) for part, text in zip(stratum.numpy(), own, strict=True)])
+    both = list(zip(stratum.numpy(), own, strict=True))
+    uses = np.stack([np.concatenate([chosen(part, k, run.seed, text) for part, text in both]) for k in keep], 1)
     done, group, stratum = 0, groups_of(stratum.numpy()).flatten(), stratum.flatten()
     account, recorder = BatchAccount(noise_of((), run.seed)), Recorder(torch.zeros(0, dtype=torch.long))
 
     def observers(batch: Sequence[Row]) -> Sequence[Observer]:
         nonlocal account, recorder
         account = BatchAccount(noise_of(batch, run.seed))
-        wanted = [i for i in range(len(batch)) if rank[done + i] < keep]
-        recorder = Recorder(torch.tensor(wanted, dtype=torch.long))
-        return [account, recorder] if wanted else [account]
+        wanted = np.flatnonzero(uses[done : done + len(batch)].any(axis=1))
+        recorder = Recorder(torch.from_numpy(wanted))
+        return [account, recorder] if len(wanted) else [account]
 
     for filled in fill(model, flat, run.seed, settings, run.encoded, batch_size=batch_size, observers=observers):
         index = np.arange(done, done + len(filled.rows))
@@ -111,18 +118,18 @@ def collect(
             for place, row in enumerate(recorder.keep.tolist()):
                 whose = (filled.rows[row], int(prompt[row]), int(stratum[done + row]))
                 record = (states[place], committed[place], joint[row])
-                collected.kept.append(Sample(*whose, *record, int(rank[done + row])))
+                collected.kept.append(Sample(*whose, *record, uses[done + row]))
         done += len(filled.rows)
         on_batch(len(filled.rows))
     return collected
 
 
-def kept_of(collected: Collected, samples: int) -> Kept:
-    """So many kept samples of each prompt, those of the lowest ranks."""
-    chosen = [item for item in collected.kept if item.rank < samples]
-    states = torch.stack([item.states for item in chosen])
-    committed = torch.stack([item.committed for item in chosen])
-    prompt, stratum = (torch.tensor([getattr(item, name) for item in chosen]) for name in ("prompt", "stratum"))
-    joint = torch.stack([item.joint for item in chosen])
+def kept_of(collected: Collected, use: int) -> Kept:
+    """The samples that were kept for PATHS or for MIXTURE."""
+    found = [item for item in collected.kept if item.uses[use]]
+    states = torch.stack([item.states for item in found])
+    committed = torch.stack([item.committed for item in found])
+    prompt, stratum = (torch.tensor([getattr(item, name) for item in found]) for name in ("prompt", "stratum"))
+    joint = torch.stack([item.joint for item in found])
     records = (list(states.unbind(1)), list(committed.unbind(1)), joint)
-    return Kept([item.row for item in chosen], prompt, stratum, collected.tally.strata, *records)
+    return Kept([item.row for item in found], prompt, stratum, collected.tally.strata, *records)

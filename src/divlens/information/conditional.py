@@ -17,7 +17,7 @@ from torch import Tensor
 
 from divlens.information.accounting import QUANTITIES, Tally, is_known
 from divlens.information.asking import OUT_OF_REACH, Asked, Kept, shares
-from divlens.information.bounds import importance_log_weights, sandwich, transcript_log_probabilities
+from divlens.information.bounds import importance_log_weights, path_key, sandwich, transcript_log_probabilities
 from divlens.information.records import BITS, LABELS, Estimate, Tightness, certain, estimate, undefined
 from divlens.information.strata import Sums
 from divlens.paths import MaskReplaceDiffusion, Raster
@@ -55,8 +55,9 @@ def conditional_entropy(asked: Asked, tally: Tally, kept: Kept | None, paths: in
         # Those of most paths: choosing the best of several noisy bounds would be choosing the luckiest.
         lowers.append(by_paths[-1][1])
         uppers.append(by_paths[-1][2])
-    lower = max(lowers, key=lambda bound: bound.value if math.isfinite(bound.value) else -math.inf)
-    upper = min(uppers, key=lambda bound: bound.value if math.isfinite(bound.value) else math.inf)
+    # A tie, but for rounding, goes to the first, the exact one.
+    lower = max(lowers, key=lambda bound: round(bound.value, 9) if math.isfinite(bound.value) else -math.inf)
+    upper = min(uppers, key=lambda bound: round(bound.value, 9) if math.isfinite(bound.value) else math.inf)
     return Bracket(lower, upper, tuple(tightness))
 
 
@@ -81,7 +82,7 @@ def weighted(
     """For each number of paths: H(Z|X) from below, and from above with the wording's entropy added."""
     target = asked.target([row.wording for row in kept.rows])
     log_p, log_q = transcript_log_probabilities(target, kept.states, kept.committed)
-    proposed = torch.stack([importance_log_weights(target, kept.grids, asked.seed, i) for i in range(paths)], 1)
+    proposed = torch.cat([several(asked, kept, part) for part in asked.together(len(kept.rows), range(paths))], 1)
     control, result = -log_p * BITS, []
     stratum = kept.usable[1][kept.stratum]
     for each in sandwich(proposed, log_p, log_q):
@@ -93,6 +94,14 @@ def weighted(
         upper = controlled(tally, kept, above, control, slope, notes[1], wording)
         result.append((each.paths, lower, upper))
     return result
+
+
+def several(asked: Asked, kept: Kept, paths: Sequence[int]) -> Float[Tensor, "kept paths"]:
+    """Log weights of each kept grid for each of these paths, in one run."""
+    target = asked.target([row.wording for row in kept.rows for _ in paths])
+    keys = [path_key(path, i) for i in range(len(kept.rows)) for path in paths]
+    grids = kept.grids.repeat_interleave(len(paths), 0)
+    return importance_log_weights(target, grids, asked.seed, keys).view(-1, len(paths))
 
 
 def slope_of(values: Float[Tensor, " kept"], control: Float[Tensor, " kept"], stratum: Tensor) -> float:

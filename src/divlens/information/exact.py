@@ -3,7 +3,8 @@
     I(X;Z) = H(X) - E H(X | Z = z),
 
 and likewise I(W;Z|X) for the wordings W of a prompt. A sample tells between 0 and H(X), where log p(z|x) - log p(z)
-has the noise of which prompt the grid happened to be drawn for.
+has the noise of which prompt the grid happened to be drawn for. (Of wordings that are not alike often it may tell less
+than nothing: a likely one was expected, and now none is likely.)
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from divlens.information.accounting import Tally
 from divlens.information.asking import Asked, Kept, cautious, per_prompt, shares
-from divlens.information.conditional import controlled
+from divlens.information.conditional import controlled, wording_entropy
 from divlens.information.mutual import by_wording, mixed, told, told_of_prompts
 from divlens.information.records import Estimate, capped
 
@@ -44,9 +45,13 @@ def exact_for_ar(asked: Asked, tally: Tally, kept: Kept, most: float) -> Exact:
         own, share = kept.prompt == i, shares(used)
         wording[own] = told(torch.stack([log_p[text][own] for text in share], 1), list(share.values()))
     note = f"exact, from {len(kept.rows)} samples"
+    # No posterior is more uncertain than that of wordings all alike.
+    entropy = torch.tensor([wording_entropy(used) for used in asked.wordings], dtype=torch.float64)
+    least = entropy - torch.tensor([math.log2(len(set(used))) for used in asked.wordings], dtype=torch.float64)
 
-    def beyond(bits: Float[Tensor, " kept"]) -> Estimate:
-        return capped(controlled(tally, kept, kept.joint + bits, kept.joint, 1.0, note), most)
+    def beyond(bits: Float[Tensor, " kept"], least: Tensor, upto: Tensor) -> Estimate:
+        found = controlled(tally, kept, kept.joint + bits, kept.joint, 1.0, note)
+        return capped(cautious(found, asked, kept, bits, least, upto), most)
 
-    mutual = cautious(per_prompt(prompt, kept, ceiling, note, skewed=True), asked, kept, 0.0)
-    return Exact(beyond(wording), mutual, beyond(wording + prompt))
+    mutual = cautious(per_prompt(prompt, kept, ceiling, note, skewed=True), asked, kept, prompt, 0.0, ceiling)
+    return Exact(beyond(wording, least, entropy), mutual, beyond(wording + prompt, least, entropy + ceiling))

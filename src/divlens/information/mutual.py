@@ -4,7 +4,7 @@
 - Other known rules, from above: H(X) - E H(X|T) for the whole record T of a sample, whose probability is exact under
   every prompt; Z is a function of T, so I(X;Z) <= I(X;T).
 - From below: log2(prompts) + E log q(x|z) for any q (Barber and Agakov, 2003). q is the posterior over prompts that
-  importance-weighted estimates of p(z|x) give, the same number of paths for each prompt.
+  importance-weighted estimates of p(z|x) give, one path for each wording.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from divlens.information.bounds import (
     Target,
     importance_log_weights,
     log_mean_exp,
+    path_key,
     transcript_log_probabilities,
 )
 from divlens.information.records import BITS, Estimate
@@ -39,23 +40,33 @@ def mixed(asked: Asked, log_p: Mapping[str, Float[Tensor, " kept"]]) -> Float[Te
     return torch.stack(columns, 1)
 
 
-LogProbability = Callable[[Target, int], Float[Tensor, " kept"]]  # under a target, which is the i-th of the wordings
+# Of grids under as many targets, each repeated for every kept sample; the numbers say which of the wordings these are.
+LogProbability = Callable[[Target, Sequence[int]], Float[Tensor, " rows"]]
 
 
 def under_each(asked: Asked, kept: Kept, log_p: LogProbability) -> dict[str, Float[Tensor, " kept"]]:
-    """Of every kept sample under every wording of every prompt."""
-    count = len(kept.rows)
-    return {text: log_p(asked.target([text] * count), i) for i, text in enumerate(distinct(asked))}
+    """Of every kept sample under every wording of every prompt, as many wordings in a run as fill a batch."""
+    texts, count, found = distinct(asked), len(kept.rows), list[Tensor]()
+    for part in asked.together(count, range(len(texts))):
+        target = asked.target([texts[i] for i in part for _ in range(count)])
+        found.extend(log_p(target, part).view(len(part), count))
+    return dict(zip(texts, found, strict=True))
 
 
 def by_wording(asked: Asked, kept: Kept) -> dict[str, Float[Tensor, " kept"]]:
     """log of an unbiased estimate of p(z|wording), exact for AR."""
-    return under_each(asked, kept, lambda target, i: importance_log_weights(target, kept.grids, asked.seed, i))
+
+    def log_p(target: Target, numbers: Sequence[int]) -> Float[Tensor, " rows"]:
+        keys = [path_key(number, i) for number in numbers for i in range(len(kept.rows))]
+        return importance_log_weights(target, kept.grids.repeat(len(numbers), 1), asked.seed, keys)
+
+    return under_each(asked, kept, log_p)
 
 
 def log_transcripts(asked: Asked, kept: Kept) -> Float[Tensor, "kept prompts"]:
-    def log_p(target: Target, _: int) -> Float[Tensor, " kept"]:
-        return transcript_log_probabilities(target, kept.states, kept.committed)[0]
+    def log_p(target: Target, numbers: Sequence[int]) -> Float[Tensor, " rows"]:
+        states, committed = ([step.repeat(len(numbers), 1) for step in part] for part in (kept.states, kept.committed))
+        return transcript_log_probabilities(target, states, committed)[0]
 
     return mixed(asked, under_each(asked, kept, log_p))
 
@@ -73,7 +84,7 @@ def told_of_prompts(log_p: Float[Tensor, "kept prompts"]) -> Float[Tensor, " kep
 
 
 def density(log_p: Float[Tensor, "kept prompts"], prompt: Int[Tensor, " kept"]) -> Float[Tensor, " kept"]:
-    """log2 of p(z|x) over its mean over prompts, at the sample's own prompt; NaN where every prompt gives it 0."""
+    """log2 of p(z|x) over its mean over prompts, at the sample's own prompt."""
     own = log_p.gather(1, prompt[:, None])[:, 0]
     return (own - log_mean_exp(log_p, 1)) * BITS
 
@@ -99,8 +110,11 @@ def classified(log_w: Float[Tensor, "kept prompts"], prompt: Int[Tensor, " kept"
 def mutual_information(asked: Asked, kept: Kept) -> tuple[Estimate, Estimate]:
     """I(X;Z) from below and from above, bits per image."""
     most, count = math.log2(len(asked.wordings)), f"{len(kept.rows)} samples"
-    log_w = mixed(asked, by_wording(asked, kept))
-    lower = per_prompt(classified(log_w, kept.prompt), kept, most, f"one path per prompt, {count}")
-    records = told_of_prompts(log_transcripts(asked, kept))
-    upper = per_prompt(records, kept, most, f"I(X;T) of whole records T, {count}", skewed=True)
-    return cautious(lower, asked, kept, LEAST), cautious(upper, asked, kept, 0.0)
+    below = classified(mixed(asked, by_wording(asked, kept)), kept.prompt)
+    lower = per_prompt(below, kept, most, f"one path per wording, {count}")
+    log_p = log_transcripts(asked, kept)
+    # In another batch rounding may let a filter stop a token that was drawn: then nothing is known of that sample.
+    known = log_p.gather(1, kept.prompt[:, None])[:, 0] > -math.inf
+    above = told_of_prompts(log_p).masked_fill(~known, math.nan)
+    upper = per_prompt(above, kept, most, f"I(X;T) of whole records T, {count}", skewed=True)
+    return cautious(lower, asked, kept, below, LEAST, most), cautious(upper, asked, kept, above, 0.0, most)

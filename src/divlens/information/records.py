@@ -24,7 +24,7 @@ class Estimate:
     two. mc_error: the Monte-Carlo standard error for exactly these prompts, and mc_low, mc_high its 95% interval.
     `note` says why a value is NaN, or what it is conditional on. per_prompt: bits per image of each prompt;
     per_prompt_mc_error the Monte-Carlo standard error of each, per_prompt_mc_low and per_prompt_mc_high its 95%
-    interval (Student's).
+    interval (Student's). Of what is told about prompts or wordings all intervals allow for grids not seen (`widened`).
     """
 
     value: float
@@ -92,19 +92,29 @@ def capped(found: Estimate, most: float) -> Estimate:
     return replace(found, low=min(low, found.value), high=high, mc_low=min(mc_low, found.value), mc_high=mc_high)
 
 
-def lowered(found: Estimate, count: Int[np.ndarray, " prompts"], least: float) -> Estimate:
-    """Its intervals reach down, to 0 at most, to where the mean would be if as much as `count` samples of each prompt
-    may all have missed, with a probability of 0.025, had the value `least`."""
+def widened(
+    found: Estimate,
+    count: Int[np.ndarray, " prompts"],
+    down: Float[np.ndarray, " prompts"],
+    up: Float[np.ndarray, " prompts"],
+) -> Estimate:
+    """With intervals that reach at least as far, down to 0 at most, as the mean would move if what `count` samples of
+    each prompt may all have missed, with a probability of 0.025, were so much (`down`, `up`) less or more than it."""
 
-    def reached(value: float, low: float, samples: int) -> float:
+    def reached(value: float, low: float, high: float, samples: int, less: float, more: float) -> tuple[float, float]:
         missed = 1 - 0.025 ** (1 / samples)
-        return min(low, max(value - missed * (value - least), 0.0))
+        return min(low, max(value - missed * less, 0.0)), max(high, value + missed * more)
 
     if not found.per_prompt:
         return found
-    each = zip(found.per_prompt, found.per_prompt_mc_low, count.tolist(), strict=True)
-    low, mc_low = (reached(found.value, end, int(count.sum())) for end in (found.low, found.mc_low))
-    return replace(found, low=low, mc_low=mc_low, per_prompt_mc_low=tuple(reached(*one) for one in each))
+    whole = int(count.sum()), float(down.mean()), float(up.mean())
+    low, high = reached(found.value, found.low, found.high, *whole)
+    mc_low, mc_high = reached(found.value, found.mc_low, found.mc_high, *whole)
+    ends = (found.per_prompt, found.per_prompt_mc_low, found.per_prompt_mc_high)
+    each = zip(*ends, count.tolist(), down.tolist(), up.tolist(), strict=True)
+    lows, highs = zip(*(reached(*one) for one in each), strict=True)
+    sides = {"low": low, "high": high, "mc_low": mc_low, "mc_high": mc_high}
+    return replace(found, **sides, per_prompt_mc_low=lows, per_prompt_mc_high=highs)
 
 
 def certain(bits: float, prompts: int, note: str) -> Estimate:
@@ -141,7 +151,7 @@ def plus(one: Estimate, other: Estimate) -> Estimate:
     note = "; ".join(filter(None, dict.fromkeys((one.note, other.note))))
     if not (one.per_prompt and other.per_prompt):
         return undefined(note)
-    means, errors, low, high = (
+    means, errors, lows, highs = (
         np.array(getattr(one, name)) + np.array(getattr(other, name))
         for name in ("per_prompt", "per_prompt_mc_error", "per_prompt_mc_low", "per_prompt_mc_high")
     )
@@ -151,8 +161,9 @@ def plus(one: Estimate, other: Estimate) -> Estimate:
     # Each side of the two intervals carries its own degrees of freedom.
     below, above = (sum(abs(getattr(part, end) - part.value) for part in (one, other)) for end in ("mc_low", "mc_high"))
     bounds = (max(value - below, 0.0), value + above)
-    parts = each_prompt(means, errors, low, high, limits)
-    return Estimate(value, over_prompts.low, over_prompts.high, error, *bounds, note, *parts)
+    parts = each_prompt(means, errors, lows, highs, limits)
+    low, high = min(over_prompts.low, bounds[0]), max(over_prompts.high, bounds[1])
+    return Estimate(value, low, high, error, *bounds, note, *parts)
 
 
 @dataclass(frozen=True)

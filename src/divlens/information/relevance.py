@@ -31,7 +31,7 @@ def labels_of(judged: object, images: int) -> Int[Tensor, " batch"]:
     if not isinstance(found, Tensor) or found.ndim not in (1, 2) or len(found) != images:
         raise DivlensError(f"the judge expects to give one label for each of {images} pictures, got {type(found)!r}")
     labels = (found if found.ndim == 1 else found[:, 0]).cpu()
-    if not torch.equal(labels, labels.round()):  # NaN neither
+    if not torch.equal(labels.double(), labels.long().double()):  # nor is NaN or infinity
         raise DivlensError(f"the judge expects to give whole numbers as labels, got {labels.dtype} with others")
     return labels.long()
 

@@ -46,10 +46,13 @@ class Strata:
         self, sums: Sums, into: Int[Tensor, " strata"]
     ) -> tuple[Float[Tensor, "groups quantities"], Float[Tensor, " groups"]]:
         """Means of united strata, of these by their shares and not by how many samples of each `sums` has; and the part
-        of one sample's variance that such a mean has: 1 / samples where these go by the shares."""
-        weight = torch.where(sums.count > 0, self.count, 0).double()
+        of one sample's variance that such a mean has: 1 / samples where these go by the shares. A union of which a
+        stratum has no sample gets the plain mean, for its samples were any."""
+        groups = int(into.max()) + 1
+        lacking = into.bincount((sums.count == 0).double(), minlength=groups) > 0
+        weight = torch.where(lacking[into], sums.count, self.count).double()
         weight = weight / into.bincount(weight)[into]
-        mean = sums.mean.new_zeros(int(into.max()) + 1, sums.mean.shape[1])
+        mean = sums.mean.new_zeros(groups, sums.mean.shape[1])
         mean = mean.index_add(0, into, weight[:, None] * sums.mean)
         return mean, into.bincount(weight**2 / sums.count.clamp(min=1))
 
