@@ -239,7 +239,6 @@ def two_prompts(model: Small) -> tuple[float, float]:
         (Small(Raster(3), codes=4, sharpness=4.0, guidance=1.0), "low"),
         (Small(Raster(3), codes=4, sharpness=3.0, guidance=1.0, stateless=True, seed=3), "low"),
         (Small(ConfidenceUnmasking(1), codes=4, sharpness=4.0, guidance=1.0), "low"),
-        (Small(Raster(1), codes=4, positions=1, sharpness=4.0, guidance=1.0), "high"),
         (Small(ConfidenceUnmasking(1), codes=4, positions=1, sharpness=4.0, guidance=1.0), "high"),
     ],
 )

@@ -89,17 +89,19 @@ def cautious(
     kept: Kept,
     bits: Float[Tensor, " kept"],
     least: Float[Tensor, " prompts"] | float,
-    most: Float[Tensor, " prompts"] | float,
+    most: float | None = None,
 ) -> Estimate:
-    """With intervals that allow for grids that none of the kept samples showed, of which anything is possible: that
-    they tell not `bits`, as those do, but `least` or `most`.
+    """With intervals that allow for grids that none of the kept samples showed: that they tell not `bits`, as those do,
+    but `least` or, of a bound that is one from above, `most`.
 
     m samples may all miss what has a chance of 1 - 0.025^(1/m) (Clopper and Pearson, 1934). At its ceiling I(X;Z) is a
-    mean of values all alike, of whose rare exceptions few samples know nothing; and at 0 too.
+    mean of values all alike, of whose rare exceptions few samples know nothing. Far below it values differ smoothly,
+    and what is known exactly has Student's interval above.
     """
     single = len(kept.strata) == len(asked.wordings)
     if single and asked.settings.without_noise == {"path", "execution"}:
         return found  # each prompt has one grid, and it was seen
     count = kept.prompt.bincount()
     told = kept.prompt.bincount(bits) / count
-    return widened(found, count.numpy(), (told - least).numpy(), (most - told).numpy())
+    up = 0 * told if most is None else most - told
+    return widened(found, count.numpy(), (told - least).numpy(), up.numpy())

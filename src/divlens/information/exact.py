@@ -46,12 +46,12 @@ def exact_for_ar(asked: Asked, tally: Tally, kept: Kept, most: float) -> Exact:
         wording[own] = told(torch.stack([log_p[text][own] for text in share], 1), list(share.values()))
     note = f"exact, from {len(kept.rows)} samples"
     # No posterior is more uncertain than that of wordings all alike.
-    entropy = torch.tensor([wording_entropy(used) for used in asked.wordings], dtype=torch.float64)
-    least = entropy - torch.tensor([math.log2(len(set(used))) for used in asked.wordings], dtype=torch.float64)
+    least = [wording_entropy(used) - math.log2(len(set(used))) for used in asked.wordings]
+    least = torch.tensor(least, dtype=torch.float64)
 
-    def beyond(bits: Float[Tensor, " kept"], least: Tensor, upto: Tensor) -> Estimate:
+    def beyond(bits: Float[Tensor, " kept"]) -> Estimate:
         found = controlled(tally, kept, kept.joint + bits, kept.joint, 1.0, note)
-        return capped(cautious(found, asked, kept, bits, least, upto), most)
+        return capped(cautious(found, asked, kept, bits, least), most)
 
-    mutual = cautious(per_prompt(prompt, kept, ceiling, note, skewed=True), asked, kept, prompt, 0.0, ceiling)
-    return Exact(beyond(wording, least, entropy), mutual, beyond(wording + prompt, least, entropy + ceiling))
+    mutual = cautious(per_prompt(prompt, kept, ceiling, note, skewed=True), asked, kept, prompt, 0.0)
+    return Exact(beyond(wording), mutual, beyond(wording + prompt))

@@ -117,4 +117,4 @@ def mutual_information(asked: Asked, kept: Kept) -> tuple[Estimate, Estimate]:
     known = log_p.gather(1, kept.prompt[:, None])[:, 0] > -math.inf
     above = told_of_prompts(log_p).masked_fill(~known, math.nan)
     upper = per_prompt(above, kept, most, f"I(X;T) of whole records T, {count}", skewed=True)
-    return cautious(lower, asked, kept, below, LEAST, most), cautious(upper, asked, kept, above, 0.0, most)
+    return cautious(lower, asked, kept, below, LEAST), cautious(upper, asked, kept, above, 0.0, most)
