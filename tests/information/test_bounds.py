@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from enumeration import Case, entropy, truth
+from settings import rule_of
 from small import Small
 from torch.overrides import TorchFunctionMode
 
@@ -612,6 +613,27 @@ def test_the_plane_has_a_point_with_a_judge_and_nan_without():
     assert found.plane == (found.mutual_lower.value, found.relevant.value)
     assert found.relevant.value <= found.mutual_lower.value + SIGMAS * found.mutual_lower.mc_error
     assert math.isnan(measured("ar").relevant.value) and "judge" in measured("ar").relevant.note
+
+
+class Unknown(ConfidenceUnmasking):
+    def tau(self, step: int) -> float:
+        return super().tau(step) / 2
+
+
+@pytest.mark.parametrize("family", ["mim", "diffusion"])
+def test_prompts_are_told_apart_at_least_as_well_as_a_judge_tells_their_concepts(family):
+    model: Any = Small(rule_of(family, 64), codes=64, sharpness=30.0, stateless=True, guidance=1.0)
+
+    def judge(images: torch.Tensor) -> torch.Tensor:
+        return (images[:, 0].flatten(1) * 64).round().long() @ torch.tensor([1, 64, 4096])
+
+    blind, seen = (information(model, PROMPTS, n=16, effort=Effort(0, 0, 0), judge=each) for each in (None, judge))
+    assert math.isnan(blind.mutual_lower.value) and seen.mutual_lower.value == seen.relevant.value > 1.2
+    assert "I(Z;Y)" in seen.mutual_lower.note and seen.sequence_lower.value > 1.2
+    better = information(model, PROMPTS, n=16, judge=judge)  # the judge's is not taken where the other says more
+    assert better.mutual_lower.value > better.relevant.value and "I(Z;Y)" not in better.mutual_lower.note
+    unknown = information(replace(model, rule=Unknown(3)), PROMPTS, n=16, judge=judge)
+    assert unknown.mutual_lower.value == unknown.relevant.value > 1.2 and math.isnan(unknown.mutual_upper.value)
 
 
 def test_a_judge_of_the_wrong_shape_is_refused():

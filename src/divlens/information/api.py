@@ -136,8 +136,8 @@ def information(
     estimates |= {"conditional_lower": bracket.lower, "conditional_upper": bracket.upper}
     tokens = token_entropies(collected.tokens, most.value / BITS / positions)
     estimates |= {f"token_{name}": per_image(found, positions) for name, found in tokens.items()}
-    estimates |= over_prompts(run, collected, estimates, asked_again, most, exact)
     estimates["relevant"] = relevance(collected, asked, judge)
+    estimates |= over_prompts(run, collected, estimates, asked_again, most, exact)
     path_map, execution_map = (
         part.numpy().reshape(-1, *model.grid) / (n * len(asked))
         for part in (collected.tally.path_map, collected.tally.execution_map)
@@ -215,7 +215,7 @@ def over_prompts(
     run: Asked, collected: Collected, found: dict[str, Estimate], samples: int, most: Estimate, exact: Exact | None
 ) -> dict[str, Estimate]:
     """I(X;Z), its ceiling, and H(Z) of whole images: I(X;Z) and H(Z|X), added bound by bound, `most` at most.
-    `samples`: of each prompt, that are asked under the others."""
+    `samples`: of each prompt, that are asked under the others. Y is a function of X, so I(X;Z) >= I(Z;Y)."""
     prompts = len(run.wordings)
     ceiling = Estimate(math.log2(prompts), note="I(X;Z) over this prompt set cannot be larger")
     if exact is not None:
@@ -229,7 +229,9 @@ def over_prompts(
         lower = upper = undefined("left out: mixture_samples is 0")
     else:
         lower, upper = mutual_information(run, kept_of(collected, MIXTURE))
-    lower = at_least_nothing(lower, prompts)
+    lower, relevant = at_least_nothing(lower, prompts), found["relevant"]
+    if not run.settings.frozen and math.isfinite(relevant.value) and not lower.value >= relevant.value:
+        lower = replace(relevant, note=f"I(Z;Y), {relevant.note}")
     whole = capped(plus(found["conditional_upper"], upper), most.value)
     beyond = whole.value > most.value or not is_known(run.settings.rule)  # of which only that nothing exceeds this
     return {
