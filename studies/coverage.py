@@ -10,7 +10,8 @@ exact: path, execution, joint, tokens, I(Z;Y): how often the 95% Monte-Carlo int
 repetitions (seeds); the error of a share of 0.95 is 0.011, so 1 of 14 lies outside of 0.93 to 0.97 by chance, and a
 second column has the share of 1200, whose error is 0.006. bounds: H(Z|X), I(X;Z), H(Z) of images, exact for AR; of a
 bracket, how often the truth is not outside its outer Monte-Carlo ends; where it is loose, that is always. So each bound
-has a row more: how often its interval holds the bound's own mean, which is that of all repetitions.
+has a row more: how often its interval holds the bound's own mean, that of all repetitions. Where the bound that
+is given is now one, now another, this mean is none of theirs, and the row says little.
 """
 
 from __future__ import annotations
