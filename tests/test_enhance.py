@@ -89,7 +89,7 @@ def test_the_table_fits_80_columns(enhanced, capsys):
         (["word " * 40], {}, "at most 32 words"),
         (["a cat"], {"disable_top": 1.0}, "leaves no code"),
         (["a cat"], {"disable_top": 1.5}, r"fraction in \(0, 1\]"),
-        (["a cat"], {"n": 0}, "at least 1 sample"),
+        (["a cat"], {"n": 0}, "at least 1, got 0"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_drawn(prompts, changes, said):
