@@ -251,7 +251,7 @@ class Named:
 
 def test_no_two_models_share_a_cache_file():
     names = ["zoo/ar", "zoo_ar", "zoo:ar", "zoo/ar:/a/b", "zoo/ar:/a_b", "zoo/ar:" + "x" * 400, "zoo/ar:" + "x" * 401]
-    files = {calibration.cache_name(Named(name)) for name in names}  # type: ignore[arg-type]
+    files = {calibration.cache_name(Named(name), toy("ar").encode) for name in names}  # type: ignore[arg-type]
     assert len(files) == len(names)
     assert all(re.fullmatch(r"[\w.-]{1,100}", file) for file in files)
 
@@ -266,8 +266,8 @@ class Same(ToyModel):
 def test_other_weights_or_other_sampling_under_the_same_name_are_calibrated_anew(family):
     rule, other = (models.load(f"toy/{family}").rule, ConfidenceUnmasking(2))
     same = [Same(family, rule), Same(family, rule, 7), Same(family, rule, guidance=1.0), Same(family, other)]
-    files = [calibration.cache_name(model) for model in same]
-    assert files == [calibration.cache_name(model) for model in same]
+    files = [calibration.cache_name(model, model.encode) for model in same]
+    assert files == [calibration.cache_name(model, model.encode) for model in same]
     assert len(set(files)) == 4
     allowed = [allowed_codes(model, Subset(0.4)) for model in (Same("ar", Raster(3), seed) for seed in range(5))]
     assert len({tuple(codes) for codes in allowed}) > 1  # the most used code is that of the weights

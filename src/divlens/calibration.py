@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +19,22 @@ from divlens.models.protocol import Model
 SAMPLES = 8  # per calibration prompt
 
 
-def frequencies_of(model: Model, generate: Callable[[], Int[Tensor, "*any"]]) -> Float[Tensor, " codes"]:
+Encode = Callable[[Sequence[str]], Tensor]
+
+
+def frequencies_of(
+    model: Model, generate: Callable[[], Int[Tensor, "*any"]], encode: Encode | None = None
+) -> Float[Tensor, " codes"]:
     """Global code frequencies of `model`, float64, summing to 1.
 
     Taken from the model when it ships them; else from the cache; else `generate()` draws the tokens of a calibration
-    run and the result is cached under the model's `identity`.
+    run and the result is cached under the model's `identity`. `encode`: where conditions
+    of the model are known already; None is the model's own.
     """
     shipped = model.frequencies()
     if shipped is not None:
         return shipped.double()
-    path = cache_folder() / cache_name(model)
+    path = cache_folder() / cache_name(model, encode or model.encode)
     if path.exists():
         return torch.from_numpy(np.load(path))
     counts = torch.bincount(generate().flatten(), minlength=model.codes).double()
@@ -40,19 +46,19 @@ def frequencies_of(model: Model, generate: Callable[[], Int[Tensor, "*any"]]) ->
     return share
 
 
-def cache_name(model: Model) -> str:
+def cache_name(model: Model, encode: Encode) -> str:
     """A file name that two models never share: the readable part is cut and cleaned, the digest tells them apart."""
     readable = re.sub(r"[^A-Za-z0-9]+", "_", model.name)[:60]
-    digest = hashlib.blake2b(identity(model).encode(), digest_size=6).hexdigest()
+    digest = hashlib.blake2b(identity(model, encode).encode(), digest_size=6).hexdigest()
     return f"{readable}-{digest}-{model.codes}.npy"
 
 
 @torch.inference_mode()
-def identity(model: Model) -> str:
+def identity(model: Model, encode: Encode) -> str:
     """The name, the published sampling, and three numbers of the law of the first draw: other weights under the same
     name must not be taken for those that were calibrated. Rounded, so that another machine's last digits do not count.
     """
-    conditions = model.encode(list(model.calibration_prompts()[:1]))
+    conditions = encode(list(model.calibration_prompts()[:1]))
     empty = torch.full((1, math.prod(model.grid)), model.mask, dtype=torch.long, device=conditions.device)
     logits, _ = model.predictor(conditions, guided=False)(model.rule.view(empty, 0))
     law = logits.double().softmax(-1)

@@ -41,13 +41,15 @@ def settings_for(
         raise DivlensError(f"{model.name} expects a mask that is no code, got {model.mask} of {model.codes} codes")
     defaults = Settings(rule=model.rule, guidance=model.guidance, top_k=getattr(model, "top_k", 0))
 
+    known = encoded or Encoded(model)
+
     def calibrate() -> Int[Tensor, "*any"]:
-        known, prompts = encoded or Encoded(model), [Prompt(text) for text in model.calibration_prompts()]
+        prompts = [Prompt(text) for text in model.calibration_prompts()]
         rows = [row for prompt in prompts for row in rows_of(prompt, range(SAMPLES), (), defaults, known)]
         drawn = fill(model, rows, 0, defaults, known, batch_size=batch_size)  # tokens only: nothing is decoded
         return torch.cat([filled.tokens.cpu() for filled in drawn])
 
-    return apply_all(interventions, defaults, lambda: frequencies_of(model, calibrate))
+    return apply_all(interventions, defaults, lambda: frequencies_of(model, calibrate, known.of))
 
 
 def guide(
