@@ -189,7 +189,7 @@ def share_held(rows: Sequence[float | tuple[float, float, float]]) -> float:
     if table.ndim == 1:
         return float(table.mean())
     value = table[:, 0].mean()
-    return float(((table[:, 1] - 1e-5 <= value) & (value <= table[:, 2] + 1e-5)).mean())
+    return float(((table[:, 1] - ROUNDING <= value) & (value <= table[:, 2] + ROUNDING)).mean())
 
 
 SETUPS = tuple(setups())

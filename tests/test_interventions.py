@@ -217,11 +217,11 @@ def test_frequencies_are_measured_once_and_sum_to_one():
         runs.append(1)
         return torch.tensor([[0, 0, 2], [0, 1, 2]])
 
-    first = calibration.frequencies_of(toy("ar"), generate)
-    second = calibration.frequencies_of(toy("ar"), generate)
+    first = calibration.frequencies_of(toy("ar"), toy("ar").encode, generate)
+    second = calibration.frequencies_of(toy("ar"), toy("ar").encode, generate)
     assert len(runs) == 1 and torch.equal(first, second)
     torch.testing.assert_close(first, torch.tensor([3, 1, 2], dtype=torch.float64) / 6)
-    calibration.frequencies_of(toy("mim"), generate)
+    calibration.frequencies_of(toy("mim"), toy("mim").encode, generate)
     assert len(runs) == 2  # another model is another measurement
     assert not list(calibration.cache_folder().glob("*.*.npy"))  # nothing half-written is left
 
@@ -281,6 +281,6 @@ def test_frequencies_that_a_model_ships_are_used_as_they_are():
     def never():
         raise AssertionError("expected no calibration run")
 
-    got = calibration.frequencies_of(Shipping("shipping"), never)  # type: ignore[arg-type]
+    got = calibration.frequencies_of(Shipping("shipping"), never, never)  # type: ignore[arg-type]
     assert got.dtype == torch.float64 and got.tolist() == [0.5, 0.25, 0.25]
     assert not calibration.cache_folder().exists()

@@ -18,23 +18,21 @@ from divlens.models.protocol import Model
 
 SAMPLES = 8  # per calibration prompt
 
-
-Encode = Callable[[Sequence[str]], Tensor]
+Encode = Callable[[Sequence[str]], Tensor]  # conditions of wordings, each encoded once in a run
 
 
 def frequencies_of(
-    model: Model, generate: Callable[[], Int[Tensor, "*any"]], encode: Encode | None = None
+    model: Model, encode: Encode, generate: Callable[[], Int[Tensor, "*any"]]
 ) -> Float[Tensor, " codes"]:
     """Global code frequencies of `model`, float64, summing to 1.
 
     Taken from the model when it ships them; else from the cache; else `generate()` draws the tokens of a calibration
-    run and the result is cached under the model's `identity`. `encode`: where conditions
-    of the model are known already; None is the model's own.
+    run and the result is cached under the model's `identity`.
     """
     shipped = model.frequencies()
     if shipped is not None:
         return shipped.double()
-    path = cache_folder() / cache_name(model, encode or model.encode)
+    path = cache_folder() / cache_name(model, encode)
     if path.exists():
         return torch.from_numpy(np.load(path))
     counts = torch.bincount(generate().flatten(), minlength=model.codes).double()

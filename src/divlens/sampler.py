@@ -40,7 +40,6 @@ def settings_for(
     if 0 <= model.mask < model.codes:
         raise DivlensError(f"{model.name} expects a mask that is no code, got {model.mask} of {model.codes} codes")
     defaults = Settings(rule=model.rule, guidance=model.guidance, top_k=getattr(model, "top_k", 0))
-
     known = encoded or Encoded(model)
 
     def calibrate() -> Int[Tensor, "*any"]:
@@ -49,7 +48,7 @@ def settings_for(
         drawn = fill(model, rows, 0, defaults, known, batch_size=batch_size)  # tokens only: nothing is decoded
         return torch.cat([filled.tokens.cpu() for filled in drawn])
 
-    return apply_all(interventions, defaults, lambda: frequencies_of(model, calibrate, known.of))
+    return apply_all(interventions, defaults, lambda: frequencies_of(model, known.of, calibrate))
 
 
 def guide(

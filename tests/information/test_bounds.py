@@ -303,6 +303,8 @@ def test_prompts_do_not_all_keep_the_same_wordings():
     assert len(set(kept.values())) == 3
     assert all(len(one) == 9 and len({i % 8 for i in one}) == 8 for one in kept.values())
     assert tuple(chosen(stratum, 9, 0, "a cat").nonzero()[0]) == kept["a cat"]
+    used = [tuple(stratum[chosen(stratum, 11, 0, text)]) for text in kept]
+    assert len({tuple(sorted(one)) for one in used}) == 3  # which of the wordings come twice
 
 
 @pytest.mark.parametrize(("n", "wordings", "keep"), [(12, 8, 4), (10, 8, 2), (10, 8, 8), (11, 3, 4)])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -16,8 +15,6 @@ from divlens.information.strata import Strata, Sums, moments_of
 from divlens.interventions import Settings
 from divlens.models.protocol import Model
 from divlens.sampler import Encoded, Row
-
-T = TypeVar("T")
 
 OUT_OF_REACH = "{}: some grids were out of reach"
 
@@ -60,10 +57,10 @@ class Asked:
     def target(self, wordings: Sequence[str]) -> Target:
         return Target(self.model, self.settings, self.encoded, wordings, self.batch_size)
 
-    def together(self, count: int, questions: Sequence[T]) -> Iterator[Sequence[T]]:
-        """The questions that go into a batch, at least one, when each is asked of `count` grids."""
+    def together(self, count: int, questions: int) -> Iterator[range]:
+        """The numbers of those questions that go into a batch, at least one, when each is asked of `count` grids."""
         size = max(1, self.batch_size // count)
-        return (questions[first : first + size] for first in range(0, len(questions), size))
+        return (range(questions)[first : first + size] for first in range(0, questions, size))
 
 
 def shares(used: Sequence[str]) -> dict[str, float]:

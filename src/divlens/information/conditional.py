@@ -82,7 +82,7 @@ def weighted(
     """For each number of paths: H(Z|X) from below, and from above with the wording's entropy added."""
     target = asked.target([row.wording for row in kept.rows])
     log_p, log_q = transcript_log_probabilities(target, kept.states, kept.committed)
-    proposed = torch.cat([several(asked, kept, part) for part in asked.together(len(kept.rows), range(paths))], 1)
+    proposed = torch.cat([several(asked, kept, part) for part in asked.together(len(kept.rows), paths)], 1)
     control, result = -log_p * BITS, []
     stratum = kept.usable[1][kept.stratum]
     for each in sandwich(proposed, log_p, log_q):

@@ -47,7 +47,7 @@ LogProbability = Callable[[Target, Sequence[int]], Float[Tensor, " rows"]]
 def under_each(asked: Asked, kept: Kept, log_p: LogProbability) -> dict[str, Float[Tensor, " kept"]]:
     """Of every kept sample under every wording of every prompt, as many wordings in a run as fill a batch."""
     texts, count, found = distinct(asked), len(kept.rows), list[Tensor]()
-    for part in asked.together(count, range(len(texts))):
+    for part in asked.together(count, len(texts)):
         target = asked.target([texts[i] for i in part for _ in range(count)])
         found.extend(log_p(target, part).view(len(part), count))
     return dict(zip(texts, found, strict=True))
