@@ -182,11 +182,13 @@ REFUSED = {
     "an empty prompt": (dict(prompts=[" "]), "prompt is empty"),
     "n": (dict(n=0), "n expects a whole number of at least 1"),
     "batch size": (dict(batch_size=0), "batch_size expects at least 1"),
+    "truth as a batch size": (dict(batch_size=True), "batch_size expects at least 1"),
     "half a sample": (dict(n=2.5), "n expects a whole number of at least 1, got 2.5"),
     "a word as batch size": (dict(batch_size="all"), "batch_size expects at least 1"),
     "one text": (dict(prompts="a cat"), "expected a list of prompts, got 'a cat'"),
     "negative seed": (dict(seed=-1), "seed expects"),
     "half a seed": (dict(seed=0.5), "seed expects"),
+    "truth as a seed": (dict(seed=True), "seed expects"),
     "large seed": (dict(seed=2**64), "seed expects"),
     "a long prompt": (dict(prompts=["word " * 33]), "at most 32 words, got 33"),
 }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from numbers import Integral
 from typing import Literal
 
 import torch
@@ -19,7 +18,7 @@ from divlens.noise import CounterNoise, Noise, entropy_of
 from divlens.paraphrase import wordings_for_samples
 from divlens.paths import Advance, Draws
 from divlens.prompts import as_prompts
-from divlens.types import DivlensError, Generation, Prompt, Step, Trace, View, check_whole
+from divlens.types import DivlensError, Generation, Prompt, Step, Trace, View, check_whole, is_whole
 
 BATCH_SIZE = 96
 MOST_SAMPLES = 10**6  # of a prompt: every sample has a row from the start
@@ -315,9 +314,9 @@ def check_request(n: int, seed: int, batch_size: BatchSize) -> None:
     check_whole("n", n, 1)
     if n > MOST_SAMPLES:
         raise DivlensError(f"n expects at most {MOST_SAMPLES:,} samples of each prompt, got {n:,}")
-    if batch_size != "auto" and (not isinstance(batch_size, Integral) or batch_size < 1):
+    if batch_size != "auto" and (not is_whole(batch_size) or batch_size < 1):
         raise DivlensError(f'batch_size expects at least 1, or "auto", got {batch_size!r}')
-    if not isinstance(seed, Integral) or not 0 <= seed < 2**64:
+    if not is_whole(seed) or not 0 <= seed < 2**64:
         raise DivlensError(f"seed expects an integer in [0, 2**64), got {seed!r}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from jaxtyping import Float
@@ -70,6 +71,7 @@ def resampled_t(values: Float[np.ndarray, " prompts"], seed: int, resamples: int
     return float(low), float(high)
 
 
+@cache
 def student_t(freedom: int, confidence: float = CONFIDENCE) -> float:
     """The t with P(|T| < t) = confidence at `freedom` >= 1 degrees of freedom, to 5 digits.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from numbers import Integral
+from typing import TypeGuard
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -14,8 +15,13 @@ class DivlensError(Exception):
     """Bad input: one line that says what was expected and what came. The command line exits with code 2."""
 
 
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether it is an integer of any kind, but True and False, which Python takes for 1 and 0."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
 def check_whole(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+    if not is_whole(value) or value < least:
         raise DivlensError(f"{name} expects a whole number of at least {least}, got {value!r}")
 
 

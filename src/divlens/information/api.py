@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from divlens.information.accounting import QUANTITIES, UNKNOWN_RULE, Tally, is_known
-from divlens.information.asking import Asked
+from divlens.information.asking import Asked, Kept
 from divlens.information.collecting import MIXTURE, PATHS, Collected, collect, kept_of
 from divlens.information.conditional import Bracket, conditional_entropy, full_support
 from divlens.information.exact import Exact, exact_for_ar
@@ -122,22 +122,23 @@ def information(
     settings = thawed(settings_for(model, interventions, encoded, batch_size))
     rows = [rows_of(prompt, range(n), interventions, settings, encoded) for prompt in asked]
     wordings = [[row.wording for row in part] for part in rows]
-    weighed, asked_again = effort.grids(n, wordings, settings)
+    keep = effort.grids(n, wordings, settings)
     run = Asked(model, settings, encoded, seed, BATCH_SIZE if batch_size == "auto" else batch_size, wordings)
-    collected = collect(run, rows, (weighed, asked_again), judge, on_batch, batch_size)
+    collected = collect(run, rows, keep, judge, on_batch, batch_size)
     if batch_size == "auto":
         run = replace(run, batch_size=encoded.fits)  # known once samples were drawn
     on_bounds()
     estimates = causal(collected.tally, settings, reading)
     positions, most, exact = math.prod(model.grid), full_support(run), None
+    weighed, asked_again = kept_of(collected, PATHS), kept_of(collected, MIXTURE)
     if isinstance(settings.rule, Raster) and asked_again:
-        exact = exact_for_ar(run, collected.tally, kept_of(collected, MIXTURE), most.value)
-    bracket = bracket_of(run, collected, estimates, effort.paths, weighed, exact)
+        exact = exact_for_ar(run, collected.tally, asked_again, most.value)
+    bracket = bracket_of(run, collected.tally, estimates, effort.paths, weighed, exact)
     estimates |= {"conditional_lower": bracket.lower, "conditional_upper": bracket.upper}
     tokens = token_entropies(collected.tokens, most.value / BITS / positions)
     estimates |= {f"token_{name}": per_image(found, positions) for name, found in tokens.items()}
     estimates["relevant"] = relevance(collected, asked, judge)
-    estimates |= over_prompts(run, collected, estimates, asked_again, most, exact)
+    estimates |= over_prompts(run, estimates, asked_again, most, exact)
     path_map, execution_map = (
         part.numpy().reshape(-1, *model.grid) / (n * len(asked))
         for part in (collected.tally.path_map, collected.tally.execution_map)
@@ -200,22 +201,21 @@ def causal(tally: Tally, settings: Settings, reading: str) -> dict[str, Estimate
 
 
 def bracket_of(
-    run: Asked, collected: Collected, found: dict[str, Estimate], paths: int, samples: int, exact: Exact | None
+    run: Asked, tally: Tally, found: dict[str, Estimate], paths: int, kept: Kept | None, exact: Exact | None
 ) -> Bracket:
     if not is_known(run.settings.rule):
         return Bracket(undefined(found["path"].note), full_support(run))
     if exact is not None and reworded(run):
         return Bracket(exact.conditional, exact.conditional)
-    kept = kept_of(collected, PATHS) if samples else None
     note = "; ".join(FROZEN.format(stream) for stream in sorted(run.settings.frozen))
-    return conditional_entropy(run, collected.tally, kept, paths, note)
+    return conditional_entropy(run, tally, kept, paths, note)
 
 
 def over_prompts(
-    run: Asked, collected: Collected, found: dict[str, Estimate], samples: int, most: Estimate, exact: Exact | None
+    run: Asked, found: dict[str, Estimate], kept: Kept | None, most: Estimate, exact: Exact | None
 ) -> dict[str, Estimate]:
     """I(X;Z), its ceiling, and H(Z) of whole images: I(X;Z) and H(Z|X), added bound by bound, `most` at most.
-    `samples`: of each prompt, that are asked under the others. Y is a function of X, so I(X;Z) >= I(Z;Y)."""
+    `kept`: the samples that are asked under the other prompts. Y is a function of X, so I(X;Z) >= I(Z;Y)."""
     prompts = len(run.wordings)
     ceiling = Estimate(math.log2(prompts), note="I(X;Z) over this prompt set cannot be larger")
     if exact is not None:
@@ -225,10 +225,10 @@ def over_prompts(
         lower = upper = undefined(found["path"].note)
     elif run.settings.frozen:
         lower = upper = undefined(NOT_FROZEN)
-    elif samples == 0:
+    elif kept is None:
         lower = upper = undefined("left out: mixture_samples is 0")
     else:
-        lower, upper = mutual_information(run, kept_of(collected, MIXTURE))
+        lower, upper = mutual_information(run, kept)
     lower, relevant = at_least_nothing(lower, prompts), found["relevant"]
     if not run.settings.frozen and math.isfinite(relevant.value) and not lower.value >= relevant.value:
         lower = replace(relevant, note=f"I(Z;Y), {relevant.note}")

@@ -124,9 +124,11 @@ def collect(
     return collected
 
 
-def kept_of(collected: Collected, use: int) -> Kept:
-    """The samples that were kept for PATHS or for MIXTURE."""
+def kept_of(collected: Collected, use: int) -> Kept | None:
+    """The samples that were kept for PATHS or for MIXTURE, if any."""
     found = [item for item in collected.kept if item.uses[use]]
+    if not found:
+        return None
     states = torch.stack([item.states for item in found])
     committed = torch.stack([item.committed for item in found])
     prompt, stratum = (torch.tensor([getattr(item, name) for item in found]) for name in ("prompt", "stratum"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -40,9 +39,6 @@ class Estimate:
     per_prompt_mc_high: tuple[float, ...] = ()
 
 
-quantile = cache(student_t)
-
-
 def undefined(reason: str) -> Estimate:
     return Estimate(math.nan, note=reason)
 
@@ -69,7 +65,7 @@ def estimate(moments: Moments, note: str = "", limits: tuple[float, float] = (0.
     error = float(np.sqrt(parts.sum()) / prompts)
     below = above = error  # 0: every sample had the same value; or NaN: a prompt had one sample only
     if error > 0:
-        reach = quantile(max(1, int(parts.sum() ** 2 / (parts**2 / np.maximum(moments.count - 1, 1)).sum())))
+        reach = student_t(max(1, int(parts.sum() ** 2 / (parts**2 / np.maximum(moments.count - 1, 1)).sum())))
         skewness = 0.0
         if moments.third is not None:
             skewness = float((moments.third / moments.count**2).sum()) / prompts**3 / error**3
@@ -80,7 +76,7 @@ def estimate(moments: Moments, note: str = "", limits: tuple[float, float] = (0.
     interval = (min(over_prompts.low, value), max(over_prompts.high, value), error)
     interval = (*interval, min(float(bounds[0]), value), max(float(bounds[1]), value))
     errors = np.sqrt(parts)
-    reaches = errors * [quantile(max(1, count - 1)) for count in moments.count.tolist()]
+    reaches = errors * [student_t(max(1, count - 1)) for count in moments.count.tolist()]
     sides = (moments.mean - reaches, moments.mean + reaches)
     return Estimate(value, *interval, note, *each_prompt(moments.mean, errors, *sides, limits))
 

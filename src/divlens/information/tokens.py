@@ -21,8 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from divlens.information.records import quantile
-from divlens.statistics import bootstrap_mean
+from divlens.statistics import bootstrap_mean, student_t
 
 GROUPS = 8  # of samples, for the error: one group of every prompt is left out at a time
 ESTIMATORS = ("plug_in", "miller_madow", "chao_shen")
@@ -149,7 +148,7 @@ def token_entropies(counts: TokenCounts, most: float) -> dict[str, TokenEntropy]
         bias = max(min(corrected, most) - whole["plug_in"] - spread**2, 0.0)
         value = min(value, most)
         wider = max(errors[name] / errors["plug_in"], 1.0) if errors["plug_in"] > 0 else 1.0
-        reach = wider * spread * quantile(groups - 1) if math.isfinite(errors[name]) else math.nan
+        reach = wider * spread * student_t(groups - 1) if math.isfinite(errors[name]) else math.nan
         shortfall = np.array([root + reach, max(root - reach, 0.0)]) ** 2
         shift = value - interval.value
         sides = np.clip([interval.low + shift, interval.high + shift, *(most - shortfall + bias)], 0.0, most)
