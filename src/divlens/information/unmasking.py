@@ -34,6 +34,7 @@ BULK = 1e-10  # what the codes that are taken together may change of any F
 IMPOSSIBLE = -1e9  # log p of a banned code: its weight is 0, and its score passes nothing
 CODES_AT_ONCE = 330_000  # few samples share their nodes: these then cover little that one sample does not need
 ELEMENTS_AT_ONCE = 300_000
+MORE_OFF_CPU = 64  # there is no cache to stay in, and every operation has a cost of its own
 NODES_AT_ONCE = 320  # each lot of nodes has to do with the bins around it alone
 
 
@@ -112,7 +113,7 @@ def event_log_probabilities(
         rows = choice[scores.sample]
         scores, shift = scores.rows(rows), None if shift is None else shift[rows]
     ends = torch.cat([opened.new_zeros(1), opened[choice].cumsum(0)]).long().tolist()
-    at_once = max(1, CODES_AT_ONCE * samples // max(1, scores.weight.numel()))
+    at_once = max(1, room(CODES_AT_ONCE, device) * samples // max(1, scores.weight.numel()))
     paths, joints = [log_path[:0]], [log_path[:0]]
     for first in range(0, len(ends) - 1, at_once):
         last = min(first + at_once, len(ends) - 1)
@@ -129,6 +130,11 @@ def event_log_probabilities(
         joints.append(torch.minimum(joint, path).clamp(max=0))
     log_path[choice], log_joint[choice] = torch.cat(paths), torch.cat(joints)
     return log_path, log_joint
+
+
+def room(elements: int, device: torch.device) -> int:
+    """How many to handle at once: so many on the processor, whose cache holds them, more elsewhere."""
+    return elements if device.type == "cpu" else MORE_OFF_CPU * elements
 
 
 def integrated(
@@ -149,7 +155,7 @@ def integrated(
     step = tau / max(FEWEST_NODES_PER_TAU, NODES_PER_ROOT * math.sqrt(largest))
     mixture = Direct(scores.weight, scores.location) if direct else in_bins(scores, origin, extent, window.below, tau)
     parts = scores.weight.shape[1] if direct else 1
-    size = min(max(16, ELEMENTS_AT_ONCE // (len(scores.sample) * parts)), NODES_AT_ONCE)
+    size = min(max(16, room(ELEMENTS_AT_ONCE, scores.weight.device) // (len(scores.sample) * parts)), NODES_AT_ONCE)
     nodes = torch.arange(0, extent + step, step, dtype=torch.float64, device=scores.weight.device)
     paths, joints = [], []
     for part in nodes.split(size):
