@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from divlens.statistics import Interval, bootstrap_mean, paired_change, relative_change, student_t
+from divlens.statistics import Interval, bootstrap_mean, paired_change, ratio_of_means, relative_change, student_t
 
 SIMULATIONS = 1200
 # With a true coverage of 0.95 the share that covers has a standard deviation of 0.0063. Small samples cost a little
@@ -77,6 +77,16 @@ def test_where_most_values_are_equal_there_is_an_interval_still():
     # A third of the resamples hold nothing but ones and have no t.
     found = bootstrap_mean(np.array([1.0] * 11 + [0.5]), limits=(0.0, 1.0))
     assert 0.8 < found.low < found.value < found.high == 1.0
+
+
+def test_values_that_are_equal_up_to_rounding_are_as_good_as_equal():
+    """A resample without the one outlier has a spread of its own here, whose t would be 10^8."""
+    outlier, noise = np.array([1.0] * 11 + [0.5]), np.random.default_rng(0).normal(scale=1e-9, size=12)
+    exact, rounded = bootstrap_mean(outlier), bootstrap_mean(outlier + noise)
+    assert (rounded.low, rounded.high) == pytest.approx((exact.low, exact.high), abs=1e-6)
+    ones = np.ones(12)
+    exact, rounded = ratio_of_means(outlier, ones), ratio_of_means(outlier + noise, ones)
+    assert (rounded.low, rounded.high) == pytest.approx((exact.low, exact.high), abs=1e-6)
 
 
 @pytest.mark.parametrize("values", [[], [math.nan], [math.nan, math.nan]])

@@ -12,6 +12,7 @@ from jaxtyping import Float
 RESAMPLES = 4000
 CONFIDENCE = 0.95
 FEWEST_TO_RESAMPLE = 6  # below, nearly constant resamples make the bootstrap-t twice as wide as need be
+NEXT_TO_NONE = 0.01  # of the error of all values: a t a hundred times too large
 UNLIMITED = (-math.inf, math.inf)
 
 
@@ -61,14 +62,21 @@ def bootstrap_mean(
 def resampled_t(values: Float[np.ndarray, " prompts"], seed: int, resamples: int) -> tuple[float, float]:
     """The 2.5% and 97.5% quantiles of t over resamples; infinite where too many resamples are constant."""
     drawn = values[np.random.default_rng(seed).integers(len(values), size=(resamples, len(values)))]
-    errors = drawn.std(axis=1, ddof=1) / math.sqrt(len(values))
-    shifts = drawn.mean(axis=1) - values.mean()
-    constant = np.ptp(drawn, axis=1) == 0
-    t = shifts / np.where(constant, 1.0, errors)
-    t = np.where(constant & (shifts != 0), np.copysign(np.inf, shifts), t)
+    errors, whole = (part.std(axis=-1, ddof=1) / math.sqrt(len(values)) for part in (drawn, values))
+    t = studentised(drawn.mean(axis=1) - values.mean(), errors, float(whole))
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(t, [tail, 1 - tail], method="nearest")
     return float(low), float(high)
+
+
+def studentised(
+    shifts: Float[np.ndarray, " resamples"], errors: Float[np.ndarray, " resamples"], whole: float
+) -> Float[np.ndarray, " resamples"]:
+    """Shift over error of each resample; infinite where its error is next to none beside that of the `whole`: values
+    that are equal up to rounding are as good as equal."""
+    constant = ~(errors > NEXT_TO_NONE * whole)  # a ratio's may be undefined, too
+    t = shifts / np.where(constant, 1.0, errors)
+    return np.where(constant & (shifts != 0), np.copysign(np.inf, shifts), t)
 
 
 @cache
@@ -112,11 +120,11 @@ def ratio_of_means(
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = above.mean(1) / below.mean(1)
         errors = (above - ratios[:, None] * below).std(axis=1, ddof=1) / below.mean(1) / math.sqrt(count)
-        t = np.where(errors > 0, (ratios - ratio) / errors, np.copysign(np.inf, ratios - ratio))
+    error = float(residual.std(ddof=1)) / scale / math.sqrt(count)
+    t = studentised(ratios - ratio, errors, error)
     low, high = np.quantile(t, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], method="nearest")
     if not (math.isfinite(low) and math.isfinite(high)):
         return Interval(ratio, ratio + around.low, ratio + around.high, count)
-    error = float(residual.std(ddof=1)) / scale / math.sqrt(count)
     return Interval(ratio, ratio - float(high) * error, ratio - float(low) * error, count)
 
 
