@@ -1,9 +1,11 @@
-"""The bottleneck plane of the zoo over all its 160 concepts: I(X;Z) and I(Z;Y) of each family and intervention.
+"""The bottleneck plane of the zoo over its concepts: I(X;Z) and I(Z;Y) of each family under each intervention.
 
-    python studies/plane.py --device cuda > studies/plane.txt
+    python studies/plane.py --device cuda --batch-size 1024 --limit 40
+    python studies/plane.py --device cuda --batch-size 1024 --limit 160
 
-X is the concept's name, Y the concept itself, so both are at most log2(160) = 7.32 bits. 16 samples of each prompt, of
-which two are asked under every wording of every prompt. [95% interval over prompts]; I(X;Z) is exact for AR.
+X is the concept's name, Y the concept itself, so both are at most log2(concepts). 16 samples of each prompt, of which
+two are asked under every wording of every prompt. [95% interval over prompts]; I(X;Z) is exact for AR. The output of
+both is in `plane.txt`, of the second what an H200 did in ten minutes, its families side by side.
 """
 
 from __future__ import annotations
