@@ -82,16 +82,17 @@ def weighted(
     """For each number of paths: H(Z|X) from below, and from above with the wording's entropy added."""
     target = asked.target([row.wording for row in kept.rows])
     log_p, log_q = transcript_log_probabilities(target, kept.states, kept.committed)
+    # Not fitted: the few grids there are would tell it badly, and bias the mean. How the own path of a diffusion weighs
+    # has little to do with how likely its record was, most of which the picture does not show.
+    own_slope = 0.0 if isinstance(asked.settings.rule, MaskReplaceDiffusion) else 1.0
     proposed = torch.cat([several(asked, kept, part) for part in asked.together(len(kept.rows), paths)], 1)
     control, result = -log_p * BITS, []
-    stratum = kept.usable[1][kept.stratum]
     for each in sandwich(proposed, log_p, log_q):
         text = f"{each.paths} path{'s' * (each.paths > 1)} per grid, {len(kept.rows)} grids"
         above, below = -each.below * BITS, -each.above * BITS
-        slope = slope_of(above, control, stratum)
         notes = (f"own path among {text}", f"importance-weighted, {text}")
-        lower = controlled(tally, kept, below, control, slope, notes[0])
-        upper = controlled(tally, kept, above, control, slope, notes[1], wording)
+        lower = controlled(tally, kept, below, control, own_slope, notes[0])
+        upper = controlled(tally, kept, above, control, 1.0, notes[1], wording)
         result.append((each.paths, lower, upper))
     return result
 
@@ -102,15 +103,6 @@ def several(asked: Asked, kept: Kept, paths: Sequence[int]) -> Float[Tensor, "ke
     keys = [path_key(path, i) for i in range(len(kept.rows)) for path in paths]
     grids = kept.grids.repeat_interleave(len(paths), 0)
     return importance_log_weights(target, grids, asked.seed, keys).view(-1, len(paths))
-
-
-def slope_of(values: Float[Tensor, " kept"], control: Float[Tensor, " kept"], stratum: Tensor) -> float:
-    """Regression of values on the control within strata, held in [0, 1]; 0 where it is not known."""
-    centred = [torch.stack([values[stratum == i], control[stratum == i]]) for i in stratum.unique()]
-    both = torch.cat([part - part.mean(1, keepdim=True) for part in centred], 1)
-    scale = float(both[1] @ both[1])
-    slope = float(both[0] @ both[1]) / scale if scale > 0 else 0.0
-    return min(max(slope, 0.0), 1.0) if math.isfinite(slope) else 0.0
 
 
 def controlled(
