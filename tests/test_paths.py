@@ -132,3 +132,29 @@ def test_rules_refuse_what_they_cannot_run():
         ConfidenceUnmasking(0)
     with pytest.raises(DivlensError, match="got 2 and 3"):
         MaskReplaceDiffusion((1.0, 0.5), (0.0, 0.1, 0.2), 4)
+    with pytest.raises(DivlensError, match=r"codes=...\) expects a whole number"):
+        MaskReplaceDiffusion((1.0, 0.5), (0.0, 0.1), 0)
+    for temperature in ((-1.0, 0.0), (math.nan, 0.0), (math.inf, 0.0), 2.0, (1.0, 1.0, 1.0)):
+        with pytest.raises(DivlensError, match=r"two numbers of at least 0, \(first, last\)"):
+            ConfidenceUnmasking(3, temperature)  # type: ignore[arg-type]
+    assert ConfidenceUnmasking(3, (0.0, 0.0)).steps == 3
+
+
+CHANCES = {
+    "kept does not begin with 1": ((0.9, 0.5, 0.0), (0.0, 0.5, 1.0)),
+    "masked does not begin with 0": ((1.0, 0.5, 0.0), (0.1, 0.5, 1.0)),
+    "kept rises": ((1.0, 0.3, 0.6), (0.0, 0.1, 0.2)),
+    "masked falls": ((1.0, 0.5, 0.0), (0.0, 0.5, 0.4)),
+    "more than 1": ((1.0, 0.9, 0.0), (0.0, 0.3, 1.0)),
+    "nothing is kept too early": ((1.0, 0.0, 0.0), (0.0, 0.5, 1.0)),
+    "all is masked too early": ((1.0, 0.0, 0.0), (0.0, 1.0, 1.0)),
+    "no number": ((1.0, math.nan, 0.0), (0.0, 0.5, 1.0)),
+    "below 0": ((1.0, 0.5, -0.1), (0.0, 0.5, 1.0)),
+}
+
+
+@pytest.mark.parametrize(("kept", "masked"), CHANCES.values(), ids=CHANCES)
+def test_chances_that_are_no_forward_process_are_refused(kept, masked):
+    with pytest.raises(DivlensError, match="expects chances from"):
+        MaskReplaceDiffusion(kept, masked, 4)
+    assert MaskReplaceDiffusion((1.0, 0.5, 0.0), (0.0, 0.5, 1.0), 4).steps == 2

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from divlens import models, sampler
-from divlens.interventions import Argmax, Paraphrase, Subset, Temperature
+from divlens.interventions import Argmax, Guidance, Paraphrase, Subset, Temperature
 from divlens.models.toy import PIXELS, ToyModel
 from divlens.noise import CounterNoise, TorchNoise
+from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, Raster
 from divlens.sampler import guide, sample
 from divlens.types import DivlensError, Prompt
 
@@ -211,7 +212,7 @@ class Broken(ToyModel):
 
 
 def test_logits_that_are_not_numbers_are_refused():
-    model = Broken("ar", toy("ar").rule)
+    model = Broken("ar", toy("ar").rule, guidance=1.0)
     with pytest.raises(DivlensError, match="NaN logits at step 0"):
         sample(model, ["a cat"])
     assert sample(replace(model, value=1.0), ["a cat"]).tokens.shape == (1, 8, 1, 3)
@@ -236,12 +237,52 @@ class Alone(ToyModel):
 def test_logits_of_another_width_and_a_mask_that_is_a_code_are_refused():
     rule = toy("ar").rule
     with pytest.raises(DivlensError, match=r"logits \(8, 1, 3\), got \(8, 1, 4\)"):
-        sample(Wide("ar", rule, extra=1), ["a cat"])
-    assert sample(Wide("ar", rule), ["a cat"]).tokens.shape == (1, 8, 1, 3)
-    with pytest.raises(DivlensError, match=r"\(conditional, unconditional or None\), got <class 'torch.Tensor'>"):
+        sample(Wide("ar", rule, guidance=1.0, extra=1), ["a cat"])
+    assert sample(Wide("ar", rule, guidance=1.0), ["a cat"]).tokens.shape == (1, 8, 1, 3)
+    with pytest.raises(DivlensError, match=r"\(conditional, unconditional or None\), got Tensor"):
         sample(Alone("ar", rule), ["a cat"])  # type: ignore[arg-type]
-    with pytest.raises(DivlensError, match="a mask that is no code, got 0 of 3"):
+    with pytest.raises(DivlensError, match="a whole number and no code, got 0 of 3"):
         sample(replace(toy("ar"), mask=0), ["a cat"])
+    with pytest.raises(DivlensError, match=r"a whole number and no code, got 3\.0 of 3"):
+        sample(replace(toy("ar"), mask=3.0), ["a cat"])  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Lazy(ConfidenceUnmasking):
+    """Leaves what was drawn at the first position masked."""
+
+    def advance(self, view, draws, mask, noise):
+        found = super().advance(view, draws, mask, noise)
+        tokens = found.tokens.clone()
+        tokens[:, 0] = mask
+        return replace(found, tokens=tokens)
+
+
+def test_a_rule_that_does_not_fit_the_model_is_refused():
+    for family, rule, message in (
+        ("ar", Raster(2), "a rule for its 3 positions, got one for 2"),
+        ("ar", Raster(0), "a rule for its 3 positions, got one for 0"),
+        ("diffusion", MaskReplaceDiffusion((1.0, 0.5, 0.0), (0.0, 0.5, 1.0), 2), "for its 3 codes, got one for 2"),
+        ("mim", Lazy(3), "left positions masked"),
+        ("mim", "raster", "expects a path rule, got 'raster'"),
+    ):
+        with pytest.raises(DivlensError, match=message):
+            sample(replace(toy(family), rule=rule), ["a cat"])
+        assert (sample(toy(family), ["a cat"]).tokens < 3).all()  # the control
+
+
+def test_guidance_of_a_model_without_unconditional_logits_is_refused():
+    model = Wide("ar", toy("ar").rule, guidance=1.0)
+    with pytest.raises(DivlensError, match="no unconditional logits, which guidance expects"):
+        sample(model, ["a cat"], interventions=[Guidance(5.0)])
+    assert sample(model, ["a cat"], interventions=[Guidance(1.0)]).tokens.shape == (1, 8, 1, 3)
+
+
+@pytest.mark.parametrize("interventions", [Argmax(), ["argmax"], [Argmax], "argmax", None])
+def test_what_is_no_list_of_interventions_is_refused(interventions):
+    with pytest.raises(DivlensError, match=r"interventions expects a list such as \[Argmax"):
+        sample(toy("mim"), ["a cat"], interventions=interventions)
+    assert sample(toy("mim"), ["a cat"], interventions=(Argmax(),)).tokens.shape == (1, 8, 1, 3)
 
 
 def test_guidance_is_the_published_formula():

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from divlens.diversity import lpips_diversity
     from divlens.enhance import enhance
     from divlens.experiment.probe import probe
-    from divlens.information import information
+    from divlens.information import Effort, information
     from divlens.interventions import (
         Argmax,
         DisableTop,
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "DivlensError": "types",
+    "Effort": "information",
     "Prompt": "types",
     "decompose": "decompose",
     "enhance": "enhance",
@@ -55,6 +56,7 @@ __all__ = [
     "Argmax",
     "DisableTop",
     "DivlensError",
+    "Effort",
     "Freeze",
     "Guidance",
     "Paraphrase",

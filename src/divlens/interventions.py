@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from divlens.paths import PathRule
-from divlens.types import DivlensError
+from divlens.types import DivlensError, check_whole, is_number
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class Intervention(Protocol):
 
 
 def fraction_in_range(name: str, fraction: float) -> None:
-    if not 0 < fraction <= 1:
-        raise DivlensError(f"{name} expects a fraction in (0, 1], got {fraction}")
+    if not (is_number(fraction) and 0 < fraction <= 1):
+        raise DivlensError(f"{name} expects a fraction in (0, 1], got {fraction!r}")
 
 
 def restrict(settings: Settings, allowed: Bool[Tensor, " codes"], name: str) -> Settings:
@@ -132,8 +132,8 @@ class Paraphrase:
     lengths: Literal["similar", "mixed"] = "similar"
 
     def __post_init__(self) -> None:
-        if self.n is not None and self.n < 1:
-            raise DivlensError(f"Paraphrase(n=...) expects at least 1, got {self.n}")
+        if self.n is not None:
+            check_whole("Paraphrase(n=...)", self.n, 1)
         if self.lengths not in ("similar", "mixed"):
             raise DivlensError(f'Paraphrase(lengths=...) expects "similar" or "mixed", got {self.lengths!r}')
 
@@ -148,8 +148,8 @@ class Temperature:
     t: float
 
     def __post_init__(self) -> None:
-        if not (self.t > 0 and math.isfinite(self.t)):
-            raise DivlensError(f"Temperature expects a number above 0 (use Argmax for 0), got {self.t}")
+        if not (is_number(self.t) and self.t > 0):
+            raise DivlensError(f"Temperature expects a number above 0 (use Argmax for 0), got {self.t!r}")
 
     def apply(self, settings: Settings, frequencies: Frequencies) -> Settings:
         return replace(settings, temperature=self.t)
@@ -162,8 +162,7 @@ class TopK:
     k: int
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise DivlensError(f"TopK expects at least 1, got {self.k}")
+        check_whole("TopK", self.k, 1)
 
     def apply(self, settings: Settings, frequencies: Frequencies) -> Settings:
         return replace(settings, top_k=self.k)
@@ -189,8 +188,8 @@ class Guidance:
     scale: float
 
     def __post_init__(self) -> None:
-        if not (self.scale >= 0 and math.isfinite(self.scale)):
-            raise DivlensError(f"Guidance expects a scale of at least 0, got {self.scale}")
+        if not (is_number(self.scale) and self.scale >= 0):
+            raise DivlensError(f"Guidance expects a scale of at least 0, got {self.scale!r}")
 
     def apply(self, settings: Settings, frequencies: Frequencies) -> Settings:
         return replace(settings, guidance=self.scale)
@@ -210,7 +209,15 @@ class Freeze:
         return replace(settings, frozen=settings.frozen | {self.stream})
 
 
+def check_interventions(interventions: Sequence[Intervention]) -> None:
+    """Raises DivlensError for what is no list of interventions."""
+    listed = isinstance(interventions, Sequence) and not isinstance(interventions, str)
+    if not listed or any(isinstance(part, type) or not isinstance(part, Intervention) for part in interventions):
+        raise DivlensError(f"interventions expects a list such as [Argmax(), Guidance(2.0)], got {interventions!r}")
+
+
 def apply_all(interventions: Sequence[Intervention], settings: Settings, frequencies: Frequencies) -> Settings:
+    check_interventions(interventions)
     for intervention in interventions:
         settings = intervention.apply(settings, frequencies)
     return settings

@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -15,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from divlens.noise import Noise
-from divlens.types import DivlensError, View
+from divlens.types import DivlensError, View, check_whole, is_number
 
 
 @dataclass(frozen=True)
@@ -93,10 +95,13 @@ class Raster:
 class ConfidenceUnmasking:
     """Commit the most confident draws: score = log p(token) + tau * Gumbel; the rest is masked again.
 
-    `temperature` (first, last): tau runs linearly from first to last over the steps. `schedule`: how many positions
-    stay masked. Agrees with `diffusers.AmusedScheduler.step` token for token when the noise source makes the
-    reference's calls (`divlens.noise.TorchNoise`); a single number t given to the reference means (t, 0.01) here.
-    Where scores tie exactly the reference commits more than the schedule says; this rule keeps the count.
+    `temperature` (first, last): at step s of 0, ..., S - 1 tau is first + (last - first) s / (S - 1). `schedule`: of N
+    positions floor(N cos(pi/2 (s + 1) / S)) stay masked, or floor(N (1 - (s + 1) / S)) for "linear", but at least one
+    and fewer than before; the last step fills all. p(token) is that of the draw, after guidance and filters.
+
+    Agrees with `diffusers.AmusedScheduler.step` token for token when the noise source makes the reference's calls
+    (`divlens.noise.TorchNoise`); a single number t given to the reference means (t, 0.01) here. Where scores tie
+    exactly the reference commits more than the schedule says; this rule keeps the count.
     """
 
     steps: int = 12
@@ -106,6 +111,11 @@ class ConfidenceUnmasking:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise DivlensError(f"ConfidenceUnmasking expects at least 1 step, got {self.steps}")
+        ends = self.temperature
+        if not (isinstance(ends, tuple | list) and len(ends) == 2 and all(is_number(tau) and tau >= 0 for tau in ends)):
+            raise DivlensError(
+                f"ConfidenceUnmasking(temperature=...) expects two numbers of at least 0, (first, last), got {ends!r}"
+            )
         if self.schedule not in ("cosine", "linear"):
             raise DivlensError(f'ConfidenceUnmasking(schedule=...) expects "cosine" or "linear", got {self.schedule!r}')
 
@@ -153,8 +163,11 @@ class MaskReplaceDiffusion:
     """x_{t-1} ~ q(x_{t-1} | x_t, x_0) with the x_0 that was drawn (VQ-Diffusion, equations 7 to 11).
 
     `kept` and `masked` are the cumulative chances, after 0, 1, ..., steps forward steps, that a token is still itself
-    and that it is masked; what is left is spread evenly over the codebook. Summed over x_0 the two draws are exactly
-    the usual reverse step, at a fraction of its cost: a uniform and a handful of numbers per position.
+    and that it is masked, so they begin with 1 and 0; what is left is spread evenly over the codebook, the token itself
+    included. Step s goes from x_t to x_{t-1} with t = steps - s; from x_1 it takes x_0 itself everywhere.
+
+    Summed over x_0 the two draws are exactly the usual reverse step, at a fraction of its cost: a uniform and a handful
+    of numbers per position.
     """
 
     kept: tuple[float, ...]
@@ -167,6 +180,13 @@ class MaskReplaceDiffusion:
             raise DivlensError(
                 "MaskReplaceDiffusion expects as many chances in `kept` as in `masked`, one more than it has steps, "
                 f"got {len(self.kept)} and {len(self.masked)}"
+            )
+        check_whole("MaskReplaceDiffusion(codes=...)", self.codes, 1)
+        if not is_forward_process(list(zip(self.kept, self.masked, strict=True))):
+            raise DivlensError(
+                "MaskReplaceDiffusion expects chances from (kept, masked) = (1, 0) on, of which kept never rises and "
+                "masked never falls, with a sum of at most 1, and before the last above 0 and below 1, "
+                f"got kept {self.kept} and masked {self.masked}"
             )
 
     @classmethod
@@ -251,6 +271,17 @@ class MaskReplaceDiffusion:
 
     def silenced(self) -> MaskReplaceDiffusion:
         return replace(self, silent=True)
+
+
+def is_forward_process(chances: Sequence[tuple[float, float]]) -> bool:
+    """Whether these can be the cumulative (kept, masked) of a chain of which every reverse step is defined."""
+    return (
+        all(is_number(kept) and is_number(masked) for kept, masked in chances)
+        and chances[0] == (1, 0)
+        and all(kept >= 0 and masked <= 1 and kept + masked < 1 + 1e-9 for kept, masked in chances)
+        and all(kept > 0 and masked < 1 for kept, masked in chances[:-1])
+        and all(now[0] >= after[0] and now[1] <= after[1] for now, after in pairwise(chances))
+    )
 
 
 def positive(chance: float) -> float:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from divlens.calibration import SAMPLES, frequencies_of
 from divlens.interventions import Intervention, Settings, apply_all, filter_logits
-from divlens.models.protocol import Limited, Model, Predictor
+from divlens.models.protocol import Limited, Model, Predictor, check_model
 from divlens.noise import CounterNoise, Noise, entropy_of
 from divlens.paraphrase import wordings_for_samples
 from divlens.paths import Advance, Draws
@@ -36,8 +36,7 @@ def settings_for(
     `encoded`, `batch_size`: for the calibration run that Subset and DisableTop ask for, where the model has no
     frequencies yet.
     """
-    if 0 <= model.mask < model.codes:
-        raise DivlensError(f"{model.name} expects a mask that is no code, got {model.mask} of {model.codes} codes")
+    check_model(model)
     defaults = Settings(rule=model.rule, guidance=model.guidance, top_k=getattr(model, "top_k", 0))
     known = encoded or Encoded(model)
 
@@ -95,7 +94,7 @@ def run_loop(
         view = rule.view(tokens, step)
         log_p = filter_logits(guide(*predictor(view), settings.guidance), settings)
         if log_p.isnan().any():
-            raise DivlensError(f"{name} gave NaN logits at step {step}: expected finite numbers")
+            raise DivlensError(f"{name} gave NaN logits at step {step}, or infinite ones: expected finite numbers")
         proposed = log_p.argmax(-1) if settings.greedy else noise.draw(log_p.exp(), step, view.first)
         draws = Draws(proposed, log_p.gather(-1, proposed.unsqueeze(-1)).squeeze(-1))
         result = rule.advance(view, draws, mask, noise)
@@ -238,17 +237,27 @@ def filled_from(
     """The loop from the empty grid on, a row per condition."""
     positions = math.prod(model.grid)
     start = torch.full((len(conditions), positions), model.mask, dtype=torch.long, device=conditions.device)
-    predictor = checked(model, model.predictor(conditions, guided=settings.guidance != 1.0))
-    return run_loop(predictor, settings, noise, start, model.mask, observers, model.name)
+    guided = settings.guidance != 1.0
+    predictor = checked(model, model.predictor(conditions, guided=guided), guided)
+    tokens = run_loop(predictor, settings, noise, start, model.mask, observers, model.name)
+    if bool((tokens == model.mask).any()):
+        raise DivlensError(f"the path rule of {model.name} expects to fill the grid, but it left positions masked")
+    return tokens
 
 
-def checked(model: Model, predictor: Predictor) -> Predictor:
-    """The predictor; what it gives is refused where it is not a logit for each code at each position asked for."""
+def checked(model: Model, predictor: Predictor, guided: bool) -> Predictor:
+    """The predictor; what it gives is refused where it is not a logit for each code at each position asked for, or
+    lacks the unconditional ones that guidance needs."""
 
     def call(view: View) -> tuple[Tensor, Tensor | None]:
         found, expected = predictor(view), (len(view.tokens), view.count, model.codes)
+        kinds = [type(part).__name__ for part in found] if isinstance(found, tuple) else type(found).__name__
         if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], Tensor)):
-            raise DivlensError(f"{model.name} expects to give (conditional, unconditional or None), got {type(found)}")
+            raise DivlensError(
+                f"{model.name} expects to give tensors (conditional, unconditional or None), got {kinds}"
+            )
+        if guided and found[1] is None:
+            raise DivlensError(f"{model.name} has no unconditional logits, which guidance expects: use a scale of 1")
         for logits in found:
             if logits is not None and tuple(logits.shape) != expected:
                 raise DivlensError(f"{model.name} expects to give logits {expected}, got {tuple(logits.shape)}")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from numbers import Integral
+from numbers import Integral, Real
 from typing import TypeGuard
 
 from jaxtyping import Bool, Float, Int
@@ -18,6 +19,11 @@ class DivlensError(Exception):
 def is_whole(value: object) -> TypeGuard[int]:
     """Whether it is an integer of any kind, but True and False, which Python takes for 1 and 0."""
     return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether it is a finite real number, but True and False."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def check_whole(name: str, value: object, least: int) -> None:

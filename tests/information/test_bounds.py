@@ -427,6 +427,7 @@ def test_what_the_bounds_hold_depends_on_the_kept_samples_only():
     def largest(n: int, keep: int) -> int:
         asked, collected = asked_of(n, keep)
         kept = kept_of(collected, MIXTURE)
+        assert kept is not None
         for row, i in zip(kept.rows, kept.stratum.tolist(), strict=True):
             assert wordings_for_samples(row.prompt, [Paraphrase(2)], [i % 2]) == (row.wording,)
         with Largest() as seen:
@@ -639,10 +640,13 @@ def test_prompts_are_told_apart_at_least_as_well_as_a_judge_tells_their_concepts
 
 
 def test_a_judge_of_the_wrong_shape_is_refused():
-    with pytest.raises(DivlensError, match="one label for each of 2 pictures"):
+    with pytest.raises(DivlensError, match=r"a label for each of 2 pictures, got shape \(3,\)"):
         labels_of(torch.zeros(3), 2)
+    with pytest.raises(DivlensError, match="numbers as labels, got 'cat'"):
+        labels_of("cat", 2)
     for other in (0.5, math.nan, math.inf):
         with pytest.raises(DivlensError, match="whole numbers as labels"):
             labels_of(torch.tensor([other, 1.0]), 2)
     for labels in (torch.tensor([2.0, 1.0]), torch.tensor([True, False]), torch.tensor([5, 3], dtype=torch.uint8)):
         assert labels_of(labels, 2).tolist() == labels.tolist()
+    assert labels_of([2, 1], 2).tolist() == labels_of(np.array([2, 1]), 2).tolist() == [2, 1]

@@ -23,8 +23,9 @@ from divlens.information.records import Moments, estimate
 from divlens.information.strata import Strata, Sums, strata_of
 from divlens.interventions import Argmax, Freeze, Paraphrase
 from divlens.models.toy import ToyModel
-from divlens.paths import ConfidenceUnmasking, Draws, MaskReplaceDiffusion
+from divlens.paths import ConfidenceUnmasking, Draws, MaskReplaceDiffusion, Raster
 from divlens.sampler import Encoded, fill, noise_of, rows_of, settings_for
+from divlens.statistics import student_t
 from divlens.types import Prompt
 
 PROMPT = "red heart"
@@ -342,6 +343,21 @@ def test_the_interval_over_prompts_holds_the_population_mean():
         found = estimate(Moments(means[chosen], variances[chosen], np.full(16, 16)))
         hits += found.low <= exact.mean() <= found.high
     assert 0.93 <= hits / 400 <= 0.98
+
+
+def test_intervals_allow_for_ways_that_no_sample_took():
+    """All 32 samples of a sharp model mostly take the same way and have the same bits, and Student's interval no width.
+    An interval that held the truth in 95% would hold it in 35 or fewer of 40 with a probability of 5%."""
+    model: Any = Small(Raster(3), codes=3, sharpness=5.0, guidance=1.0, seed=4)
+    exact = truth(Case(model, "red heart")).execution
+    runs = [information(model, ["red heart"], 32, seed, effort=Effort(0, 0, 0)).execution for seed in range(40)]
+    student = [abs(run.value - exact) <= student_t(31) * run.mc_error for run in runs]
+    assert sum(student) < 20
+    assert sum(run.mc_low <= exact <= run.mc_high for run in runs) > 35
+    assert all(run.mc_low < run.value < run.mc_high for run in runs)
+    model = Small(Raster(3), codes=3, guidance=1.0)  # with scatter nothing is added
+    found = information(model, ["red heart"], 32, effort=Effort(0, 0, 0)).execution
+    assert found.value - found.per_prompt_mc_low[0] == pytest.approx(student_t(31) * found.mc_error)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -10,7 +10,7 @@ from typing import Literal
 from divlens.information.accounting import QUANTITIES, UNKNOWN_RULE, Tally, is_known
 from divlens.information.asking import Asked, Kept
 from divlens.information.collecting import MIXTURE, PATHS, Collected, collect, kept_of
-from divlens.information.conditional import Bracket, conditional_entropy, full_support
+from divlens.information.conditional import Bracket, account, conditional_entropy, full_support
 from divlens.information.exact import Exact, exact_for_ar
 from divlens.information.mutual import mutual_information
 from divlens.information.records import (
@@ -107,15 +107,20 @@ def information(
     `model`: a model, or the spec of one ("zoo/mim"). Probabilities are those the sampler draws from, under the
     interventions. `reading`: for diffusion, whether the path is the schedule of reveals and replacements or the whole
     latent trajectory z_T, ..., z_1. `judge`: pictures to labels, for I(Z;Y); Y is a prompt's concept, or its text where
-    it has none. For the zoo it is `divlens.fidelity.judge.load_judge()`. `on_batch` is told how many more samples are
-    done, `on_bounds` when all are and the bounds begin, which take longer. Raises DivlensError for bad prompts, n, seed
-    or batch size, for an unknown reading, and for prompts that come twice.
+    it has none. For the zoo it is `divlens.fidelity.judge.load_judge()`. `effort`: a `divlens.Effort`, how much is
+    spent on the bounds. `on_batch` is told how many more samples are done, `on_bounds` when all are and the bounds
+    begin, which take longer. Raises DivlensError for bad prompts, n, seed, batch size, interventions, judge or effort,
+    for an unknown reading, and for prompts that come twice.
     """
     asked = distinct_prompts(prompts)
     check_request(n, seed, batch_size)
     if reading not in ("schedule", "trajectory"):
         raise DivlensError(f'information(reading=...) expects "schedule" or "trajectory", got {reading!r}')
     effort = effort or Effort()
+    if not isinstance(effort, Effort):
+        raise DivlensError(f"information(effort=...) expects an Effort, got {effort!r}")
+    if judge is not None and not callable(judge):
+        raise DivlensError(f"information(judge=...) expects a function of pictures, got {judge!r}")
     if isinstance(model, str):
         model = load(model)
     encoded = Encoded(model)
@@ -128,8 +133,8 @@ def information(
     if batch_size == "auto":
         run = replace(run, batch_size=encoded.fits)  # known once samples were drawn
     on_bounds()
-    estimates = causal(collected.tally, settings, reading)
     positions, most, exact = math.prod(model.grid), full_support(run), None
+    estimates = causal(collected.tally, settings, reading, most.value)
     weighed, asked_again = kept_of(collected, PATHS), kept_of(collected, MIXTURE)
     if isinstance(settings.rule, Raster) and asked_again:
         exact = exact_for_ar(run, collected.tally, asked_again, most.value)
@@ -176,14 +181,17 @@ def thawed(settings: Settings) -> Settings:
 def per_image(found: TokenEntropy, positions: int) -> Estimate:
     """Nats per token to bits per image."""
     scale, note = BITS * positions, PER_IMAGE if math.isfinite(found.value) else TOO_FEW
+    if math.isfinite(found.value) and math.isnan(found.mc_error):
+        note = f"{note}; its Monte-Carlo error needs 3 images of each prompt"
     value, low, high, error = (part * scale for part in (found.value, found.low, found.high, found.mc_error))
     return Estimate(value, low, high, error, found.mc_low * scale, found.mc_high * scale, note)
 
 
-def causal(tally: Tally, settings: Settings, reading: str) -> dict[str, Estimate]:
-    """The causal triple in the chosen reading, and under `schedule_` and `trajectory_` in both."""
+def causal(tally: Tally, settings: Settings, reading: str, most: float) -> dict[str, Estimate]:
+    """The causal triple in the chosen reading, and under `schedule_` and `trajectory_` in both. `most`: bits of a grid
+    at most."""
     note = "; ".join(FROZEN.format(stream) for stream in sorted(settings.frozen))
-    found = {name: estimate(tally.moments(i), note) for i, name in enumerate(QUANTITIES)}
+    found = {name: account(tally, name, settings.rule, most, note) for name in QUANTITIES}
     if not is_known(settings.rule):
         reason = UNKNOWN_RULE.format(type(settings.rule).__name__)
         found["execution"] = replace(found["execution"], note=reason)

@@ -18,9 +18,9 @@ from torch import Tensor
 from divlens.information.accounting import QUANTITIES, Tally, is_known
 from divlens.information.asking import OUT_OF_REACH, Asked, Kept, shares
 from divlens.information.bounds import importance_log_weights, path_key, sandwich, transcript_log_probabilities
-from divlens.information.records import BITS, LABELS, Estimate, Tightness, certain, estimate, undefined
+from divlens.information.records import BITS, LABELS, Estimate, Tightness, certain, estimate, undefined, unless_alike
 from divlens.information.strata import Sums
-from divlens.paths import MaskReplaceDiffusion, Raster
+from divlens.paths import MaskReplaceDiffusion, PathRule, Raster
 
 
 @dataclass(frozen=True)
@@ -34,17 +34,16 @@ def conditional_entropy(asked: Asked, tally: Tally, kept: Kept | None, paths: in
     """`kept`: samples that get `paths` proposed paths each; None, or no paths, leaves the joint and the execution."""
     rule = asked.settings.rule
     assert is_known(rule)
-    wording = np.array([wording_entropy(used) for used in asked.wordings])
+    wording, most = np.array([wording_entropy(used) for used in asked.wordings]), full_support(asked)
 
     def known(name: str, extra: Float[np.ndarray, " prompts"] | float = 0.0) -> Estimate:
-        at = QUANTITIES.index(name)
         label = "exact" if isinstance(rule, Raster) and not wording.any() else LABELS[name]
-        return estimate(tally.moments(at, extra), "; ".join(filter(None, (label, note))))
+        return account(tally, name, rule, most.value, "; ".join(filter(None, (label, note))), extra)
 
     # A diffusion may draw a token again, so that its committed tokens say more than Z: only the last draw is all of Z.
     lowers = [known("trajectory_execution" if isinstance(rule, MaskReplaceDiffusion) else "execution")]
     names = ["joint", "trajectory_joint"] if isinstance(rule, MaskReplaceDiffusion) else ["joint"]
-    uppers = [*(known(name, wording) for name in names), full_support(asked)]
+    uppers = [*(known(name, wording) for name in names), most]
     tightness = []
     if kept is not None and paths:
         by_paths = weighted(asked, tally, kept, paths, wording)
@@ -59,6 +58,21 @@ def conditional_entropy(asked: Asked, tally: Tally, kept: Kept | None, paths: in
     lower = max(lowers, key=lambda bound: round(bound.value, 9) if math.isfinite(bound.value) else -math.inf)
     upper = min(uppers, key=lambda bound: round(bound.value, 9) if math.isfinite(bound.value) else math.inf)
     return Bracket(lower, upper, tuple(tightness))
+
+
+def account(
+    tally: Tally,
+    name: str,
+    rule: PathRule,
+    most: float,
+    note: str,
+    extra: Float[np.ndarray, " prompts"] | float = 0.0,
+) -> Estimate:
+    """One of QUANTITIES, with `extra` added. Samples of AR that took the same way have the same bits; those of the
+    other rules hardly ever, and with one step there is one state."""
+    moments = tally.moments(QUANTITIES.index(name), extra)
+    found = estimate(moments, note)
+    return unless_alike(found, moments, most) if isinstance(rule, Raster) and rule.steps > 1 else found
 
 
 def full_support(asked: Asked) -> Estimate:

@@ -16,11 +16,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from divlens.information.accounting import Tally
+from divlens.information.accounting import QUANTITIES, Tally
 from divlens.information.asking import Asked, Kept, cautious, per_prompt, shares
 from divlens.information.conditional import controlled, wording_entropy
 from divlens.information.mutual import by_wording, mixed, told, told_of_prompts
-from divlens.information.records import Estimate, capped
+from divlens.information.records import Estimate, capped, unless_alike
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ def exact_for_ar(asked: Asked, tally: Tally, kept: Kept, most: float) -> Exact:
 
     def beyond(bits: Float[Tensor, " kept"]) -> Estimate:
         found = controlled(tally, kept, kept.joint + bits, kept.joint, 1.0, note)
+        found = unless_alike(found, tally.moments(QUANTITIES.index("joint")), most)
         return capped(cautious(found, asked, kept, bits, least), most)
 
     mutual = cautious(per_prompt(prompt, kept, ceiling, note, skewed=True), asked, kept, prompt, 0.0)

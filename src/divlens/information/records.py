@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from divlens.statistics import bootstrap_mean, student_t
 
 BITS = 1 / math.log(2)  # of a nat
+ROUNDING = 1e-6  # of a value, between samples that took the same way
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def widened(
     each prompt may all have missed, with a probability of 0.025, were so much (`down`, `up`) less or more than it."""
 
     def reached(value: float, low: float, high: float, samples: int, less: float, more: float) -> tuple[float, float]:
-        missed = 1 - 0.025 ** (1 / samples)
+        missed = unseen(samples)
         return min(low, max(value - missed * less, 0.0)), max(high, value + missed * more)
 
     if not found.per_prompt:
@@ -111,6 +112,32 @@ def widened(
     lows, highs = zip(*(reached(*one) for one in each), strict=True)
     sides = {"low": low, "high": high, "mc_low": mc_low, "mc_high": mc_high}
     return replace(found, **sides, per_prompt_mc_low=lows, per_prompt_mc_high=highs)
+
+
+def unseen(samples: int) -> float:
+    """The chance of what so many samples all miss with a probability of 0.025 (Clopper and Pearson, 1934)."""
+    return 1 - 0.025 ** (1 / samples) if samples else 0.0
+
+
+def unless_alike(found: Estimate, moments: Moments, most: float) -> Estimate:
+    """With intervals that allow for states that no sample visited, where all samples of a prompt have the same value,
+    not 0, whose scatter then says nothing: what others have may be anything from 0 to `most`."""
+    means, alike = moments.mean, (moments.variance <= (ROUNDING * moments.mean) ** 2) & (moments.mean > 0)
+    if not alike.any():
+        return found
+    down, up = np.where(alike, means, 0.0), np.where(alike, np.maximum(most - means, 0.0), 0.0)
+    missed = unseen(int(moments.count[alike].sum()))
+    less, more = missed * float(down.mean()), missed * float(up.mean())
+    each = np.array([unseen(count) for count in moments.count.tolist()])
+    return replace(
+        found,
+        low=max(found.low - less, 0.0),
+        high=min(found.high + more, max(found.high, most)),
+        mc_low=max(found.mc_low - less, 0.0),
+        mc_high=min(found.mc_high + more, max(found.mc_high, most)),
+        per_prompt_mc_low=tuple((np.array(found.per_prompt_mc_low) - each * down).tolist()),
+        per_prompt_mc_high=tuple((np.array(found.per_prompt_mc_high) + each * up).tolist()),
+    )
 
 
 def certain(bits: float, prompts: int, note: str) -> Estimate:
@@ -144,7 +171,8 @@ def plus(one: Estimate, other: Estimate) -> Estimate:
 
     The two Monte-Carlo errors are added: H(Z|X) and I(X;Z) come from the same samples and may err together.
     """
-    note = "; ".join(filter(None, dict.fromkeys((one.note, other.note))))
+    told = [part for part in (one, other) if not part.per_prompt] or [one, other]  # of NaN only why it is
+    note = "; ".join(filter(None, dict.fromkeys(part.note for part in told)))
     if not (one.per_prompt and other.per_prompt):
         return undefined(note)
     means, errors, lows, highs = (

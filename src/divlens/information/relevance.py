@@ -25,11 +25,15 @@ Judge = Callable[[Float[Tensor, "batch 3 H W"]], object]
 
 
 def labels_of(judged: object, images: int) -> Int[Tensor, " batch"]:
-    """A judge's answer as one label per picture: a tensor (batch,), or (batch, best first), or a record that has one
-    as `concept`."""
+    """A judge's answer as one label per picture: whole numbers (batch,), or (batch, best first), or a record that has
+    them as `concept`."""
     found = getattr(judged, "concept", judged)
-    if not isinstance(found, Tensor) or found.ndim not in (1, 2) or len(found) != images:
-        raise DivlensError(f"the judge expects to give one label for each of {images} pictures, got {type(found)!r}")
+    try:
+        found = torch.as_tensor(found)
+    except (TypeError, ValueError, RuntimeError):
+        raise DivlensError(f"the judge expects to give numbers as labels, got {judged!r:.80}") from None
+    if found.ndim not in (1, 2) or len(found) != images:
+        raise DivlensError(f"the judge expects a label for each of {images} pictures, got shape {tuple(found.shape)}")
     labels = (found if found.ndim == 1 else found[:, 0]).cpu()
     if not torch.equal(labels.double(), labels.long().double()):  # nor is NaN or infinity
         raise DivlensError(f"the judge expects to give whole numbers as labels, got {labels.dtype} with others")

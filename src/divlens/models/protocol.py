@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from divlens.paths import PathRule
-from divlens.types import View
+from divlens.paths import MaskReplaceDiffusion, PathRule, Raster
+from divlens.types import DivlensError, View, is_whole
 
 
 @runtime_checkable
@@ -48,7 +49,8 @@ class Model(Protocol):
         ...
 
     def predictor(self, conditions: Tensor, guided: bool) -> Predictor:
-        """Ready for one batch: `conditions` has a row per sample."""
+        """Ready for one batch: `conditions` has a row per sample. `guided`, which is given by
+        name, says that unconditional logits are needed."""
         ...
 
     def decode(self, tokens: Int[Tensor, "batch h w"]) -> Float[Tensor, "batch 3 H W"]:
@@ -62,6 +64,21 @@ class Model(Protocol):
     def calibration_prompts(self) -> Sequence[str]:
         """Prompts for a calibration run when `frequencies` is None."""
         ...
+
+
+def check_model(model: Model) -> None:
+    """Raises DivlensError for what is no model, and for one whose parts do not fit each other."""
+    if not isinstance(model, Model):
+        raise DivlensError(f"expected a model, got {model!r:.80}")
+    name, codes, mask, rule, positions = model.name, model.codes, model.mask, model.rule, math.prod(model.grid)
+    if not is_whole(mask) or 0 <= mask < codes:
+        raise DivlensError(f"{name} expects a mask that is a whole number and no code, got {mask} of {codes} codes")
+    if not isinstance(rule, PathRule):
+        raise DivlensError(f"{name} expects a path rule, got {rule!r:.80}")
+    if isinstance(rule, MaskReplaceDiffusion) and rule.codes != codes:
+        raise DivlensError(f"{name} expects a rule for its {codes} codes, got one for {rule.codes}")
+    if isinstance(rule, Raster) and rule.positions != positions:
+        raise DivlensError(f"{name} expects a rule for its {positions} positions, got one for {rule.positions}")
 
 
 @runtime_checkable
