@@ -128,7 +128,7 @@ def test_raster_fills_one_position_a_step_and_has_no_path():
 
 
 def test_rules_refuse_what_they_cannot_run():
-    with pytest.raises(DivlensError, match="at least 1 step, got 0"):
+    with pytest.raises(DivlensError, match="whole number of at least 1, got 0"):
         ConfidenceUnmasking(0)
     with pytest.raises(DivlensError, match="got 2 and 3"):
         MaskReplaceDiffusion((1.0, 0.5), (0.0, 0.1, 0.2), 4)
@@ -150,11 +150,15 @@ CHANCES = {
     "all is masked too early": ((1.0, 0.0, 0.0), (0.0, 1.0, 1.0)),
     "no number": ((1.0, math.nan, 0.0), (0.0, 0.5, 1.0)),
     "below 0": ((1.0, 0.5, -0.1), (0.0, 0.5, 1.0)),
+    "a step that keeps and masks more than all": ((1.0, 0.5, 0.5, 0.0), (0.0, 0.0, 0.5, 1.0)),
+    "never masked": ((1.0, 0.5, 0.2, 0.1), (0.0, 0.0, 0.0, 0.0)),
 }
 
 
 @pytest.mark.parametrize(("kept", "masked"), CHANCES.values(), ids=CHANCES)
 def test_chances_that_are_no_forward_process_are_refused(kept, masked):
-    with pytest.raises(DivlensError, match="expects chances from"):
+    with pytest.raises(DivlensError, match="expects the chances of a chain"):
         MaskReplaceDiffusion(kept, masked, 4)
-    assert MaskReplaceDiffusion((1.0, 0.5, 0.0), (0.0, 0.5, 1.0), 4).steps == 2
+    for kind in (float, np.float32):
+        kept, masked = (tuple(kind(chance) for chance in chances) for chances in ((1, 0.5, 0), (0, 0.5, 1)))
+        assert MaskReplaceDiffusion(kept, masked, 4).steps == 2  # type: ignore[arg-type]

@@ -264,11 +264,23 @@ def test_a_rule_that_does_not_fit_the_model_is_refused():
         ("ar", Raster(0), "a rule for its 3 positions, got one for 0"),
         ("diffusion", MaskReplaceDiffusion((1.0, 0.5, 0.0), (0.0, 0.5, 1.0), 2), "for its 3 codes, got one for 2"),
         ("mim", Lazy(3), "left positions masked"),
-        ("mim", "raster", "expects a path rule, got 'raster'"),
+        ("mim", "raster", "a path rule, got 'raster', which lacks advance, drawn, silenced, steps, view"),
     ):
         with pytest.raises(DivlensError, match=message):
             sample(replace(toy(family), rule=rule), ["a cat"])
         assert (sample(toy(family), ["a cat"]).tokens < 3).all()  # the control
+
+
+def test_a_model_is_refused_by_what_it_lacks():
+    for part, message in (
+        (dict(guidance=None), "a number as guidance, got None"),
+        (dict(grid=(3,)), r"two whole numbers, \(h, w\), got \(3,\)"),
+        (dict(grid=(1, 0)), "two whole numbers"),
+    ):
+        with pytest.raises(DivlensError, match=message):
+            sample(replace(toy("ar"), **part), ["a cat"])
+    with pytest.raises(DivlensError, match="expected a model, got 3, which lacks calibration_prompts, codes"):
+        sample(3, ["a cat"])  # type: ignore[arg-type]
 
 
 def test_guidance_of_a_model_without_unconditional_logits_is_refused():

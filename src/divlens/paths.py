@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from reprlib import repr as shortened
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -18,6 +19,8 @@ from torch import Tensor
 
 from divlens.noise import Noise
 from divlens.types import DivlensError, View, check_whole, is_number
+
+CHANCE_ROUNDING = 1e-6  # chances may have been float32
 
 
 @dataclass(frozen=True)
@@ -96,8 +99,8 @@ class ConfidenceUnmasking:
     """Commit the most confident draws: score = log p(token) + tau * Gumbel; the rest is masked again.
 
     `temperature` (first, last): at step s of 0, ..., S - 1 tau is first + (last - first) s / (S - 1). `schedule`: of N
-    positions floor(N cos(pi/2 (s + 1) / S)) stay masked, or floor(N (1 - (s + 1) / S)) for "linear", but at least one
-    and fewer than before; the last step fills all. p(token) is that of the draw, after guidance and filters.
+    positions floor(N cos(pi/2 (s + 1) / S)) stay masked, or floor(N (1 - (s + 1) / S)) for "linear", but fewer than
+    before, and always at least one; the last step fills all. p(token) is that of the draw, after guidance and filters.
 
     Agrees with `diffusers.AmusedScheduler.step` token for token when the noise source makes the reference's calls
     (`divlens.noise.TorchNoise`); a single number t given to the reference means (t, 0.01) here. Where scores tie
@@ -109,8 +112,7 @@ class ConfidenceUnmasking:
     schedule: Literal["cosine", "linear"] = "cosine"
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise DivlensError(f"ConfidenceUnmasking expects at least 1 step, got {self.steps}")
+        check_whole("ConfidenceUnmasking(steps=...)", self.steps, 1)
         ends = self.temperature
         if not (isinstance(ends, tuple | list) and len(ends) == 2 and all(is_number(tau) and tau >= 0 for tau in ends)):
             raise DivlensError(
@@ -184,9 +186,9 @@ class MaskReplaceDiffusion:
         check_whole("MaskReplaceDiffusion(codes=...)", self.codes, 1)
         if not is_forward_process(list(zip(self.kept, self.masked, strict=True))):
             raise DivlensError(
-                "MaskReplaceDiffusion expects chances from (kept, masked) = (1, 0) on, of which kept never rises and "
-                "masked never falls, with a sum of at most 1, and before the last above 0 and below 1, "
-                f"got kept {self.kept} and masked {self.masked}"
+                "MaskReplaceDiffusion expects the chances of a chain: kept falls from 1, masked rises from 0, above 0 "
+                "and below 1 until the last step, and no step keeps and masks more than all there is; "
+                f"got kept {shortened(self.kept)}, masked {shortened(self.masked)}"
             )
 
     @classmethod
@@ -274,14 +276,18 @@ class MaskReplaceDiffusion:
 
 
 def is_forward_process(chances: Sequence[tuple[float, float]]) -> bool:
-    """Whether these can be the cumulative (kept, masked) of a chain of which every reverse step is defined."""
-    return (
-        all(is_number(kept) and is_number(masked) for kept, masked in chances)
-        and chances[0] == (1, 0)
-        and all(kept >= 0 and masked <= 1 and kept + masked < 1 + 1e-9 for kept, masked in chances)
-        and all(kept > 0 and masked < 1 for kept, masked in chances[:-1])
-        and all(now[0] >= after[0] and now[1] <= after[1] for now, after in pairwise(chances))
-    )
+    """Whether these are the cumulative (kept, masked) of a chain, of which every reverse step is defined."""
+    if not all(is_number(kept) and is_number(masked) for kept, masked in chances) or chances[0] != (1, 0):
+        return False
+    chances = [(float(kept), float(masked)) for kept, masked in chances]  # of float32 the sums would be float32, too
+    for step, ((kept, masked), (kept_after, masked_after)) in enumerate(pairwise(chances), 1):
+        if not (kept > 0 and masked < 1 and 0 <= kept_after <= kept and masked <= masked_after <= 1):
+            return False
+        if kept_after / kept + (masked_after - masked) / (1 - masked) > 1 + CHANCE_ROUNDING:
+            return False
+        if step > 1 and masked_after == 0:
+            return False
+    return True
 
 
 def positive(chance: float) -> float:

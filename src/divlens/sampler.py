@@ -257,7 +257,7 @@ def checked(model: Model, predictor: Predictor, guided: bool) -> Predictor:
                 f"{model.name} expects to give tensors (conditional, unconditional or None), got {kinds}"
             )
         if guided and found[1] is None:
-            raise DivlensError(f"{model.name} has no unconditional logits, which guidance expects: use a scale of 1")
+            raise DivlensError(f"{model.name} has no unconditional logits, which guidance expects: use Guidance(1.0)")
         for logits in found:
             if logits is not None and tuple(logits.shape) != expected:
                 raise DivlensError(f"{model.name} expects to give logits {expected}, got {tuple(logits.shape)}")

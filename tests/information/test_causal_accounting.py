@@ -19,7 +19,7 @@ from divlens.information.accounting import QUANTITIES, BatchAccount, Tally, is_k
 from divlens.information.asking import Asked
 from divlens.information.bounds import Replayed
 from divlens.information.collecting import chosen, collect
-from divlens.information.records import Moments, estimate
+from divlens.information.records import Estimate, Moments, estimate, undefined, unless_alike
 from divlens.information.strata import Strata, Sums, strata_of
 from divlens.interventions import Argmax, Freeze, Paraphrase
 from divlens.models.toy import ToyModel
@@ -345,19 +345,52 @@ def test_the_interval_over_prompts_holds_the_population_mean():
     assert 0.93 <= hits / 400 <= 0.98
 
 
-def test_intervals_allow_for_ways_that_no_sample_took():
+@pytest.mark.parametrize(
+    ("rule", "quantity"),
+    [(Raster(3), "execution"), (Raster(3), "conditional_upper"), (ConfidenceUnmasking(3, (0.0, 0.0)), "path")],
+)
+def test_intervals_allow_for_ways_that_no_sample_took(rule, quantity):
     """All 32 samples of a sharp model mostly take the same way and have the same bits, and Student's interval no width.
     An interval that held the truth in 95% would hold it in 35 or fewer of 40 with a probability of 5%."""
-    model: Any = Small(Raster(3), codes=3, sharpness=5.0, guidance=1.0, seed=4)
-    exact = truth(Case(model, "red heart")).execution
-    runs = [information(model, ["red heart"], 32, seed, effort=Effort(0, 0, 0)).execution for seed in range(40)]
+    model: Any = Small(rule, codes=3, sharpness=5.0, guidance=1.0, seed=4)
+    exact = getattr(truth(Case(model, "red heart")), "path" if quantity == "path" else "execution")
+    effort = Effort(0, 0, 0)
+    runs = [information(model, ["red heart"], 32, seed, effort=effort).estimates[quantity] for seed in range(40)]
     student = [abs(run.value - exact) <= student_t(31) * run.mc_error for run in runs]
     assert sum(student) < 20
     assert sum(run.mc_low <= exact <= run.mc_high for run in runs) > 35
-    assert all(run.mc_low < run.value < run.mc_high for run in runs)
-    model = Small(Raster(3), codes=3, guidance=1.0)  # with scatter nothing is added
-    found = information(model, ["red heart"], 32, effort=Effort(0, 0, 0)).execution
-    assert found.value - found.per_prompt_mc_low[0] == pytest.approx(student_t(31) * found.mc_error)
+
+
+def test_with_scatter_nothing_is_added_and_what_is_certain_stays_certain():
+    model: Any = Small(Raster(3), codes=3, guidance=1.0)
+    found = information(model, ["red heart"], 32, effort=Effort(0, 0, 0))
+    below = found.execution.value - found.execution.per_prompt_mc_low[0]
+    assert below == pytest.approx(student_t(31) * found.execution.mc_error)
+    assert found.path.mc_low == found.path.mc_high == 0
+    sharp: Any = replace(model, sharpness=5.0, seed=4)
+    greedy = information(sharp, ["red heart"], 32, interventions=[Argmax()], effort=Effort(0, 0, 0))
+    assert greedy.execution.mc_high == greedy.joint.mc_high == 0
+
+
+def test_how_far_the_ends_move_where_all_samples_are_alike():
+    """By d = 1 - 0.025^(1/m) of the bits and of what is missing to the most: of both prompts together, or of the one
+    that has nearly all of it; and by no more than the nats of the way."""
+
+    def moved(*means: float) -> Estimate:
+        values = np.array(means)
+        moments = Moments(values, np.zeros(len(values)), np.full(len(values), 32))
+        return unless_alike(estimate(moments), moments, values, 10.0)
+
+    one, two = 1 - 0.025 ** (1 / 32), 1 - 0.025 ** (1 / 64)
+    found = moved(3.0, 3.0)
+    assert (found.mc_low, found.mc_high) == pytest.approx((3 - two * 3, 3 + two * 7))
+    assert found.per_prompt_mc_low == pytest.approx((3 - one * 3, 3 - one * 3))
+    found = moved(2.0, 8.0)
+    assert (found.mc_low, found.mc_high) == pytest.approx((5 - one * 8 / 2, 5 + one * 8 / 2))
+    sure = moved(1e-3, 1e-3)
+    assert sure.mc_high == pytest.approx(1e-3 + 1e-3 * math.log(2) * 10, rel=1e-3)
+    nothing = Moments(np.ones(2), np.zeros(2), np.full(2, 32))
+    assert unless_alike(undefined("why"), nothing, np.ones(2), 10.0) == undefined("why")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

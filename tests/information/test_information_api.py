@@ -143,7 +143,7 @@ def test_a_token_entropy_that_is_nan_says_what_it_needs():
     assert math.isnan(one.token_chao_shen.value) and one.token_chao_shen.note == TOO_FEW
     for found in (one.token_plug_in, two.token_plug_in, two.token_chao_shen):
         assert math.isfinite(found.value) and math.isnan(found.mc_error) and math.isnan(found.mc_high)
-        assert found.note == f"{PER_IMAGE}; its Monte-Carlo error needs 3 images of each prompt"
+        assert found.note == f"{PER_IMAGE}; its Monte-Carlo error needs 3 images of each wording"
     assert many.token_chao_shen.note == PER_IMAGE and many.token_chao_shen.mc_error > 0
 
 
@@ -311,7 +311,7 @@ def test_bad_input_is_one_clear_line():
         (lambda: information(model, ["a cat", "a cat"]), "different prompts"),
         (lambda: information(model, PROMPTS, reading="both"), "schedule"),  # type: ignore[arg-type]
         (lambda: information(model, PROMPTS, seed=-1), "seed"),
-        (lambda: information(None, PROMPTS), "expected a model, got None"),  # type: ignore[arg-type]
+        (lambda: information(None, PROMPTS), "expected a model, got None, which lacks"),  # type: ignore[arg-type]
         (lambda: Effort(paths=-1), "paths"),
         (lambda: Effort(paths=None), "paths=...* expects a whole number"),  # type: ignore[arg-type]
         (lambda: Effort(paths=True), "paths=...* expects a whole number"),

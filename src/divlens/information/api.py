@@ -182,7 +182,7 @@ def per_image(found: TokenEntropy, positions: int) -> Estimate:
     """Nats per token to bits per image."""
     scale, note = BITS * positions, PER_IMAGE if math.isfinite(found.value) else TOO_FEW
     if math.isfinite(found.value) and math.isnan(found.mc_error):
-        note = f"{note}; its Monte-Carlo error needs 3 images of each prompt"
+        note = f"{note}; its Monte-Carlo error needs 3 images of each wording"
     value, low, high, error = (part * scale for part in (found.value, found.low, found.high, found.mc_error))
     return Estimate(value, low, high, error, found.mc_low * scale, found.mc_high * scale, note)
 
@@ -191,7 +191,7 @@ def causal(tally: Tally, settings: Settings, reading: str, most: float) -> dict[
     """The causal triple in the chosen reading, and under `schedule_` and `trajectory_` in both. `most`: bits of a grid
     at most."""
     note = "; ".join(FROZEN.format(stream) for stream in sorted(settings.frozen))
-    found = {name: account(tally, name, settings.rule, most, note) for name in QUANTITIES}
+    found = {name: account(tally, name, settings, most, note) for name in QUANTITIES}
     if not is_known(settings.rule):
         reason = UNKNOWN_RULE.format(type(settings.rule).__name__)
         found["execution"] = replace(found["execution"], note=reason)

@@ -20,7 +20,8 @@ from divlens.information.asking import OUT_OF_REACH, Asked, Kept, shares
 from divlens.information.bounds import importance_log_weights, path_key, sandwich, transcript_log_probabilities
 from divlens.information.records import BITS, LABELS, Estimate, Tightness, certain, estimate, undefined, unless_alike
 from divlens.information.strata import Sums
-from divlens.paths import MaskReplaceDiffusion, PathRule, Raster
+from divlens.interventions import Settings
+from divlens.paths import MaskReplaceDiffusion, Raster
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def conditional_entropy(asked: Asked, tally: Tally, kept: Kept | None, paths: in
 
     def known(name: str, extra: Float[np.ndarray, " prompts"] | float = 0.0) -> Estimate:
         label = "exact" if isinstance(rule, Raster) and not wording.any() else LABELS[name]
-        return account(tally, name, rule, most.value, "; ".join(filter(None, (label, note))), extra)
+        return account(tally, name, asked.settings, most.value, "; ".join(filter(None, (label, note))), extra)
 
     # A diffusion may draw a token again, so that its committed tokens say more than Z: only the last draw is all of Z.
     lowers = [known("trajectory_execution" if isinstance(rule, MaskReplaceDiffusion) else "execution")]
@@ -63,16 +64,19 @@ def conditional_entropy(asked: Asked, tally: Tally, kept: Kept | None, paths: in
 def account(
     tally: Tally,
     name: str,
-    rule: PathRule,
+    settings: Settings,
     most: float,
     note: str,
     extra: Float[np.ndarray, " prompts"] | float = 0.0,
 ) -> Estimate:
-    """One of QUANTITIES, with `extra` added. Samples of AR that took the same way have the same bits; those of the
-    other rules hardly ever, and with one step there is one state."""
+    """One of QUANTITIES, with `extra` added. Where the path has no noise of its own samples may take the same way and
+    have the same bits; with one step there is one way, and the path of AR is certain."""
     moments = tally.moments(QUANTITIES.index(name), extra)
     found = estimate(moments, note)
-    return unless_alike(found, moments, most) if isinstance(rule, Raster) and rule.steps > 1 else found
+    certain_path = isinstance(settings.rule, Raster) and name == "path"
+    if certain_path or settings.rule.steps == 1 or "path" not in settings.without_noise | settings.frozen:
+        return found
+    return unless_alike(found, moments, tally.moments(QUANTITIES.index("trajectory_joint")).mean, most)
 
 
 def full_support(asked: Asked) -> Estimate:

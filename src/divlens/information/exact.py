@@ -49,9 +49,11 @@ def exact_for_ar(asked: Asked, tally: Tally, kept: Kept, most: float) -> Exact:
     least = [wording_entropy(used) - math.log2(len(set(used))) for used in asked.wordings]
     least = torch.tensor(least, dtype=torch.float64)
 
+    joint = tally.moments(QUANTITIES.index("joint"))
+
     def beyond(bits: Float[Tensor, " kept"]) -> Estimate:
         found = controlled(tally, kept, kept.joint + bits, kept.joint, 1.0, note)
-        found = unless_alike(found, tally.moments(QUANTITIES.index("joint")), most)
+        found = unless_alike(found, joint, joint.mean, most)
         return capped(cautious(found, asked, kept, bits, least), most)
 
     mutual = cautious(per_prompt(prompt, kept, ceiling, note, skewed=True), asked, kept, prompt, 0.0)

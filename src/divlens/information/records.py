@@ -119,16 +119,25 @@ def unseen(samples: int) -> float:
     return 1 - 0.025 ** (1 / samples) if samples else 0.0
 
 
-def unless_alike(found: Estimate, moments: Moments, most: float) -> Estimate:
+def unless_alike(found: Estimate, moments: Moments, joint: Float[np.ndarray, " prompts"], most: float) -> Estimate:
     """With intervals that allow for states that no sample visited, where all samples of a prompt have the same value,
-    not 0, whose scatter then says nothing: what others have may be anything from 0 to `most`."""
-    means, alike = moments.mean, (moments.variance <= (ROUNDING * moments.mean) ** 2) & (moments.mean > 0)
-    if not alike.any():
+    whose scatter then says nothing: what others have may be anything from 0 to `most`.
+
+    Their chance is at most that of what all samples miss, of each prompt by itself or of all alike ones together. It is
+    also at most the nats of the way that all took, from `joint`, the mean bits of whole records: a draw of entropy H
+    takes another than its likeliest outcome with a chance of at most H.
+    """
+    means, nats = moments.mean, joint / BITS
+    alike = (moments.variance <= (ROUNDING * means) ** 2) & (nats > 0)
+    if not (found.per_prompt and alike.any()):
         return found
+    together = unseen(int(moments.count[alike].sum()))
+    each = np.minimum([unseen(count) for count in moments.count.tolist()], nats)
     down, up = np.where(alike, means, 0.0), np.where(alike, np.maximum(most - means, 0.0), 0.0)
-    missed = unseen(int(moments.count[alike].sum()))
-    less, more = missed * float(down.mean()), missed * float(up.mean())
-    each = np.array([unseen(count) for count in moments.count.tolist()])
+    less, more = (
+        max(float((np.minimum(together, nats) * part).mean()), float((each * part).max()) / len(part))
+        for part in (down, up)
+    )
     return replace(
         found,
         low=max(found.low - less, 0.0),

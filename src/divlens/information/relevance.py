@@ -32,7 +32,7 @@ def labels_of(judged: object, images: int) -> Int[Tensor, " batch"]:
         found = torch.as_tensor(found)
     except (TypeError, ValueError, RuntimeError):
         raise DivlensError(f"the judge expects to give numbers as labels, got {judged!r:.80}") from None
-    if found.ndim not in (1, 2) or len(found) != images:
+    if found.ndim not in (1, 2) or len(found) != images or found.is_complex() or not found.numel():
         raise DivlensError(f"the judge expects a label for each of {images} pictures, got shape {tuple(found.shape)}")
     labels = (found if found.ndim == 1 else found[:, 0]).cpu()
     if not torch.equal(labels.double(), labels.long().double()):  # nor is NaN or infinity

@@ -136,8 +136,8 @@ def token_entropies(counts: TokenCounts, most: float) -> dict[str, TokenEntropy]
     prompts, groups = len(counts.images), int((counts.images.sum(0) > 0).sum())
     pooled = counts.pooled()
     by_prompt = [entropies(pooled.without(prompt=i)) for i in range(prompts)] if prompts > 1 else []
-    enough = counts.images.sum(1).max() > 2  # of two images each is a group, and both may happen to tell the same
-    by_group = [entropies(counts.without(group=g)) for g in range(groups)] if enough else []
+    # Of two groups both may happen to tell the same.
+    by_group = [entropies(counts.without(group=g)) for g in range(groups)] if groups > 2 else []
     root, *roots = (math.sqrt(max(most - each["plug_in"], 0.0)) for each in (whole, *by_group))
     spread, errors = scatter(roots), {name: scatter([each[name] for each in by_group]) for name in whole}
     result = {}

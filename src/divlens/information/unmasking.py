@@ -113,7 +113,8 @@ def event_log_probabilities(
         rows = choice[scores.sample]
         scores, shift = scores.rows(rows), None if shift is None else shift[rows]
     ends = torch.cat([opened.new_zeros(1), opened[choice].cumsum(0)]).long().tolist()
-    at_once = max(1, room(CODES_AT_ONCE, device) * samples // max(1, scores.weight.numel()))
+    few = scores.weight.shape[1] <= few_codes
+    at_once = max(1, room(CODES_AT_ONCE, device, few) * samples // max(1, scores.weight.numel()))
     paths, joints = [log_path[:0]], [log_path[:0]]
     for first in range(0, len(ends) - 1, at_once):
         last = min(first + at_once, len(ends) - 1)
@@ -132,9 +133,10 @@ def event_log_probabilities(
     return log_path, log_joint
 
 
-def room(elements: int, device: torch.device) -> int:
-    """How many to handle at once: so many on the processor, whose cache holds them, more elsewhere."""
-    return elements if device.type == "cpu" else MORE_OFF_CPU * elements
+def room(elements: int, device: torch.device, few: bool = False) -> int:
+    """How many to handle at once: so many on the processor, whose cache holds them, more elsewhere; of codes that are
+    taken one by one, each with COARSE nodes of the search, fewer."""
+    return elements if device.type == "cpu" else MORE_OFF_CPU // (8 if few else 1) * elements
 
 
 def integrated(

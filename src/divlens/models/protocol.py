@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from divlens.paths import MaskReplaceDiffusion, PathRule, Raster
-from divlens.types import DivlensError, View, is_whole
+from divlens.types import DivlensError, View, is_number, is_whole
 
 
 @runtime_checkable
@@ -66,19 +66,28 @@ class Model(Protocol):
         ...
 
 
+def missing(part: object, protocol: type) -> list[str]:
+    """Members of the protocol that `part` lacks."""
+    return sorted(member for member in vars(protocol) if not (member.startswith("_") or hasattr(part, member)))
+
+
 def check_model(model: Model) -> None:
     """Raises DivlensError for what is no model, and for one whose parts do not fit each other."""
-    if not isinstance(model, Model):
-        raise DivlensError(f"expected a model, got {model!r:.80}")
-    name, codes, mask, rule, positions = model.name, model.codes, model.mask, model.rule, math.prod(model.grid)
+    for part, protocol in ((model, Model), (getattr(model, "rule", None), PathRule)):
+        if lacking := missing(part, protocol):
+            kind = "model" if protocol is Model else "path rule"
+            raise DivlensError(f"expected a {kind}, got {part!r:.80}, which lacks {', '.join(lacking)}")
+    name, codes, mask, rule, grid = model.name, model.codes, model.mask, model.rule, model.grid
+    if len(grid) != 2 or not all(is_whole(side) and side > 0 for side in grid):
+        raise DivlensError(f"{name} expects a grid of two whole numbers, (h, w), got {grid}")
+    if not is_number(model.guidance):
+        raise DivlensError(f"{name} expects a number as guidance, got {model.guidance!r}")
     if not is_whole(mask) or 0 <= mask < codes:
         raise DivlensError(f"{name} expects a mask that is a whole number and no code, got {mask} of {codes} codes")
-    if not isinstance(rule, PathRule):
-        raise DivlensError(f"{name} expects a path rule, got {rule!r:.80}")
     if isinstance(rule, MaskReplaceDiffusion) and rule.codes != codes:
         raise DivlensError(f"{name} expects a rule for its {codes} codes, got one for {rule.codes}")
-    if isinstance(rule, Raster) and rule.positions != positions:
-        raise DivlensError(f"{name} expects a rule for its {positions} positions, got one for {rule.positions}")
+    if isinstance(rule, Raster) and rule.positions != math.prod(grid):
+        raise DivlensError(f"{name} expects a rule for its {math.prod(grid)} positions, got one for {rule.positions}")
 
 
 @runtime_checkable

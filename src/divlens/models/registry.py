@@ -129,13 +129,11 @@ def load(
     except (ImportError, AttributeError) as error:
         raise refusal(f"the model {name!r} cannot be imported: {error}") from error
     from divlens.models.loading import Options
-    from divlens.models.protocol import Model
+    from divlens.models.protocol import Model, missing
 
     options = Options(device, dtype, truncate, compile)
     model = factory(checkpoint or None, options, **arguments)
 
-    if not isinstance(model, Model):
-        expected = sorted(member for member in vars(Model) if not member.startswith("_"))
-        missing = [member for member in expected if not hasattr(model, member)]
-        raise refusal(f"the factory of {name!r} returned a {type(model).__name__}, which lacks {', '.join(missing)}")
+    if lacking := missing(model, Model):
+        raise refusal(f"the factory of {name!r} returned a {type(model).__name__}, which lacks {', '.join(lacking)}")
     return model
