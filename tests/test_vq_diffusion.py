@@ -106,15 +106,24 @@ def test_every_state_is_that_of_the_pipeline(both, guidance):
     assert not agree(ours(model, interleaved, guidance + 1), reference)
 
 
-@pytest.mark.parametrize("change", ["kept", "masked"])
-def test_a_rule_that_is_off_by_one_step_would_be_seen(model, change):
+def one_step_off(chances: tuple[float, ...]) -> tuple[float, ...]:
+    return (chances[0], *chances[2:], chances[-1])
+
+
+def halved(chances: tuple[float, ...]) -> tuple[float, ...]:
+    return (chances[0], *(chance / 2 for chance in chances[1:]))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"kept": one_step_off, "masked": one_step_off}, {"kept": halved}, {"masked": halved}]
+)
+def test_another_rule_would_be_seen(model, changes):
     pipeline = tiny.vq_diffusion()
     reference = theirs(pipeline, ["red heart"], 2, 5.0)
     rule = model.rule
-    chances = getattr(rule, change)
-    shifted = replace(rule, **{change: (chances[0], *chances[2:], chances[-1])})
+    other = replace(rule, **{name: change(getattr(rule, name)) for name, change in changes.items()})
     assert agree(ours(model, ["red heart"] * 2, 5.0), reference)
-    assert not agree(ours(replace(model, rule=shifted), ["red heart"] * 2, 5.0), reference)
+    assert not agree(ours(replace(model, rule=other), ["red heart"] * 2, 5.0), reference)
 
 
 # --- our own two draws ----------------------------------------------------------------------------------------------

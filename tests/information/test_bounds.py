@@ -569,7 +569,7 @@ def test_readings_merge():
     assert readings(labels).counts == one.counts and merged.counts != one.counts
 
 
-@pytest.mark.parametrize("n", [4, 8, 16])
+@pytest.mark.parametrize("n", [6, 8, 16])
 def test_neither_a_group_of_samples_nor_a_half_is_that_of_a_wording(n):
     """Every wording gives one grid: that it was that wording is no chance, and each half of a fit has seen it."""
     model: Any = Small(Raster(3), codes=16, sharpness=1e4, guidance=1.0)
