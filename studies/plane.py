@@ -14,7 +14,6 @@ import time
 from collections.abc import Sequence
 
 import click
-import torch
 
 import divlens
 from divlens.experiment.probe import default_conditions
@@ -37,12 +36,10 @@ def shown(found: Estimate, digits: int = 2) -> str:
 @click.option("--under", multiple=True, default=tuple(default_conditions()))
 @click.option("--model", "models", multiple=True, default=FAMILIES)
 def main(device: str, batch_size: int, limit: int, under: Sequence[str], models: Sequence[str]) -> None:
-    judge = load_judge()
+    judge, conditions = load_judge(), default_conditions()
     names = judge.concepts
     prompts = [names[i * len(names) // limit] for i in range(limit)]
-    print(
-        f"{limit} prompts, {SAMPLES} samples each, {ASKED_AGAIN} of these asked under all; bits per image", flush=True
-    )
+    print(f"{limit} prompts, {SAMPLES} samples each, {ASKED_AGAIN} of these asked under all; bits per image")
     columns = ("path", "execution", "I(X;Z) at least", "I(X;Z) at most", "I(Z;Y) at least")
     print(f"{'':13} {'':10} {columns[0]:>6} {columns[1]:>22} " + " ".join(f"{one:>18}" for one in columns[2:]))
     for spec in models:
@@ -53,7 +50,7 @@ def main(device: str, batch_size: int, limit: int, under: Sequence[str], models:
                 model,
                 prompts,
                 SAMPLES,
-                interventions=default_conditions()[name],
+                interventions=conditions[name],
                 judge=judge,
                 effort=Effort(paths=0, mixture_samples=ASKED_AGAIN),
                 batch_size=batch_size,
@@ -66,5 +63,4 @@ def main(device: str, batch_size: int, limit: int, under: Sequence[str], models:
 
 
 if __name__ == "__main__":
-    torch.set_grad_enabled(False)
     main()

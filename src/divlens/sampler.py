@@ -251,8 +251,8 @@ def checked(model: Model, predictor: Predictor, guided: bool) -> Predictor:
 
     def call(view: View) -> tuple[Tensor, Tensor | None]:
         found, expected = predictor(view), (len(view.tokens), view.count, model.codes)
-        kinds = [type(part).__name__ for part in found] if isinstance(found, tuple) else type(found).__name__
         if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], Tensor)):
+            kinds = [type(part).__name__ for part in found] if isinstance(found, tuple) else type(found).__name__
             raise DivlensError(
                 f"{model.name} expects to give tensors (conditional, unconditional or None), got {kinds}"
             )

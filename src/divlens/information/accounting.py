@@ -17,9 +17,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from divlens.information.diffusion import StepEntropies, known_noise_entropies, step_entropies
-from divlens.information.records import BITS, Moments
+from divlens.information.records import BITS, Estimate, Moments, estimate, unless_alike
 from divlens.information.strata import Strata, Sums, moments_of
 from divlens.information.unmasking import event_log_probabilities, scores_of
+from divlens.interventions import Settings
 from divlens.noise import Noise
 from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, PathRule, Raster
 from divlens.sampler import Moment
@@ -170,3 +171,21 @@ class Tally:
         """Of one of QUANTITIES, with `extra` added to the means."""
         moments = moments_of(self.strata, self.sums.of_quantity(quantity))
         return replace(moments, mean=moments.mean + extra)
+
+
+def account(
+    tally: Tally,
+    name: str,
+    settings: Settings,
+    most: float,
+    note: str,
+    extra: Float[np.ndarray, " prompts"] | float = 0.0,
+) -> Estimate:
+    """One of QUANTITIES, with `extra` added. Where the path has no noise of its own samples may take the same way and
+    have the same bits; with one step there is one way, and the path of AR is certain."""
+    moments = tally.moments(QUANTITIES.index(name), extra)
+    found = estimate(moments, note)
+    certain_path = isinstance(settings.rule, Raster) and name == "path"
+    if certain_path or settings.rule.steps == 1 or "path" not in settings.without_noise | settings.frozen:
+        return found
+    return unless_alike(found, moments, tally.moments(QUANTITIES.index("trajectory_joint")).mean, most)

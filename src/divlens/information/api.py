@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from divlens.information.accounting import QUANTITIES, UNKNOWN_RULE, Tally, is_known
+from divlens.information.accounting import QUANTITIES, UNKNOWN_RULE, Tally, account, is_known
 from divlens.information.asking import Asked, Kept
 from divlens.information.collecting import MIXTURE, PATHS, Collected, collect, kept_of
-from divlens.information.conditional import Bracket, account, conditional_entropy, full_support
+from divlens.information.conditional import Bracket, conditional_entropy, full_support
 from divlens.information.exact import Exact, exact_for_ar
 from divlens.information.mutual import mutual_information
 from divlens.information.records import (

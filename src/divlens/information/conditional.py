@@ -15,12 +15,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from divlens.information.accounting import QUANTITIES, Tally, is_known
+from divlens.information.accounting import QUANTITIES, Tally, account, is_known
 from divlens.information.asking import OUT_OF_REACH, Asked, Kept, shares
 from divlens.information.bounds import importance_log_weights, path_key, sandwich, transcript_log_probabilities
-from divlens.information.records import BITS, LABELS, Estimate, Tightness, certain, estimate, undefined, unless_alike
+from divlens.information.records import BITS, LABELS, Estimate, Tightness, certain, estimate, undefined
 from divlens.information.strata import Sums
-from divlens.interventions import Settings
 from divlens.paths import MaskReplaceDiffusion, Raster
 
 
@@ -59,24 +58,6 @@ def conditional_entropy(asked: Asked, tally: Tally, kept: Kept | None, paths: in
     lower = max(lowers, key=lambda bound: round(bound.value, 9) if math.isfinite(bound.value) else -math.inf)
     upper = min(uppers, key=lambda bound: round(bound.value, 9) if math.isfinite(bound.value) else math.inf)
     return Bracket(lower, upper, tuple(tightness))
-
-
-def account(
-    tally: Tally,
-    name: str,
-    settings: Settings,
-    most: float,
-    note: str,
-    extra: Float[np.ndarray, " prompts"] | float = 0.0,
-) -> Estimate:
-    """One of QUANTITIES, with `extra` added. Where the path has no noise of its own samples may take the same way and
-    have the same bits; with one step there is one way, and the path of AR is certain."""
-    moments = tally.moments(QUANTITIES.index(name), extra)
-    found = estimate(moments, note)
-    certain_path = isinstance(settings.rule, Raster) and name == "path"
-    if certain_path or settings.rule.steps == 1 or "path" not in settings.without_noise | settings.frozen:
-        return found
-    return unless_alike(found, moments, tally.moments(QUANTITIES.index("trajectory_joint")).mean, most)
 
 
 def full_support(asked: Asked) -> Estimate:

@@ -116,7 +116,7 @@ def widened(
 
 def unseen(samples: int) -> float:
     """The chance of what so many samples all miss with a probability of 0.025 (Clopper and Pearson, 1934)."""
-    return 1 - 0.025 ** (1 / samples) if samples else 0.0
+    return 1 - 0.025 ** (1 / samples)
 
 
 def unless_alike(found: Estimate, moments: Moments, joint: Float[np.ndarray, " prompts"], most: float) -> Estimate:

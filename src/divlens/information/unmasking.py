@@ -35,6 +35,7 @@ IMPOSSIBLE = -1e9  # log p of a banned code: its weight is 0, and its score pass
 CODES_AT_ONCE = 330_000  # few samples share their nodes: these then cover little that one sample does not need
 ELEMENTS_AT_ONCE = 300_000
 MORE_OFF_CPU = 64  # there is no cache to stay in, and every operation has a cost of its own
+FEW_OFF_CPU = 8  # of codes taken one by one: the search holds COARSE numbers for each
 NODES_AT_ONCE = 320  # each lot of nodes has to do with the bins around it alone
 
 
@@ -113,8 +114,8 @@ def event_log_probabilities(
         rows = choice[scores.sample]
         scores, shift = scores.rows(rows), None if shift is None else shift[rows]
     ends = torch.cat([opened.new_zeros(1), opened[choice].cumsum(0)]).long().tolist()
-    few = scores.weight.shape[1] <= few_codes
-    at_once = max(1, room(CODES_AT_ONCE, device, few) * samples // max(1, scores.weight.numel()))
+    more = FEW_OFF_CPU if scores.weight.shape[1] <= few_codes else MORE_OFF_CPU
+    at_once = max(1, room(CODES_AT_ONCE, device, more) * samples // max(1, scores.weight.numel()))
     paths, joints = [log_path[:0]], [log_path[:0]]
     for first in range(0, len(ends) - 1, at_once):
         last = min(first + at_once, len(ends) - 1)
@@ -133,10 +134,9 @@ def event_log_probabilities(
     return log_path, log_joint
 
 
-def room(elements: int, device: torch.device, few: bool = False) -> int:
-    """How many to handle at once: so many on the processor, whose cache holds them, more elsewhere; of codes that are
-    taken one by one, each with COARSE nodes of the search, fewer."""
-    return elements if device.type == "cpu" else MORE_OFF_CPU // (8 if few else 1) * elements
+def room(elements: int, device: torch.device, more: int = MORE_OFF_CPU) -> int:
+    """How many to handle at once: so many on the processor, whose cache holds them, `more` times that elsewhere."""
+    return elements if device.type == "cpu" else more * elements
 
 
 def integrated(

@@ -49,8 +49,8 @@ class Model(Protocol):
         ...
 
     def predictor(self, conditions: Tensor, guided: bool) -> Predictor:
-        """Ready for one batch: `conditions` has a row per sample. `guided`, which is given by
-        name, says that unconditional logits are needed."""
+        """Ready for one batch: `conditions` has a row per sample. `guided`, given by name, says that unconditional
+        logits are needed."""
         ...
 
     def decode(self, tokens: Int[Tensor, "batch h w"]) -> Float[Tensor, "batch 3 H W"]:
