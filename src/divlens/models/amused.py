@@ -25,7 +25,8 @@ from divlens.models.clip_text import (
     packages_for,
     parts_of,
 )
-from divlens.models.loading import Options, Uncalibrated, check_equal, fingerprint
+from divlens.models.fingerprint import all_but, weights_digits
+from divlens.models.loading import Options, Uncalibrated, check_equal
 from divlens.paths import ConfidenceUnmasking
 from divlens.types import DivlensError, View
 
@@ -75,7 +76,7 @@ class AmusedModel(Uncalibrated):
     """aMUSEd, ready for the loop.
 
     A condition is (limit + 1, d): CLIP's penultimate hidden states and, as the last row, its pooled projection; d is
-    the wider of the two, the rest is 0. `unconditional` is that of the empty text.
+    the wider of the two, the rest is 0. `negative` is the text of the unconditional branch.
     """
 
     name: str
@@ -89,8 +90,11 @@ class AmusedModel(Uncalibrated):
     grid: tuple[int, int]
     rule: ConfidenceUnmasking
     micro: Float[Tensor, " five"]
-    unconditional: Float[Tensor, "rows d"]
     guidance: float = GUIDANCE
+    negative: str = ""
+
+    def identity(self) -> Mapping[str, object]:
+        return all_but(self, "name")
 
     @property
     def limit(self) -> int:
@@ -104,7 +108,7 @@ class AmusedModel(Uncalibrated):
 
     def predictor(self, conditions: Float[Tensor, "batch rows d"], guided: bool) -> AmusedPredictor:
         if guided:
-            conditions = torch.cat([self.unconditional.expand_as(conditions), conditions])
+            conditions = torch.cat([self.encode([self.negative]).expand_as(conditions), conditions])
         hidden, projection = self.widths
         return AmusedPredictor(
             network=self.network,
@@ -157,8 +161,8 @@ def from_pipeline(pipeline: Any, options: Options) -> AmusedModel:
     vqvae = parts["vqvae"]
     if vqvae.dtype == torch.float16 and vqvae.config.force_upcast:
         parts["vqvae"] = copy.deepcopy(vqvae).float()
-    name = f"amused:wrapped-{fingerprint(parts['transformer'], parts['text_encoder'])}"
-    return assembled(name, parts, options)
+    digits = weights_digits(*(parts[name] for name in ("transformer", "text_encoder", "vqvae")))
+    return assembled(f"amused:wrapped-{digits}", parts, options)
 
 
 def assembled(name: str, parts: Mapping[str, Any], options: Options) -> AmusedModel:
@@ -187,5 +191,4 @@ def assembled(name: str, parts: Mapping[str, Any], options: Options) -> AmusedMo
         grid=(own.sample_size, own.sample_size),
         rule=ConfidenceUnmasking(STEPS, TEMPERATURE, parts["scheduler"].config.masking_schedule),
         micro=torch.tensor([pixels, pixels, *CROP, AESTHETIC_SCORE], device=transformer.device, dtype=torch.float32),
-        unconditional=conditions_of(text, text_encoder, [""])[0],
     )

@@ -10,7 +10,7 @@ import inspect
 import json
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from divlens.models.fingerprint import all_but
 from divlens.models.loading import DTYPES, Options, check_lengths, check_tensors, find_files, needed, read_parts
 from divlens.types import DivlensError, View
 
@@ -108,6 +109,9 @@ class Reader:
     template: Callable[[str], str]
     limit: int
     truncate: bool
+
+    def identity(self) -> Mapping[str, object]:
+        return all_but(self, "name", "truncate")  # a wording that is cut is refused otherwise: no draw differs
 
     def ids(self, wordings: Sequence[str]) -> list[list[int]]:
         return self.tokenizer([self.template(wording) for wording in wordings], verbose=False).input_ids

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from divlens.models.fingerprint import all_but
 from divlens.models.loading import Options, check_lengths, check_tensors, find_files, read_parts
 from divlens.types import DivlensError
 
@@ -44,6 +45,9 @@ class ClipText:
     limit: int
     truncate: bool
     keep_end: bool
+
+    def identity(self) -> Mapping[str, object]:
+        return all_but(self, "name", "truncate")  # a wording that is cut is refused otherwise: no draw differs
 
     def lengths(self, wordings: Sequence[str]) -> list[int]:
         """Tokens of each wording before any cut, begin and end included."""

@@ -11,7 +11,7 @@ that is the same for all codes, so the probabilities of the codes are the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,8 @@ from divlens.models.causal import (
     guidance_of,
     tokenizer_of,
 )
-from divlens.models.loading import Options, Uncalibrated, check_equal, fingerprint
+from divlens.models.fingerprint import all_but, weights_digits
+from divlens.models.loading import Options, Uncalibrated, check_equal
 from divlens.paths import Raster
 from divlens.types import DivlensError
 
@@ -66,6 +67,9 @@ class Emu3Model(Uncalibrated):
     top_k: int = TOP_K
     suffix: str = SUFFIX
     negative: str = NEGATIVE
+
+    def identity(self) -> Mapping[str, object]:
+        return all_but(self, "name", "truncate")  # a wording that is cut is refused otherwise: no draw differs
 
     @property
     def codes(self) -> int:
@@ -156,7 +160,7 @@ def from_model(model: Any, processor: Any, options: Options) -> Emu3Model:
     count. Raises DivlensError for another kind of model, and for a processor that does not fit it.
     """
     check_kind(PUBLISHED, model)
-    return assembled(f"emu3:wrapped-{fingerprint(model)}", model.eval(), processor, options)
+    return assembled(f"emu3:wrapped-{weights_digits(model)}", model.eval(), processor, options)
 
 
 def assembled(name: str, network: Any, processor: Any, options: Options) -> Emu3Model:

@@ -8,7 +8,7 @@ which is the default of transformers and not of the published sampling; `TopK(50
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,8 @@ from divlens.models.causal import (
     guidance_of,
     tokenizer_of,
 )
-from divlens.models.loading import Options, Uncalibrated, check_equal, fingerprint
+from divlens.models.fingerprint import all_but, weights_digits
+from divlens.models.loading import Options, Uncalibrated, check_equal
 from divlens.paths import Raster
 from divlens.types import DivlensError
 
@@ -53,6 +54,9 @@ class JanusModel(Uncalibrated):
     codes: int
     grid: tuple[int, int]
     guidance: float = GUIDANCE
+
+    def identity(self) -> Mapping[str, object]:
+        return all_but(self, "name")
 
     @property
     def mask(self) -> int:
@@ -112,7 +116,7 @@ def from_model(model: Any, processor: Any, options: Options) -> JanusModel:
     count. Raises DivlensError for another kind of model, and for a processor that does not fit it.
     """
     check_kind(PUBLISHED, model)
-    return assembled(f"janus:wrapped-{fingerprint(model)}", model.eval(), processor, options)
+    return assembled(f"janus:wrapped-{weights_digits(model)}", model.eval(), processor, options)
 
 
 def assembled(name: str, network: Any, processor: Any, options: Options) -> JanusModel:
@@ -154,13 +158,23 @@ def special_ids(name: str, generation: Any, tokenizer: Any) -> dict[str, int]:
     return found | {"boi_token_id": tokenizer.convert_tokens_to_ids(tokenizer.boi_token)}
 
 
-def template_of(name: str, processor: Any, tokenizer: Any) -> Callable[[str], str]:
+@dataclass(frozen=True)
+class Chat:
     """A wording as a user's turn of the chat, answered by a picture."""
+
+    processor: Any
+    begin: str  # of an image
+
+    def identity(self) -> Mapping[str, object]:
+        return all_but(self, "processor") | {"kind": type(self.processor), "template": self.processor.chat_template}
+
+    def __call__(self, wording: str) -> str:
+        chat = [{"role": "user", "content": [{"type": "text", "text": wording}]}]
+        return self.processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False) + self.begin
+
+
+def template_of(name: str, processor: Any, tokenizer: Any) -> Chat:
+    """Raises DivlensError for a processor without a chat template."""
     if not getattr(processor, "chat_template", None):
         raise DivlensError(f"{name} expects a processor with a chat template, got a {type(processor).__name__} without")
-
-    def template(wording: str) -> str:
-        chat = [{"role": "user", "content": [{"type": "text", "text": wording}]}]
-        return processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False) + tokenizer.boi_token
-
-    return template
+    return Chat(processor, tokenizer.boi_token)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import pickle
 import warnings
@@ -196,13 +195,3 @@ def check_equal(name: str, quantity: str, sizes: Mapping[str, int]) -> None:
     if len(set(sizes.values())) > 1:
         listed = ", ".join(f"{part} {size}" for part, size in sizes.items())
         raise DivlensError(f"{name} expects one {quantity} in all its parts, got {listed}")
-
-
-def fingerprint(*networks: nn.Module) -> str:
-    """Eight hexadecimal digits of the weights: what a wrapped model is called, so that two never share a name."""
-    digest = hashlib.blake2b(digest_size=4)
-    with torch.no_grad():
-        for network in networks:
-            for key, weight in network.state_dict().items():
-                digest.update(f"{key} {float(weight.sum(dtype=torch.float64))!r}".encode())
-    return digest.hexdigest()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
@@ -88,6 +88,18 @@ def check_model(model: Model) -> None:
         raise DivlensError(f"{name} expects a rule for its {codes} codes, got one for {rule.codes}")
     if isinstance(rule, Raster) and rule.positions != math.prod(grid):
         raise DivlensError(f"{name} expects a rule for its {math.prod(grid)} positions, got one for {rule.positions}")
+
+
+@runtime_checkable
+class Identified(Protocol):
+    """A model that says what it consists of; then its fingerprint is known, and what is measured of it can be kept."""
+
+    def identity(self) -> Mapping[str, object]:
+        """All on which draws and pictures depend: tensors, texts, numbers, and lists and mappings of these (a network
+        of one's own as its `state_dict()`). Not the name, the device or the batch size, which change neither.
+
+        It must be defined by the model's own class: one that inherits it counts as one that has none."""
+        ...
 
 
 @runtime_checkable

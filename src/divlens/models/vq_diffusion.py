@@ -25,7 +25,8 @@ from torch import Tensor
 
 from divlens.models import clip_text
 from divlens.models.clip_text import ClipText, Layout
-from divlens.models.loading import Options, Uncalibrated, check_equal, fingerprint
+from divlens.models.fingerprint import all_but, weights_digits
+from divlens.models.loading import Options, Uncalibrated, check_equal
 from divlens.paths import MaskReplaceDiffusion
 from divlens.types import DivlensError, View
 
@@ -127,7 +128,7 @@ class VQDiffusionModel(Uncalibrated):
     """VQ-Diffusion, ready for the loop.
 
     A condition is (limit, d): CLIP's last hidden states, each divided by its length. `unconditional` is the learned
-    one or, where none was learned, that of the empty text.
+    one; None where none was learned: then it is that of the empty text.
     """
 
     name: str
@@ -139,8 +140,11 @@ class VQDiffusionModel(Uncalibrated):
     grid: tuple[int, int]
     rule: MaskReplaceDiffusion
     trained: int
-    unconditional: Float[Tensor, "words d"]
+    unconditional: Float[Tensor, "words d"] | None
     guidance: float = GUIDANCE
+
+    def identity(self) -> Mapping[str, object]:
+        return all_but(self, "name")
 
     @property
     def mask(self) -> int:
@@ -158,7 +162,9 @@ class VQDiffusionModel(Uncalibrated):
 
     def predictor(self, conditions: Float[Tensor, "batch words d"], guided: bool) -> VQDiffusionPredictor:
         if guided:
-            conditions = torch.cat([self.unconditional.expand_as(conditions), conditions])
+            learned = self.unconditional
+            unconditional = self.encode([""])[0] if learned is None else learned
+            conditions = torch.cat([unconditional.expand_as(conditions), conditions])
         return VQDiffusionPredictor(self.network, conditions, self.trained, guided)
 
     def decode(self, tokens: Int[Tensor, "batch h w"]) -> Float[Tensor, "batch 3 H W"]:
@@ -197,8 +203,8 @@ def from_pipeline(pipeline: Any, options: Options) -> VQDiffusionModel:
     `compile` count. Raises DivlensError for another pipeline, and for parts that do not fit each other.
     """
     parts = clip_text.parts_of(pipeline, layout())
-    weights = fingerprint(parts["transformer"], parts["text_encoder"], parts[LEARNED])
-    return assembled(f"vq-diffusion:wrapped-{weights}", parts, options)
+    digits = weights_digits(*(parts[name] for name in ("transformer", "text_encoder", LEARNED, "vqvae")))
+    return assembled(f"vq-diffusion:wrapped-{digits}", parts, options)
 
 
 def assembled(name: str, parts: Mapping[str, Any], options: Options) -> VQDiffusionModel:
@@ -218,10 +224,8 @@ def assembled(name: str, parts: Mapping[str, Any], options: Options) -> VQDiffus
     check_equal(name, "number of steps", {"transformer": own.num_embeds_ada_norm, "scheduler": trained})
     # The reference cuts a long wording behind the 77th token, without an end token.
     text = clip_text.clip_text_of(name, parts, options, keep_end=False)
-    unconditional = (
-        parts[LEARNED].embeddings if parts[LEARNED].learnable else conditions_of(text, text_encoder, [""])[0]
-    )
-    if unconditional.shape != (text.limit, width):
+    unconditional = parts[LEARNED].embeddings.detach() if parts[LEARNED].learnable else None
+    if unconditional is not None and unconditional.shape != (text.limit, width):
         raise DivlensError(
             f"{name} expects a learned unconditional embedding of shape {(text.limit, width)}, "
             f"got {tuple(unconditional.shape)}"
@@ -236,7 +240,7 @@ def assembled(name: str, parts: Mapping[str, Any], options: Options) -> VQDiffus
         grid=(own.sample_size, own.sample_size),
         rule=rule_of(scheduler),
         trained=trained,
-        unconditional=unconditional.detach(),
+        unconditional=unconditional,
     )
 
 

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from divlens.models.fingerprint import all_but
 from divlens.models.llamagen.captions import left_padded
 from divlens.models.llamagen.checkpoints import gpt_from, vq_from
 from divlens.models.llamagen.gpt import Cache, Gpt, Prefix, rotary_table
@@ -107,6 +108,9 @@ class LlamaGen(Uncalibrated):
     truncate: bool = False
     guidance: float = 7.5
     top_k: int = 1000
+
+    def identity(self) -> Mapping[str, object]:
+        return all_but(self, "name", "truncate")  # a wording that is cut is refused otherwise: no draw differs
 
     @property
     def codes(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from divlens.models.fingerprint import all_but
 from divlens.models.loading import CPU, Options
 from divlens.models.protocol import Predictor
 from divlens.models.zoo.assets import packaged_folder, read_lines, read_tensors
@@ -100,6 +101,9 @@ class ZooModel:
     codes: int = CODES
     mask: int = MASK
     grid: tuple[int, int] = field(default=(GRID, GRID))
+
+    def identity(self) -> Mapping[str, object]:
+        return all_but(self, "name")
 
     def encode(self, wordings: Sequence[str]) -> Float[Tensor, "wordings d"]:
         return self.backbone.condition(self.vocabulary.ids(wordings).to(self.backbone.places.device))
