@@ -8,14 +8,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import tiny_pipelines as tiny
-from divlens.calibration import frequencies_of
 from divlens.interventions import Argmax, DisableTop, Guidance
 from divlens.models import amused
 from divlens.models.loading import Options
 from divlens.models.protocol import Limited, Model, Predictor
 from divlens.noise import TorchNoise
 from divlens.paths import ConfidenceUnmasking
-from divlens.sampler import run_loop, sample, settings_for
+from divlens.sampler import Encoded, run_loop, sample, settings_for
 from divlens.types import DivlensError, View
 
 SEED = 3
@@ -177,7 +176,7 @@ def test_interventions_reach_it(model):
     def never() -> torch.Tensor:
         pytest.fail("expected the calibration of the run before")
 
-    top = frequencies_of(model, model.encode, never).argmax()
+    top = Encoded(model).frequencies(never).argmax()
     assert (free == top).any() and not (banned == top).any()
 
 

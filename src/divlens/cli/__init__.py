@@ -63,13 +63,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def one_line(usual: Show) -> Show:
-    """How warnings are shown: those of divlens in one line, without the place in its code; others as usual."""
+    """How warnings are shown: those of divlens in one line, said once and without the place in its code; others as
+    usual."""
+    said: set[str] = set()
 
     def show(message: Warning, category: type[Warning], *place: object, **others: object) -> None:
-        if category.__module__.partition(".")[0] == "divlens":
-            say("warning", str(message))
-        else:
+        if category.__module__.partition(".")[0] != "divlens":
             usual(message, category, *place, **others)
+        elif str(message) not in said:
+            said.add(str(message))
+            say("warning", str(message))
 
     return show
 
