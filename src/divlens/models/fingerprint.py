@@ -78,7 +78,7 @@ def tensor_hash(tensor: Tensor) -> str:
     """Of the dtype, the shape and the bytes in the order of the indices, whatever the layout in memory."""
     digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
     for piece in tensor.detach().reshape(-1).split(VALUES_AT_ONCE):
-        digest.update(piece.cpu().view(torch.uint8).numpy())
+        digest.update(piece.cpu().view(torch.uint8).numpy().data)
     return f"tensor {digest.hexdigest()}"
 
 
@@ -140,7 +140,7 @@ def leaves_of(place: Place, part: Any, by_class: bool = False) -> Iterator[Leaf]
 
 def network_leaves(place: Place, network: nn.Module) -> Iterator[Leaf]:
     """Its configuration and, of every module in it, the class, the tensors and the attributes that are not private."""
-    config = getattr(network, "config", {})
+    config: Any = getattr(network, "config", {})
     yield from leaves_of((*place, "config"), without_aside(config.to_dict() if hasattr(config, "to_dict") else config))
     for name, module in network.named_modules(remove_duplicate=False):
         inside = (*place, *name.split(".")) if name else place
