@@ -127,7 +127,7 @@ def main() -> int:
     conditions, batch = model.encode(PROMPTS), len(PROMPTS)
     shared = ours(model, conditions, lambda: TorchNoise(torch.Generator().manual_seed(0), batch))
     runs = {
-        "AmusedPipeline": theirs(reference, conditions, model.encode([model.negative])[0]),
+        "AmusedPipeline": theirs(reference, conditions, model.unconditional),
         "divlens, its own noise": ours(
             model, conditions, lambda: CounterNoise.of(0, PROMPTS, range(batch), range(batch))
         ),

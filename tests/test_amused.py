@@ -1,5 +1,6 @@
 """aMUSEd against `diffusers.AmusedPipeline`, on tiny random weights saved and loaded in the published layout."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -148,8 +149,17 @@ def test_the_schedule_is_read_from_the_scheduler(tmp_path):
     assert model.rule.schedule == "linear" and model.mask == 27
 
 
+def test_a_negative_prompt_is_the_unconditional_branch(model):
+    other = replace(model, negative="blue")
+    assert torch.equal(other.unconditional, model.encode(["blue"])[0])
+    assert torch.equal(model.unconditional, model.encode([""])[0])
+    same, changed = (sample(one, ["red heart"], n=2, seed=3).tokens for one in (replace(model, negative=""), other))
+    assert torch.equal(same, sample(model, ["red heart"], n=2, seed=3).tokens) and not torch.equal(same, changed)
+
+
 def test_the_empty_text_is_encoded_once(model):
-    """Once when the model is made, not per batch; and without guidance the network runs one branch only."""
+    """Once in a model's life, not per batch; and without guidance the network runs one branch only."""
+    sample(model, tiny.PROMPTS[:1], n=1)
     calls = []
     handle = model.text_encoder.register_forward_hook(lambda *_: calls.append(1))
     seen = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -96,6 +97,10 @@ class AmusedModel(Uncalibrated):
     def identity(self) -> Mapping[str, object]:
         return all_but(self, "name")
 
+    @cached_property
+    def unconditional(self) -> Float[Tensor, "rows d"]:
+        return self.encode([self.negative])[0]
+
     @property
     def limit(self) -> int:
         return self.text.limit
@@ -108,7 +113,7 @@ class AmusedModel(Uncalibrated):
 
     def predictor(self, conditions: Float[Tensor, "batch rows d"], guided: bool) -> AmusedPredictor:
         if guided:
-            conditions = torch.cat([self.encode([self.negative]).expand_as(conditions), conditions])
+            conditions = torch.cat([self.unconditional.expand_as(conditions), conditions])
         hidden, projection = self.widths
         return AmusedPredictor(
             network=self.network,

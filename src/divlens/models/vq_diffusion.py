@@ -16,7 +16,7 @@ import importlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -127,8 +127,8 @@ class VQDiffusionPredictor:
 class VQDiffusionModel(Uncalibrated):
     """VQ-Diffusion, ready for the loop.
 
-    A condition is (limit, d): CLIP's last hidden states, each divided by its length. `unconditional` is the learned
-    one; None where none was learned: then it is that of the empty text.
+    A condition is (limit, d): CLIP's last hidden states, each divided by its length. `learned` is the unconditional
+    one; where none was learned, it is that of the empty text.
     """
 
     name: str
@@ -140,7 +140,7 @@ class VQDiffusionModel(Uncalibrated):
     grid: tuple[int, int]
     rule: MaskReplaceDiffusion
     trained: int
-    unconditional: Float[Tensor, "words d"] | None
+    learned: Float[Tensor, "words d"] | None
     guidance: float = GUIDANCE
 
     def identity(self) -> Mapping[str, object]:
@@ -149,6 +149,10 @@ class VQDiffusionModel(Uncalibrated):
     @property
     def mask(self) -> int:
         return self.codes
+
+    @cached_property
+    def unconditional(self) -> Float[Tensor, "words d"]:
+        return self.encode([""])[0] if self.learned is None else self.learned
 
     @property
     def limit(self) -> int:
@@ -162,9 +166,7 @@ class VQDiffusionModel(Uncalibrated):
 
     def predictor(self, conditions: Float[Tensor, "batch words d"], guided: bool) -> VQDiffusionPredictor:
         if guided:
-            learned = self.unconditional
-            unconditional = self.encode([""])[0] if learned is None else learned
-            conditions = torch.cat([unconditional.expand_as(conditions), conditions])
+            conditions = torch.cat([self.unconditional.expand_as(conditions), conditions])
         return VQDiffusionPredictor(self.network, conditions, self.trained, guided)
 
     def decode(self, tokens: Int[Tensor, "batch h w"]) -> Float[Tensor, "batch 3 H W"]:
@@ -224,11 +226,11 @@ def assembled(name: str, parts: Mapping[str, Any], options: Options) -> VQDiffus
     check_equal(name, "number of steps", {"transformer": own.num_embeds_ada_norm, "scheduler": trained})
     # The reference cuts a long wording behind the 77th token, without an end token.
     text = clip_text.clip_text_of(name, parts, options, keep_end=False)
-    unconditional = parts[LEARNED].embeddings.detach() if parts[LEARNED].learnable else None
-    if unconditional is not None and unconditional.shape != (text.limit, width):
+    learned = parts[LEARNED].embeddings.detach() if parts[LEARNED].learnable else None
+    if learned is not None and learned.shape != (text.limit, width):
         raise DivlensError(
             f"{name} expects a learned unconditional embedding of shape {(text.limit, width)}, "
-            f"got {tuple(unconditional.shape)}"
+            f"got {tuple(learned.shape)}"
         )
     return VQDiffusionModel(
         name=name,
@@ -240,7 +242,7 @@ def assembled(name: str, parts: Mapping[str, Any], options: Options) -> VQDiffus
         grid=(own.sample_size, own.sample_size),
         rule=rule_of(scheduler),
         trained=trained,
-        unconditional=unconditional,
+        learned=learned,
     )
 
 
