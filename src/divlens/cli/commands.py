@@ -273,6 +273,18 @@ def decompose(
 def models() -> None:
     """The models that are known by name."""
     from divlens.models import known
+    from divlens.models.registry import facts_of
 
+    rows = [("model", "family", "needs", "checkpoint, for example")]
     for name in known():
-        click.echo(name)
+        facts = facts_of(name)
+        rows.append((name, facts.family, facts.extra and f"[{facts.extra}]", facts.checkpoint))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        click.echo("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+    click.echo()
+    abouts = {name: facts_of(name).about for name in known()}
+    for about in dict.fromkeys(filter(None, abouts.values())):
+        click.echo(f"{', '.join(name for name in abouts if abouts[name] == about)}: {about}.")
+    click.echo("A checkpoint follows a colon, as in amused:amused/amused-256: a folder, or a repository")
+    click.echo("of the model hub; for a toy, a seed. [diffusers]: pip install 'divlens[diffusers]'.")

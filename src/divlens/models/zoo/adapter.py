@@ -122,7 +122,8 @@ class ZooModel:
 def tokenizer_from(folder: Path | None, device: str) -> Tokenizer:
     """The tokenizer is the same object for all three families."""
     tokenizer = Tokenizer()
-    load_checked(tokenizer, read_tensors("tokenizer", folder), "tokenizer.safetensors")
+    place = (folder or packaged_folder()) / "tokenizer.safetensors"
+    load_checked(tokenizer, read_tensors("tokenizer", folder), str(place))
     return tokenizer.to(memory_format=torch.channels_last).to(device).eval().requires_grad_(False)
 
 
@@ -136,7 +137,8 @@ def load(family: Family, checkpoint: str | None = None, options: Options = CPU) 
     counts = state.pop("counts", None)
     vocabulary = Vocabulary(tuple(read_lines("vocabulary.txt", folder or packaged_folder())))
     backbone = Backbone(Sizes(len(vocabulary), causal=family == "ar"))
-    load_checked(backbone, state, f"{family}.safetensors, with the {len(vocabulary)} words of vocabulary.txt")
+    place = (folder or packaged_folder()) / f"{family}.safetensors"
+    load_checked(backbone, state, f"{place}, with the {len(vocabulary.words)} words of vocabulary.txt,")
     rule, guidance = DEFAULTS[family]
     return ZooModel(
         family=family,
