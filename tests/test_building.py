@@ -63,14 +63,14 @@ def test_building_stops_at_the_first_number_too_many():
         (
             "num_hidden_layers",
             10**9,
-            r"transformer/config.json expects numbers up to 16777216, got 1000000000 as num_hid",
+            r"transformer/config.json expects numbers up to 16777216, got 1000000000 as",
         ),
         (
             "num_hidden_layers",
             10**7,
-            r"transformer expects a configuration that fits its weights, got one of more than",
+            r"transformer expects a configuration that fits its weights, got one of more",
         ),
-        ("hidden_size", 10**7, r"transformer expects a configuration that fits its weights, got one of more than"),
+        ("hidden_size", 10**7, r"transformer expects a configuration that fits its weights, got one of more"),
         ("hidden_size", 64, r"transformer does not fit its network: .*expected \(64,"),  # small, so it may be built
         ("hidden_size", "wide", r"transformer expects the configuration and weights of a UVit2DModel, got TypeError"),
     ],
@@ -91,9 +91,7 @@ def test_what_fits_only_until_it_is_computed_is_one_line(folder):
     """What a norm adds to a variance is in no tensor; that a word was written there shows in the first step."""
     tiny_pipelines.change_config(folder, "transformer/config.json", layer_norm_eps="small")
     model = load(f"amused:{folder}")
-    refused(
-        lambda: sample(model, ["red"], n=1), r"amused:.* expects a transformer that works as it is configured, got T"
-    )
+    refused(lambda: sample(model, ["red"], n=1), r"amused:.* expects a transformer that works as it is con.*, got T")
 
 
 def test_sharded_weights_are_found(tmp_path):
@@ -152,6 +150,7 @@ ODD: dict[str, tuple[Callable[[], torch.Tensor], str]] = {
     "whole": (lambda: torch.ones(2, 3, dtype=torch.int8), "torch.int8"),
     "complex": (lambda: torch.ones(2, 3, dtype=torch.complex64), "torch.complex64"),
     "expanded": (lambda: torch.ones(1).expand(2, 3), r"fewer than its shape \(2, 3\) has"),
+    "NaN": (lambda: torch.full((2, 3), torch.nan), "NaN or infinite ones"),
     "without memory": (lambda: torch.empty(2, 3, device="meta"), r"fewer than its shape \(2, 3\) has"),
 }
 
@@ -187,9 +186,7 @@ def test_a_zoo_folder_with_another_vocabulary_or_a_folder_for_a_file(tmp_path):
         (tmp_path / name).write_bytes((packaged_folder() / name).read_bytes())
     assert load(f"zoo/ar:{tmp_path}").codes == 512
     (tmp_path / "vocabulary.txt").write_text("red\nheart\n")
-    refused(
-        lambda: load(f"zoo/ar:{tmp_path}"), r"with the 2 words of vocabulary.txt, does not fit .*expected \(4, 224\)"
-    )
+    refused(lambda: load(f"zoo/ar:{tmp_path}"), r"with the 2 words of vocabulary.txt, .*expected \(4, 224\)")
     (tmp_path / "ar.safetensors").unlink()
     (tmp_path / "ar.safetensors").mkdir()
     refused(lambda: load(f"zoo/ar:{tmp_path}"), r"weights are missing: expected ar.safetensors")
@@ -243,9 +240,7 @@ def test_a_wrapped_decoder_is_used_as_it_is_and_its_overflow_is_said(name, tmp_p
     model = wrap(first, *others, Options())
     tokens = torch.arange(4).view(1, 2, 2) if name == "emu3" else torch.arange(16).view(1, 4, 4)
     assert next(decoder_of(name, model).parameters()).dtype == torch.float16
-    refused(
-        lambda: model.decode(tokens), r"expects finite numbers from its decoder, got others in torch.float16; a dec"
-    )
+    refused(lambda: model.decode(tokens), r"expects finite numbers from its decoder, got others in torch.float16; a")
     decoder_of(name, model).float()  # as the error says
     assert model.decode(tokens).isfinite().all()
 

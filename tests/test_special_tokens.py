@@ -51,7 +51,7 @@ def test_a_special_token_in_a_wording_is_refused_by_name(name, tmp_path):
 
 @pytest.mark.parametrize("name", SPECIAL)
 def test_what_merely_looks_odd_is_read(name, tmp_path):
-    """Signs, brackets, parts of special tokens, and letters the tiny vocabularies lack, which become the unknown token."""
+    """Signs, brackets, parts of special tokens, and letters that the tiny vocabularies lack: these become unknown."""
     model = model_of(name, tmp_path / "model")
     odd = ["<", "heart < arrow", "a <heart>", "<|endof", "image start|>", "[x] heart!", "endoftext", "caf\u00e9 \u2603"]
     assert len(model.encode(odd)) == len(odd)

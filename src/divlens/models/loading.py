@@ -177,7 +177,7 @@ def load_checked(network: nn.Module, state: Mapping[str, Tensor], name: str) -> 
 
 
 def odd_tensors(state: Mapping[str, Tensor]) -> Iterator[tuple[str, str]]:
-    """Names of tensors that are not all there as an array of floating point numbers, and what they are instead."""
+    """Names of tensors that are not all there as an array of finite floating point numbers, and what they are."""
     for key, tensor in state.items():
         if tensor.is_quantized:
             yield key, f"quantised ones, {tensor.dtype}"
@@ -187,6 +187,8 @@ def odd_tensors(state: Mapping[str, Tensor]) -> Iterator[tuple[str, str]]:
             yield key, str(tensor.dtype)
         elif tensor.device.type == "meta" or tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
             yield key, f"fewer than its shape {tuple(tensor.shape)} has"
+        elif not bool(tensor.isfinite().all()):
+            yield key, "NaN or infinite ones"
 
 
 def refuse_misfit(place: str, problems: Sequence[str]) -> None:
