@@ -22,6 +22,12 @@ from divlens.sampler import sample
 from divlens.types import DivlensError
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    with tiny_pipelines.one_thread():
+        yield
+
+
 @pytest.fixture
 def folder(tmp_path) -> Path:
     tiny_pipelines.saved(tiny_pipelines.amused(), tmp_path)
@@ -252,3 +258,31 @@ def test_a_decoder_that_gives_nan_in_float32_is_not_blamed_on_the_precision(tmp_
     with pytest.raises(DivlensError, match=r"finite numbers from its decoder, got others in torch.float32$"):
         model.decode(torch.arange(9).view(1, 3, 3))
     assert replace(model, name="other").name == "other"
+
+
+# The hub
+
+
+def test_weights_of_a_repository_are_looked_for_as_they_are_in_a_folder(folder, monkeypatch):
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError
+
+    asked: list[str] = []
+
+    def download(repository: str, name: str, subfolder: str | None = None) -> str:
+        path = folder / (subfolder or "") / name
+        asked.append(str(path.relative_to(folder)))
+        if repository != "some/where" or not path.exists():
+            raise EntryNotFoundError(f"no {name}")
+        return str(path)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    stems = ("model", "pytorch_model")
+    whole = folder / "text_encoder" / "model.safetensors"
+    assert weight_files("some/where", "text_encoder", stems) == [whole]
+    whole.rename(whole.with_name("part.safetensors"))
+    index = {"weight_map": {"a": "part.safetensors", "b": "part.safetensors"}}
+    whole.with_name("model.safetensors.index.json").write_text(json.dumps(index))
+    assert weight_files("some/where", "text_encoder", stems) == [whole.with_name("part.safetensors")]
+    assert weight_files("some/where", "tokenizer", stems) == []
+    assert "tokenizer/pytorch_model.bin" in asked

@@ -1,16 +1,23 @@
 """A few cases of the fuzz in studies/, which runs many: a changed checkpoint works, or is refused in one line."""
 
+import importlib
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / "studies"))
-
-import fuzz_configurations as fuzz
-
+import tiny_pipelines
 from divlens.types import DivlensError
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "studies"))
+fuzz = importlib.import_module("fuzz_configurations")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    with tiny_pipelines.one_thread():
+        yield
 
 
 @pytest.mark.parametrize("name", fuzz.LAYOUTS)

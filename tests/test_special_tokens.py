@@ -17,6 +17,12 @@ from divlens.sampler import sample
 from divlens.types import DivlensError
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    with tiny_pipelines.one_thread():
+        yield
+
+
 def model_of(name: str, folder: Path) -> Any:
     if name == "amused":
         return amused.from_pipeline(tiny_pipelines.amused(), Options())
