@@ -5,7 +5,7 @@
 Each of six published layouts, with tiny networks, is changed in one place: a field of a JSON file, a whole file, a
 tensor. Then the model is loaded and draws one picture. Cases are chosen by a seed. Each layout runs in a process of its
 own, which is ended, and begun again behind the case, when it crashes or a case takes longer than a minute.
-Takes about half an hour on one core. `--all` runs every case, `--cases` so many of a layout.
+Takes about ten minutes on one core. `--all` runs every case, `--cases` so many of a layout.
 """
 
 from __future__ import annotations
