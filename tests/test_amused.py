@@ -85,7 +85,7 @@ def test_a_different_size_in_pixels_would_be_seen(both):
     logits = predictor(view)[0]
     torch.testing.assert_close(logits, expected.flatten(2).transpose(1, 2))
     half = amused.AmusedPredictor(
-        predictor.network, predictor.hidden, predictor.pooled, predictor.micro / 2, model.grid, False
+        model.name, predictor.network, predictor.hidden, predictor.pooled, predictor.micro / 2, model.grid, False
     )
     assert not torch.allclose(logits, half(view)[0], atol=1e-3)
 

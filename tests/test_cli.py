@@ -162,6 +162,11 @@ def test_models_lists_the_known_ones(run):
     code, out, err = run("models")
     assert (code, err) == (0, "")
     assert {"toy/ar", "toy/mim", "zoo/ar", "zoo/mim", "zoo/diffusion"} <= set(out.split())
+    assert max(map(len, out.splitlines())) <= 80
+    lines = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line}
+    assert lines["amused"] == ["masked", "[diffusers]", "amused/amused-256"]
+    assert lines["janus"] == ["autoregressive", "[transformers]", "deepseek-community/Janus-Pro-1B"]
+    assert "toy/ar, toy/diffusion, toy/mim: tiny and enumerable, for tests and learning." in out
 
 
 def test_zoo_commands_are_there_when_asked_for(run):

@@ -18,16 +18,17 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from divlens.models.clip_text import (
+    DECODED_AT_ONCE,
     ClipText,
     Layout,
     clip_text_of,
-    decoded,
     load_parts,
     packages_for,
     parts_of,
 )
+from divlens.models.failures import reported
 from divlens.models.fingerprint import all_but, weights_digits
-from divlens.models.loading import Options, Uncalibrated, check_equal
+from divlens.models.loading import Options, Uncalibrated, check_equal, pictures_of
 from divlens.paths import ConfidenceUnmasking
 from divlens.types import DivlensError, View
 
@@ -52,6 +53,7 @@ def layout() -> Layout:
 class AmusedPredictor:
     """Logits at all positions; both branches of guidance in one pass, the unconditional first, as in the reference."""
 
+    name: str
     network: Callable[..., Tensor]
     hidden: Float[Tensor, "rows words hidden"]
     pooled: Float[Tensor, "rows projection"]
@@ -59,6 +61,7 @@ class AmusedPredictor:
     grid: tuple[int, int]
     guided: bool
 
+    @reported("transformer")
     def __call__(self, view: View) -> tuple[Float[Tensor, "batch m codes"], Float[Tensor, "batch m codes"] | None]:
         ids = view.tokens.view(-1, *self.grid)
         ids = torch.cat([ids, ids]) if self.guided else ids
@@ -105,17 +108,21 @@ class AmusedModel(Uncalibrated):
     def limit(self) -> int:
         return self.text.limit
 
+    @reported("tokenizer")
     def lengths(self, wordings: Sequence[str]) -> list[int]:
         return self.text.lengths(wordings)
 
+    @reported("text encoder")
     def encode(self, wordings: Sequence[str]) -> Float[Tensor, "wordings rows d"]:
         return conditions_of(self.text, self.text_encoder, wordings)
 
+    @reported("transformer")
     def predictor(self, conditions: Float[Tensor, "batch rows d"], guided: bool) -> AmusedPredictor:
         if guided:
             conditions = torch.cat([self.unconditional.expand_as(conditions), conditions])
         hidden, projection = self.widths
         return AmusedPredictor(
+            name=self.name,
             network=self.network,
             hidden=conditions[:, :-1, :hidden].contiguous(),
             pooled=conditions[:, -1, :projection].contiguous(),
@@ -124,13 +131,14 @@ class AmusedModel(Uncalibrated):
             guided=guided,
         )
 
+    @reported("decoder")
     def decode(self, tokens: Int[Tensor, "batch h w"]) -> Float[Tensor, "batch 3 H W"]:
         channels = self.vqvae.config.latent_channels
 
         def pictures(part: Tensor) -> Tensor:
             return self.vqvae.decode(part, force_not_quantize=True, shape=(*part.shape, channels)).sample
 
-        return decoded(tokens, pictures)
+        return pictures_of(self.name, tokens, pictures, DECODED_AT_ONCE)
 
 
 @torch.no_grad()

@@ -31,6 +31,7 @@ from divlens.models.causal import (
     guidance_of,
     tokenizer_of,
 )
+from divlens.models.failures import reported
 from divlens.models.fingerprint import all_but, weights_digits
 from divlens.models.loading import Options, Uncalibrated, check_equal
 from divlens.paths import Raster
@@ -104,18 +105,22 @@ class Emu3Model(Uncalibrated):
             truncate=self.truncate,
         )
 
+    @reported("tokenizer")
     def lengths(self, wordings: Sequence[str]) -> list[int]:
         return self.reader(self.suffix).lengths(wordings)
 
+    @reported("tokenizer")
     def encode(self, wordings: Sequence[str]) -> Int[Tensor, "wordings limit_plus_one"]:
         return self.reader(self.suffix).conditions(wordings).to(self.network.device)
 
+    @reported("transformer")
     def predictor(self, conditions: Int[Tensor, "batch limit_plus_one"], guided: bool) -> RasterPredictor:
         if guided:
             negative = self.reader("").conditions([self.negative]).to(conditions.device)
             conditions = torch.cat([conditions, negative.expand_as(conditions)])
         text_model = self.network.model.text_model
         return RasterPredictor(
+            self.name,
             # Nothing follows the last code, so it and its end of line are never fed.
             CachedTransformer(text_model, self.step, Prompts.of(conditions), room=self.room - 2),
             embed=self.embed,
@@ -138,8 +143,9 @@ class Emu3Model(Uncalibrated):
         rows = weight[first : first + self.codes] if torch.equal(self.words, in_order) else weight[self.words]
         return lambda hidden: linear(hidden, rows)
 
+    @reported("decoder")
     def decode(self, tokens: Int[Tensor, "batch h w"]) -> Float[Tensor, "batch 3 H W"]:
-        return self.pixels.pictures(self.network.model.vqmodel.decode, tokens)
+        return self.pixels.pictures(self.name, self.network.model.vqmodel.decode, tokens)
 
 
 def load(checkpoint: str | None, options: Options) -> Emu3Model:

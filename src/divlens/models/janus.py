@@ -27,6 +27,7 @@ from divlens.models.causal import (
     guidance_of,
     tokenizer_of,
 )
+from divlens.models.failures import reported
 from divlens.models.fingerprint import all_but, weights_digits
 from divlens.models.loading import Options, Uncalibrated, check_equal
 from divlens.paths import Raster
@@ -70,9 +71,11 @@ class JanusModel(Uncalibrated):
     def limit(self) -> int:
         return self.reader.limit
 
+    @reported("tokenizer")
     def lengths(self, wordings: Sequence[str]) -> list[int]:
         return self.reader.lengths(wordings)
 
+    @reported("tokenizer")
     def encode(self, wordings: Sequence[str]) -> Int[Tensor, "wordings limit_plus_one"]:
         return self.reader.conditions(wordings).to(self.network.device)
 
@@ -81,10 +84,12 @@ class JanusModel(Uncalibrated):
         replaced = ~torch.isin(ids, torch.tensor(self.kept, device=ids.device))
         return torch.cat([conditions[:, :1], ids.masked_fill(replaced, self.padding)], dim=1)
 
+    @reported("transformer")
     def predictor(self, conditions: Int[Tensor, "batch limit_plus_one"], guided: bool) -> RasterPredictor:
         rows = torch.cat([conditions, self.unconditional(conditions)]) if guided else conditions
         model = self.network.model
         return RasterPredictor(
+            self.name,
             # Nothing follows the last code, so it is never fed.
             CachedTransformer(model.language_model, self.step, Prompts.of(rows), room=self.rule.positions - 1),
             embed=lambda codes, _: self.network.prepare_embeddings_for_image_generation(codes[:, None]),
@@ -92,10 +97,12 @@ class JanusModel(Uncalibrated):
             guided=guided,
         )
 
+    @reported("decoder")
     def decode(self, tokens: Int[Tensor, "batch h w"]) -> Float[Tensor, "batch 3 H W"]:
-        return self.pixels.pictures(
-            lambda part: self.network.decode_image_tokens(part.flatten(1)).permute(0, 3, 1, 2), tokens
-        )
+        def pictures(part: Tensor) -> Tensor:
+            return self.network.decode_image_tokens(part.flatten(1)).permute(0, 3, 1, 2)
+
+        return self.pixels.pictures(self.name, pictures, tokens)
 
 
 def load(checkpoint: str | None, options: Options) -> JanusModel:

@@ -12,6 +12,8 @@ from torch import Tensor
 from divlens.paths import MaskReplaceDiffusion, PathRule, Raster
 from divlens.types import DivlensError, View, is_number, is_whole
 
+MOST_POSITIONS = 2**16  # of a grid: Emu3, the largest published one, has 8100
+
 
 @runtime_checkable
 class Predictor(Protocol):
@@ -80,6 +82,10 @@ def check_model(model: Model) -> None:
     name, codes, mask, rule, grid = model.name, model.codes, model.mask, model.rule, model.grid
     if len(grid) != 2 or not all(is_whole(side) and side > 0 for side in grid):
         raise DivlensError(f"{name} expects a grid of two whole numbers, (h, w), got {grid}")
+    if math.prod(grid) > MOST_POSITIONS:
+        raise DivlensError(f"{name} expects a grid of at most {MOST_POSITIONS} positions, got {grid}")
+    if not is_whole(codes):
+        raise DivlensError(f"{name} expects a whole number of codes, got {codes!r}")
     if not is_number(model.guidance):
         raise DivlensError(f"{name} expects a number as guidance, got {model.guidance!r}")
     if not is_whole(mask) or 0 <= mask < codes:

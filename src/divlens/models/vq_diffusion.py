@@ -15,7 +15,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any
 
@@ -25,8 +25,9 @@ from torch import Tensor
 
 from divlens.models import clip_text
 from divlens.models.clip_text import ClipText, Layout
+from divlens.models.failures import reported
 from divlens.models.fingerprint import all_but, weights_digits
-from divlens.models.loading import Options, Uncalibrated, check_equal
+from divlens.models.loading import Options, Uncalibrated, check_equal, pictures_of
 from divlens.paths import MaskReplaceDiffusion
 from divlens.types import DivlensError, View
 
@@ -107,11 +108,13 @@ class VQDiffusionPredictor:
     as the loop does. `trained`: the number of timesteps the network knows.
     """
 
+    name: str
     network: Callable[..., Tensor]
     hidden: Float[Tensor, "rows words hidden"]
     trained: int
     guided: bool
 
+    @reported("transformer")
     def __call__(self, view: View) -> tuple[Float[Tensor, "batch m codes"], Float[Tensor, "batch m codes"] | None]:
         ids = torch.cat([view.tokens, view.tokens]) if self.guided else view.tokens
         # A view's step and time add up to the last step of its rule.
@@ -158,25 +161,29 @@ class VQDiffusionModel(Uncalibrated):
     def limit(self) -> int:
         return self.text.limit
 
+    @reported("tokenizer")
     def lengths(self, wordings: Sequence[str]) -> list[int]:
         return self.text.lengths(wordings)
 
+    @reported("text encoder")
     def encode(self, wordings: Sequence[str]) -> Float[Tensor, "wordings words d"]:
         return conditions_of(self.text, self.text_encoder, wordings)
 
+    @reported("transformer")
     def predictor(self, conditions: Float[Tensor, "batch words d"], guided: bool) -> VQDiffusionPredictor:
         if guided:
             conditions = torch.cat([self.unconditional.expand_as(conditions), conditions])
-        return VQDiffusionPredictor(self.network, conditions, self.trained, guided)
+        return VQDiffusionPredictor(self.name, self.network, conditions, self.trained, guided)
 
+    @reported("decoder")
     def decode(self, tokens: Int[Tensor, "batch h w"]) -> Float[Tensor, "batch 3 H W"]:
         channels = self.vqvae.quantize.vq_embed_dim
 
         def pictures(part: Tensor) -> Tensor:
             embedded = self.vqvae.quantize.get_codebook_entry(part, shape=(*part.shape, channels))
-            return self.vqvae.decode(embedded, force_not_quantize=True).sample / 2 + 0.5
+            return self.vqvae.decode(embedded, force_not_quantize=True).sample
 
-        return clip_text.decoded(tokens, pictures)
+        return pictures_of(self.name, tokens, pictures, clip_text.DECODED_AT_ONCE, lambda pixels: pixels / 2 + 0.5)
 
 
 @torch.no_grad()
@@ -194,7 +201,10 @@ def load(checkpoint: str | None, options: Options) -> VQDiffusionModel:
     """
     checkpoint = checkpoint or PUBLISHED
     parts = clip_text.load_parts(checkpoint, layout())
-    parts |= {name: options.place(parts[name]) for name in ("text_encoder", "transformer", "vqvae", LEARNED)}
+    # The decoder stays in float32: in half precision it may overflow, and it runs once per picture only.
+    full = replace(options, dtype="float32")
+    placed = {"text_encoder": options, "transformer": options, "vqvae": full, LEARNED: options}
+    parts |= {name: own.place(parts[name]) for name, own in placed.items()}
     return assembled(f"vq-diffusion:{checkpoint}", parts, options)
 
 

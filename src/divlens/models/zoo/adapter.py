@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from divlens.models.fingerprint import all_but
-from divlens.models.loading import CPU, Options
+from divlens.models.loading import CPU, Options, load_checked
 from divlens.models.protocol import Predictor
 from divlens.models.zoo.assets import packaged_folder, read_lines, read_tensors
 from divlens.models.zoo.networks import CODES, GRID, MASK, POSITIONS, WORDS, Backbone, Sizes, Tokenizer
@@ -126,7 +126,8 @@ class ZooModel:
 def tokenizer_from(folder: Path | None, device: str) -> Tokenizer:
     """The tokenizer is the same object for all three families."""
     tokenizer = Tokenizer()
-    tokenizer.load_state_dict(read_tensors("tokenizer", folder))
+    place = (folder or packaged_folder()) / "tokenizer.safetensors"
+    load_checked(tokenizer, read_tensors("tokenizer", folder), str(place))
     return tokenizer.to(memory_format=torch.channels_last).to(device).eval().requires_grad_(False)
 
 
@@ -140,7 +141,8 @@ def load(family: Family, checkpoint: str | None = None, options: Options = CPU) 
     counts = state.pop("counts", None)
     vocabulary = Vocabulary(tuple(read_lines("vocabulary.txt", folder or packaged_folder())))
     backbone = Backbone(Sizes(len(vocabulary), causal=family == "ar"))
-    backbone.load_state_dict(state)
+    place = (folder or packaged_folder()) / f"{family}.safetensors"
+    load_checked(backbone, state, f"{place}, with the {len(vocabulary.words)} words of vocabulary.txt,")
     rule, guidance = DEFAULTS[family]
     return ZooModel(
         family=family,
