@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -44,34 +45,69 @@ DEFAULTS: dict[Family, tuple[PathRule, float]] = {
 }
 
 
-class GridPredictor:
-    """Bidirectional: logits at all positions, both branches of guidance in one pass."""
-
-    def __init__(self, backbone: Backbone, conditions: Float[Tensor, "batch d"], guided: bool) -> None:
-        self.backbone, self.guided = backbone, guided
-        self.conditions = both_branches(backbone, conditions) if guided else conditions
-        self.modulations = backbone.modulations(self.conditions)
-
-    def __call__(self, view: View) -> tuple[Tensor, Tensor | None]:
-        ids = torch.cat([view.tokens, view.tokens]) if self.guided else view.tokens
-        logits = self.backbone.trunk(self.backbone.embed(ids, self.conditions), self.modulations)
-        return halves(logits) if self.guided else (logits, None)
+# Rows of a block, by what a network is given. A processor's kernels round a row in another way when it stands among
+# fewer or more rows, so there the networks see blocks of one size only, the last filled up.
+ENCODED, DECODED = 8, 8
 
 
-class RasterPredictor:
+def in_blocks(rows: Tensor, size: int) -> Sequence[Tensor]:
+    """The rows in blocks of `size`, the last filled up with zeros; on an accelerator all at once, as they are."""
+    if rows.device.type != "cpu":
+        return [rows]
+    return F.pad(rows, (0, 0) * (rows.ndim - 1) + (0, -len(rows) % size)).split(size)
+
+
+def block_by_block(network: Callable[[Tensor], Tensor], rows: Tensor, size: int) -> Tensor:
+    """What the network makes of each row, whatever rows stand beside it."""
+    return torch.cat([network(block) for block in in_blocks(rows, size)])[: len(rows)]
+
+
+class GridBlock:
+    """Bidirectional: logits at all positions."""
+
+    rows = 4
+
+    def __init__(self, backbone: Backbone, conditions: Float[Tensor, "rows d"]) -> None:
+        self.backbone, self.conditions = backbone, conditions
+        self.modulations = backbone.modulations(conditions)
+
+    def logits(self, tokens: Int[Tensor, "rows n"], first: int) -> Float[Tensor, "rows n codes"]:
+        return self.backbone.trunk(self.backbone.embed(tokens, self.conditions), self.modulations)
+
+
+class RasterBlock:
     """Causal: one position a call, in order, with a key-value cache."""
 
-    def __init__(self, backbone: Backbone, conditions: Float[Tensor, "batch d"], guided: bool) -> None:
-        self.backbone, self.guided = backbone, guided
-        self.conditions = both_branches(backbone, conditions) if guided else conditions
-        self.modulations = backbone.modulations(self.conditions)
-        self.caches = backbone.new_caches(len(self.conditions))
+    rows = 96
+
+    def __init__(self, backbone: Backbone, conditions: Float[Tensor, "rows d"]) -> None:
+        self.backbone, self.conditions = backbone, conditions
+        self.modulations = backbone.modulations(conditions)
+        self.caches = backbone.new_caches(len(conditions))
+
+    def logits(self, tokens: Int[Tensor, "rows n"], first: int) -> Float[Tensor, "rows one codes"]:
+        x = self.backbone.embed(tokens[:, max(first - 1, 0) : first], self.conditions, offset=first)
+        return self.backbone.trunk(x, self.modulations, self.caches)
+
+
+class BlockPredictor:
+    """Both branches of guidance are rows like any other, so that neither it nor the batch changes what a row gives."""
+
+    def __init__(
+        self,
+        kind: type[GridBlock] | type[RasterBlock],
+        backbone: Backbone,
+        conditions: Float[Tensor, "batch d"],
+        guided: bool,
+    ) -> None:
+        self.guided, self.rows = guided, kind.rows
+        conditions = both_branches(backbone, conditions) if guided else conditions
+        self.blocks = [kind(backbone, block) for block in in_blocks(conditions, self.rows)]
 
     def __call__(self, view: View) -> tuple[Tensor, Tensor | None]:
-        previous = view.tokens[:, max(view.first - 1, 0) : view.first]
-        ids = torch.cat([previous, previous]) if self.guided else previous
-        x = self.backbone.embed(ids, self.conditions, offset=view.first)
-        logits = self.backbone.trunk(x, self.modulations, self.caches)
+        tokens = torch.cat([view.tokens, view.tokens]) if self.guided else view.tokens
+        asked = zip(self.blocks, in_blocks(tokens, self.rows), strict=True)
+        logits = torch.cat([block.logits(part, view.first) for block, part in asked])[: len(tokens)]
         return halves(logits) if self.guided else (logits, None)
 
 
@@ -106,14 +142,15 @@ class ZooModel:
         return all_but(self, "name")
 
     def encode(self, wordings: Sequence[str]) -> Float[Tensor, "wordings d"]:
-        return self.backbone.condition(self.vocabulary.ids(wordings).to(self.backbone.places.device))
+        words = self.vocabulary.ids(wordings).to(self.backbone.places.device)
+        return block_by_block(self.backbone.condition, words, ENCODED)
 
     def predictor(self, conditions: Tensor, guided: bool) -> Predictor:
-        kind = RasterPredictor if self.family == "ar" else GridPredictor
-        return kind(self.backbone, conditions, guided)
+        kind = RasterBlock if self.family == "ar" else GridBlock
+        return BlockPredictor(kind, self.backbone, conditions, guided)
 
     def decode(self, tokens: Int[Tensor, "batch h w"]) -> Float[Tensor, "batch 3 H W"]:
-        return self.tokenizer.decode(tokens).float().cpu().contiguous()
+        return block_by_block(self.tokenizer.decode, tokens, DECODED).float().cpu().contiguous()
 
     def frequencies(self) -> Float[Tensor, " codes"] | None:
         return self.shipped_frequencies
