@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from divlens.decompose import Decomposition, Levels
 from divlens.diversity import DiversityInputError, FeatureSums
 from divlens.diversity.anova import CrossedSums, sources_of, whole_blocks
-from divlens.types import Prompt
+from divlens.types import DrawnWith, Prompt
 
 SOURCES = sources_of(range(3))[1:]
 KNOWN = dict(zip(SOURCES, [0.5, 0.2, 1.0, 0.0, 0.3, 0.4, 0.8], strict=True))  # variances v_S of the simulation
@@ -248,6 +248,7 @@ def result_of(values, seed, levels):
         model="simulated",
         prompts=tuple(Prompt(f"prompt {i}") for i in range(len(values))),
         seed=seed,
+        drawn_with=DrawnWith("cpu", "float64", 1),
         levels=levels,
         wordings=(("a", "b"),) * len(values),
         sources=tuple(map(str, SOURCES)),

@@ -1,5 +1,7 @@
 """The random streams: published vectors, uniformity, independence, and draws that never take what has no chance."""
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -62,7 +64,7 @@ def test_a_skewed_uniform_would_be_seen():
 @pytest.mark.parametrize("word", [0, 0xFFFFFFFF])
 def test_uniforms_and_gumbels_are_inside_their_range_at_the_extreme_words(monkeypatch, word):
     monkeypatch.setattr(noise_module, "philox4x32", lambda counter, key: np.full(counter.shape, word, np.uint32))
-    source = CounterNoise(0, (1,), (0,), (0,))
+    source = CounterNoise((1,), (0,), (0,))
     one, two = source.uniform("path", 0, 0, 4), source.uniform("path", 0, 0, 4, two=True)
     assert ((one > 0) & (one < 1)).all() and ((two > 0) & (two < 1)).all()
     assert source.path_gumbel(0, 4, torch.device("cpu")).isfinite().all()
@@ -128,7 +130,34 @@ def test_a_frozen_stream_is_that_of_sample_0_for_every_sample_and_the_other_vari
 
 
 def test_prompt_key_is_the_same_on_every_machine():
-    assert prompt_key("red heart") == 619520404
+    assert prompt_key("red heart") == 13766314928680310173
+
+
+# Two texts whose 32-bit hashes are equal: with keys of that length they shared all their noise.
+SAME_32_BITS = ("a photo of object 41394", "a photo of object 55016")
+
+
+def test_prompts_whose_32_bit_hashes_are_equal_have_noise_of_their_own():
+    short = [hashlib.blake2b(text.encode(), digest_size=4).digest() for text in SAME_32_BITS]
+    assert short[0] == short[1] and len({prompt_key(text) for text in SAME_32_BITS}) == 2
+    first, second = (uniforms(prompt=text) for text in SAME_32_BITS)
+    assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) * first.size**0.5 < 5
+    assert (first == uniforms(prompt=SAME_32_BITS[0])).all()  # the control: one text, one noise
+
+
+@pytest.mark.parametrize("word", range(3))
+def test_each_32_bit_word_of_a_key_changes_the_noise(word):
+    """So that no part of a key is lost on its way into Philox's key and counter."""
+    keys = (7, 7 ^ 1 << 32 * word, 7)
+    values = CounterNoise(keys, (0,) * 3, (0,) * 3).uniform("path", 0, 0, 1000)[..., 0]
+    assert (values[0] == values[2]).all()  # the control: the same key again
+    assert abs(np.corrcoef(values[0], values[1])[0, 1]) * 1000**0.5 < 5
+
+
+def test_a_seed_and_a_prompt_do_not_make_up_for_each_other():
+    """Noise of 20 prompts under 20 seeds: no two of the 400 streams are alike."""
+    first = {uniforms(seed=seed, prompt=f"{i}", samples=1, positions=1).item() for seed in range(20) for i in range(20)}
+    assert len(first) == 400
 
 
 weights = st.lists(st.one_of(st.just(0.0), st.floats(1e-30, 1e6)), min_size=1, max_size=40).filter(any)
@@ -158,6 +187,60 @@ def test_a_code_without_chance_is_not_drawn_from_sums_rounded_in_another_order(w
 def test_sums_rounded_in_another_order_would_draw_a_code_without_chance():
     sums = torch.tensor([0.5, 0.5000001, 1.0])  # the second code has no chance, yet its sum is larger
     assert int(torch.searchsorted(sums, torch.tensor(0.50000006), right=True)) == 1
+
+
+def widths(p: torch.Tensor, codes: np.ndarray, inverted=draw_by_inversion) -> np.ndarray:
+    """How much of (0, 1) the inverse CDF gives to each code, by bisection for the ends; p: float32 (codes,)."""
+
+    def first_with(least: np.ndarray) -> np.ndarray:
+        """The smallest uniform, of multiples of 2^-52, at which a code of at least `least` is drawn."""
+        low, high = np.zeros(len(least), np.int64), np.full(len(least), 2**52, np.int64)
+        while (high > low).any():
+            middle = (low + high) // 2
+            uniform = torch.from_numpy((middle + 0.5) / 2.0**52)[None]
+            reached = inverted(p.expand(1, len(least), -1), uniform)[0].numpy() >= least
+            high, low = np.where(reached, middle, high), np.where(reached, low, np.minimum(middle + 1, high))
+        return low / 2.0**52
+
+    return first_with(codes + 1) - first_with(codes)
+
+
+def drawn_from_float32_sums(p: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    sums = p.reshape(-1, p.shape[-1])[0].cumsum(-1)
+    return torch.searchsorted(sums, uniform.float() * sums[-1], right=True)
+
+
+def rare(codes: int) -> torch.Tensor:
+    """Logits 0 and, for all others, -19 to -29: each of these has a chance of 6e-9 down to 3e-13."""
+    logits = -19 - 10 * torch.rand(codes, generator=torch.Generator().manual_seed(0))
+    logits[codes // 3] = 0
+    return logits.softmax(-1)
+
+
+@pytest.mark.parametrize("codes", [2**14, 2**16])
+def test_every_code_is_drawn_in_proportion_however_rare(codes):
+    p = rare(codes)
+    expected = (p.double() / p.double().sum()).numpy()
+    some = np.unique(np.r_[0, codes // 3 + np.arange(-1, 2), codes - 2, np.linspace(1, codes - 2, 8, dtype=int)])
+    # Uniforms are multiples of 2^-52, and sums and targets below 1 are rounded to 2^-53; and the total that all shares
+    # are of was rounded `codes` times.
+    error = 2.0**-51 + expected[some] * codes * 2.0**-53
+    assert (error < 0.005 * expected[some]).all()
+    assert (np.abs(widths(p, some) - expected[some]) < error).all()
+    crude = widths(p, some, drawn_from_float32_sums)  # the control: what sums in float32 make of it
+    after = some > codes // 3  # where the sum is near 1
+    assert (np.abs(crude - expected[some])[after] > 100 * error[after]).all() and (crude == 0)[after].mean() > 0.5
+
+
+def test_every_code_of_a_chance_above_1e_12_is_drawn():
+    p = rare(2**14)
+    expected = (p.double() / p.double().sum()).numpy()
+    middle = torch.from_numpy(expected.cumsum() - expected / 2)
+    some = np.flatnonzero(expected > 1e-12)[::16]
+    assert len(some) > 800
+    assert (draw_by_inversion(p.expand(1, len(some), -1), middle[some][None])[0].numpy() == some).all()
+    crude = [drawn_from_float32_sums(p, part[None]) for part in middle[some].split(100)]
+    assert len(torch.cat(crude, 1).unique()) < len(some) / 2  # the control
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-6, 3e4])
@@ -195,7 +278,7 @@ seen: list[torch.Tensor] = []
 def test_draws_are_made_in_float32_whatever_the_model_computes_in(dtype):
     seen.clear()
     start = torch.full((2, 2), 3)
-    run_loop(HalfPredictor(dtype), Settings(Raster(2), 1.0), RecordingNoise(0, (1, 1), (0, 1), (0, 1)), start, mask=3)
+    run_loop(HalfPredictor(dtype), Settings(Raster(2), 1.0), RecordingNoise((1, 1), (0, 1), (0, 1)), start, mask=3)
     expected = HalfPredictor.logits.softmax(-1)
     assert len(seen) == 2
     for p in seen:

@@ -24,7 +24,7 @@ def test_the_last_step_is_the_draw_of_x0_as_in_the_reference():
     now, origin = torch.tensor([[0, 1, 5, 5]]), torch.tensor([[3, 1, 2, 0]])
     view = rule.view(now, 99)
     assert view.time == 0
-    result = rule.advance(view, Draws(origin, torch.zeros(1, 4)), 5, CounterNoise(0, (1,), (0,), (0,)))
+    result = rule.advance(view, Draws(origin, torch.zeros(1, 4)), 5, CounterNoise((1,), (0,), (0,)))
     assert torch.equal(result.tokens, origin) and result.committed.all()
     assert result.path_log_probability.tolist() == [0.0]
 
@@ -95,12 +95,12 @@ def test_a_silenced_diffusion_has_no_path_entropy_and_ignores_its_noise():
     rule = diffusion_rule().silenced()
     state = torch.full((2, 3), 3)
     draws = Draws(torch.tensor([[0, 1, 2], [0, 1, 2]]), torch.zeros(2, 3))
-    a = rule.advance(rule.view(state, 1), draws, 3, CounterNoise(0, (1, 2), (0, 1), (0, 1)))
-    b = rule.advance(rule.view(state, 1), draws, 3, CounterNoise(9, (3, 4), (5, 6), (5, 6)))
+    a = rule.advance(rule.view(state, 1), draws, 3, CounterNoise((1, 2), (0, 1), (0, 1)))
+    b = rule.advance(rule.view(state, 1), draws, 3, CounterNoise((3, 4), (5, 6), (5, 6)))
     assert torch.equal(a.tokens, b.tokens) and torch.equal(a.tokens[0], a.tokens[1])
     assert (a.path_log_probability == 0).all()
     loud = diffusion_rule()
-    noisy = loud.advance(loud.view(state, 1), draws, 3, CounterNoise(0, (1, 2), (0, 1), (0, 1)))
+    noisy = loud.advance(loud.view(state, 1), draws, 3, CounterNoise((1, 2), (0, 1), (0, 1)))
     assert (noisy.path_log_probability < 0).all()
 
 
@@ -108,7 +108,7 @@ def test_equal_scores_do_not_change_the_count():
     rule = ConfidenceUnmasking(4, (0.0, 0.0))
     state = torch.full((1, 16), 9)
     draws = Draws(torch.zeros(1, 16, dtype=torch.long), torch.zeros(1, 16))
-    result = rule.advance(rule.view(state, 0), draws, 9, CounterNoise(0, (1,), (0,), (0,)))
+    result = rule.advance(rule.view(state, 0), draws, 9, CounterNoise((1,), (0,), (0,)))
     assert int((result.tokens == 9).sum()) == math.floor(16 * math.cos(math.pi / 8))
     assert result.path_log_probability.tolist() == [0.0]
 
@@ -120,7 +120,7 @@ def test_raster_fills_one_position_a_step_and_has_no_path():
         view = rule.view(state, step)
         assert (view.first, view.count) == (step, 1)
         draws = Draws(torch.tensor([[step], [step + 1]]), torch.zeros(2, 1))
-        result = rule.advance(view, draws, 9, CounterNoise(0, (1, 2), (0, 1), (0, 1)))
+        result = rule.advance(view, draws, 9, CounterNoise((1, 2), (0, 1), (0, 1)))
         assert result.committed.sum() == 2 and (result.path_log_probability == 0).all()
         state = result.tokens
     assert state.tolist() == [[0, 1, 2, 3], [1, 2, 3, 4]]

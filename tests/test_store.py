@@ -11,7 +11,7 @@ import pytest
 from divlens.experiment import store
 from divlens.experiment.measure import SampleRecord
 from divlens.experiment.probe import ProbeResult
-from divlens.types import DivlensError
+from divlens.types import DivlensError, DrawnWith
 
 LARGEST_SEED = 2**64 - 1
 
@@ -35,8 +35,9 @@ def result():
     figures = {"model": ["toy/ar:0"], "condition": ["baseline"], "prompts": [1], "n": [1], "diversity": [math.nan]}
     per_prompt = {"model": ["toy/ar:0"], "prompt": ["a fox"], "diversity": [math.nan]}
     conditions = {"baseline": "none"}
+    how = {"toy/ar:0": DrawnWith("cpu", "float64", 96)}
     return ProbeResult(
-        pd.DataFrame(figures), pd.DataFrame(per_prompt), (record(),), conditions, LARGEST_SEED, 1, "alex"
+        pd.DataFrame(figures), pd.DataFrame(per_prompt), (record(),), conditions, LARGEST_SEED, 1, "alex", how
     )
 
 
@@ -54,6 +55,7 @@ def test_a_probe_is_written_whole(tmp_path):
     assert about["written by"] == "divlens"
     assert about["conditions"] == {"baseline": "none"}
     assert about["seed"] == LARGEST_SEED
+    assert about["drawn_with"] == {"toy/ar:0": {"device": "cpu", "dtype": "float64", "batch_size": 96}}
     assert {"divlens", "torch", "python"} <= set(about["versions"])
 
 

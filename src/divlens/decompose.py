@@ -19,9 +19,9 @@ from divlens.interventions import Intervention, Settings
 from divlens.models import load
 from divlens.models.protocol import Model
 from divlens.prompts import distinct_prompts
-from divlens.sampler import BATCH_SIZE, BatchSize, Encoded, Filled, check_request, cuts, fill, settings_for
+from divlens.sampler import BATCH_SIZE, BatchSize, Encoded, Filled, check_request, cuts, drawn_with, fill, settings_for
 from divlens.statistics import Interval, bootstrap_mean, ratio_of_means
-from divlens.types import DivlensError, Prompt
+from divlens.types import DivlensError, DrawnWith, Prompt
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,6 +47,7 @@ class Decomposition:
     model: str
     prompts: tuple[Prompt, ...]
     seed: int
+    drawn_with: DrawnWith
     levels: Levels
     wordings: tuple[tuple[str, ...], ...]
     sources: tuple[str, ...]
@@ -180,6 +181,7 @@ def decompose(
         model=known.name,
         prompts=asked,
         seed=seed,
+        drawn_with=drawn_with(encoded, batch_size),
         levels=levels,
         wordings=tuple(plan.wordings for plan in plans),
         sources=tuple(splits[0][0]),

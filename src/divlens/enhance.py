@@ -18,7 +18,7 @@ from divlens.models.protocol import Model
 from divlens.prompts import distinct_prompts
 from divlens.sampler import BATCH_SIZE, BatchSize, Encoded, sample
 from divlens.statistics import Interval, bootstrap_mean, paired_change
-from divlens.types import Generation, Prompt
+from divlens.types import DrawnWith, Generation, Prompt
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,6 +54,10 @@ class Enhanced:
     @property
     def tokens(self) -> Int[Tensor, "prompts n h w"]:
         return self.after.generation.tokens
+
+    @property
+    def drawn_with(self) -> DrawnWith:
+        return self.after.generation.drawn_with
 
     def change(self, name: str = "diversity") -> Interval:
         """Mean over prompts of after - before, paired; NaN bounds for a single prompt."""

@@ -1,8 +1,8 @@
 """The two random streams of a generation.
 
 Path noise and execution noise are separate, per sample and counter based: the number at (stream, step, position) of a
-sample is a pure function of (seed, prompt, sample). So a sample does not depend on the batch it was drawn in, the
-same seed under two interventions uses the same noise, and either stream can be frozen while the other varies.
+sample is a pure function of (seed, prompt, sample). So a sample's noise does not depend on the batch it was drawn in,
+the same seed under two interventions uses the same noise, and either stream can be frozen while the other varies.
 """
 
 from __future__ import annotations
@@ -35,8 +35,15 @@ def philox4x32(counter: np.ndarray, key: np.ndarray) -> np.ndarray:
 
 
 def prompt_key(text: str) -> int:
-    """32 bits of a prompt's text: noise follows the prompt, not its place in a list."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "little")
+    """64 bits of a text, for a generator that is to follow the prompt, not its place in a list."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def stream_key(seed: int, text: str) -> int:
+    """96 bits of (seed, prompt text). Some two of m such pairs share their noise with a chance below m^2 / 2^97: with a
+    billion pairs, 7e-12."""
+    digest = hashlib.blake2b(text.encode(), digest_size=12, key=int(seed).to_bytes(8, "little")).digest()
+    return int.from_bytes(digest, "little")
 
 
 @runtime_checkable
@@ -59,29 +66,30 @@ class Noise(Protocol):
 def draw_by_inversion(
     probabilities: Float[Tensor, "batch m codes"], uniform: Float[Tensor, "batch m"]
 ) -> Int[Tensor, "batch m"]:
-    """Inverse-CDF draw: one uniform in (0, 1) and one cumulative sum per position, in float32.
+    """Inverse-CDF draw: one uniform in (0, 1) and one cumulative sum per position.
 
-    `probabilities` need not be normalised, but one must be above 0. A code of probability 0 is never drawn: the search
+    `probabilities` need not be normalised, but one must be above 0. They are summed in float64: sums in float32 step by
+    6e-8, and codes that are rarer would be drawn too often or never. A code of probability 0 is never drawn: the search
     asks for the first cumulative sum that is strictly larger than a target below the total.
     """
     rows = rows_at_once(probabilities)
     parts = zip(probabilities.flatten(0, 1).split(rows), uniform.flatten().split(rows), strict=True)
-    return torch.cat([inverted(part.float(), targets) for part, targets in parts]).view(uniform.shape)
+    return torch.cat([inverted(part, targets) for part, targets in parts]).view(uniform.shape)
 
 
 def rows_at_once(rows: Float[Tensor, "batch m codes"]) -> int:
     """How many distributions to handle at once: on the processor, as many as stay in its cache, so that what is
-    computed on the way takes no memory of note; elsewhere all."""
-    every = rows.shape[0] * rows.shape[1]
-    return max(1, min(every, 2**18 // rows.shape[-1])) if rows.device.type == "cpu" else max(1, every)
+    computed on the way takes no memory of note; elsewhere as many as take half a gigabyte in float64."""
+    numbers = 2**18 if rows.device.type == "cpu" else 2**26
+    return max(1, min(rows.shape[0] * rows.shape[1], numbers // rows.shape[-1]))
 
 
 def inverted(probabilities: Float[Tensor, "m codes"], uniform: Float[Tensor, " m"]) -> Int[Tensor, " m"]:
-    cumulative = probabilities.cumsum(-1)
+    cumulative = probabilities.cumsum(-1, dtype=torch.float64)
     if cumulative.device.type != "cpu":
         cumulative = rising(cumulative, probabilities)
     total = cumulative[..., -1]
-    target = torch.minimum(uniform.to(total.dtype) * total, torch.nextafter(total, torch.zeros_like(total)))
+    target = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))
     return torch.searchsorted(cumulative, target.unsqueeze(-1), right=True).squeeze(-1)
 
 
@@ -104,30 +112,32 @@ def rising(
 
 @dataclass(frozen=True)
 class CounterNoise:
-    """The library's own noise: Philox words keyed by (seed, prompt, index, stream, step, position).
+    """The library's own noise: Philox words keyed by (seed, prompt text, index, stream, step, position).
 
-    `prompts` are the keys of `prompt_key`, one per row of the batch; `path` and `execution` say which of a prompt's
-    many paths and executions a row gets. Two rows with the same index share that stream, whatever the other does.
+    `keys` are those of `stream_key`, one per row of the batch; `path` and `execution` say which of a prompt's many
+    paths and executions a row gets. Two rows with the same index share that stream, whatever the other does.
     """
 
-    seed: int
-    prompts: tuple[int, ...]
+    keys: tuple[int, ...]
     path: tuple[int, ...]
     execution: tuple[int, ...]
 
     @classmethod
     def of(cls, seed: int, prompts: Sequence[str], path: Sequence[int], execution: Sequence[int]) -> CounterNoise:
-        return cls(seed, tuple(prompt_key(text) for text in prompts), tuple(path), tuple(execution))
+        key_of = {text: stream_key(seed, text) for text in set(prompts)}
+        return cls(tuple(key_of[text] for text in prompts), tuple(path), tuple(execution))
 
     def uniform(self, stream: Stream, step: int, first: int, positions: int, two: bool = False) -> np.ndarray:
         """Uniforms in (0, 1): float64 (batch, positions, 1 or 2), of 52 or twice 32 bits."""
-        counter = np.empty((len(self.prompts), positions, 4), np.uint32)
+        low, middle, high = (
+            np.array([key >> bits & 0xFFFFFFFF for key in self.keys], np.uint32) for bits in (0, 32, 64)
+        )
+        counter = np.empty((len(self.keys), positions, 4), np.uint32)
         counter[..., 0] = np.arange(first, first + positions)
         counter[..., 1] = 4 * step + STREAMS[stream]
         counter[..., 2] = np.array(self.path if stream == "path" else self.execution)[:, None]
-        counter[..., 3] = np.array(self.prompts, np.uint32)[:, None]
-        key = np.array([self.seed & 0xFFFFFFFF, (self.seed >> 32) & 0xFFFFFFFF], np.uint32)
-        words = philox4x32(counter, key).astype(np.float64)
+        counter[..., 3] = high[:, None]
+        words = philox4x32(counter, np.stack([low, middle], axis=-1)[:, None]).astype(np.float64)
         if two:
             return (words[..., :2] + 0.5) / 2.0**32
         return ((np.floor(words[..., :1] / 64) * 2.0**26 + np.floor(words[..., 1:2] / 64)) + 0.5) / 2.0**52

@@ -20,7 +20,7 @@ from divlens.noise import CounterNoise, Noise, entropy_of
 from divlens.paraphrase import wordings_for_samples
 from divlens.paths import Advance, Draws
 from divlens.prompts import as_prompts
-from divlens.types import DivlensError, Generation, Prompt, Step, Trace, View, check_whole, is_whole
+from divlens.types import DivlensError, DrawnWith, Generation, Prompt, Step, Trace, View, check_whole, is_whole
 
 BATCH_SIZE = 96
 MOST_SAMPLES = 10**6  # of a prompt: every sample has a row from the start
@@ -177,6 +177,15 @@ class Encoded:
         return torch.stack([self.rows[wording] for wording in wordings])
 
 
+def drawn_with(encoded: Encoded, batch_size: BatchSize) -> DrawnWith:
+    """How a run was drawn that is done. The precision is what the model calls its `dtype`, else that of its conditions;
+    conditions that are integers do not tell it."""
+    row = next(iter(encoded.rows.values()))
+    dtype = getattr(encoded.model, "dtype", row.dtype if row.is_floating_point() else None)
+    known = None if dtype is None else str(dtype).removeprefix("torch.")
+    return DrawnWith(str(row.device), known, encoded.fits if batch_size == "auto" else batch_size)
+
+
 def rows_of(
     prompt: Prompt, samples: Sequence[int], interventions: Sequence[Intervention], settings: Settings, encoded: Encoded
 ) -> list[Row]:
@@ -294,11 +303,15 @@ def sample(
 ) -> Generation:
     """Draw `n` samples of each prompt.
 
-    A sample is a function of (seed, prompt, its index, interventions): it does not depend on `batch_size`, on the
-    other prompts, or on `n`. `batch_size="auto"` finds what fits the device. `encoded`: conditions of this model that
-    several calls share, so that a wording is encoded once. `on_batch` is told how many samples are done. Raises
-    DivlensError for an empty list of prompts, an empty prompt, a wording the model cannot read, n < 1 or above a
-    million, a seed that is no unsigned 64-bit number, or interventions that leave nothing to draw.
+    The noise of a sample is a function of (seed, prompt, its index): it does not depend on `batch_size`, on the other
+    prompts, or on `n`. Nor does the sample of a model whose logits do not, as the zoo's on a processor. Logits of other
+    models may differ by a rounding error with the number of rows, so that a draw falls the other way now and then;
+    `drawn_with` of the result records it.
+
+    `batch_size="auto"` finds what fits the device. `encoded`: conditions of this model that several calls share, so
+    that a wording is encoded once. `on_batch` is told how many samples are done. Raises DivlensError for an empty list
+    of prompts, an empty prompt, a wording the model cannot read, n < 1 or above a million, a seed that is no unsigned
+    64-bit number, or interventions that leave nothing to draw.
     """
     asked = as_prompts(prompts)
     check_request(n, seed, batch_size)
@@ -324,6 +337,7 @@ def sample(
         prompts=asked,
         wordings=tuple(tuple(row.wording for row in rows[i : i + n]) for i in range(0, len(rows), n)),
         seed=seed,
+        drawn_with=drawn_with(encoded, batch_size),
         samples=samples,
         tokens=torch.cat(tokens).view(len(asked), n, height, width),
         images=pictures.view(len(asked), n, *pictures.shape[1:]),

@@ -105,6 +105,20 @@ class Trace:
 
 
 @dataclass(frozen=True)
+class DrawnWith:
+    """What a sample may depend on beside its noise, for logits are rounded in another way on another device, in another
+    precision and, of most models, in another batch.
+
+    device: where the loop ran, as torch names it. dtype: what the model computes in ("float32"), None where it does not
+    say. batch_size: samples at once, at most.
+    """
+
+    device: str
+    dtype: str | None
+    batch_size: int
+
+
+@dataclass(frozen=True)
 class Generation:
     """What `sample` returns.
 
@@ -115,6 +129,7 @@ class Generation:
     prompts: tuple[Prompt, ...]
     wordings: tuple[tuple[str, ...], ...]
     seed: int
+    drawn_with: DrawnWith
     samples: tuple[int, ...]
     tokens: Int[Tensor, "prompts n h w"]
     images: Float[Tensor, "prompts n 3 H W"]

@@ -201,6 +201,7 @@ def information(
     if out:
         about = {"command": "information", "models": list(models), "under": list(under), "n": n, "seed": seed}
         about |= {"prompts": [prompt.text for prompt in prompts], "reading": reading, "effort": asdict(effort)}
+        about |= {"drawn_with": [asdict(result.drawn_with) for result in results]}
         cut = [dict(result.cuts) for result in results]
         write_information(results, about | {"cut": cut}, out)
         click.echo(f"written: {out}")
@@ -263,6 +264,7 @@ def decompose(
     if out:
         about = {"command": "decompose", "models": list(models), "seed": seed, "lpips": lpips}
         about |= {"levels": {result.model: list(result.levels) for result in results}}
+        about |= {"drawn_with": {result.model: asdict(result.drawn_with) for result in results}}
         names = ("table", "per_prompt")
         tables = {name: [getattr(one, name).assign(model=one.model) for one in results] for name in names}
         store.write_tables(tables, about, out)

@@ -14,9 +14,9 @@ from divlens.interventions import Argmax, DisableTop, Intervention, Paraphrase, 
 from divlens.models import load
 from divlens.models.protocol import Model
 from divlens.prompts import distinct_prompts
-from divlens.sampler import BATCH_SIZE, BatchSize, Encoded
+from divlens.sampler import BATCH_SIZE, BatchSize, Encoded, drawn_with
 from divlens.statistics import bootstrap_mean, paired_change, relative_change
-from divlens.types import DivlensError, Prompt
+from divlens.types import DivlensError, DrawnWith, Prompt
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +51,7 @@ class ProbeResult:
     prompts, a 95% interval `_low`, `_high` and `_prompts`, how many prompts have a value; change (against baseline,
     paired) and relative_change (a share of baseline) with `_low` and `_high`; noise_floor (mean over prompts, of
     baseline pictures); duplicates (a count over all samples). Undefined is NaN. `samples`: every sample's tokens.
-    `conditions`: what was done, as text. `seed`, `n`, `lpips` (the network): as asked for.
+    `conditions`: what was done, as text. `seed`, `n`, `lpips` (the network): as asked for. `drawn_with`: of each model.
     """
 
     table: pd.DataFrame
@@ -61,6 +61,7 @@ class ProbeResult:
     seed: int
     n: int
     lpips: str
+    drawn_with: Mapping[str, DrawnWith]
 
 
 def judge_for(model: Model) -> Judge | None:
@@ -119,7 +120,8 @@ def probe(
                 on_batch=on_batch,
             )
     said = {name: " + ".join(map(repr, interventions)) or "none" for name, interventions in conditions.items()}
-    return summarised(results, asked, said, n, seed, lpips)
+    how = {encoded.model.name: drawn_with(encoded, batch_size) for encoded in encoders}
+    return summarised(results, asked, said, n, seed, lpips, how)
 
 
 def loaded_models(models: Sequence[str | Model]) -> list[Model]:
@@ -140,6 +142,7 @@ def summarised(
     n: int,
     seed: int,
     lpips: str,
+    how: Mapping[str, DrawnWith],
 ) -> ProbeResult:
     """Figures to tables."""
     import pandas as pd
@@ -155,7 +158,7 @@ def summarised(
         for prompt, figures in zip(prompts, result.figures, strict=True)
     ]
     samples = tuple(record for result in results.values() for record in result.samples)
-    return ProbeResult(pd.DataFrame(rows), pd.DataFrame(per_prompt), samples, conditions, seed, n, lpips)
+    return ProbeResult(pd.DataFrame(rows), pd.DataFrame(per_prompt), samples, conditions, seed, n, lpips, how)
 
 
 def summary(here: ConditionResult, baseline: ConditionResult, seed: int) -> dict[str, float]:

@@ -144,6 +144,7 @@ def write_probe(result: ProbeResult, folder: Path) -> None:
         "n": result.n,
         "seed": result.seed,
         "lpips": result.lpips,
+        "drawn_with": {model: asdict(how) for model, how in result.drawn_with.items()},
     }
     write_output(folder, about, write)
 

@@ -31,7 +31,7 @@ from divlens.models import load
 from divlens.models.protocol import Model
 from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, Raster
 from divlens.prompts import distinct_prompts
-from divlens.sampler import BATCH_SIZE, BatchSize, Encoded, check_request, cuts, rows_of, settings_for
+from divlens.sampler import BATCH_SIZE, BatchSize, Encoded, check_request, cuts, drawn_with, rows_of, settings_for
 from divlens.types import DivlensError, Prompt, check_whole
 
 FROZEN = "given the frozen {} noise of each prompt, not averaged over it"
@@ -154,6 +154,7 @@ def information(
         tuple(prompt.text for prompt in asked),
         n,
         seed,
+        drawn_with(encoded, batch_size),
         positions,
         model.codes,
         reading,

@@ -11,6 +11,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from divlens.statistics import bootstrap_mean, student_t
+from divlens.types import DrawnWith
 
 BITS = 1 / math.log(2)  # of a nat
 ROUNDING = 1e-6  # of a value, between samples that took the same way
@@ -257,6 +258,7 @@ class Information:
     prompts: tuple[str, ...]
     n: int
     seed: int
+    drawn_with: DrawnWith
     positions: int
     codes: int
     reading: str

@@ -77,6 +77,10 @@ class Emu3Model(Uncalibrated):
         return len(self.words)
 
     @property
+    def dtype(self) -> torch.dtype:
+        return self.network.dtype
+
+    @property
     def mask(self) -> int:
         return self.codes
 

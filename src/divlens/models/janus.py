@@ -60,6 +60,10 @@ class JanusModel(Uncalibrated):
         return all_but(self, "name")
 
     @property
+    def dtype(self) -> torch.dtype:
+        return self.network.dtype
+
+    @property
     def mask(self) -> int:
         return self.codes
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from jaxtyping import Float
@@ -78,6 +79,7 @@ def write_enhanced(result: Enhanced, folder: Path, options: Mapping[str, object]
         "prompts": [prompt.text for prompt in drawn.prompts],
         "n": len(drawn.samples),
         "seed": drawn.seed,
+        "drawn_with": {result.model: asdict(drawn.drawn_with)},
         **options,
     }
     store.write_output(folder, about, write)
