@@ -220,9 +220,9 @@ def test_coverage_and_fidelity_are_the_judges(judged):
     tokens = np.array([sample.tokens for sample in result.samples]).reshape(3, 8, 3)
     right, coverage = (result.per_prompt[name].to_numpy(float) for name in ("fidelity", "coverage"))
     assert right[0] == (tokens[0, :, 0] == 0).mean()
-    assert coverage[0] == len(set(tokens[0, :, 2])) / 3
+    assert coverage[0] == len(set(tokens[0, tokens[0, :, 0] == 0, 2])) / 3
     assert right[1] == (tokens[1, :, 0] == 1).mean()
-    assert coverage[1] == float(0 in tokens[1, :, 2])
+    assert coverage[1] == float(0 in tokens[1, tokens[1, :, 0] == 1, 2])
     assert math.isnan(right[2]) and math.isnan(coverage[2])
     assert result.table["fidelity"].iloc[0] == pytest.approx(right[:2].mean())
     assert result.table["fidelity_prompts"].iloc[0] == 2
