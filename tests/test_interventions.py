@@ -1,6 +1,7 @@
 """Interventions: what is banned never comes out, and what they say is what the filter does."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -128,15 +129,22 @@ WRONG = [
     lambda: Subset(1.2),
     lambda: Subset(0.5, by="colour"),  # type: ignore[arg-type]
     lambda: DisableTop(-0.1),
+    lambda: DisableTop(1.1),
+    lambda: DisableTop(10**5000),  # more digits than Python writes
     lambda: Argmax(scope="some"),  # type: ignore[arg-type]
     lambda: Paraphrase(n=0),
     lambda: Paraphrase(lengths="long"),  # type: ignore[arg-type]
     lambda: Temperature(0.0),
     lambda: Temperature(math.inf),
+    lambda: Temperature(1e-50),  # float32 holds neither: 0 / 0 and infinity / infinity are NaN
+    lambda: Temperature(1e39),
     lambda: TopK(0),
+    lambda: TopK(-(10**5000)),
     lambda: TopP(0.0),
     lambda: Guidance(-1.0),
     lambda: Guidance(math.nan),
+    lambda: Guidance(1.1e6),
+    lambda: Guidance(1e300),
     lambda: Freeze("wording"),  # type: ignore[arg-type]
 ]
 
@@ -147,6 +155,51 @@ def test_values_out_of_range_are_refused_and_named(make):
     with pytest.raises(Exception, match=r"expects|Type-check") as caught:
         make()
     assert isinstance(caught.value, DivlensError) or "Type-check" in str(caught.value)
+
+
+EXTREME = [
+    Subset(1e-300),
+    DisableTop(1e-300),
+    Temperature(1.2e-38),
+    Temperature(3.4e38),
+    TopK(10**30),
+    TopP(1e-300),
+    TopP(1 - 1e-12),
+    Guidance(0),
+    Guidance(1e-300),
+    Guidance(1e6),
+    Paraphrase(n=10**30),
+    Temperature(Fraction(1, 2)),  # type: ignore[arg-type]
+    TopP(Fraction(1, 2)),  # type: ignore[arg-type]
+    Guidance(Fraction(3, 2)),  # type: ignore[arg-type]
+]
+
+
+@pytest.mark.parametrize("intervention", EXTREME, ids=repr)
+def test_every_value_in_range_draws(intervention):
+    trace = sample(ToyModel("ar", Raster(3)), ["a cat"], n=4, interventions=[Subset(0.7), intervention]).trace
+    assert trace is not None and all(step.log_probability.isfinite().all() for step in trace.steps)
+
+
+def test_at_the_limit_of_its_range_a_value_is_the_draw_of_the_best_or_any():
+    model, asked = ToyModel("ar", Raster(3)), ["a cat", "red heart"]
+    best = sample(model, asked, n=20, interventions=[Argmax()]).tokens
+    for cold in (Temperature(1.2e-38), TopP(1e-300)):
+        assert torch.equal(sample(model, asked, n=20, interventions=[cold]).tokens, best)
+    assert not torch.equal(sample(model, asked, n=20).tokens, best)  # the control
+    hot = sample(model, asked, n=20, interventions=[Temperature(3.4e38)]).trace
+    assert hot is not None
+    chance = hot.steps[0].log_probability[:, 0].exp()
+    assert torch.allclose(chance, torch.full_like(chance, 1 / 3))
+
+
+def test_disabling_nothing_changes_nothing_and_asks_for_no_calibration():
+    def asked():
+        raise AssertionError("no calibration run is needed")
+
+    assert apply_all([DisableTop(0)], DEFAULTS, asked) == DEFAULTS
+    with pytest.raises(AssertionError):  # the control
+        apply_all([DisableTop(0.1)], DEFAULTS, asked)
 
 
 # --- the filter -----------------------------------------------------------------------------------------------------

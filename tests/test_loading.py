@@ -13,7 +13,7 @@ from divlens.models import load
 from divlens.models.loading import DTYPES, Options, read_pt
 from divlens.models.toy import RULES, ToyModel
 from divlens.sampler import sample
-from divlens.types import DivlensError, View
+from divlens.types import DivlensError, View, is_out_of_memory
 
 
 def toy(**changes) -> ToyModel:
@@ -104,11 +104,43 @@ class Small(ToyModel):
     """A toy whose device holds a few samples at a time."""
 
     room: int = 5
+    full: Exception = torch.OutOfMemoryError("no room")  # noqa: RUF009
 
     def predictor(self, conditions, guided):
         if len(conditions) > self.room:
-            raise torch.OutOfMemoryError("no room")
+            raise self.full
         return super().predictor(conditions, guided)
+
+
+# As CUDA, the processor (of Linux and of Windows), numpy, Apple's GPU and CUDA's libraries put it.
+FULL = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:81] data. DefaultCPUAllocator: not enough memory:"),
+    MemoryError("Unable to allocate 7.45 GiB for an array"),
+    RuntimeError("MPS backend out of memory (MPS allocated: 17.9 GB, other allocations: 100 MB, max allowed: 18 GB)"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("CUDA error: out of memory"),
+]
+
+
+@pytest.mark.parametrize("full", FULL, ids=str)
+def test_an_automatic_batch_gives_way_on_every_device(full):
+    counts: list[int] = []
+    sample(Small("mim", RULES["mim"], full=full), ["a cat"], n=16, batch_size="auto", on_batch=counts.append)
+    assert sum(counts) == 16 and max(counts) <= 5
+
+
+def test_the_processor_says_what_is_expected_of_it():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(10**15)
+    assert is_out_of_memory(caught.value)
+
+
+@pytest.mark.parametrize("other", [RuntimeError("shapes do not fit"), ValueError("DefaultCPUAllocator"), KeyError("x")])
+def test_another_error_is_not_taken_for_a_full_device(other):
+    with pytest.raises(type(other)):
+        sample(Small("mim", RULES["mim"], full=other), ["a cat"], n=16, batch_size="auto")
 
 
 def test_an_automatic_batch_finds_what_fits_and_changes_no_sample():

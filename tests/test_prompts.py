@@ -107,6 +107,18 @@ def test_what_is_no_text_is_refused(text, paraphrases):
         Prompt("a fox", concept=5)  # type: ignore[arg-type]
 
 
+def test_half_a_surrogate_pair_is_no_text():
+    """What Python makes of bytes on the command line that are not UTF-8."""
+    for make in (
+        lambda text: Prompt(text),
+        lambda text: Prompt("a fox", ("a red fox", text)),
+        lambda text: Prompt("a fox", concept=text),
+    ):
+        with pytest.raises(DivlensError, match=r"expects Unicode text \(UTF-8\), got 'fox \\udcff'"):
+            make("fox \udcff")
+        assert make("fox \U0001f98a")  # the control: a whole pair is a character
+
+
 # The set that ships
 
 

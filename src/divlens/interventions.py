@@ -17,7 +17,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from divlens.paths import PathRule
-from divlens.types import DivlensError, check_whole, is_number
+from divlens.types import DivlensError, check_whole, is_number, shown
+
+MOST_GUIDANCE = 1e6  # published scales are below 20; far beyond this, guided logits leave float32
+COLDEST, HOTTEST = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max  # what float32 can divide by
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,14 @@ class Intervention(Protocol):
     def apply(self, settings: Settings, frequencies: Frequencies) -> Settings: ...
 
 
+def described(interventions: Sequence[Intervention]) -> str:
+    """What is done, in one line: `Paraphrase(...) + DisableTop(...)`, or `none`."""
+    return " + ".join(map(repr, interventions)) or "none"
+
+
 def fraction_in_range(name: str, fraction: float) -> None:
     if not (is_number(fraction) and 0 < fraction <= 1):
-        raise DivlensError(f"{name} expects a fraction in (0, 1], got {fraction!r}")
+        raise DivlensError(f"{name} expects a fraction in (0, 1], got {shown(fraction)}")
 
 
 def restrict(settings: Settings, allowed: Bool[Tensor, " codes"], name: str) -> Settings:
@@ -89,14 +97,20 @@ class Subset:
 
 @dataclass(frozen=True)
 class DisableTop:
-    """The most frequent `fraction` of the codebook, at least one code, may not be drawn (the paper's enhancer)."""
+    """The most frequent `fraction` of the codebook, at least one code, may not be drawn (the paper's enhancer).
+
+    0 disables nothing, and asks for no calibration run.
+    """
 
     fraction: float = 0.05
 
     def __post_init__(self) -> None:
-        fraction_in_range("DisableTop", self.fraction)
+        if not (is_number(self.fraction) and 0 <= self.fraction <= 1):
+            raise DivlensError(f"DisableTop expects a fraction in [0, 1], got {shown(self.fraction)}")
 
     def apply(self, settings: Settings, frequencies: Frequencies) -> Settings:
+        if self.fraction == 0:
+            return settings
         share = frequencies()
         allowed = torch.ones(len(share), dtype=torch.bool)
         count = max(1, round(self.fraction * len(share)))
@@ -143,16 +157,19 @@ class Paraphrase:
 
 @dataclass(frozen=True)
 class Temperature:
-    """Logits are divided by `t` after guidance; t > 0."""
+    """Logits are divided by `t` after guidance; t > 0, and a number that float32 holds (1.2e-38 to 3.4e38)."""
 
     t: float
 
     def __post_init__(self) -> None:
-        if not (is_number(self.t) and self.t > 0):
-            raise DivlensError(f"Temperature expects a number above 0 (use Argmax for 0), got {self.t!r}")
+        if not (is_number(self.t) and COLDEST <= self.t <= HOTTEST):
+            raise DivlensError(
+                f"Temperature expects a number above 0, from {COLDEST:.2g} to {HOTTEST:.2g} (use Argmax for 0), "
+                f"got {shown(self.t)}"
+            )
 
     def apply(self, settings: Settings, frequencies: Frequencies) -> Settings:
-        return replace(settings, temperature=self.t)
+        return replace(settings, temperature=float(self.t))
 
 
 @dataclass(frozen=True)
@@ -178,21 +195,26 @@ class TopP:
         fraction_in_range("TopP", self.p)
 
     def apply(self, settings: Settings, frequencies: Frequencies) -> Settings:
-        return replace(settings, top_p=self.p)
+        return replace(settings, top_p=float(self.p))
 
 
 @dataclass(frozen=True)
 class Guidance:
-    """Classifier-free guidance: logits = unconditional + scale * (conditional - unconditional); 1 is off."""
+    """Classifier-free guidance: logits = unconditional + scale * (conditional - unconditional); 1 is off.
+
+    The scale is at least 0 and at most a million.
+    """
 
     scale: float
 
     def __post_init__(self) -> None:
-        if not (is_number(self.scale) and self.scale >= 0):
-            raise DivlensError(f"Guidance expects a scale of at least 0, got {self.scale!r}")
+        if not (is_number(self.scale) and 0 <= self.scale <= MOST_GUIDANCE):
+            raise DivlensError(
+                f"Guidance expects a scale of at least 0 and at most {MOST_GUIDANCE:g}, got {shown(self.scale)}"
+            )
 
     def apply(self, settings: Settings, frequencies: Frequencies) -> Settings:
-        return replace(settings, guidance=self.scale)
+        return replace(settings, guidance=float(self.scale))
 
 
 @dataclass(frozen=True)
@@ -240,7 +262,9 @@ def filter_logits(logits: Float[Tensor, "batch m codes"], settings: Settings) ->
         logits = (logits - logits.amax(-1, keepdim=True)) / settings.temperature
     if settings.top_p < 1.0:
         ordered, order = logits.softmax(-1).sort(dim=-1, descending=True, stable=True)
-        # A code stays when those before it have not reached p yet; the first always stays.
+        # A code stays when those before it have not reached p yet; the first always stays, however small p is: in
+        # float32 it may be 0.
         dropped = (ordered.cumsum(-1) - ordered) >= settings.top_p
+        dropped[..., 0] = False
         logits = logits.masked_fill(torch.zeros_like(dropped).scatter(-1, order, dropped), -math.inf)
     return logits.log_softmax(-1)

@@ -20,7 +20,18 @@ from divlens.noise import CounterNoise, Noise, entropy_of
 from divlens.paraphrase import wordings_for_samples
 from divlens.paths import Advance, Draws
 from divlens.prompts import as_prompts
-from divlens.types import DivlensError, DrawnWith, Generation, Prompt, Step, Trace, View, check_whole, is_whole
+from divlens.types import (
+    DivlensError,
+    DrawnWith,
+    Generation,
+    Prompt,
+    Step,
+    Trace,
+    View,
+    check_whole,
+    is_out_of_memory,
+    is_whole,
+)
 
 BATCH_SIZE = 96
 MOST_SAMPLES = 10**6  # of a prompt: every sample has a row from the start
@@ -227,8 +238,8 @@ def fill(
         batch = rows[done : done + (encoded.fits if batch_size == "auto" else batch_size)]
         try:
             tokens = fill_batch(model, batch, seed, settings, encoded.of([row.wording for row in batch]), observers)
-        except torch.OutOfMemoryError:
-            if batch_size != "auto" or len(batch) == 1:
+        except Exception as error:
+            if batch_size != "auto" or len(batch) == 1 or not is_out_of_memory(error):
                 raise
             encoded.fits = len(batch) // 2
             continue

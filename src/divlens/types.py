@@ -8,8 +8,12 @@ from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import TypeGuard
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+# How devices without an error of their own say that there is no room: the processor, Apple's GPU, CUDA's libraries.
+NO_ROOM = ("DefaultCPUAllocator", "MPS backend out of memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
 
 
 class DivlensError(Exception):
@@ -18,6 +22,21 @@ class DivlensError(Exception):
 
 class DivlensWarning(UserWarning):
     """What is worth knowing and changes no result: one line. The command line shows it on stderr."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the error says that a device, any that torch knows, had no room left."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_ROOM)
+
+
+def shown(value: object) -> str:
+    """A value as Python writes it, for a message; its kind where it has more digits than Python writes."""
+    try:
+        return repr(value)
+    except ValueError:
+        return f"one of type {type(value).__name__} with too many digits"
 
 
 def is_whole(value: object) -> TypeGuard[int]:
@@ -37,24 +56,41 @@ def is_number(value: object) -> TypeGuard[float]:
 
 def check_whole(name: str, value: object, least: int) -> None:
     if not is_whole(value) or value < least:
-        raise DivlensError(f"{name} expects a whole number of at least {least}, got {value!r}")
+        raise DivlensError(f"{name} expects a whole number of at least {least}, got {shown(value)}")
+
+
+def check_text(name: str, value: object) -> None:
+    """Raises DivlensError for what is no text: another type, or half a surrogate pair, which no file can hold.
+
+    Python makes such halves of bytes on the command line that are not UTF-8.
+    """
+    if not isinstance(value, str):
+        raise DivlensError(f"{name} expects a text, got {shown(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise DivlensError(f"{name} expects Unicode text (UTF-8), got {value!r}") from None
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a user asks for. `paraphrases` are other wordings of the same meaning; `concept` names the judge's truth."""
+    """What a user asks for. `paraphrases` are other wordings of the same meaning; `concept` names the judge's truth.
+
+    Raises DivlensError for what is no text or no Unicode, and for an empty text.
+    """
 
     text: str
     paraphrases: tuple[str, ...] = ()
     concept: str | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.text, str):
-            raise DivlensError(f"a prompt expects a text, got {self.text!r}")
+        check_text("a prompt", self.text)
         if not (isinstance(self.paraphrases, tuple) and all(isinstance(text, str) for text in self.paraphrases)):
             raise DivlensError(f"paraphrases of {self.text!r} expect a tuple of texts, got {self.paraphrases!r}")
-        if not isinstance(self.concept, str | None):
-            raise DivlensError(f"the concept of {self.text!r} expects a text, got {self.concept!r}")
+        for wording in self.paraphrases:
+            check_text(f"a paraphrase of {self.text!r}", wording)
+        if self.concept is not None:
+            check_text(f"the concept of {self.text!r}", self.concept)
         if not self.text.strip():
             raise DivlensError("a prompt is empty: expected at least one word")
         if not all(wording.strip() for wording in self.paraphrases):

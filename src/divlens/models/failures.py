@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-import torch
-
-from divlens.types import DivlensError
+from divlens.types import DivlensError, is_out_of_memory
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 PANIC = "PanicException"  # what a package written in Rust raises where it should not have come; it is no Exception
@@ -29,11 +27,13 @@ def one_line(expectation: str) -> Iterator[None]:
     """
     try:
         yield
-    except (DivlensError, torch.OutOfMemoryError):
+    except DivlensError:
         raise
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != PANIC:
             raise  # a key that interrupts, an exit
+        if is_out_of_memory(error):
+            raise
         raise DivlensError(f"{expectation}, got {reason_of(error)}") from error
 
 
