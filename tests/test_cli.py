@@ -1,6 +1,9 @@
 """The command line: what it prints and writes, how it refuses, how quickly it starts."""
 
+import errno
+import io
 import json
+import os
 import subprocess
 import sys
 import time
@@ -9,7 +12,9 @@ import warnings
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import torch
 
+import divlens
 from divlens import __version__
 from divlens.cli import main
 from divlens.types import DivlensError
@@ -82,7 +87,8 @@ def test_enhance_prints_the_table_and_writes_pictures(run, tmp_path):
     assert (code, err) == (0, "")
     assert "before" in out and "after" in out and "LPIPS diversity" in out
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"before", "after", "before.png", "after.png", "table.csv", "samples.parquet", "run.json"}
+    pictures = {"before", "after", "before.png", "after.png"}
+    assert names == {*pictures, "table.csv", "table.parquet", "samples.parquet", "run.json"}
     wordings = pq.read_table(tmp_path / "out" / "samples.parquet").to_pandas().query("condition == 'after'")["wording"]
     assert "emotion, love, red heart" in set(wordings)  # a default prompt brings its own paraphrases
 
@@ -102,14 +108,19 @@ def test_information_prints_a_block_per_model_and_condition_and_writes_tables(ru
     assert out.count("path, trajectory") == 2  # both readings of a diffusion's path, side by side
     assert out.count("plane (I(X;Z), I(Z;Y))") == 4
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"table.csv", "per_prompt.csv", "steps.csv", "maps.csv", "maps.png", "tightness.csv", "run.json"}
+    tables = ("table", "per_prompt", "steps", "maps", "tightness")
+    assert names == {"maps.png", "run.json", *(f"{name}.{kind}" for name in tables for kind in ("csv", "parquet"))}
     table = pd.read_csv(tmp_path / "out" / "table.csv")
-    argmax = table.query("quantity == 'execution' and interventions.notna()")
+    assert table[["condition", "interventions"]].drop_duplicates().to_numpy().tolist() == [
+        ["baseline", "none"],
+        ["argmax", "Argmax(scope='tokens')"],
+    ]
+    argmax = table.query("quantity == 'execution' and condition == 'argmax'")
     assert argmax["bits_per_image"].tolist() == [0, 0]
     maps = pd.read_csv(tmp_path / "out" / "maps.csv")
     for model in ("toy/ar:0", "toy/diffusion:0"):  # the maps add up to the totals
-        of_model = maps[(maps["model"] == model) & maps["interventions"].isna()]
-        own = table[(table["model"] == model) & table["interventions"].isna()].set_index("quantity")
+        of_model, own = (rows[(rows["model"] == model) & (rows["condition"] == "baseline")] for rows in (maps, table))
+        own = own.set_index("quantity")
         assert sum(of_model["execution"]) == pytest.approx(own["bits_per_image"]["execution"])
 
 
@@ -181,6 +192,131 @@ def test_without_a_command_it_shows_its_help(run):
     assert "Usage: divlens" in out and "probe" in out
 
 
+@pytest.mark.parametrize("command", [(), ("probe",), ("zoo",), ("zoo", "train"), ("models",)])
+def test_h_is_help(command, run):
+    short, long = run(*command, "-h"), run(*command, "--help")
+    assert short == long and short[0] == 0 and "Usage: divlens" in short[1]
+
+
+def test_zoo_alone_shows_its_help(run):
+    code, out, err = run("zoo")
+    assert (code, err) == (0, "")
+    assert "Usage: divlens zoo" in out and "train" in out
+
+
+def test_enhance_takes_prompts_from_a_file_too(run, tmp_path):
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "a cat", "paraphrases": ["cat icon"]}\n')
+    assert run("enhance", "toy/ar", "red heart", "--prompts", "prompts.jsonl", "-n", 2, "--out", "both")[0] == 0
+    assert run("enhance", "toy/ar", "--prompts", "prompts.jsonl", "-n", 2, "--out", "file")[0] == 0
+    samples = {name: pq.read_table(tmp_path / name / "samples.parquet").to_pandas() for name in ("both", "file")}
+    assert list(samples["both"]["prompt"].unique()) == ["red heart", "a cat"]
+    assert list(samples["file"]["prompt"].unique()) == ["a cat"]
+    assert set(samples["file"]["wording"]) == {"a cat", "cat icon"}
+
+
+def test_the_enhancer_without_disabled_codes_is_the_wordings_alone(run, tmp_path):
+    drawn = {}
+    for share in ("0", "0.4"):
+        assert run("enhance", "toy/ar", "a cat", "-n", 4, "--disable-top", share, "--out", share)[0] == 0
+        samples = pq.read_table(tmp_path / share / "samples.parquet").to_pandas().query("condition == 'after'")
+        assert samples["wording"].nunique() == 4
+        drawn[share] = [list(tokens) for tokens in samples["tokens"]]
+    wordings = [divlens.Paraphrase(lengths="mixed")]
+    alone = divlens.sample(divlens.load("toy/ar"), ["a cat"], n=4, interventions=wordings).tokens
+    assert drawn["0"] == alone.flatten(2)[0].tolist() != drawn["0.4"]
+
+
+RUNS = {
+    "probe": ("probe", "toy/ar", "--limit", 2, "-n", 2),
+    "enhance": ("enhance", "toy/ar", "red heart", "-n", 2),
+    "information": ("information", "toy/ar", "--limit", 2, "-n", 2, "--under", "baseline", "--under", "paraphrase"),
+    "decompose": ("decompose", "toy/ar", "--limit", 2, "--wordings", 2, "--executions", 2),
+}
+BEFORE_DRAWING = "divlens.sampler.fill_batch"
+
+
+@pytest.mark.parametrize("command", RUNS)
+def test_every_command_leaves_a_record_of_what_was_asked_and_what_was_used(command, run, tmp_path):
+    assert run(*RUNS[command], "--batch-size", 7, "--seed", 3, "--out", "out")[0] == 0
+    about = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert (about["command"], about["models"], about["seed"]) == (command, ["toy/ar"], 3)
+    setup = {"device": "cpu", "dtype": "float32", "batch_size": 7, "truncate": False, "compile": False}
+    assert setup.items() <= about.items()
+    assert about["prompts"][0]["text"] == "red heart" and len(about["prompts"][0]["paraphrases"]) == 8
+    assert "none" in about["conditions"].values()
+    assert set(about["wordings"]["toy/ar:0"]) == set(about["conditions"])
+    for used in about["wordings"]["toy/ar:0"].values():
+        assert set(used) == {prompt["text"] for prompt in about["prompts"]}
+    assert {"divlens", "python", "torch", "numpy", "pandas"} <= set(about["versions"])
+    assert about["date"][:2] == "20"
+
+
+@pytest.mark.parametrize("command", RUNS)
+def test_the_same_run_may_replace_its_results_and_another_may_not(command, run, tmp_path, monkeypatch):
+    assert run(*RUNS[command], "--out", "out")[0] == 0
+    (tmp_path / "out" / "table.csv").write_text("old")
+    assert run(*RUNS[command], "--out", "out")[0] == 0
+    assert (tmp_path / "out" / "table.csv").read_text() != "old"
+    before = snapshot(tmp_path)
+    monkeypatch.setattr(BEFORE_DRAWING, lambda *arguments: pytest.fail("work was begun"))
+    others = [(*RUNS[command], "--seed", 1), (*RUNS[command], "--batch-size", 5)]
+    others += [arguments for name, arguments in RUNS.items() if name != command]
+    for arguments in others:
+        code, out, err = run(*arguments, "--out", "out")
+        assert (code, out) == (2, "") and err.count("\n") == 1
+        assert f"holds those of `divlens {command}` of toy/ar, 20" in err and "name another folder" in err
+    assert snapshot(tmp_path) == before
+
+
+class Stream(io.StringIO):
+    """A stdout that takes nothing."""
+
+    def __init__(self, number):
+        super().__init__()
+        self.number = number
+
+    def write(self, text):
+        raise OSError(self.number, os.strerror(self.number))
+
+
+@pytest.mark.parametrize("command", RUNS)
+def test_results_are_written_before_they_are_shown(command, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Stream(errno.EPIPE))
+    code, _, err = run(*RUNS[command], "--out", "read")
+    assert (code, err) == (141, "")  # a reader that leaves is no error
+    monkeypatch.setattr(sys, "stdout", Stream(errno.ENOSPC))
+    code, _, err = run(*RUNS[command], "--out", "full")
+    said = "cannot write the table to stdout: No space left on device; the results are in full"
+    assert (code, err) == (2, f"divlens: error: {said}\n")
+    monkeypatch.undo()
+    for name in ("read", "full"):
+        assert (tmp_path / name / "run.json").exists() and (tmp_path / name / "table.csv").exists()
+
+
+def test_results_that_cannot_be_written_are_printed(run, monkeypatch):
+    from divlens.experiment import store
+
+    table = run(*RUNS["probe"])[1]
+    assert "LPIPS diversity" in table
+
+    def full_disk(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store, "write_samples", full_disk)
+    code, out, err = run(*RUNS["probe"], "--out", "out")
+    assert (code, out) == (2, table) and "No space left on device" in err
+
+
+def test_a_full_device_is_told_in_one_line(run, monkeypatch):
+    def full(*arguments, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore of it.")
+
+    monkeypatch.setattr(BEFORE_DRAWING, full)
+    code, out, err = run("probe", "toy/ar", "--limit", 2, "-n", 2)
+    assert (code, out) == (2, "")
+    assert err.startswith("divlens: error: out of memory: try a smaller --batch-size, or auto") and err.count("\n") == 1
+
+
 def test_version(run):
     assert run("--version") == (0, f"divlens, version {__version__}\n", "")
 
@@ -201,16 +337,35 @@ BAD = {
     "unknown model of enhance": (("enhance", "toy/none", "a cat", "--out", "out"), "known: .*zoo/mim"),
     "missing prompt file": (("probe", "toy/ar", "--prompts", "none.txt", "--out", "out"), "not found: none.txt"),
     "empty prompt file": (("probe", "toy/ar", "--prompts", "empty.txt", "--out", "out"), "at least one prompt"),
+    "bytes that are no text": (("enhance", "toy/ar", "a \udcff"), r"Unicode text \(UTF-8\), got 'a \\udcff'"),
+    "a model of such bytes": (("probe", "toy/ar:\udcff"), r"model's name expects Unicode text"),
+    "a prompt file of such bytes": (("probe", "toy/ar", "--prompts", "latin.txt"), "cannot read the prompt file"),
+    "a number without end": (("probe", "toy/ar", "--prompts", "digits.jsonl"), "line 1: .*too many digits"),
+    "a seed without end": (("probe", f"toy/ar:{'9' * 5000}"), "expects a seed of up to 20 digits"),
+    "paths without end": (("information", "toy/mim", "--paths", "9" * 12), "at most 1,000,000 paths"),
+    "prompts where models stand": (("probe", "toy/ar", "red heart"), "no model is called 'red heart'.*--prompts FILE"),
+    "a prompt alone": (("information", "red heart"), "prompts go into a file.*--prompts FILE"),
+    "an unknown model after a long one": (("decompose", "zoo/ar", "toy/none"), "no model is called 'toy/none'"),
+    "a name that is too long": (
+        ("probe", "toy/ar", "--out", "x" * 300),
+        "a folder that can be made, .*too long",
+    ),
+    "a link to itself": (("probe", "toy/ar", "--out", "loop"), "expects a folder that can be made, .*symbolic links"),
+    "a prompt of both kinds": (
+        ("enhance", "toy/ar", "a cat", "--prompts", "long.txt"),
+        "different prompts, got 'a cat'",
+    ),
     "bad JSONL": (("probe", "toy/ar", "--prompts", "bad.jsonl", "--out", "out"), "bad.jsonl, line 2: .*bad JSON"),
     "empty prompt in a file": (("probe", "toy/ar", "--prompts", "blank.jsonl", "--out", "out"), "line 3: .*is empty"),
     "empty prompt": (("enhance", "toy/ar", "", "--out", "out"), "a prompt is empty"),
     "repeated prompt": (("enhance", "toy/ar", "a cat", "a cat", "--out", "out"), "different prompts"),
+    "repeated but for a space": (("enhance", "toy/ar", "a cat", "a cat "), "different prompts"),
     "long prompt": (("enhance", "toy/ar", LONG, "--out", "out"), "reads at most 32 words, got 40"),
     "long prompt in a file": (("probe", "toy/ar", "--prompts", "long.txt", "--out", "out"), "at most 32 words"),
     "subset of nothing": (("probe", "toy/ar", "--subset", "0", "--out", "out"), r"Subset .*\(0, 1\], got 0"),
     "subset above 1": (("probe", "toy/ar", "--subset", "1.5", "--out", "out"), r"Subset .*\(0, 1\], got 1.5"),
     "subset NaN": (("probe", "toy/ar", "--subset", "nan", "--out", "out"), r"Subset .*\(0, 1\], got nan"),
-    "disable-top 0": (("enhance", "toy/ar", "a cat", "--disable-top", "0", "--out", "out"), r"DisableTop .*\(0, 1\]"),
+    "disable-top below 0": (("enhance", "toy/ar", "a cat", "--disable-top", "-1"), r"DisableTop .*\[0, 1\], got -1"),
     "nothing left": (("probe", "toy/ar", "--disable-top", "1", "--out", "out"), "leaves no code to draw"),
     "nothing left to enhance": (("enhance", "toy/ar", "a cat", "--disable-top", "1", "--out", "out"), "leaves no code"),
     "n of 1": (("probe", "toy/ar", "-n", "1", "--out", "out"), "at least 2 samples.*there is no LPIPS diversity"),
@@ -234,7 +389,7 @@ BAD = {
     "something else there for enhance": (("enhance", "toy/ar", "a cat", "--out", "full"), "full holds thesis.txt"),
     "a file there": (("probe", "toy/ar", "--out", "long.txt"), "expects a folder, got the file"),
     "no model": (("probe",), "Missing argument"),
-    "no prompt": (("enhance", "toy/ar"), "Missing argument"),
+    "no prompt": (("enhance", "toy/ar"), "Missing argument 'PROMPTS...': .*--prompts FILE"),
     "unknown option": (("probe", "toy/ar", "--colour"), "No such option"),
     "unknown command": (("paint",), "No such command"),
     "unknown zoo command": (("zoo", "paint"), "No such command"),
@@ -242,6 +397,9 @@ BAD = {
 
 
 def bad_files(folder):
+    (folder / "latin.txt").write_bytes(b"caf\xe9\n")
+    (folder / "digits.jsonl").write_text('{"prompt": ' + "9" * 5000 + "}\n")
+    (folder / "loop").symlink_to("loop")
     (folder / "empty.txt").write_text("\n# nothing\n")
     (folder / "bad.jsonl").write_text('{"prompt": "a cat"}\n{"prompt": \n')
     (folder / "blank.jsonl").write_text('{"prompt": "a cat"}\n\n{"prompt": " "}\n')
@@ -330,6 +488,23 @@ def test_a_process_refuses_without_a_traceback(tmp_path):
     assert done.stderr.startswith("divlens: error: no model is called 'toy/none'")
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("stdout", ["/dev/full", "|"])
+def test_a_process_whose_stdout_takes_nothing_leaves_its_results(stdout, tmp_path):
+    """Buffered, as a shell starts it: what cannot be written is still there when Python ends."""
+    command = [sys.executable, "-m", "divlens", *map(str, RUNS["enhance"]), "--out", "out"]
+    reader, writer = os.pipe() if stdout == "|" else (None, os.open(stdout, os.O_WRONLY))
+    if reader is not None:
+        os.close(reader)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment)
+    os.close(writer)
+    assert (tmp_path / "out" / "run.json").exists()
+    if stdout == "|":
+        assert (done.returncode, done.stderr) == (141, "")
+    else:
+        assert done.returncode == 2 and done.stderr.count("\n") == 1 and "the results are in out" in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--help"], [], ["--version"], ["probe", "--help"], ["models"], ["paint"]])

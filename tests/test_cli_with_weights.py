@@ -60,6 +60,18 @@ def test_a_prompt_longer_than_the_zoo_reads(capsys, empty_folder):
     assert len(model.encode([" ".join(["red"] * WORDS)])) == 1  # the control: one word less is read
 
 
+@pytest.mark.parametrize("command", ["information", "decompose"])
+def test_a_prompt_that_one_of_several_models_cannot_read_is_told_before_any_draws(
+    command, capsys, empty_folder, monkeypatch
+):
+    (empty_folder / "long.txt").write_text(f"red heart\n{TOO_LONG}\n")
+    drawn = []
+    monkeypatch.setattr("divlens.sampler.fill_batch", lambda *arguments: drawn.append(arguments))
+    assert len(divlens.load("toy/mim").encode([TOO_LONG])) == 1  # the control: the first could draw
+    said = refusal(capsys, command, "toy/mim", "zoo/ar", "--prompts", "long.txt")
+    assert "up to 24 words" in said and not drawn
+
+
 @pytest.mark.parametrize("name", ["ar", "tokenizer"])
 def test_a_weight_file_whose_checksum_is_wrong(name, weights, capsys, empty_folder):
     flip_a_byte(weights / f"{name}.safetensors")

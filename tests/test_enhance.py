@@ -12,6 +12,8 @@ from rich.console import Console
 
 import divlens
 from divlens.diversity import lpips_diversity
+from divlens.enhance import sides
+from divlens.experiment.store import request_of
 from divlens.report.sheets import GAP, contact_sheet, to_picture, write_enhanced
 from divlens.report.tables import enhance_table
 from divlens.types import DivlensError
@@ -88,7 +90,7 @@ def test_the_table_fits_80_columns(enhanced, capsys):
         ([""], {}, "a prompt is empty"),
         (["word " * 40], {}, "at most 32 words"),
         (["a cat"], {"disable_top": 1.0}, "leaves no code"),
-        (["a cat"], {"disable_top": 1.5}, r"fraction in \(0, 1\]"),
+        (["a cat"], {"disable_top": 1.5}, r"fraction in \[0, 1\]"),
         (["a cat"], {"n": 0}, "at least 1, got 0"),
     ],
 )
@@ -114,7 +116,7 @@ def pixels(path):
 
 def test_pictures_sheets_and_tokens_are_written(enhanced, tmp_path):
     out = tmp_path / "out"
-    write_enhanced(enhanced, out, {"disable_top": 0.4})
+    write_enhanced(enhanced, request_of("enhance", ["toy/mim"], [], sides(0.4), n=10), out)
     for name, side in (("before", enhanced.before), ("after", enhanced.after)):
         assert pixels(out / f"{name}.png").shape == (GAP + 3 * 2 * (32 + GAP), GAP + 8 * (96 + GAP), 3)
         assert len(list((out / name).iterdir())) == 3 * 10

@@ -63,6 +63,10 @@ def test_a_byte_order_mark_is_no_part_of_a_prompt(file):
         ('{"prompt": "a", "paraphrases": [" "]}\n', "line 1: expected .paraphrases. to be a list of non-empty"),
         ('{"prompt": "a", "concept": 1}\n', 'line 1: expected "concept" to be a text'),
         ('{"prompt": "\\ud800"}\n', "line 1: expected Unicode text"),
+        ('{"prompt": ' + "9" * 5000 + "}\n", "line 1: .* a number of too many digits"),
+        ('{"prompt": "a"}\n' + "[" * 100_000 + "\n", "line 2: .* brackets nested too deeply"),
+        ('{"prompt": "a", "paraphrases": ' + "[" * 100_000 + "]" * 100_000 + "}\n", "line 1: .* nested too deeply"),
+        ('{"prompt": "a", "prompt": "b"}\n', "line 1: expected every name once, got 'prompt' twice"),
     ],
 )
 def test_bad_files_are_refused_in_one_line(content, said, file):

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from divlens.diversity import load_network
 from divlens.experiment.measure import ConditionResult, Instruments, check_before_drawing, look
-from divlens.experiment.probe import LIMITS, enhancer, judge_for
-from divlens.interventions import Intervention
+from divlens.experiment.probe import LIMITS, Conditions, enhancer, judge_for
 from divlens.models import load
 from divlens.models.protocol import Model
 from divlens.prompts import distinct_prompts
@@ -86,6 +85,11 @@ class Enhanced:
         return "One prompt: there is no interval over prompts, it needs at least 2."
 
 
+def sides(disable_top: float = 0.05) -> Conditions:
+    """What is drawn: the untouched model, and the enhancer."""
+    return {"before": (), "after": enhancer(disable_top)}
+
+
 def enhance(
     model: str | Model,
     prompts: Sequence[str | Prompt],
@@ -105,7 +109,7 @@ def enhance(
     """
     chosen = load(model) if isinstance(model, str) else model
     asked = distinct_prompts(prompts)
-    conditions: dict[str, Sequence[Intervention]] = {"before": (), "after": enhancer(disable_top)}
+    conditions = sides(disable_top)
     encoded = Encoded(chosen)
     for interventions in conditions.values():
         check_before_drawing(encoded, asked, n, seed, interventions, batch_size)

@@ -76,13 +76,19 @@ def parse_prompts(text: str, name: str) -> tuple[Prompt, ...]:
 def parse_record(line: str, place: str) -> Prompt:
     """One line of JSONL to a prompt. Raises DivlensError, beginning with `place`."""
     try:
-        record = json.loads(line)
+        record = json.loads(line, object_pairs_hook=without_repeats)
         line.encode()
         json.dumps(record, ensure_ascii=False).encode()  # a lone surrogate, "\ud800", is JSON but no text
     except json.JSONDecodeError as error:
         raise DivlensError(f"{place}: expected one JSON object a line, got bad JSON ({error.msg})") from None
+    except RecursionError:
+        raise DivlensError(f"{place}: expected one JSON object a line, got brackets nested too deeply") from None
     except UnicodeEncodeError:
         raise DivlensError(f"{place}: expected Unicode text, got half of a surrogate pair") from None
+    except KeyError as error:
+        raise DivlensError(f"{place}: expected every name once, got {error} twice") from None
+    except ValueError:  # Python's reader gives up on them
+        raise DivlensError(f"{place}: expected one JSON object a line, got a number of too many digits") from None
     if not isinstance(record, dict) or not isinstance(record.get("prompt"), str):
         raise DivlensError(f'{place}: expected an object with a text "prompt", got {line[:60]}')
     if unknown := set(record) - FIELDS:
@@ -95,6 +101,16 @@ def parse_record(line: str, place: str) -> Prompt:
     if not record["prompt"].strip():
         raise DivlensError(f"{place}: the prompt is empty: expected at least one word")
     return Prompt(record["prompt"].strip(), tuple(paraphrases), concept)
+
+
+def without_repeats(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object. Raises KeyError for a name that comes twice: one of its values would be lost without a word."""
+    found: dict[str, object] = {}
+    for name, value in pairs:
+        if name in found:
+            raise KeyError(name)
+        found[name] = value
+    return found
 
 
 def default_prompts() -> tuple[Prompt, ...]:

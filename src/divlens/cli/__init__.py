@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 import click
 
 from divlens import __version__
 from divlens.cli import commands
+from divlens.report.terminal import discard, is_full, put, visible
+
+LONGEST = 1000  # characters of a message
+INTERRUPTED, PIPE_BROKEN = 130, 141  # as a shell says it: 128 and the number of the signal
 
 Show = Callable[..., None]
 
@@ -28,22 +34,36 @@ class LazyZoo(click.Group):
         return zoo.get_command(ctx, cmd_name)
 
 
-@click.group(invoke_without_command=True)
+def help_alone() -> None:
+    """Of a group: without a command, its help."""
+    context = click.get_current_context()
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
-@click.pass_context
-def cli(ctx: click.Context) -> None:
+def cli() -> None:
     """Where the diversity of discrete-latent image generators comes from, and how to get more of it."""
-    if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help())
+    help_alone()
 
 
-cli.add_command(LazyZoo("zoo", help="The built-in laboratory: fetch its data, train it, measure it."))
-for measure in (commands.probe, commands.enhance, commands.information, commands.decompose, commands.models):
-    cli.add_command(measure)
+zoo = LazyZoo(
+    "zoo",
+    help="The built-in laboratory: fetch its data, train it, measure it.",
+    invoke_without_command=True,
+    callback=help_alone,
+)
+for command in (zoo, commands.probe, commands.enhance, commands.information, commands.decompose, commands.models):
+    cli.add_command(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line. Bad input: one line on stderr, exit code 2. Interrupted: 130."""
+    """Run the command line. Bad input, a full disk or device: one line on stderr, exit code 2. Interrupted: 130.
+
+    A reader that closes the pipe has seen enough: that is no error, and ends with 141 and without a word.
+    """
+    stdout, stderr = sys.stdout, sys.stderr
     try:
         with warnings.catch_warnings():
             warnings.showwarning = one_line(warnings.showwarning)
@@ -51,12 +71,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (click.exceptions.Abort, KeyboardInterrupt) as error:
         if isinstance(error.__cause__, EOFError):  # click takes it for the end of what is typed, but nothing is asked
             raise error.__cause__ from None
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
+    except SystemExit:
+        if sys.stdout is stdout:
+            raise
+        sys.stdout, sys.stderr = stdout, stderr  # click puts others in their place when a pipe is broken
+        discard(stdout)
+        sys.exit(PIPE_BROKEN)
     except click.ClickException as error:
         fail(error.format_message())
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        fail(f"cannot write: {error.strerror}")
     except Exception as error:
-        from divlens.types import DivlensError
+        from divlens.types import DivlensError, is_out_of_memory
 
+        if is_out_of_memory(error):
+            fail(f"out of memory: try a smaller --batch-size, or auto ({' '.join(str(error).split())[:200]})")
         if not isinstance(error, DivlensError):
             raise
         fail(str(error))
@@ -78,9 +110,21 @@ def one_line(usual: Show) -> Show:
 
 
 def say(kind: str, message: str) -> None:
-    click.echo(f"divlens: {kind}: {' '.join(message.split())}", err=True)
+    """One harmless line on stderr, where that takes it."""
+    try:
+        put(f"divlens: {kind}: {shorten(visible(' '.join(message.split())))}\n", sys.stderr)
+    except OSError:
+        discard(sys.stderr)
 
 
-def fail(message: str) -> None:
+def shorten(message: str) -> str:
+    """What an argument of many thousand characters leaves of a message is its beginning and its end."""
+    return message if len(message) <= LONGEST else f"{message[: LONGEST // 2]} ... {message[-LONGEST // 2 :]}"
+
+
+def fail(message: str) -> NoReturn:
+    """One line on stderr, exit code 2."""
     say("error", message)
+    if is_full(sys.stdout):
+        discard(sys.stdout)
     sys.exit(2)

@@ -14,14 +14,16 @@ from divlens.cli.options import (
     Setup,
     chosen_prompts,
     command,
+    deliver,
     disable_option,
     limit_option,
     lpips_option,
+    named_prompts,
     need_two,
     progress_bar,
     prompts_option,
-    show,
 )
+from divlens.report.terminal import put, visible
 
 PROBE_PROMPTS, INFORMATION_PROMPTS, DECOMPOSE_PROMPTS = 12, 12, 16
 
@@ -55,9 +57,10 @@ def probe(
 
     prompts = chosen_prompts(prompt_file, limit, PROBE_PROMPTS)
     conditions = default_conditions(subset, disable_top)
+    request = setup.request("probe", models, prompts, conditions, n=n, seed=seed, lpips=lpips)
     if out:
-        store.check_output(out)
-    loaded = [setup.load(spec) for spec in models]
+        store.check_output(out, request)
+    loaded = setup.load(models)
     with progress_bar(len(models) * len(conditions) * len(prompts) * n) as (advance, describe):
         result = run(
             loaded,
@@ -70,21 +73,20 @@ def probe(
             on_batch=advance,
             on_condition=lambda model, condition: describe(f"{model} {condition}"),
         )
-    show(probe_tables(result.table))
-    if out:
-        store.write_probe(result, out)
-        click.echo(f"written: {out}")
+    deliver([probe_tables(result.table)], out, partial(store.write_probe, result, request))
 
 
 @command()
 @click.argument("model")
-@click.argument("prompts", nargs=-1, required=True)
+@click.argument("prompts", nargs=-1)
+@click.option("--prompts", "prompt_file", type=click.Path(path_type=Path), help="More prompts: text lines or JSONL.")
 @click.option("-n", "n", default=16, show_default=True, help="Samples per prompt, at least 2.")
 @disable_option
 @lpips_option
 def enhance(
     model: str,
     prompts: Sequence[str],
+    prompt_file: Path | None,
     n: int,
     disable_top: float,
     lpips: str,
@@ -95,16 +97,16 @@ def enhance(
     """Draw PROMPTS with MODEL as it is and enhanced: mixed-length wordings, the most used codes disabled."""
     need_two(n)
     from divlens.enhance import enhance as run
+    from divlens.enhance import sides
     from divlens.experiment import store
-    from divlens.prompts import default_prompts
     from divlens.report.sheets import write_enhanced
     from divlens.report.tables import enhance_table
 
-    shipped = {prompt.text: prompt for prompt in default_prompts()}  # they bring their paraphrases
-    asked = [shipped.get(text, text) for text in prompts]
+    asked = named_prompts(prompts, prompt_file)
+    request = setup.request("enhance", [model], asked, sides(disable_top), n=n, seed=seed, lpips=lpips)
     if out:
-        store.check_output(out)
-    loaded = setup.load(model)
+        store.check_output(out, request)
+    loaded = setup.load([model])[0]
     with progress_bar(2 * len(asked) * n) as (advance, describe):
         describe(model)
         result = run(
@@ -117,10 +119,7 @@ def enhance(
             batch_size=setup.batch_size,
             on_batch=advance,
         )
-    show(enhance_table(result))
-    if out:
-        write_enhanced(result, out, {"disable_top": disable_top, "lpips": lpips})
-        click.echo(f"written: {out}")
+    deliver([enhance_table(result)], out, partial(write_enhanced, result, request))
 
 
 @command()
@@ -174,21 +173,25 @@ def information(
     from divlens.report.tables import information_tables
 
     prompts = chosen_prompts(prompt_file, limit, INFORMATION_PROMPTS)
-    conditions, effort = default_conditions(), Effort(paths, path_samples, mixture_samples)
+    effort, known = Effort(paths, path_samples, mixture_samples), default_conditions()
+    conditions = {name: known[name] for name in under}
+    options = {"n": n, "seed": seed, "reading": reading, "effort": asdict(effort)}
+    request = setup.request("information", models, prompts, conditions, **options)
     if out:
-        store.check_output(out)
-    loaded = loaded_models([setup.load(spec) for spec in models])
+        store.check_output(out, request)
+    loaded = loaded_models(setup.load(models))
+    setup.check(loaded, prompts, conditions, seed)
     results = []
-    with progress_bar(len(models) * len(under) * len(prompts) * n) as (advance, describe):
+    with progress_bar(len(models) * len(conditions) * len(prompts) * n) as (advance, describe):
         for model in loaded:
-            for name in dict.fromkeys(under):
+            for name, interventions in conditions.items():
                 describe(f"{model.name} {name}")
                 result = run(
                     model,
                     prompts,
                     n,
                     seed,
-                    interventions=conditions[name],
+                    interventions=interventions,
                     reading=reading,
                     judge=judge_for(model),
                     effort=effort,
@@ -196,15 +199,9 @@ def information(
                     on_batch=advance,
                     on_bounds=partial(describe, f"{model.name} {name}: bounds"),
                 )
-                results.append(result)
-    show(information_tables(results))
-    if out:
-        about = {"command": "information", "models": list(models), "under": list(under), "n": n, "seed": seed}
-        about |= {"prompts": [prompt.text for prompt in prompts], "reading": reading, "effort": asdict(effort)}
-        about |= {"drawn_with": [asdict(result.drawn_with) for result in results]}
-        cut = [dict(result.cuts) for result in results]
-        write_information(results, about | {"cut": cut}, out)
-        click.echo(f"written: {out}")
+                results.append((name, result))
+    tables = information_tables([result for _, result in results])
+    deliver([tables], out, partial(write_information, results, request))
 
 
 @command()
@@ -233,13 +230,19 @@ def decompose(
     from divlens.decompose import decompose as run
     from divlens.diversity import load_network
     from divlens.experiment import store
-    from divlens.experiment.probe import loaded_models
+    from divlens.experiment.probe import BASELINE, loaded_models
+    from divlens.report.decomposition import write_decomposition
     from divlens.report.tables import decomposition_table
 
     prompts = chosen_prompts(prompt_file, limit, DECOMPOSE_PROMPTS)
+    options = {"seed": seed, "lpips": lpips, "length_control": length_control}
+    options |= {"levels": {"wordings": wordings, "paths": paths, "executions": executions}}
+    conditions = {BASELINE: ()}
+    request = setup.request("decompose", models, prompts, conditions, **options)
     if out:
-        store.check_output(out)
-    loaded, network = loaded_models([setup.load(spec) for spec in models]), load_network(lpips).to(setup.device)
+        store.check_output(out, request)
+    loaded, network = loaded_models(setup.load(models)), load_network(lpips).to(setup.device)
+    setup.check(loaded, prompts, conditions, seed)
     results = []
     with progress_bar(None) as (advance, describe):
         for model in loaded:
@@ -257,18 +260,7 @@ def decompose(
                 on_batch=advance,
             )
             results.append(result)
-    for i, result in enumerate(results):
-        if i:
-            click.echo()
-        show(decomposition_table(result))
-    if out:
-        about = {"command": "decompose", "models": list(models), "seed": seed, "lpips": lpips}
-        about |= {"levels": {result.model: list(result.levels) for result in results}}
-        about |= {"drawn_with": {result.model: asdict(result.drawn_with) for result in results}}
-        names = ("table", "per_prompt")
-        tables = {name: [getattr(one, name).assign(model=one.model) for one in results] for name in names}
-        store.write_tables(tables, about, out)
-        click.echo(f"written: {out}")
+    deliver([decomposition_table(result) for result in results], out, partial(write_decomposition, results, request))
 
 
 @click.command()
@@ -284,12 +276,14 @@ def models() -> None:
     rows += [(name, of.family, of.extra and f"[{of.extra}]", of.checkpoint) for name, of in found.items()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        click.echo("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
-    click.echo()
+        line = "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True))
+        put(f"{visible(line.rstrip())}\n")
+    put("\n")
     for about in dict.fromkeys(of.about for of in found.values() if of.about):
-        click.echo(fill(f"{', '.join(name for name, of in found.items() if of.about == about)}: {about}.", 80))
-    click.echo(
+        names = ", ".join(name for name, of in found.items() if of.about == about)
+        put(f"{fill(visible(f'{names}: {about}.'), 80)}\n")
+    put(
         "A checkpoint follows a colon, as in amused:amused/amused-256. It is a folder or\n"
         "a repository of the model hub; of a toy, a seed; for the zoo and toys, optional.\n"
-        "[diffusers] is installed by pip install 'divlens[diffusers]'."
+        "[diffusers] is installed by pip install 'divlens[diffusers]'.\n"
     )

@@ -1,18 +1,20 @@
-"""What the commands share: options, how models are loaded, progress and output."""
+"""What the commands share: options, how models are loaded, what is asked, progress and output."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from divlens.report.terminal import put, show, visible
+
 if TYPE_CHECKING:
+    from divlens.experiment.probe import Conditions
     from divlens.models.protocol import Model
     from divlens.types import Prompt
 
@@ -38,10 +40,48 @@ class Setup:
     compile: bool
     batch_size: Any
 
-    def load(self, spec: str) -> Model:
-        from divlens.models import load
+    def load(self, specs: Sequence[str]) -> list[Model]:
+        """The models. Raises DivlensError for a name that is not known before any of them is loaded."""
+        from divlens.models import known, load
+        from divlens.models.registry import factory_of
+        from divlens.types import DivlensError, check_text
 
-        return load(spec, self.device, dtype=self.dtype, truncate=self.truncate, compile=self.compile)
+        names = set(known())
+        for place, spec in enumerate(specs):
+            check_text("a model's name", spec)
+            name = spec.partition(":")[0]
+            try:
+                if name not in names:
+                    factory_of(name)
+            except DivlensError as error:
+                if "did you mean" not in str(error) and (place or " " in spec):  # more likely a prompt than a model
+                    raise DivlensError(f"{error}; prompts go into a file, a prompt per line: --prompts FILE") from None
+                raise
+        options = {"dtype": self.dtype, "truncate": self.truncate, "compile": self.compile}
+        return [load(spec, self.device, **options) for spec in specs]
+
+    def check(self, models: Sequence[Model], prompts: Sequence[Prompt], conditions: Conditions, seed: int) -> None:
+        """Raise the DivlensError of any model, for a prompt that it cannot read, say, before the first draws."""
+        from divlens.experiment.measure import check_before_drawing
+        from divlens.sampler import Encoded
+
+        for model in models:
+            encoded = Encoded(model)
+            for interventions in conditions.values():
+                check_before_drawing(encoded, prompts, 1, seed, interventions, self.batch_size)
+
+    def request(
+        self,
+        command: str,
+        models: Sequence[str],
+        prompts: Sequence[Prompt],
+        conditions: Conditions,
+        **options: object,
+    ) -> Mapping[str, Any]:
+        """What a command is asked for, with all that models are set up with."""
+        from divlens.experiment.store import request_of
+
+        return request_of(command, models, prompts, conditions, **asdict(self), **options)
 
 
 def command() -> Callable[[Callable[..., Any]], click.Command]:
@@ -55,7 +95,9 @@ def command() -> Callable[[Callable[..., Any]], click.Command]:
         ),
         click.option("--device", default="cpu", show_default=True, help="A torch device, such as cuda."),
         click.option(
-            "--out", type=click.Path(path_type=Path), help="Folder to write to: new, empty, or divlens's own."
+            "--out",
+            type=click.Path(path_type=Path),
+            help="Folder to write to: new, empty, or with the results of this same run.",
         ),
         click.option("--seed", default=0, show_default=True),
     )
@@ -83,7 +125,7 @@ lpips_option = click.option(
     "--lpips", type=click.Choice(["stlpips", "alex", "vgg"]), default="stlpips", show_default=True
 )
 disable_option = click.option(
-    "--disable-top", default=0.05, show_default=True, help="Enhancer: share of top codes disabled."
+    "--disable-top", default=0.05, show_default=True, help="Enhancer: share of top codes disabled; 0: none."
 )
 
 
@@ -94,16 +136,55 @@ def chosen_prompts(prompt_file: Path | None, limit: int | None, usual: int) -> S
     return read_prompts(prompt_file)[:limit] if prompt_file else default_prompts()[: limit or usual]
 
 
+def named_prompts(texts: Sequence[str], prompt_file: Path | None) -> Sequence[Prompt]:
+    """Prompts of the command line, then those of a file; the zoo's own bring their paraphrases."""
+    from divlens.prompts import default_prompts, distinct_prompts, read_prompts
+
+    if not texts and prompt_file is None:
+        raise click.UsageError(
+            "Missing argument 'PROMPTS...': expected a prompt, or a file of them with --prompts FILE"
+        )
+    shipped = {prompt.text: prompt for prompt in default_prompts()}
+    listed = read_prompts(prompt_file) if prompt_file else ()
+    named = [text.strip() for text in texts]  # as the lines of a file
+    return distinct_prompts([*(shipped.get(text, text) for text in named), *listed])
+
+
 def need_two(n: int, missing: str = "LPIPS diversity") -> None:
     if n < 2:
         raise click.UsageError(f"-n expects at least 2 samples per prompt: with {n} there is no {missing}")
 
 
-def show(renderable: Any) -> None:
-    """Print; 80 columns wide where the output is no terminal."""
-    from rich.console import Console
+def deliver(tables: Sequence[Any], out: Path | None, write: Callable[[Path], None]) -> None:
+    """Write the results, then print their tables: whoever reads the tables may leave before the end. Results that
+    cannot be written are at least printed.
 
-    Console(width=None if sys.stdout.isatty() else 80).print(renderable)
+    Raises DivlensError when one of both fails, and BrokenPipeError when nobody reads.
+    """
+    try:
+        if out:
+            write(out)
+    except Exception:
+        print_tables(tables)
+        raise
+    try:
+        print_tables(tables)
+        if out:
+            put(f"written: {visible(str(out))}\n")
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        from divlens.types import DivlensError
+
+        results = f"; the results are in {out}" if out else ""
+        raise DivlensError(f"cannot write the table to stdout: {error.strerror}{results}") from error
+
+
+def print_tables(tables: Sequence[Any]) -> None:
+    for number, table in enumerate(tables):
+        if number:
+            put("\n")
+        show(table)
 
 
 @contextmanager
@@ -118,5 +199,5 @@ def progress_bar(total: int | None) -> Iterator[tuple[Callable[[int], None], Cal
         task = progress.add_task("", total=total)
         yield (
             lambda count: progress.advance(task, count),
-            lambda text: progress.update(task, description=text),
+            lambda text: progress.update(task, description=visible(text)),
         )

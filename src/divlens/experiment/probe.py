@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from divlens.diversity import load_network
 from divlens.experiment.measure import ConditionResult, Instruments, SampleRecord, check_before_drawing, measure
 from divlens.fidelity import Judge
-from divlens.interventions import Argmax, DisableTop, Intervention, Paraphrase, Subset
+from divlens.interventions import Argmax, DisableTop, Intervention, Paraphrase, Subset, described
 from divlens.models import load
 from divlens.models.protocol import Model
 from divlens.prompts import distinct_prompts
@@ -119,7 +119,7 @@ def probe(
                 batch_size=batch_size,
                 on_batch=on_batch,
             )
-    said = {name: " + ".join(map(repr, interventions)) or "none" for name, interventions in conditions.items()}
+    said = {name: described(interventions) for name, interventions in conditions.items()}
     how = {encoded.model.name: drawn_with(encoded, batch_size) for encoded in encoders}
     return summarised(results, asked, said, n, seed, lpips, how)
 

@@ -1,4 +1,4 @@
-"""Results on disk: written whole or not at all, and never over somebody else's files."""
+"""Results on disk: written whole or not at all, and never over somebody else's files or another run's."""
 
 from __future__ import annotations
 
@@ -7,30 +7,47 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
+from datetime import datetime
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from divlens.experiment.measure import SampleRecord
-from divlens.experiment.probe import ProbeResult
-from divlens.types import DivlensError
+from divlens.experiment.probe import Conditions, ProbeResult
+from divlens.interventions import described
+from divlens.types import DivlensError, DrawnWith, Prompt
 
 if TYPE_CHECKING:
     import pandas as pd
 
 RECORD = "run.json"
 BESIDE = ".divlens-"  # begins the name of the folder that results are first written to
-MARKER = {"written by": "divlens", "format": 1}
+MARKER = {"written by": "divlens", "format": 2}
+
+Record = Mapping[str, Any]
 
 
-def check_output(folder: Path) -> None:
-    """Refuse a folder that cannot be written or that holds something divlens did not write; call it before any work.
+def request_of(
+    command: str, models: Sequence[str], prompts: Sequence[Prompt], conditions: Conditions, **options: object
+) -> Record:
+    """What a command was asked for: all that its results follow from, as run.json holds it.
+
+    Two runs with one request are the same run; `options` are numbers, texts, or lists and mappings of them.
+    """
+    asked = {"command": command, "models": list(models), "prompts": [asdict(prompt) for prompt in prompts]}
+    done = {name: described(interventions) for name, interventions in conditions.items()}
+    return json.loads(json.dumps(asked | {"conditions": done} | options))  # as it will be read again
+
+
+def check_output(folder: Path, request: Record) -> None:
+    """Refuse a folder that cannot be written, that holds something divlens did not write, or the results of another
+    request; call it before any work.
 
     A folder is ours when it holds our record of a run, and nothing besides the files which that record lists.
     """
-    folder = folder.resolve()
+    folder = resolved(folder)
     if folder.exists():
         if not folder.is_dir():
             raise DivlensError(f"--out expects a folder, got the file {folder}")
@@ -38,9 +55,12 @@ def check_output(folder: Path) -> None:
             raise DivlensError(f"--out expects a folder that can be replaced; {folder} is a mount point: add a name")
         if folder == Path.cwd():  # what stands in it would be left in a folder that is gone
             raise DivlensError(f"--out expects a folder that can be replaced; {folder} is the current one: add a name")
-        if others := foreign_files(folder):
+        record = record_in(folder)
+        if others := sorted(contents(folder) - {RECORD, *record["files"]} if record else os.listdir(folder)):
             shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
             raise DivlensError(f"--out expects a new or empty folder, or one of divlens; {folder} holds {shown}")
+        if record:
+            refuse_another(record, request, folder)
     above = existing_parent(folder)
     try:  # permissions do not tell: nobody can make a folder in some file systems
         tempfile.TemporaryDirectory(prefix=BESIDE, dir=above).cleanup()
@@ -48,19 +68,46 @@ def check_output(folder: Path) -> None:
         raise DivlensError(f"--out expects a folder that can be made, but {above} cannot be written to") from None
 
 
+def resolved(folder: Path) -> Path:
+    """Where the folder is or would be. Raises DivlensError for a name that no folder can have: too long, or a link that
+    leads back to itself."""
+    place = Path(os.path.realpath(folder)) if "\0" not in str(folder) else folder
+    try:
+        os.stat(place)
+    except (FileNotFoundError, NotADirectoryError):  # the latter: a file stands above it, which cannot be written to
+        pass
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DivlensError(f"--out expects a folder that can be made, got {str(folder)[:80]!r}: {reason}") from None
+    return place
+
+
 def existing_parent(folder: Path) -> Path:
     return next(parent for parent in folder.parents if parent.exists())
 
 
-def foreign_files(folder: Path) -> list[str]:
-    """What a folder holds that a run of divlens did not write, sorted."""
+def record_in(folder: Path) -> dict[str, Any] | None:
+    """Our record of the run whose results a folder holds, if it does."""
     try:
         record = json.loads((folder / RECORD).read_text())
-        if MARKER.items() <= record.items():
-            return sorted(contents(folder) - {RECORD, *record["files"]})
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        pass  # no record of ours: all of it is somebody else's
-    return sorted(path.name for path in folder.iterdir())
+        if MARKER.items() <= record.items() and all(isinstance(name, str) for name in record["files"]):
+            return record
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        pass  # whatever it is, we did not write it
+    return None
+
+
+def refuse_another(record: Record, request: Record, folder: Path) -> None:
+    """Raise DivlensError, which says what is there, unless it answers the same request."""
+    differing = [key.replace("_", " ") for key in request if key not in record or record[key] != request[key]]
+    if not differing:
+        return
+    models, date = ", ".join(map(str, record.get("models", ()))), record.get("date")
+    other = "" if record.get("command") != request["command"] else f", with other {', '.join(differing)}"
+    raise DivlensError(
+        f"--out expects a folder without the results of another run; {folder} holds those of "
+        f"`divlens {record.get('command')}` of {models}, {date}{other}: name another folder, or remove this one"
+    )
 
 
 def contents(folder: Path) -> set[str]:
@@ -69,21 +116,23 @@ def contents(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in found}
 
 
-def write_output(folder: Path, about: Mapping[str, object], write: Callable[[Path], None]) -> None:
+def write_output(folder: Path, request: Record, found: Record, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary folder beside `folder`, add the record of the run, then put it in its place.
 
-    What a previous run left in `folder` goes. Raises DivlensError for a folder that holds something else, and when
-    the system refuses to write; then `folder` is as it was.
+    The record is `request` and, of what came of it, `found`; with the date, and the versions of all packages that were
+    used. What an earlier run of the same request left in `folder` goes. Raises DivlensError for a folder that holds
+    something else, and when the system refuses to write; then `folder` is as it was.
     """
-    check_output(folder)
-    folder = folder.resolve()
+    check_output(folder, request)
+    folder = resolved(folder)
     above = existing_parent(folder)
+    about = {"date": datetime.now().astimezone().isoformat(" ", "seconds"), "versions": versions(), **request, **found}
     try:
         with tempfile.TemporaryDirectory(prefix=BESIDE, dir=above, ignore_cleanup_errors=True) as name:
             partial, replaced = Path(name) / "new", Path(name) / "old"
             partial.mkdir()
             write(partial)
-            record = MARKER | {"versions": versions(), **about, "files": sorted(contents(partial))}
+            record = MARKER | about | {"files": sorted(contents(partial))}
             (partial / RECORD).write_text(json.dumps(record, indent=1) + "\n")
             folder.parent.mkdir(parents=True, exist_ok=True)
             put_in_place(partial, folder, replaced)
@@ -105,12 +154,28 @@ def put_in_place(partial: Path, folder: Path, replaced: Path) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Of what a result may depend on."""
+    """Of Python, of divlens, and of every installed package of which something has been imported."""
     # Not `import divlens`: the package imports every module, so for the layers that would be an import of all.
     own = str(vars(sys.modules["divlens"])["__version__"])
-    return {"divlens": own, "python": platform.python_version()} | {
-        name: version(name) for name in ("torch", "numpy", "pandas")
-    }
+    imported = {name.partition(".")[0] for name in sys.modules}
+    used = {package for name, packages in packages_distributions().items() if name in imported for package in packages}
+    return {"python": platform.python_version(), **{name: version(name) for name in sorted(used)}, "divlens": own}
+
+
+Used = tuple[str, str, str, str]  # model, condition, prompt, wording
+
+
+def found_of(used: Iterable[Used], drawn_with: Mapping[str, DrawnWith], **others: object) -> Record:
+    """What a run found besides its figures, as run.json holds it: the wordings that were used, once each, by model,
+    condition and prompt; with what each model drew; and `others`."""
+    wordings: dict[str, dict[str, dict[str, list[str]]]] = {}
+    for model, condition, prompt, wording in dict.fromkeys(used):
+        wordings.setdefault(model, {}).setdefault(condition, {}).setdefault(prompt, []).append(wording)
+    return {"wordings": wordings, "drawn_with": {model: asdict(how) for model, how in drawn_with.items()}, **others}
+
+
+def wordings_in(samples: Iterable[SampleRecord]) -> Iterator[Used]:
+    return ((record.model, record.condition, record.prompt, record.wording) for record in samples)
 
 
 def write_samples(samples: Sequence[SampleRecord], path: Path) -> None:
@@ -129,34 +194,35 @@ def write_samples(samples: Sequence[SampleRecord], path: Path) -> None:
     pq.write_table(pa.Table.from_pylist([asdict(record) for record in samples], schema=schema), path)
 
 
-def write_probe(result: ProbeResult, folder: Path) -> None:
-    """table.csv and per_prompt.csv (undefined is NaN, never empty), samples.parquet, run.json."""
+def write_probe(result: ProbeResult, request: Record, folder: Path) -> None:
+    """table and per_prompt (see `write_tables`), samples.parquet, run.json."""
 
     def write(partial: Path) -> None:
-        write_csv({"table": [result.table], "per_prompt": [result.per_prompt]}, partial)
+        write_tables({"table": [result.table], "per_prompt": [result.per_prompt]}, partial)
         write_samples(result.samples, partial / "samples.parquet")
 
-    about: dict[str, object] = {
-        "command": "probe",
-        "models": list(dict.fromkeys(result.table["model"])),
-        "conditions": dict(result.conditions),
-        "prompts": list(dict.fromkeys(result.per_prompt["prompt"])),
-        "n": result.n,
-        "seed": result.seed,
-        "lpips": result.lpips,
-        "drawn_with": {model: asdict(how) for model, how in result.drawn_with.items()},
-    }
-    write_output(folder, about, write)
+    write_output(folder, request, found_of(wordings_in(result.samples), result.drawn_with), write)
 
 
-def write_tables(tables: Mapping[str, Sequence[pd.DataFrame]], about: Mapping[str, object], folder: Path) -> None:
-    """The tables as `write_csv` does, and run.json."""
-    write_output(folder, about, lambda partial: write_csv(tables, partial))
+def write_tables(tables: Mapping[str, Sequence[pd.DataFrame]], folder: Path) -> None:
+    """`<name>.csv` and `<name>.parquet` for each name, its tables one below the other; undefined is NaN, never empty.
 
-
-def write_csv(tables: Mapping[str, Sequence[pd.DataFrame]], folder: Path) -> None:
-    """`<name>.csv` for each name, its tables one below the other (undefined is NaN, never empty)."""
+    Cells of a CSV file are what they are, and a spreadsheet may take a prompt that begins with =, +, - or @ for a
+    formula. The Parquet file has the same rows with their types.
+    """
     import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     for name, parts in tables.items():
-        pd.concat(parts, ignore_index=True).to_csv(folder / f"{name}.csv", index=False, na_rep="NaN")
+        # One without rows has no types, and would take them from the others.
+        table = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+        table.to_csv(folder / f"{name}.csv", index=False, na_rep="NaN")
+        # Column by column: pyarrow's own way from pandas would make null of NaN.
+        columns = {
+            str(column): pa.array(values.to_numpy(), from_pandas=False)
+            if pd.api.types.is_numeric_dtype(values)
+            else pa.array(values.tolist(), pa.string(), from_pandas=False)
+            for column, values in table.items()
+        }
+        pq.write_table(pa.table(columns), folder / f"{name}.parquet")

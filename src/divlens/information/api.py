@@ -31,7 +31,17 @@ from divlens.models import load
 from divlens.models.protocol import Model
 from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, Raster
 from divlens.prompts import distinct_prompts
-from divlens.sampler import BATCH_SIZE, BatchSize, Encoded, check_request, cuts, drawn_with, rows_of, settings_for
+from divlens.sampler import (
+    BATCH_SIZE,
+    MOST_SAMPLES,
+    BatchSize,
+    Encoded,
+    check_request,
+    cuts,
+    drawn_with,
+    rows_of,
+    settings_for,
+)
 from divlens.types import DivlensError, Prompt, check_whole
 
 FROZEN = "given the frozen {} noise of each prompt, not averaged over it"
@@ -52,7 +62,7 @@ class Effort:
     paths: per grid, of the bounds on H(Z|X) that weigh paths; 0 leaves them out. path_samples: grids per prompt that
     get them; None takes n / paths, but one of each wording. mixture_samples: grids per prompt that are asked under
     every wording of every prompt for I(X;Z); None takes n / (wordings of all prompts), and 0 leaves it out. None is
-    never fewer than 2 grids, nor more than 256, for all of them are held until the end.
+    never fewer than 2 grids, nor more than 256, for all of them are held until the end. paths are a million at most.
     """
 
     paths: int = 8
@@ -63,6 +73,10 @@ class Effort:
         for name in ("paths", "path_samples", "mixture_samples"):
             if name == "paths" or getattr(self, name) is not None:
                 check_whole(f"Effort({name}=...)", getattr(self, name), 0)
+        if self.paths > MOST_SAMPLES:
+            raise DivlensError(
+                f"Effort(paths=...) expects at most {MOST_SAMPLES:,} paths of a grid, got {self.paths:,}"
+            )
 
     def grids(self, n: int, wordings: Sequence[Sequence[str]], settings: Settings) -> tuple[int, int]:
         """Of each prompt: those that are weighed by paths, which AR has no need of, and those that are asked under the
@@ -166,6 +180,7 @@ def information(
         math.exp(tokens["plug_in"].value),
         tuple(notes_of(run, estimates, reading)),
         cuts(model, [wording for used in wordings for wording in used]),
+        tuple(tuple(dict.fromkeys(used)) for used in wordings),
     )
 
 

@@ -250,7 +250,8 @@ class Information:
     number of paths.
     path_map, execution_map: mean bits (steps, h, w); their sums are `path` and `execution` (schedule reading).
     usage: share of the codebook that came out; perplexity: 2 to the power of the plug-in entropy of a token.
-    cuts: wordings that the text encoder did not read whole, and what it read.
+    cuts: wordings that the text encoder did not read whole, and what it read. wordings: those of each prompt that were
+    used, once each.
     """
 
     model: str
@@ -270,6 +271,7 @@ class Information:
     perplexity: float
     notes: tuple[str, ...] = ()
     cuts: Mapping[str, str] = field(default_factory=dict)
+    wordings: tuple[tuple[str, ...], ...] = ()
 
     def __getattr__(self, name: str) -> Estimate:
         # Only asked for what is no field: the estimates by their names.
@@ -286,7 +288,7 @@ class Information:
     @property
     def run(self) -> dict[str, object]:
         """The leading columns of every table."""
-        return {"model": self.model, "interventions": " ".join(self.interventions)}
+        return {"model": self.model, "interventions": " + ".join(self.interventions) or "none"}
 
     @property
     def table(self) -> pd.DataFrame:

@@ -27,6 +27,7 @@ POSITIONS = 3
 CODES = 3
 WIDTH = 6  # of a condition and of the hidden layer
 LONGEST = 32  # words of a prompt
+DIGITS = 20  # of a seed
 PIXELS = 32  # a token's patch
 STEPS = 4  # of the diffusion
 SHARPNESS = 0.7  # of the logits: high enough that codes differ in use, low enough that all are drawn
@@ -132,8 +133,8 @@ class ToyModel:
 
 def load(family: Family, checkpoint: str | None, options: Options) -> ToyModel:
     """The toy whose weights come from the seed `checkpoint` (0 when it is None)."""
-    if checkpoint is not None and not checkpoint.isdecimal():
-        raise DivlensError(f"toy/{family} expects a seed after the colon, got {checkpoint!r}")
+    if checkpoint is not None and not (checkpoint.isdecimal() and len(checkpoint) <= DIGITS):
+        raise DivlensError(f"toy/{family} expects a seed of up to {DIGITS} digits after the colon, got {checkpoint!r}")
     options.only_device(f"toy/{family}")
     return ToyModel(family, RULES[family], seed=int(checkpoint or 0), device=options.device)
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageDraw
 
 from divlens.experiment import store
+from divlens.experiment.probe import BASELINE
 from divlens.information import Information
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Dark to bright, even in lightness, and readable without colour.
 HEAT = np.array([(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)], float)
@@ -39,7 +44,7 @@ def entropy_sheet(results: Sequence[Information]) -> Image.Image:
     are of the schedule.
     """
     named = [
-        (" ".join((result.model, *result.interventions)), kind, part)
+        (" ".join((result.model, *(result.interventions or [BASELINE]))), kind, part)
         for result in results
         for kind, part in (("path", result.path_map), ("execution", result.execution_map))
     ]
@@ -58,18 +63,32 @@ def entropy_sheet(results: Sequence[Information]) -> Image.Image:
     return sheet
 
 
-def write_information(results: Sequence[Information], about: Mapping[str, object], folder: Path) -> None:
-    """table, per_prompt, steps, maps and tightness as CSV (undefined is NaN), maps.png and run.json."""
+def write_information(results: Sequence[tuple[str, Information]], request: store.Record, folder: Path) -> None:
+    """table, per_prompt, steps, maps and tightness (see `store.write_tables`), maps.png and run.json.
+
+    `results`: each with the name of its condition, which is a column of every table. `request`: what was asked for (see
+    `store.request_of`). Raises DivlensError as `store.write_output` does.
+    """
+
+    def named(table: str) -> list[pd.DataFrame]:
+        tables = [(condition, getattr(result, table)) for condition, result in results]
+        for condition, rows in tables:
+            rows.insert(1, "condition", condition)
+        return [rows for _, rows in tables]
 
     def write(partial: Path) -> None:
-        tables = {
-            "table": [result.table for result in results],
-            "per_prompt": [result.per_prompt_table for result in results],
-            "steps": [result.steps_table for result in results],
-            "maps": [result.maps_table for result in results],
-            "tightness": [result.tightness_table for result in results],
-        }
-        store.write_csv(tables, partial)
-        entropy_sheet(results).save(partial / "maps.png")
+        tables = ("table", "per_prompt_table", "steps_table", "maps_table", "tightness_table")
+        store.write_tables({name.removesuffix("_table"): named(name) for name in tables}, partial)
+        entropy_sheet([result for _, result in results]).save(partial / "maps.png")
 
-    store.write_output(folder, about, write)
+    used = [
+        (result.model, condition, prompt, wording)
+        for condition, result in results
+        for prompt, wordings in zip(result.prompts, result.wordings, strict=True)
+        for wording in wordings
+    ]
+    cut: dict[str, dict[str, dict[str, str]]] = {}
+    for condition, result in results:
+        cut.setdefault(result.model, {})[condition] = dict(result.cuts)
+    drawn_with = {result.model: result.drawn_with for _, result in results}
+    store.write_output(folder, request, store.found_of(used, drawn_with, cut=cut), write)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 from jaxtyping import Float
@@ -59,27 +58,18 @@ def save_pictures(images: Float[Tensor, "prompts n 3 h w"], folder: Path, name: 
             to_picture(image).save(folder / name / f"{p:03d}-{i:03d}.png")
 
 
-def write_enhanced(result: Enhanced, folder: Path, options: Mapping[str, object]) -> None:
-    """before.png and after.png, every picture, table.csv (undefined is NaN), samples.parquet, run.json.
+def write_enhanced(result: Enhanced, request: store.Record, folder: Path) -> None:
+    """before.png and after.png, every picture, the table (see `store.write_tables`), samples.parquet, run.json.
 
-    `options`: what else the record of the run should say. Raises DivlensError as `store.write_output` does.
+    `request`: what was asked for (see `store.request_of`). Raises DivlensError as `store.write_output` does.
     """
+    samples = (*result.before.result.samples, *result.after.result.samples)
 
     def write(partial: Path) -> None:
         save_pictures(result.before.generation.images, partial, "before")
         save_pictures(result.after.generation.images, partial, "after")
-        store.write_csv({"table": [result.table]}, partial)
-        samples = (*result.before.result.samples, *result.after.result.samples)
+        store.write_tables({"table": [result.table]}, partial)
         store.write_samples(samples, partial / "samples.parquet")
 
-    drawn = result.after.generation
-    about: dict[str, object] = {
-        "command": "enhance",
-        "models": [result.model],
-        "prompts": [prompt.text for prompt in drawn.prompts],
-        "n": len(drawn.samples),
-        "seed": drawn.seed,
-        "drawn_with": {result.model: asdict(drawn.drawn_with)},
-        **options,
-    }
-    store.write_output(folder, about, write)
+    found = store.found_of(store.wordings_in(samples), {result.model: result.drawn_with})
+    store.write_output(folder, request, found, write)

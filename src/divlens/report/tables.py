@@ -55,10 +55,13 @@ def cell(row: Mapping[str, Any], name: str, *, percent: bool, signed: bool = Fal
 
 
 def fitted(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A table with as much space between its columns as 80 columns allow; numbers are folded rather than cut."""
+    """A table with as much space between its columns as 80 columns allow; numbers are folded rather than cut.
+
+    All text is put in as it is: a string would be read as markup, and a folder or a condition may be called "[best]".
+    """
     for gap in (2, 1):
         table = Table(
-            title=Text(title),  # as it is: a string would be read as markup, and a folder may be called "[best]"
+            title=Text(title),
             title_justify="left",
             title_style="bold",
             box=None,
@@ -66,9 +69,9 @@ def fitted(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -
             pad_edge=False,
         )
         for index, heading in enumerate(headings):
-            table.add_column(heading, justify="right" if index else "left", overflow="fold")
+            table.add_column(Text(heading), justify="right" if index else "left", overflow="fold")
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(Text, row))
         if Measurement.get(Console(width=1000), Console().options.update(width=1000), table).maximum <= WIDTH:
             break
     return table

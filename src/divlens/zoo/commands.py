@@ -11,14 +11,16 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from rich.text import Text
 
 from divlens.fidelity.judge import load_judge
+from divlens.models.loading import Options
 from divlens.models.zoo import adapter
 from divlens.models.zoo.assets import packaged_folder, read_tensors, write_tensors
 from divlens.models.zoo.networks import MASK, Tokenizer
+from divlens.report.terminal import put, show, visible
 from divlens.sampler import sample
 from divlens.types import DivlensError
 from divlens.zoo import evaluate, train_generators, train_judge, train_tokenizer
@@ -30,6 +32,8 @@ FAMILIES: tuple[train_generators.Family, ...] = ("ar", "mim", "diffusion")
 PARTS = ("tokenizer", "judge", *FAMILIES)
 CALIBRATION_SAMPLES = 4
 SHEET_PROMPTS = ("rocket", "red heart", "cat face", "hamburger", "guitar", "sunflower", "penguin", "church")
+
+COVERAGE_CONCEPTS = len(concepts())
 
 folder_option = click.option(
     "--folder",
@@ -52,8 +56,10 @@ def data(folder: Path) -> None:
     """Fetch the emoji art with npm and render it (about a minute)."""
     pictures = pictures_of(folder)
     zoo_rows = pictures.concept >= 0
-    print(f"{len(pictures.images)} pictures, {int(zoo_rows.sum())} of the zoo's {len(concepts())} concepts, ", end="")
-    print(f"{int(pictures.held_out.sum())} held-out pairs, in {folder / 'data'}")
+    put(
+        f"{len(pictures.images)} pictures, {int(zoo_rows.sum())} of the zoo's {len(concepts())} concepts, "
+        f"{int(pictures.held_out.sum())} held-out pairs, in {visible(str(folder / 'data'))}\n"
+    )
 
 
 @zoo.command()
@@ -65,8 +71,9 @@ def train(folder: Path, device: str, only: Sequence[str]) -> None:
 
     Weights are written to FOLDER/weights; `zoo/ar:FOLDER/weights` loads them.
     """
+    place = torch.device(Options(device).device)  # a bad one is refused here, before the work
     pictures, words, target = pictures_of(folder), words_of(folder), folder / "weights"
-    runs, wanted, place = folder / "runs", set(only or PARTS), torch.device(device)
+    runs, wanted = folder / "runs", set(only or PARTS)
     vocabulary = vocabulary_of(words)
     target.mkdir(parents=True, exist_ok=True)
     (target / "concepts.txt").write_text("\n".join(concepts()) + "\n")
@@ -93,15 +100,23 @@ def train(folder: Path, device: str, only: Sequence[str]) -> None:
 @folder_option
 @click.option("--weights", type=click.Path(path_type=Path), default=None, help="Default: the packaged weights.")
 @click.option("--only", type=click.Choice(PARTS), multiple=True)
-@click.option("--coverage-concepts", default=160, show_default=True, help="Concepts whose styles are counted.")
+@click.option(
+    "--coverage-concepts",
+    type=click.IntRange(1, COVERAGE_CONCEPTS),
+    default=COVERAGE_CONCEPTS,
+    show_default=True,
+    help="Concepts whose styles are counted.",
+)
 @click.option("--cards", is_flag=True, help="Write the model cards beside the weights.")
 def evaluate_command(
     folder: Path, weights: Path | None, only: Sequence[str], coverage_concepts: int, cards: bool
 ) -> None:
     """Measure every bar of the zoo and print the tables."""
-    pictures, words, wanted = pictures_of(folder), words_of(folder), set(only or PARTS)
-    target = weights or packaged_folder()
-    tokenizer, judge = tokenizer_from(target), load_judge(target)
+    wanted, target = set(only or PARTS), weights or packaged_folder()
+    tokenizer, judge = tokenizer_from(target), load_judge(target)  # a bad folder is refused here, before the work
+    if cards:
+        check_runs(wanted, folder)
+    pictures, words = pictures_of(folder), words_of(folder)
     grids = train_generators.training_grids(pictures, tokenizer)
     found: dict[str, list[Measure]] = {}
     if "tokenizer" in wanted:
@@ -116,23 +131,25 @@ def evaluate_command(
             model, judge, pictures, grids.tokens, reference, words, coverage_concepts
         )
     for part, measures in found.items():
-        Console(width=100).print(table_of(part, measures))
+        show(table_of(part, measures), width=100)
         if cards:
             write_card(part, measures, folder, target)
 
 
 @zoo.command()
 @click.argument("path", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--seeds", default=8, show_default=True)
+@click.option("--seeds", type=click.IntRange(min=1), default=8, show_default=True)
 def sheet(path: Path, seeds: int) -> None:
     """Draw eight prompts from each family, side by side, into the PNG file PATH."""
     from divlens.report.sheets import contact_sheet, side_by_side
 
+    partial = file_beside(path)
     sheets = {}
     for family in track(FAMILIES, "drawing"):
         drawn = sample(adapter.load(family), SHEET_PROMPTS, n=seeds, seed=0, trace=False)
         sheets[f"zoo/{family}"] = contact_sheet(drawn.images)
-    side_by_side(sheets).save(path)
+    side_by_side(sheets).save(partial, "PNG")
+    os.replace(partial, path)
 
 
 def chosen_families(wanted: Collection[str]) -> list[train_generators.Family]:
@@ -145,6 +162,33 @@ def pictures_of(folder: Path) -> Pictures:
 
 def words_of(folder: Path) -> Mapping[str, Sequence[str]]:
     return json.loads((folder / "data" / "words.json").read_text())
+
+
+def file_beside(path: Path) -> Path:
+    """Where a PNG file that is to be `path` is written first. Raises DivlensError where none can be written."""
+    if path.suffix.lower() != ".png":
+        raise DivlensError(f"expected a PNG file, such as sheet.png, got {str(path)!r}")
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        partial.touch()
+        partial.unlink()
+    except OSError as error:
+        raise DivlensError(f"expected a file that can be written, got {str(path)!r}: {error.strerror}") from None
+    return partial
+
+
+def runs_of(part: str, folder: Path) -> dict[str, Path]:
+    """The checkpoints of what a part was trained in, by name."""
+    names = ("judge-concept", "judge-style") if part == "judge" else (part,)
+    return {name: folder / "runs" / f"{name}.pt" for name in names}
+
+
+def check_runs(parts: Collection[str], folder: Path) -> None:
+    """Raises DivlensError for a checkpoint that is missing, which a model card tells of."""
+    for part in sorted(parts):
+        for path in runs_of(part, folder).values():
+            if not path.exists():
+                raise DivlensError(f"--cards expects the checkpoints of `divlens zoo train`, but {path} is missing")
 
 
 def tokenizer_from(target: Path) -> Tokenizer:
@@ -172,21 +216,21 @@ def calibration_counts(family: train_generators.Family, target: Path) -> torch.T
 
 
 def table_of(part: str, measures: Sequence[Measure]) -> Table:
-    table = Table(title=part, title_justify="left")
+    table = Table(title=Text(part), title_justify="left")
     for heading in ("what", "value", "95% interval", "bar", ""):
         table.add_column(heading, justify="left" if heading == "what" else "right")
     for item in measures:
         interval = "no sample" if np.isnan(item.low) else f"[{item.low:.3f}, {item.high:.3f}]"
         verdict = {None: "", True: "met", False: "MISSED"}[item.passes]
         bar = "" if np.isnan(item.bar) else f"{item.bar:.3f}"
-        table.add_row(item.name, f"{item.value:.3f}", interval, bar, verdict)
+        table.add_row(*map(Text, (item.name, f"{item.value:.3f}", interval, bar, verdict)))
     return table
 
 
 def write_card(part: str, measures: Sequence[Measure], folder: Path, target: Path) -> None:
     """A model card: data, recipe, minutes, figures. Written whole or not at all."""
-    names = ("judge-concept", "judge-style") if part == "judge" else (part,)
-    runs = [torch.load(folder / "runs" / f"{name}.pt", weights_only=True, map_location="cpu") for name in names]
+    paths = runs_of(part, folder)
+    runs = [torch.load(path, weights_only=True, map_location="cpu") for path in paths.values()]
     lines = [
         f"# zoo {part}",
         "",
@@ -194,7 +238,7 @@ def write_card(part: str, measures: Sequence[Measure], folder: Path, target: Pat
         "64x64 pixels. Stored in half precision.",
         "",
     ]
-    for name, run in zip(names, runs, strict=True):
+    for name, run in zip(paths, runs, strict=True):
         values = sum(value.numel() for value in run["model"].values())
         recipe = ", ".join(f"{key} {value}" for key, value in run["recipe"].items())
         lines.append(

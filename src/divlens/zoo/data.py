@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import shutil
 import subprocess
 import tarfile
 import unicodedata
 from dataclasses import dataclass
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from divlens.models.zoo.networks import IMAGE_SIZE
+from divlens.types import DivlensError
 
 
 @dataclass(frozen=True)
@@ -67,10 +71,21 @@ def fetch(source: Source, folder: Path) -> Path:
     if not (target / "package" / "package.json").exists():
         target.mkdir(parents=True, exist_ok=True)
         command = ["npm", "pack", "--silent", "--pack-destination", str(target), f"{source.package}@{source.version}"]
-        subprocess.run(command, check=True, capture_output=True)
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            said = " ".join(done.stderr.split())[-200:]
+            raise DivlensError(f"npm cannot fetch {source.package}@{source.version}: {said}")
         with tarfile.open(next(target.glob("*.tgz"))) as archive:
             archive.extractall(target, filter="data")
     return target / "package"
+
+
+def check_tools() -> None:
+    """Raises DivlensError for what is missing to fetch and render the art, before any of it is fetched."""
+    if find_spec("resvg_py") is None:
+        raise DivlensError("the zoo's art is rendered by the package resvg_py: pip install 'divlens[zoo]'")
+    if shutil.which("npm") is None:
+        raise DivlensError("the zoo's art is fetched by npm, which is not installed")
 
 
 def slug(name: str) -> str:
@@ -138,9 +153,15 @@ def choose_held_out(concept: np.ndarray, style: np.ndarray, seed: int = 0) -> np
 
 def build(folder: Path, progress: Any = iter) -> Pictures:
     """Fetch, render and split; everything is kept in `folder` (pictures.npz, words.json) and reused."""
-    folder.mkdir(parents=True, exist_ok=True)
     target = folder / "pictures.npz"
-    if not target.exists():
+    missing = not os.path.exists(target)  # a name that is too long is told of below
+    if missing:
+        check_tools()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DivlensError(f"expected a folder that can be made, got {str(folder)!r}: {error.strerror}") from None
+    if missing:
         entries = json.loads((fetch(NAMES, folder) / "en" / "data.json").read_text())
         index = {name: i for i, name in enumerate(concepts())}
         sets = [IconSet(fetch(source, folder)) for source in STYLES.values()]
@@ -155,8 +176,10 @@ def build(folder: Path, progress: Any = iter) -> Pictures:
         images = np.stack([row[0] for row in rows])
         held_out = choose_held_out(concept, style)
         stored = Pictures(images, concept, entry, style, held_out)
-        np.savez_compressed(target, **vars(stored))
         tags = {entry["label"]: entry.get("tags", []) for entry in entries if entry["label"] in index}
         (folder / "words.json").write_text(json.dumps({name: tags[name] for name in index}, indent=0))
+        partial = folder / "partial.npz"  # last and at once: where the pictures are, all is
+        np.savez_compressed(partial, **vars(stored))
+        os.replace(partial, target)
     with np.load(target) as stored:
         return Pictures(**{key: stored[key] for key in Pictures.__annotations__})
