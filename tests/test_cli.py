@@ -236,8 +236,9 @@ BEFORE_DRAWING = "divlens.sampler.fill_batch"
 
 
 @pytest.mark.parametrize("command", RUNS)
-def test_every_command_leaves_a_record_of_what_was_asked_and_what_was_used(command, run, tmp_path):
-    assert run(*RUNS[command], "--batch-size", 7, "--seed", 3, "--out", "out")[0] == 0
+def test_a_run_leaves_a_record_and_only_the_same_run_may_replace_its_results(command, run, tmp_path, monkeypatch):
+    same = (*RUNS[command], "--batch-size", 7, "--seed", 3)
+    assert run(*same, "--out", "out")[0] == 0
     about = json.loads((tmp_path / "out" / "run.json").read_text())
     assert (about["command"], about["models"], about["seed"]) == (command, ["toy/ar"], 3)
     setup = {"device": "cpu", "dtype": "float32", "batch_size": 7, "truncate": False, "compile": False}
@@ -250,16 +251,13 @@ def test_every_command_leaves_a_record_of_what_was_asked_and_what_was_used(comma
     assert {"divlens", "python", "torch", "numpy", "pandas"} <= set(about["versions"])
     assert about["date"][:2] == "20"
 
-
-@pytest.mark.parametrize("command", RUNS)
-def test_the_same_run_may_replace_its_results_and_another_may_not(command, run, tmp_path, monkeypatch):
-    assert run(*RUNS[command], "--out", "out")[0] == 0
     (tmp_path / "out" / "table.csv").write_text("old")
-    assert run(*RUNS[command], "--out", "out")[0] == 0
+    assert run(*same, "--out", "out")[0] == 0
     assert (tmp_path / "out" / "table.csv").read_text() != "old"
+
     before = snapshot(tmp_path)
     monkeypatch.setattr(BEFORE_DRAWING, lambda *arguments: pytest.fail("work was begun"))
-    others = [(*RUNS[command], "--seed", 1), (*RUNS[command], "--batch-size", 5)]
+    others = [(*same, "--seed", 1), (*same, "--batch-size", 5)]
     others += [arguments for name, arguments in RUNS.items() if name != command]
     for arguments in others:
         code, out, err = run(*arguments, "--out", "out")
@@ -282,15 +280,19 @@ class Stream(io.StringIO):
 @pytest.mark.parametrize("command", RUNS)
 def test_results_are_written_before_they_are_shown(command, run, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdout", Stream(errno.EPIPE))
-    code, _, err = run(*RUNS[command], "--out", "read")
+    code, _, err = run(*RUNS[command], "--out", "out")
     assert (code, err) == (141, "")  # a reader that leaves is no error
-    monkeypatch.setattr(sys, "stdout", Stream(errno.ENOSPC))
-    code, _, err = run(*RUNS[command], "--out", "full")
-    said = "cannot write the table to stdout: No space left on device; the results are in full"
-    assert (code, err) == (2, f"divlens: error: {said}\n")
     monkeypatch.undo()
-    for name in ("read", "full"):
-        assert (tmp_path / name / "run.json").exists() and (tmp_path / name / "table.csv").exists()
+    assert (tmp_path / "out" / "run.json").exists() and (tmp_path / "out" / "table.csv").exists()
+
+
+def test_a_table_that_cannot_be_shown_is_told_after_the_results_are_written(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Stream(errno.ENOSPC))
+    code, _, err = run(*RUNS["enhance"], "--out", "out")
+    monkeypatch.undo()
+    said = "cannot write the table to stdout: No space left on device; the results are in out"
+    assert (code, err) == (2, f"divlens: error: {said}\n")
+    assert (tmp_path / "out" / "run.json").exists() and (tmp_path / "out" / "table.csv").exists()
 
 
 def test_results_that_cannot_be_written_are_printed(run, monkeypatch):
