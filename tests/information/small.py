@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from divlens.noise import prompt_key
+from divlens.models.toy import word_key
 from divlens.paths import PathRule
 from divlens.types import View
 
@@ -34,7 +34,7 @@ class Small:
         return 1, self.positions
 
     def encode(self, wordings: Sequence[str]) -> Tensor:
-        return torch.tensor([[float(prompt_key(wording))] for wording in wordings], dtype=torch.float64)
+        return torch.tensor([[float(word_key(wording))] for wording in wordings], dtype=torch.float64)
 
     def predictor(self, conditions: Tensor, guided: bool):
         def table(key: float, state: tuple[int, ...]) -> np.ndarray:

@@ -510,10 +510,9 @@ def test_no_bound_is_weaker_than_what_everyone_knows():
     assert below and len(below) < len(runs)
     assert all(math.isclose(run.sequence_lower.value, run.conditional_lower.value) for run in below)
     flat: Any = Small(ConfidenceUnmasking(3), codes=3, sharpness=0.4)
-    found = information(flat, PROMPTS, n=20)
-    most = 3 * math.log2(3)
-    assert found.conditional_upper.value + found.mutual_upper.value > most + 0.01
-    assert found.sequence_upper.value == most
+    runs, most = [information(flat, PROMPTS, n=20, seed=seed) for seed in range(4)], 3 * math.log2(3)
+    beyond = [run for run in runs if run.conditional_upper.value + run.mutual_upper.value > most + 0.01]
+    assert beyond and all(run.sequence_upper.value == most for run in beyond)
 
 
 def test_one_prompt_has_no_mutual_information():

@@ -6,6 +6,7 @@ against brute force. `toy/mim:7` is the toy whose weights come from seed 7.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -18,7 +19,6 @@ from torch import Tensor
 
 from divlens.models.fingerprint import all_but
 from divlens.models.loading import CPU, Options
-from divlens.noise import prompt_key
 from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, PathRule, Raster
 from divlens.types import DivlensError, View
 
@@ -60,6 +60,11 @@ def weights(seed: int) -> Weights:
     states = random.normal(size=(POSITIONS, CODES + 1, WIDTH))
     out = random.normal(size=(POSITIONS, CODES, WIDTH)) * SHARPNESS
     return Weights(torch.from_numpy(states), torch.from_numpy(out))
+
+
+def word_key(word: str) -> int:
+    """The seed of a word's vector, 32 bits. No key of the noise: the law of a toy stays when those change."""
+    return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=4).digest(), "little")
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,7 @@ class ToyModel:
             words = wording.lower().split()
             if len(words) > LONGEST:
                 raise DivlensError(f"{self.name} reads at most {LONGEST} words, got {len(words)}: {wording[:40]!r}...")
-            vectors = [np.random.default_rng(prompt_key(word)).normal(size=WIDTH) for word in words]
+            vectors = [np.random.default_rng(word_key(word)).normal(size=WIDTH) for word in words]
             rows.append(np.mean(vectors, axis=0))
         return torch.from_numpy(np.stack(rows)).to(self.device)
 
