@@ -249,6 +249,7 @@ def test_a_run_leaves_a_record_and_only_the_same_run_may_replace_its_results(com
     for used in about["wordings"]["toy/ar:0"].values():
         assert set(used) == {prompt["text"] for prompt in about["prompts"]}
     assert {"divlens", "python", "torch", "numpy", "pandas"} <= set(about["versions"])
+    assert about["drawn_with"]["toy/ar:0"]["batch_size"] == 7
     assert about["date"][:2] == "20"
 
     (tmp_path / "out" / "table.csv").write_text("old")
