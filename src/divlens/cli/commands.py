@@ -70,7 +70,7 @@ def probe(
             on_batch=advance,
             on_condition=lambda model, condition: describe(f"{model} {condition}"),
         )
-    show(probe_tables(result.table))
+    show(probe_tables(result))
     if out:
         store.write_probe(result, out)
         click.echo(f"written: {out}")
@@ -202,8 +202,8 @@ def information(
         about = {"command": "information", "models": list(models), "under": list(under), "n": n, "seed": seed}
         about |= {"prompts": [prompt.text for prompt in prompts], "reading": reading, "effort": asdict(effort)}
         about |= {"drawn_with": [asdict(result.drawn_with) for result in results]}
-        cut = [dict(result.cuts) for result in results]
-        write_information(results, about | {"cut": cut}, out)
+        notes = [dict(result.wording_notes) for result in results]
+        write_information(results, about | {"wording_notes": notes}, out)
         click.echo(f"written: {out}")
 
 

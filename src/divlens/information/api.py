@@ -29,9 +29,19 @@ from divlens.information.tokens import TokenEntropy, token_entropies, usage
 from divlens.interventions import Intervention, Settings
 from divlens.models import load
 from divlens.models.protocol import Model
+from divlens.paraphrase import templated
 from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, Raster
 from divlens.prompts import distinct_prompts
-from divlens.sampler import BATCH_SIZE, BatchSize, Encoded, check_request, cuts, drawn_with, rows_of, settings_for
+from divlens.sampler import (
+    BATCH_SIZE,
+    BatchSize,
+    Encoded,
+    check_request,
+    drawn_with,
+    rows_of,
+    settings_for,
+    wording_notes,
+)
 from divlens.types import DivlensError, Prompt, check_whole
 
 FROZEN = "given the frozen {} noise of each prompt, not averaged over it"
@@ -165,7 +175,8 @@ def information(
         usage(collected.tokens),
         math.exp(tokens["plug_in"].value),
         tuple(notes_of(run, estimates, reading)),
-        cuts(model, [wording for used in wordings for wording in used]),
+        wording_notes(model, [wording for used in wordings for wording in used]),
+        templated(asked, interventions),
     )
 
 
