@@ -23,8 +23,8 @@ AROUND_A_THING = (
 AROUND_A_PICTURE = (
     "this is {}",
     "here is {}",
-    "here you see {}",
     "this shows {}",
+    "here you see {}",
     "what is shown here is {}",
     "what can be seen here is {}",
     "the following is a description of what can be seen here: {}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-MOST_NOTES = 4  # that are printed; all of them are in the files
+MOST_NOTES = 4  # that are said one by one
 
 
 def counted(number: int, name: str) -> str:
@@ -32,6 +32,7 @@ def wording_lines(templated: Sequence[str], prompts: int, unread: Mapping[str, M
     for note, (models, wordings) in list(groups.items())[:MOST_NOTES]:
         where = "" if len(models) == len(unread) else f"{', '.join(models)}: "
         lines.append(f"{where}{note}, in {counted(len(wordings), 'wording')} such as {next(iter(wordings))!r:.60}.")
-    if len(groups) > MOST_NOTES:
-        lines.append(f"{len(groups) - MOST_NOTES} more such notes are in the files that --out writes.")
+    rest = {wording for _, wordings in list(groups.values())[MOST_NOTES:] for wording in wordings}
+    if rest:
+        lines.append(f"{counted(len(rest), 'more wording')} not read whole.")
     return lines
