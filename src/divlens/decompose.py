@@ -122,12 +122,16 @@ class Decomposition:
         return table.assign(total=self.totals, pairwise=self.pairwise)
 
     @property
+    def templated(self) -> tuple[str, ...]:
+        """The prompts whose other wordings are templates, for they have no paraphrases."""
+        return tuple(prompt.text for prompt in self.prompts if self.levels.wordings > 1 and not prompt.paraphrases)
+
+    @property
     def note(self) -> str:
         """What a reader of the table must know: absent factors, wordings that are templates or were not read whole,
         missing intervals, negative components."""
-        templated = [prompt.text for prompt in self.prompts if self.levels.wordings > 1 and not prompt.paraphrases]
         unread = {self.model: self.wording_notes}
-        lines = [*self.remarks, *wording_lines(templated, len(self.prompts), unread)]
+        lines = [*self.remarks, *wording_lines(self.templated, len(self.prompts), unread)]
         if len(self.prompts) == 1:
             lines.append("One prompt: there is no interval over prompts, it needs at least 2.")
         if math.isnan(self.share(self.sources[0]).value):

@@ -16,6 +16,7 @@ from divlens.fidelity.breakage import FidelityChange, fidelity_change
 from divlens.interventions import Intervention
 from divlens.models import load
 from divlens.models.protocol import Model
+from divlens.paraphrase import templated
 from divlens.prompts import distinct_prompts
 from divlens.sampler import BATCH_SIZE, BatchSize, Encoded, sample
 from divlens.statistics import Interval, bootstrap_mean, paired_change
@@ -65,6 +66,11 @@ class Enhanced:
         return paired_change(
             self.after.result.column(name), self.before.result.column(name), self.after.generation.seed
         )
+
+    @property
+    def templated(self) -> tuple[str, ...]:
+        """The prompts whose wordings after are templates, for they have no paraphrases."""
+        return templated(self.before.generation.prompts, enhancer())
 
     @property
     def fidelity_change(self) -> FidelityChange:

@@ -203,7 +203,8 @@ def information(
         about |= {"prompts": [prompt.text for prompt in prompts], "reading": reading, "effort": asdict(effort)}
         about |= {"drawn_with": [asdict(result.drawn_with) for result in results]}
         notes = [dict(result.wording_notes) for result in results]
-        write_information(results, about | {"wording_notes": notes}, out)
+        templated = list(dict.fromkeys(text for result in results for text in result.templated))
+        write_information(results, about | {"wording_notes": notes, "templated": templated}, out)
         click.echo(f"written: {out}")
 
 
@@ -265,6 +266,8 @@ def decompose(
         about = {"command": "decompose", "models": list(models), "seed": seed, "lpips": lpips}
         about |= {"levels": {result.model: list(result.levels) for result in results}}
         about |= {"drawn_with": {result.model: asdict(result.drawn_with) for result in results}}
+        about |= {"templated": list(results[0].templated)}
+        about |= {"wording_notes": {result.model: dict(result.wording_notes) for result in results}}
         names = ("table", "per_prompt")
         tables = {name: [getattr(one, name).assign(model=one.model) for one in results] for name in names}
         store.write_tables(tables, about, out)
@@ -272,8 +275,17 @@ def decompose(
 
 
 @click.command()
-def models() -> None:
-    """The models that are known by name."""
+@click.argument("name", required=False)
+@click.option("--words", is_flag=True, help="Of a model of the zoo: all words that it knows.")
+def models(name: str | None, words: bool) -> None:
+    """The models that are known by name, or what is known of the model NAME."""
+    if name is not None:
+        from divlens.report.known import described
+
+        click.echo(described(name, words))
+        return
+    if words:
+        raise click.UsageError("--words expects a model of the zoo: divlens models zoo/ar --words")
     from textwrap import fill
 
     from divlens.models import known

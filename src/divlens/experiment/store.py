@@ -145,6 +145,7 @@ def write_probe(result: ProbeResult, folder: Path) -> None:
         "seed": result.seed,
         "lpips": result.lpips,
         "drawn_with": {model: asdict(how) for model, how in result.drawn_with.items()},
+        "templated": list(result.templated),
     }
     write_output(folder, about, write)
 

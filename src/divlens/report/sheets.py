@@ -80,6 +80,7 @@ def write_enhanced(result: Enhanced, folder: Path, options: Mapping[str, object]
         "n": len(drawn.samples),
         "seed": drawn.seed,
         "drawn_with": {result.model: asdict(drawn.drawn_with)},
+        "templated": list(result.templated),
         **options,
     }
     store.write_output(folder, about, write)

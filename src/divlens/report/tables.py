@@ -12,8 +12,6 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from divlens.experiment.probe import enhancer
-from divlens.paraphrase import templated
 from divlens.paraphrase.notes import counted, wording_lines
 from divlens.report.notes import (
     UNKNOWN,
@@ -143,7 +141,7 @@ def enhance_table(result: Enhanced) -> Group:
     known = min(row["prompts"] for row in figures if row["figure"] != "diversity")
     lines += judged_note(known, prompts) if known else [UNSEEN]
     samples = (*result.before.result.samples, *result.after.result.samples)
-    lines += wording_lines(templated(before.prompts, enhancer()), prompts, unread(samples))
+    lines += wording_lines(result.templated, prompts, unread(samples))
     fall = result.fidelity_change
     warned = warnings([fall_text(fall, n)] if fall.fell else [])
     return Group(fitted(result.model, ("", *sides), texts), *warned, Text(), below(lines))
