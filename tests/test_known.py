@@ -44,7 +44,7 @@ def test_other_models_are_described_without_importing_them():
 
 
 def test_a_model_of_ones_own_is_described_by_its_module(monkeypatch):
-    monkeypatch.setitem(registry.TABLE, "studio/own", registry.Registered(lambda *_: None))
+    monkeypatch.setitem(registry.TABLE, "studio/own", registry.Registered(lambda *_: None))  # type: ignore[arg-type, return-value]
     assert "what is known of a model" in described("studio/own")
     monkeypatch.setitem(registry.TABLE, "studio/gone", registry.Registered("no_such_package.models:load"))
     assert described("studio/gone") == "studio/gone: nothing is said of it"

@@ -44,8 +44,9 @@ def fidelity_change(
     known = ~(np.isnan(before) | np.isnan(after))
     first, second = before[known], after[known]
     change = paired_change(second, first, seed)
-    means = (float(part.mean()) if known.any() else math.nan for part in (first, second))
-    found = FidelityChange(*means, change)
+    if not known.any():
+        return FidelityChange(math.nan, math.nan, change)
+    found = FidelityChange(float(first.mean()), float(second.mean()), change)
     if not (found.by_samples and change.value < 0):
         return found
     return replace(found, chance=chance_of_fall(np.rint(first * n), np.rint(second * n), n))

@@ -43,22 +43,14 @@ def below(lines: Sequence[str]) -> Text:
 
 def probe_falls(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The conditions of a model whose fidelity fell, each with what shows it."""
-    return [
-        f"under {row['condition']} "
-        + fall_text(
-            FidelityChange(
-                before=row["fidelity"] - row["fidelity_change"],
-                after=row["fidelity"],
-                change=Interval(
-                    *(row[f"fidelity_change{end}"] for end in ("", "_low", "_high")), row["fidelity_prompts"]
-                ),
-                chance=row["fidelity_change_chance"],
-            ),
-            row["n"],
-        )
-        for row in rows
-        if row["fidelity_change_fell"]
-    ]
+    falls = []
+    for row in rows:
+        if row["fidelity_change_fell"]:
+            value, low, high, chance = (row[f"fidelity_change{end}"] for end in ("", "_low", "_high", "_chance"))
+            change = Interval(value, low, high, row["fidelity_prompts"])
+            fall = FidelityChange(row["fidelity"] - value, row["fidelity"], change, chance)
+            falls.append(f"under {row['condition']} {fall_text(fall, row['n'])}")
+    return falls
 
 
 def fall_text(fall: FidelityChange, n: int) -> str:
@@ -68,8 +60,8 @@ def fall_text(fall: FidelityChange, n: int) -> str:
         prompts = fall.change.count
         whose = "the prompt's" if prompts == 1 else f"{prompts} prompts, which all changed alike, with"
         return f"{start} (p = {fall.chance:.2g}, one-sided exact test of {whose} 2 x {n} samples)"
-    bounds = (100 * part for part in (fall.change.value, fall.change.low, fall.change.high))
-    return f"{start}, by {interval_text(*bounds, '+.0f')}"
+    value, low, high = (100 * part for part in (fall.change.value, fall.change.low, fall.change.high))
+    return f"{start}, by {interval_text(value, low, high, '+.0f')}"
 
 
 def warnings(falls: Sequence[str]) -> list[Text]:
