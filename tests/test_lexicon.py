@@ -26,6 +26,7 @@ from divlens.models.zoo.lexicon import (
 from divlens.models.zoo.text import Vocabulary
 from divlens.report.notes import unread
 from divlens.report.tables import decomposition_table, enhance_table, information_tables, probe_tables
+from divlens.sampler import Encoded, wording_notes
 from divlens.types import DivlensError, Prompt
 
 VOCABULARY = Vocabulary.packaged()
@@ -136,8 +137,9 @@ def test_templates_are_said_wherever_they_are_used():
 
 def test_the_zoo_tells_what_it_does_not_know():
     model = divlens.load("zoo/ar")
-    out = divlens.sample(model, ["red haert", "red heart"], n=1)
-    assert out.notes == {"red haert": "words not known: haert (did you mean heart?)"}
+    notes = wording_notes(model, ["red haert", "red heart", "red haert"])
+    assert notes == {"red haert": "words not known: haert (did you mean heart?)"}
+    assert wording_notes(model, Encoded(model).rewording(Prompt("red heart"))) == {}  # nor do its templates bring any
 
 
 # Emoji

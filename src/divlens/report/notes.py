@@ -54,14 +54,14 @@ def probe_falls(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def fall_text(fall: FidelityChange, n: int) -> str:
-    """`from 92 to 67 %, by -25 [-38, -12]`; where there is no interval over prompts, with the chance of the samples."""
+    """`from 92 to 67 %, by -25.0 [-38.1, -12.2]`; where there is no interval over prompts, with the chance of the samples."""
     start = f"from {100 * fall.before:.0f} to {100 * fall.after:.0f} %"
     if fall.by_samples:
         prompts = fall.change.count
         whose = "the prompt's" if prompts == 1 else f"{prompts} prompts, which all changed alike, with"
         return f"{start} (p = {fall.chance:.2g}, one-sided exact test of {whose} 2 x {n} samples)"
     value, low, high = (100 * part for part in (fall.change.value, fall.change.low, fall.change.high))
-    return f"{start}, by {interval_text(value, low, high, '+.0f')}"
+    return f"{start}, by {interval_text(value, low, high, '+.1f')}"
 
 
 def warnings(falls: Sequence[str]) -> list[Text]:
