@@ -13,7 +13,6 @@ from rich.console import Console
 from scipy import stats
 
 import divlens
-from divlens.diversity import FeatureNetwork
 from divlens.experiment.probe import BASELINE
 from divlens.fidelity import Judged
 from divlens.fidelity.breakage import chance_of_fall, fidelity_change, hypergeometric
@@ -119,20 +118,8 @@ def printed(renderable):
     return " ".join(written.getvalue().split())
 
 
+pytestmark = pytest.mark.usefixtures("colours_for_lpips")
 MODULES = [import_module(name) for name in ("divlens.experiment.probe", "divlens.enhance")]
-
-
-class Colours(torch.nn.Module):
-    def forward(self, images):
-        return (images,)
-
-
-@pytest.fixture(autouse=True)
-def colour_network(monkeypatch):
-    """LPIPS on the colours alone, for speed."""
-    network = FeatureNetwork(Colours(), torch.zeros(3), torch.ones(3), [torch.ones(3)], smallest=1)
-    for module in MODULES:
-        monkeypatch.setattr(module, "load_network", lambda name: network)
 
 
 @pytest.fixture

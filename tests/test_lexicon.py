@@ -9,7 +9,6 @@ import pytest
 from rich.console import Console
 
 import divlens
-from divlens.cli import main
 from divlens.fidelity import concept_index
 from divlens.fidelity.judge import load_judge
 from divlens.models.toy import RULES, ToyModel
@@ -67,11 +66,9 @@ def test_known_words_and_words_that_only_frame_them_are_read():
     assert not any(set(split_words(name)) <= FRAME for name in NAMES)
 
 
-def test_two_unknown_words_are_no_two_prompts(capsys):
-    with pytest.raises(SystemExit) as leaving:
-        main(["enhance", "zoo/ar", "qwerty", "zxcvb", "-n", "2"])
-    said = capsys.readouterr().err
-    assert leaving.value.code == 2 and said.count("\n") == 1 and "qwerty" in said
+def test_two_unknown_words_are_no_two_prompts():
+    with pytest.raises(DivlensError, match="it does not know qwerty"):
+        divlens.sample(divlens.load("zoo/ar"), ["qwerty", "zxcvb"], n=2)
 
 
 class Lexical(ToyModel):
@@ -90,7 +87,7 @@ def printed(renderable):
     return " ".join(written.getvalue().split())
 
 
-def test_words_that_are_not_known_are_named_wherever_they_are_drawn():
+def test_words_that_are_not_known_are_named_wherever_they_are_drawn(colours_for_lpips):
     own = "red heart heart"
     prompts = [Prompt("red haert", (own,)), Prompt("red heart", (own, "heart red", "heart"))]
     note = "words not known: haert (did you mean heart?)"
@@ -115,7 +112,7 @@ def test_words_that_are_not_known_are_named_wherever_they_are_drawn():
     assert "not known" not in printed(probe_tables(quiet))  # the control
 
 
-def test_templates_are_said_wherever_they_are_used():
+def test_templates_are_said_wherever_they_are_used(colours_for_lpips):
     prompts = [Prompt("a cat", ("cat",)), Prompt("a dog")]
     change = [divlens.Paraphrase()]
     tables = (

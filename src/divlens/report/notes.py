@@ -54,7 +54,7 @@ def probe_falls(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def fall_text(fall: FidelityChange, n: int) -> str:
-    """`from 92 to 67 %, by -25.0 [-38.1, -12.2]`; where there is no interval over prompts, with the chance of the samples."""
+    """`from 92 to 67 %, by -25.0 [-38.1, -12.2]`; where there is no interval, the chance of the samples."""
     start = f"from {100 * fall.before:.0f} to {100 * fall.after:.0f} %"
     if fall.by_samples:
         prompts = fall.change.count
