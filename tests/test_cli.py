@@ -192,7 +192,8 @@ def test_the_record_of_a_run_says_which_wordings_are_templates(run, tmp_path):
     assert run("enhance", "toy/ar", "red heart", "a dog", "-n", 2, "--out", "enhance")[0] == 0
     assert json.loads((tmp_path / "enhance" / "run.json").read_text())["templated"] == ["a dog"]
     samples = pq.read_table(tmp_path / "enhance" / "samples.parquet").to_pandas().query("condition == 'after'")
-    assert "a picture of a dog" in set(samples["wording"])
+    used = set(samples.query("prompt == 'a dog'")["wording"])
+    assert used == {"a dog", "the following is a description of what can be seen in this picture: a dog"}
     assert run("information", "toy/ar", *prompts, "-n", 2, "--out", "plain")[0] == 0  # the control: nothing reworded
     assert json.loads((tmp_path / "plain" / "run.json").read_text())["templated"] == []
 

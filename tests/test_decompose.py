@@ -415,7 +415,7 @@ def test_a_cut_wording_is_said():
     cut = decompose(model, MIXED, 5, 2, 2, features=colours)
     assert cut.note.count("cut from") == len(cut.wording_notes) == 4
     whole = decompose(toy_of(Tokenised), MIXED, 5, 2, 2, features=colours)
-    assert "cut" not in whole.note and not whole.wording_notes
+    assert "cut from" not in whole.note and not whole.wording_notes
 
 
 # Which wordings
