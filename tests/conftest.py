@@ -4,6 +4,7 @@ import os
 import random
 import socket
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, get_args
 
 import numpy as np
@@ -84,6 +85,22 @@ def cache_of_the_session(tmp_path_factory):
 def cache_of_the_test(cache_of_the_session, tmp_path_factory, monkeypatch):
     """A fresh cache: what one test calibrated, another does not find."""
     monkeypatch.setenv("DIVLENS_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+class Colours(torch.nn.Module):
+    def forward(self, images):
+        return (images,)
+
+
+@pytest.fixture
+def colours_for_lpips(monkeypatch):
+    """LPIPS on the colours alone, for speed."""
+    from divlens.diversity import FeatureNetwork  # not above: the package is checked by what stands in this file
+
+    network = FeatureNetwork(Colours(), torch.zeros(3), torch.ones(3), [torch.ones(3)], smallest=1)
+    for module in ("divlens.experiment.probe", "divlens.enhance", "divlens.decompose"):
+        # Not by the module's path: divlens.enhance is a function.
+        monkeypatch.setattr(import_module(module), "load_network", lambda name="stlpips": network)
 
 
 @pytest.fixture(autouse=True)

@@ -180,6 +180,35 @@ def test_models_lists_the_known_ones(run):
     assert "toy/ar, toy/diffusion, toy/mim: tiny and enumerable, for tests and learning." in out
 
 
+def test_models_tells_what_one_of_them_knows(run):
+    code, out, err = run("models", "zoo/ar")
+    assert (code, err) == (0, "") and "red heart" in out and "704 words" in out
+    assert "zodiac" in run("models", "zoo/ar", "--words")[1] and "zodiac" not in out
+    assert run("models", "amused")[1].startswith("amused: aMUSEd")
+    for arguments in (("zoo/none",), ("amused", "--words"), ("--words",)):
+        code, out, err = run("models", *arguments)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+
+
+def test_the_record_of_a_run_says_which_wordings_are_templates(run, tmp_path):
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "a cat", "paraphrases": ["cat"]}\n{"prompt": "a dog"}\n')
+    prompts = ("--prompts", "prompts.jsonl")
+    for command, options in {
+        "probe": ("-n", 2),
+        "information": ("-n", 2, "--under", "paraphrase"),
+        "decompose": ("--wordings", 2, "--executions", 2),
+    }.items():
+        assert run(command, "toy/ar", *prompts, *options, "--out", command)[0] == 0
+        assert json.loads((tmp_path / command / "run.json").read_text())["templated"] == ["a dog"]
+    assert run("enhance", "toy/ar", "red heart", "a dog", "-n", 2, "--out", "enhance")[0] == 0
+    assert json.loads((tmp_path / "enhance" / "run.json").read_text())["templated"] == ["a dog"]
+    samples = pq.read_table(tmp_path / "enhance" / "samples.parquet").to_pandas().query("condition == 'after'")
+    used = set(samples.query("prompt == 'a dog'")["wording"])
+    assert used == {"a dog", "the following is a description of what can be seen in this picture: a dog"}
+    assert run("information", "toy/ar", *prompts, "-n", 2, "--out", "plain")[0] == 0  # the control: nothing reworded
+    assert json.loads((tmp_path / "plain" / "run.json").read_text())["templated"] == []
+
+
 def test_zoo_commands_are_there_when_asked_for(run):
     code, out, _ = run("zoo", "--help")
     assert code == 0

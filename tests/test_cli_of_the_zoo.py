@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from divlens.cli import main
-from divlens.types import DrawnWith, Generation
+from divlens.types import Generation
 from divlens.zoo import commands, data
 
 

@@ -176,7 +176,7 @@ def test_a_wording_that_was_cut_is_recorded():
     probed = divlens.probe(
         [Short("ar", RULES["ar"])], ["three green apples", "red heart"], n=2, conditions={"baseline": ()}
     )
-    assert [record.cut for record in probed.samples] == ["cut from 3 to 2 tokens"] * 2 + [None] * 2
+    assert [record.note for record in probed.samples] == ["cut from 3 to 2 tokens"] * 2 + [None] * 2
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,30 @@
 """Which wording each sample gets."""
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import divlens
 from divlens.interventions import Argmax, Paraphrase
-from divlens.paraphrase import TEMPLATES, chosen, ends_first, length, wordings_for_samples, wordings_of
+from divlens.models.zoo.lexicon import TEMPLATES, split_words
+from divlens.models.zoo.text import Vocabulary
+from divlens.paraphrase import (
+    AROUND_A_PICTURE,
+    AROUND_A_SENTENCE,
+    AROUND_A_THING,
+    chosen,
+    ends_first,
+    from_templates,
+    length,
+    templated,
+    templates_around,
+    wordings_for_samples,
+    wordings_of,
+)
+from divlens.paraphrase.notes import wording_lines
+from divlens.sampler import Encoded
 from divlens.types import DivlensError, Prompt
 
 fixed = settings(derandomize=True, deadline=None)  # the same examples every time, however busy the machine
@@ -21,9 +40,92 @@ def test_the_prompt_comes_first_and_nothing_twice():
 
 
 def test_a_prompt_without_paraphrases_gets_neutral_ones():
-    wordings = wordings_of(Prompt("curly {braces}"))
-    assert len(wordings) == 1 + len(TEMPLATES)
-    assert all("curly {braces}" in wording for wording in wordings)
+    for text in ("curly {braces} and {}", "a photo of {braces}", "Curly braces. {} Are here."):
+        wordings = wordings_of(Prompt(text))
+        assert len(wordings) == 8
+        assert all(text in wording for wording in wordings)
+
+
+# What a template may say: it only speaks of a picture and of what is in it.
+NEUTRAL_WORDS = set(
+    re.findall(
+        "[a-z{}]+",
+        "a an the of in which this that what is here you see can be seen shows shown picture image "
+        "following description {}",
+    )
+)
+
+
+def test_neutral_templates_add_no_attribute():
+    groups = (AROUND_A_THING, AROUND_A_PICTURE, AROUND_A_SENTENCE)
+    for template in (part for group in groups for part in group):
+        assert set(template.replace(":", "").split()) <= NEUTRAL_WORDS
+        assert template.endswith("{}") and template.count("{}") == 1  # punctuation of the prompt's own does no harm
+    for group in groups:
+        assert len(set(group)) == 7
+        sizes = [length(template) for template in group]
+        assert sizes == sorted(sizes) and sizes[-1] >= 10
+    said = {word for template in TEMPLATES for word in template.split()}
+    assert {"small", "white", "icon"} <= said - NEUTRAL_WORDS  # the control: the zoo's own would not pass
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a dog", AROUND_A_THING),
+        ("dog", AROUND_A_THING),
+        ('a sign that says "open"', AROUND_A_THING),
+        ("a red fox, sitting in the snow", AROUND_A_THING),
+        ("portrait of Einstein", AROUND_A_PICTURE),
+        ("a photo of a dog", AROUND_A_PICTURE),
+        ("three watercolours", AROUND_A_PICTURE),
+        ("A dog runs. The sun is low.", AROUND_A_SENTENCE),
+        ("A dog runs through the rain.", AROUND_A_SENTENCE),
+        ('"Hello, world!"', AROUND_A_SENTENCE),
+        ("draw a cat", AROUND_A_SENTENCE),
+        ("1girl, solo, masterpiece", AROUND_A_SENTENCE),
+        ("first: a dog", AROUND_A_SENTENCE),
+        ("a dog\na cat", AROUND_A_SENTENCE),
+        ("a photo of a dog. Sharp.", AROUND_A_SENTENCE),
+    ],
+)
+def test_templates_fit_what_they_are_put_around(text, expected):
+    assert templates_around(text) == expected
+
+
+def test_an_article_is_written_small_after_of_and_kept_after_a_colon():
+    assert "a picture of a dog" in from_templates("A dog")
+    assert "a picture of Anna" in from_templates("Anna")  # the control: no article
+    assert "a picture: A dog runs." in from_templates("A dog runs.")
+    assert not any(" a a " in wording.lower() for wording in from_templates("A dog"))
+
+
+def test_a_model_may_have_templates_of_its_own():
+    zoo = Encoded(divlens.load("zoo/ar"))
+    assert zoo.rewording(Prompt("rocket")) == ("rocket", *(template.format("rocket") for template in TEMPLATES))
+    toy = Encoded(divlens.load("toy/ar"))
+    assert toy.rewording(Prompt("rocket")) == ("rocket", *(template.format("rocket") for template in AROUND_A_THING))
+    assert set(split_words(" ".join(TEMPLATES))) <= set(Vocabulary.packaged().words)  # it was trained on them
+    assert zoo.rewording(HEART)[1:] == HEART.paraphrases
+
+
+def test_it_is_said_which_prompts_got_templates():
+    prompts = [Prompt("a cat"), HEART, Prompt("a dog")]
+    assert templated(prompts, [Argmax(), Paraphrase()]) == ("a cat", "a dog")
+    assert templated(prompts, [Argmax()]) == () == templated([HEART], [Paraphrase()])
+    assert "2 of 3 prompts are templates" in wording_lines(templated(prompts, [Paraphrase()]), 3, {})[0]
+    assert wording_lines((), 3, {"zoo/ar": {}}) == []
+
+
+def test_what_was_not_read_is_said_once_for_all_wordings_and_models_it_holds_for():
+    same = {f"{word} qwerty": "words not known: qwerty" for word in ("a", "the")}
+    assert wording_lines((), 1, {"x": same, "y": same}) == [
+        "words not known: qwerty, in 2 wordings such as 'a qwerty'."
+    ]
+    assert wording_lines((), 1, {"x": same, "y": {}})[0].startswith("x: words not known: qwerty")
+    many = {str(i): f"cut from {i} to 3 tokens" for i in range(4, 13)}
+    assert len(wording_lines((), 1, {"x": many})) == 5
+    assert wording_lines((), 1, {"x": many})[-1] == "5 more wordings not read whole."
 
 
 def test_similar_lengths_are_those_nearest_to_the_prompt():

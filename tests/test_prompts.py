@@ -4,8 +4,8 @@ from importlib.resources import files
 
 import pytest
 
+from divlens.models.zoo.lexicon import split_words
 from divlens.models.zoo.networks import WORDS
-from divlens.models.zoo.text import split_words
 from divlens.paraphrase import length, wordings_of
 from divlens.prompts import as_prompts, default_prompts, distinct_prompts, read_prompts
 from divlens.types import DivlensError, Prompt

@@ -14,8 +14,9 @@ from divlens.fidelity.judge import load_judge
 from divlens.interventions import Paraphrase, Settings
 from divlens.models.zoo import adapter
 from divlens.models.zoo.assets import CHECKSUMS, packaged_folder, read_tensors, write_tensors
+from divlens.models.zoo.lexicon import split_words
 from divlens.models.zoo.networks import CODES, MASK, POSITIONS, WORDS, Backbone, Sizes, Tokenizer
-from divlens.models.zoo.text import UNKNOWN, Vocabulary, split_words
+from divlens.models.zoo.text import UNKNOWN, Vocabulary
 from divlens.noise import CounterNoise
 from divlens.sampler import guide, run_loop, sample
 from divlens.types import DivlensError, View

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,8 +18,19 @@ from divlens.experiment.design import FACTORS, Levels, Plan, levels_of, plan_of
 from divlens.interventions import Intervention, Settings
 from divlens.models import load
 from divlens.models.protocol import Model
+from divlens.paraphrase.notes import wording_lines
 from divlens.prompts import distinct_prompts
-from divlens.sampler import BATCH_SIZE, BatchSize, Encoded, Filled, check_request, cuts, drawn_with, fill, settings_for
+from divlens.sampler import (
+    BATCH_SIZE,
+    BatchSize,
+    Encoded,
+    Filled,
+    check_request,
+    drawn_with,
+    fill,
+    settings_for,
+    wording_notes,
+)
 from divlens.statistics import Interval, bootstrap_mean, ratio_of_means
 from divlens.types import DivlensError, DrawnWith, Prompt
 
@@ -41,7 +52,7 @@ class Decomposition:
     `sources`: names of the columns of `components`, which are per prompt, in units of `distance` (LPIPS, or the squared
     distance of other features), unbiased, and so may be negative; they add up to the prompt's total. `pairwise`: the
     plain mean distance over all pairs of a prompt's pictures, on average less than the total, for many of these pairs
-    share a level. `remarks`: see `note`.
+    share a level. `remarks`: see `note`. `wording_notes`: what the model did not read of a wording, for those only.
     """
 
     model: str
@@ -55,6 +66,7 @@ class Decomposition:
     pairwise: Float64[np.ndarray, " prompts"]
     remarks: tuple[str, ...] = ()
     distance: str = LPIPS
+    wording_notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def totals(self) -> Float64[np.ndarray, " prompts"]:
@@ -110,9 +122,16 @@ class Decomposition:
         return table.assign(total=self.totals, pairwise=self.pairwise)
 
     @property
+    def templated(self) -> tuple[str, ...]:
+        """The prompts whose other wordings are templates, for they have no paraphrases."""
+        return tuple(prompt.text for prompt in self.prompts if self.levels.wordings > 1 and not prompt.paraphrases)
+
+    @property
     def note(self) -> str:
-        """What a reader of the table must know: absent factors, missing intervals, negative components."""
-        lines = list(self.remarks)
+        """What a reader of the table must know: absent factors, wordings that are templates or were not read whole,
+        missing intervals, negative components."""
+        unread = {self.model: self.wording_notes}
+        lines = [*self.remarks, *wording_lines(self.templated, len(self.prompts), unread)]
         if len(self.prompts) == 1:
             lines.append("One prompt: there is no interval over prompts, it needs at least 2.")
         if math.isnan(self.share(self.sources[0]).value):
@@ -187,8 +206,9 @@ def decompose(
         sources=tuple(splits[0][0]),
         components=np.array([list(components.values()) for components, _ in splits]),
         pairwise=np.array([pairwise for _, pairwise in splits]),
-        remarks=remarks_on(known, settings, Levels(wordings, paths, executions), plans),
+        remarks=remarks_on(settings, Levels(wordings, paths, executions)),
         distance=LPIPS if isinstance(network, FeatureNetwork) else SQUARED,
+        wording_notes=wording_notes(known, [text for plan in plans for text in plan.texts]),
     )
 
 
@@ -273,8 +293,8 @@ def named_components(sums: Sequence[CrossedSums]) -> dict[str, float]:
     return {"wording.meaning": (wording - difference) / 2, "wording.length": (wording + difference) / 2, **named}
 
 
-def remarks_on(model: Model, settings: Settings, asked: Levels, plans: Sequence[Plan]) -> tuple[str, ...]:
-    """Why factors are absent, and which wordings the model did not read whole."""
+def remarks_on(settings: Settings, asked: Levels) -> tuple[str, ...]:
+    """Why factors are absent."""
     remarks = []
     if asked.wordings == 1:
         remarks.append("wording: held at the prompt itself, so its share is 0 by design.")
@@ -286,7 +306,4 @@ def remarks_on(model: Model, settings: Settings, asked: Levels, plans: Sequence[
         remarks.append("execution: tokens are not drawn but chosen, so its share is exactly 0.")
     elif asked.executions == 1:
         remarks.append("execution: held at one execution noise, so its share is 0 by design.")
-    short = cuts(model, [text for plan in plans for text in plan.texts])
-    if short:
-        remarks.append(f"{len(short)} wordings were longer than the model reads and were cut.")
     return tuple(remarks)

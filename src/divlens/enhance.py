@@ -12,8 +12,10 @@ from torch import Tensor
 from divlens.diversity import load_network
 from divlens.experiment.measure import ConditionResult, Instruments, check_before_drawing, look
 from divlens.experiment.probe import LIMITS, Conditions, enhancer, judge_for
+from divlens.fidelity.breakage import FidelityChange, fidelity_change
 from divlens.models import load
 from divlens.models.protocol import Model
+from divlens.paraphrase import templated
 from divlens.prompts import distinct_prompts
 from divlens.sampler import BATCH_SIZE, BatchSize, Encoded, sample
 from divlens.statistics import Interval, bootstrap_mean, paired_change
@@ -65,14 +67,27 @@ class Enhanced:
         )
 
     @property
+    def templated(self) -> tuple[str, ...]:
+        """The prompts whose wordings after are templates, for they have no paraphrases."""
+        return templated(self.before.generation.prompts, enhancer())
+
+    @property
+    def fidelity_change(self) -> FidelityChange:
+        """How fidelity changed, and whether it fell: then part of the diversity is of pictures that broke."""
+        before, after = (side.result.column("fidelity") for side in (self.before, self.after))
+        drawn = self.after.generation
+        return fidelity_change(before, after, len(drawn.samples), drawn.seed)
+
+    @property
     def table(self) -> pd.DataFrame:
-        """One row per figure: before, after and change, each a mean over prompts with `_low` and `_high`."""
+        """One row per figure: before, after and change, each a mean over prompts with `_low` and `_high`; prompts: how
+        many have a value."""
         import pandas as pd
 
         rows: list[dict[str, object]] = []
         for name in LIMITS:
-            row: dict[str, object] = {"model": self.model, "figure": name}
             columns = {"before": self.before.mean(name), "after": self.after.mean(name), "change": self.change(name)}
+            row: dict[str, object] = {"model": self.model, "figure": name, "prompts": columns["change"].count}
             for column, interval in columns.items():
                 row |= {column: interval.value, f"{column}_low": interval.low, f"{column}_high": interval.high}
             rows.append(row)
@@ -103,7 +118,7 @@ def enhance(
 ) -> Enhanced:
     """Draw `n` samples of each prompt without and with the enhancer, from the same noise, and measure both.
 
-    Prompts without paraphrases of their own get neutral ones. `on_batch` is told how many more samples, of
+    Prompts without paraphrases of their own get templates around them. `on_batch` is told how many more samples, of
     2 * prompts * n, are done. n = 1 leaves diversity undefined (NaN). Raises DivlensError for bad input before
     anything is drawn.
     """

@@ -139,7 +139,8 @@ class Paraphrase:
 
     `lengths`: "similar" takes the wordings whose number of words is nearest to the prompt's, "mixed" spreads them
     evenly from the shortest to the longest, these two first. `n`: how many, at most; None is all of them for "mixed"
-    and the nearer half for "similar". A prompt without paraphrases of its own gets neutral ones ("a picture of ...").
+    and the nearer half for "similar". A prompt without paraphrases of its own gets templates around it ("a picture of
+    ..."): the model's own, or neutral ones.
     """
 
     n: int | None = None

@@ -15,9 +15,9 @@ from torch import Tensor
 from divlens.calibration import SAMPLES, frequencies_of
 from divlens.interventions import Intervention, Settings, apply_all, filter_logits
 from divlens.models.fingerprint import fingerprint_of
-from divlens.models.protocol import Limited, Model, Predictor, check_model
+from divlens.models.protocol import Lexical, Limited, Model, Predictor, Templated, check_model
 from divlens.noise import CounterNoise, Noise, entropy_of
-from divlens.paraphrase import wordings_for_samples
+from divlens.paraphrase import wordings_for_samples, wordings_of
 from divlens.paths import Advance, Draws
 from divlens.prompts import as_prompts
 from divlens.types import (
@@ -179,6 +179,11 @@ class Encoded:
             return False
         return True
 
+    def rewording(self, prompt: Prompt) -> tuple[str, ...]:
+        """The wordings of a prompt that the model takes: itself, then its paraphrases or the templates around it."""
+        templates = self.model.paraphrase_templates if isinstance(self.model, Templated) else ()
+        return wordings_of(prompt, self.can_read, templates)
+
     @torch.inference_mode()
     def of(self, wordings: Sequence[str]) -> Tensor:
         """A row per wording. Raises DivlensError for one that the model cannot read."""
@@ -201,7 +206,7 @@ def rows_of(
     prompt: Prompt, samples: Sequence[int], interventions: Sequence[Intervention], settings: Settings, encoded: Encoded
 ) -> list[Row]:
     """A prompt's samples: each with its wording and noise of its own, but for a stream that is frozen."""
-    wordings = wordings_for_samples(prompt, interventions, samples, encoded.can_read)
+    wordings = wordings_for_samples(prompt, interventions, samples, encoded.rewording)
     held = settings.frozen
     return [
         Row(prompt, wording, path=0 if "path" in held else i, execution=0 if "execution" in held else i)
@@ -353,7 +358,7 @@ def sample(
         tokens=torch.cat(tokens).view(len(asked), n, height, width),
         images=pictures.view(len(asked), n, *pictures.shape[1:]),
         trace=joined(steps) if trace else None,
-        notes=cuts(model, [row.wording for row in rows]),
+        notes=wording_notes(model, [row.wording for row in rows]),
     )
 
 
@@ -368,16 +373,21 @@ def check_request(n: int, seed: int, batch_size: BatchSize) -> None:
         raise DivlensError(f"seed expects an integer in [0, 2**64), got {seed!r}")
 
 
-def cuts(model: Model, wordings: Sequence[str]) -> Mapping[str, str]:
-    """Which wordings the model's text encoder did not read whole, and what it read; empty for most models."""
-    if not isinstance(model, Limited):
-        return {}
+def wording_notes(model: Model, wordings: Sequence[str]) -> Mapping[str, str]:
+    """What the model did not read of a wording: tokens that were cut, words that it does not know. Empty for most."""
     distinct = list(dict.fromkeys(wordings))
-    return {
-        wording: f"cut from {length} to {model.limit} tokens"
-        for wording, length in zip(distinct, model.lengths(distinct), strict=True)
-        if length > model.limit
-    }
+    notes: dict[str, list[str]] = {wording: [] for wording in distinct}
+    if isinstance(model, Limited):
+        for wording, length in zip(distinct, model.lengths(distinct), strict=True):
+            if length > model.limit:
+                notes[wording].append(f"cut from {length} to {model.limit} tokens")
+    if isinstance(model, Lexical):
+        for wording, words in zip(distinct, model.unknown_words(distinct), strict=True):
+            if words:
+                close = model.near_words(words)
+                hint = f" (did you mean {', '.join(close)}?)" if close else ""
+                notes[wording].append(f"words not known: {', '.join(words)}{hint}")
+    return {wording: "; ".join(found) for wording, found in notes.items() if found}
 
 
 def joined(batches: Sequence[Sequence[Step]]) -> Trace:

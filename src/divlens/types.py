@@ -159,7 +159,8 @@ class Generation:
     """What `sample` returns.
 
     images: float32 (prompts, n, 3, H, W) in [0, 1]; tokens: int64 (prompts, n, h, w); wordings: per prompt and
-    sample, the text that was given to the model; samples: their indices, which with `seed` fix the noise.
+    sample, the text that was given to the model; samples: their indices, which with `seed` fix the noise; notes: what
+    the model did not read of a wording, for those wordings only.
     """
 
     prompts: tuple[Prompt, ...]

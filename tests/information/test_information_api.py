@@ -181,8 +181,8 @@ def test_the_bounds_take_the_batch_that_fits():
 def test_cut_wordings_are_recorded():
     model: Any = Narrow(Raster(3), codes=3)
     found = information(model, ["a red cat", "dog"], n=2)
-    assert found.cuts == {"a red cat": "cut from 3 to 2 tokens"}
-    assert information("toy/ar", PROMPTS, n=2).cuts == {}
+    assert found.wording_notes == {"a red cat": "cut from 3 to 2 tokens"}
+    assert information("toy/ar", PROMPTS, n=2).wording_notes == {}
 
 
 @dataclass(frozen=True)

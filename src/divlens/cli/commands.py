@@ -73,7 +73,7 @@ def probe(
             on_batch=advance,
             on_condition=lambda model, condition: describe(f"{model} {condition}"),
         )
-    deliver([probe_tables(result.table)], out, partial(store.write_probe, result, request))
+    deliver([probe_tables(result)], out, partial(store.write_probe, result, request))
 
 
 @command()
@@ -264,8 +264,17 @@ def decompose(
 
 
 @click.command()
-def models() -> None:
-    """The models that are known by name."""
+@click.argument("name", required=False)
+@click.option("--words", is_flag=True, help="Of a model of the zoo: all words that it knows.")
+def models(name: str | None, words: bool) -> None:
+    """The models that are known by name, or what is known of the model NAME."""
+    if name is not None:
+        from divlens.report.known import described
+
+        click.echo(described(name, words))
+        return
+    if words:
+        raise click.UsageError("--words expects a model of the zoo: divlens models zoo/ar --words")
     from textwrap import fill
 
     from divlens.models import known
@@ -286,4 +295,5 @@ def models() -> None:
         "A checkpoint follows a colon, as in amused:amused/amused-256. It is a folder or\n"
         "a repository of the model hub; of a toy, a seed; for the zoo and toys, optional.\n"
         "[diffusers] is installed by pip install 'divlens[diffusers]'.\n"
+        "More on one of them: divlens models zoo/ar lists what it knows."
     )

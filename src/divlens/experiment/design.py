@@ -11,7 +11,7 @@ import numpy as np
 from divlens.interventions import Intervention, Paraphrase, Settings
 from divlens.models.protocol import Limited, Model
 from divlens.noise import prompt_key
-from divlens.paraphrase import chosen, length, wordings_of
+from divlens.paraphrase import chosen, length
 from divlens.sampler import MOST_SAMPLES, Encoded, Row
 from divlens.types import DivlensError, Prompt, check_whole
 
@@ -84,10 +84,10 @@ def plan_of(
 ) -> Plan:
     """The prompt's wordings: a simple random choice of those it has (of those that `Paraphrase` takes), so that the
     mean over pairs of them estimates the mean over pairs of all without bias. All texts are encoded on the way."""
-    pool = wordings_of(prompt, encoded.can_read)
+    pool = encoded.rewording(prompt)
     for intervention in interventions:
         if isinstance(intervention, Paraphrase):
-            pool = chosen(prompt, intervention, encoded.can_read)
+            pool = chosen(prompt, intervention, encoded.rewording)
     if len(pool) < wordings:
         raise DivlensError(f"decompose expects at least {wordings} wordings of {prompt.text!r}, got {len(pool)}")
     order = np.random.default_rng([seed, prompt_key(prompt.text)]).permutation(len(pool))

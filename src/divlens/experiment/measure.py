@@ -41,7 +41,7 @@ class PromptFigures:
 class SampleRecord:
     """One sample: what is needed to make it again, its tokens in raster order, and the judge's verdict (or None).
 
-    `cut`: what the text encoder read of a wording that is too long for it, or None.
+    `note`: what the model did not read of the wording, or None.
     """
 
     model: str
@@ -53,7 +53,7 @@ class SampleRecord:
     tokens: tuple[int, ...]
     judged_concept: str | None
     judged_style: str | None
-    cut: str | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def check_before_drawing(
     """
     check_request(n, seed, batch_size)
     for prompt in prompts:
-        encoded.of(wordings_for_samples(prompt, interventions, range(n), encoded.can_read))
+        encoded.of(wordings_for_samples(prompt, interventions, range(n), encoded.rewording))
     settings_for(encoded.model, interventions, encoded, batch_size)
 
 
@@ -175,7 +175,7 @@ def look(drawn: Generation, model: str, condition: str, instruments: Instruments
                 tokens=tuple(drawn.tokens[index, i].flatten().tolist()),
                 judged_concept=names[i][0],
                 judged_style=names[i][1],
-                cut=drawn.notes.get(drawn.wordings[index][i]),
+                note=drawn.notes.get(drawn.wordings[index][i]),
             )
             for i in range(len(names))
         )

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from divlens.diversity import load_network
 from divlens.experiment.measure import ConditionResult, Instruments, SampleRecord, check_before_drawing, measure
 from divlens.fidelity import Judge
+from divlens.fidelity.breakage import fidelity_change
 from divlens.interventions import Argmax, DisableTop, Intervention, Paraphrase, Subset, described
 from divlens.models import load
 from divlens.models.protocol import Model
+from divlens.paraphrase import templated
 from divlens.prompts import distinct_prompts
 from divlens.sampler import BATCH_SIZE, BatchSize, Encoded, drawn_with
 from divlens.statistics import bootstrap_mean, paired_change, relative_change
@@ -49,9 +51,12 @@ class ProbeResult:
 
     Columns of `table`: model, condition, prompts, n; for each of diversity, coverage and fidelity the mean over
     prompts, a 95% interval `_low`, `_high` and `_prompts`, how many prompts have a value; change (against baseline,
-    paired) and relative_change (a share of baseline) with `_low` and `_high`; noise_floor (mean over prompts, of
-    baseline pictures); duplicates (a count over all samples). Undefined is NaN. `samples`: every sample's tokens.
-    `conditions`: what was done, as text. `seed`, `n`, `lpips` (the network): as asked for. `drawn_with`: of each model.
+    paired) and relative_change (a share of baseline) with `_low` and `_high`; fidelity_change (against baseline,
+    paired) with `_low`, `_high`, `_chance` and `_fell`, whether that is a fall (see `FidelityChange`); noise_floor
+    (mean over prompts, of baseline pictures); duplicates (a count over all samples). Undefined is NaN. `samples`: every
+    sample's tokens. `conditions`: what was done, as text. `seed`, `n`, `lpips` (the network): as asked for.
+    `drawn_with`: of each model. `templated`: the prompts whose other wordings are templates, for they have
+    no paraphrases.
     """
 
     table: pd.DataFrame
@@ -62,6 +67,7 @@ class ProbeResult:
     n: int
     lpips: str
     drawn_with: Mapping[str, DrawnWith]
+    templated: tuple[str, ...] = ()
 
 
 def judge_for(model: Model) -> Judge | None:
@@ -121,7 +127,8 @@ def probe(
             )
     said = {name: described(interventions) for name, interventions in conditions.items()}
     how = {encoded.model.name: drawn_with(encoded, batch_size) for encoded in encoders}
-    return summarised(results, asked, said, n, seed, lpips, how)
+    used = [intervention for interventions in conditions.values() for intervention in interventions]
+    return replace(summarised(results, asked, said, n, seed, lpips, how), templated=templated(asked, used))
 
 
 def loaded_models(models: Sequence[str | Model]) -> list[Model]:
@@ -149,7 +156,7 @@ def summarised(
 
     rows = [
         {"model": model, "condition": condition, "prompts": len(prompts), "n": n}
-        | summary(result, results[model, BASELINE], seed)
+        | summary(result, results[model, BASELINE], n, seed)
         for (model, condition), result in results.items()
     ]
     per_prompt = [
@@ -161,7 +168,7 @@ def summarised(
     return ProbeResult(pd.DataFrame(rows), pd.DataFrame(per_prompt), samples, conditions, seed, n, lpips, how)
 
 
-def summary(here: ConditionResult, baseline: ConditionResult, seed: int) -> dict[str, float]:
+def summary(here: ConditionResult, baseline: ConditionResult, n: int, seed: int) -> dict[str, float]:
     """The figures of one row of the table. The same seed resamples the same prompts in every row."""
     row: dict[str, float] = {}
     for name, limits in LIMITS.items():
@@ -171,6 +178,10 @@ def summary(here: ConditionResult, baseline: ConditionResult, seed: int) -> dict
     pair = here.column("diversity"), baseline.column("diversity")
     for name, interval in (("change", paired_change(*pair, seed)), ("relative_change", relative_change(*pair, seed))):
         row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    fidelity = fidelity_change(baseline.column("fidelity"), here.column("fidelity"), n, seed)
+    row |= {"fidelity_change": fidelity.change.value, "fidelity_change_low": fidelity.change.low}
+    row |= {"fidelity_change_high": fidelity.change.high, "fidelity_change_chance": fidelity.chance}
+    row["fidelity_change_fell"] = fidelity.fell
     row["noise_floor"] = float(baseline.column("noise_floor").mean())
     row["duplicates"] = int(here.column("duplicates").sum())
     return row

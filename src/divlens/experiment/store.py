@@ -179,17 +179,17 @@ def wordings_in(samples: Iterable[SampleRecord]) -> Iterator[Used]:
 
 
 def write_samples(samples: Sequence[SampleRecord], path: Path) -> None:
-    """Seed, wording, tokens and verdict of every sample, in Parquet; no verdict and no cut are null."""
+    """Seed, wording, tokens and verdict of every sample, in Parquet; no verdict and no note are null."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    text = ("model", "condition", "prompt", "wording", "cut", "judged_concept", "judged_style")
+    text = ("model", "condition", "prompt", "wording", "note", "judged_concept", "judged_style")
     types = {name: pa.string() for name in text} | {
         "sample": pa.int32(),
         "seed": pa.uint64(),
         "tokens": pa.list_(pa.int32()),
     }
-    order = ("model", "condition", "prompt", "sample", "seed", "wording", "cut", "tokens")
+    order = ("model", "condition", "prompt", "sample", "seed", "wording", "note", "tokens")
     schema = pa.schema([(name, types[name]) for name in (*order, "judged_concept", "judged_style")])
     pq.write_table(pa.Table.from_pylist([asdict(record) for record in samples], schema=schema), path)
 
@@ -201,7 +201,9 @@ def write_probe(result: ProbeResult, request: Record, folder: Path) -> None:
         write_tables({"table": [result.table], "per_prompt": [result.per_prompt]}, partial)
         write_samples(result.samples, partial / "samples.parquet")
 
-    write_output(folder, request, found_of(wordings_in(result.samples), result.drawn_with), write)
+    write_output(
+        folder, request, found_of(wordings_in(result.samples), result.drawn_with, templated=result.templated), write
+    )
 
 
 def write_tables(tables: Mapping[str, Sequence[pd.DataFrame]], folder: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from divlens.models.zoo.lexicon import named_concept, split_words
 from divlens.types import Prompt
 
 
@@ -37,9 +38,14 @@ class Judge(Protocol):
 
 
 def concept_index(judge: Judge, prompt: Prompt) -> int | None:
-    """Which of the judge's concepts a prompt asks for: its `concept`, else its text; None when the judge knows none."""
-    asked = (prompt.concept or prompt.text).lower()
-    return next((index for index, name in enumerate(judge.concepts) if name.lower() == asked), None)
+    """Which of the judge's concepts a prompt asks for; None when the judge knows none.
+
+    Its `concept`, by name or emoji; where it has none, the one that its text names (see `named_concept`).
+    """
+    if prompt.concept is None:
+        return named_concept(prompt.text, judge.concepts)
+    asked = split_words(prompt.concept)
+    return next((index for index, name in enumerate(judge.concepts) if split_words(name) == asked), None)
 
 
 def fidelity(judged: Judged, concept: int | None) -> float:

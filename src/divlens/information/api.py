@@ -29,6 +29,7 @@ from divlens.information.tokens import TokenEntropy, token_entropies, usage
 from divlens.interventions import Intervention, Settings
 from divlens.models import load
 from divlens.models.protocol import Model
+from divlens.paraphrase import templated
 from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, Raster
 from divlens.prompts import distinct_prompts
 from divlens.sampler import (
@@ -37,10 +38,10 @@ from divlens.sampler import (
     BatchSize,
     Encoded,
     check_request,
-    cuts,
     drawn_with,
     rows_of,
     settings_for,
+    wording_notes,
 )
 from divlens.types import DivlensError, Prompt, check_whole
 
@@ -179,7 +180,8 @@ def information(
         usage(collected.tokens),
         math.exp(tokens["plug_in"].value),
         tuple(notes_of(run, estimates, reading)),
-        cuts(model, [wording for used in wordings for wording in used]),
+        wording_notes(model, [wording for used in wordings for wording in used]),
+        templated(asked, interventions),
         tuple(tuple(dict.fromkeys(used)) for used in wordings),
     )
 

@@ -250,8 +250,8 @@ class Information:
     number of paths.
     path_map, execution_map: mean bits (steps, h, w); their sums are `path` and `execution` (schedule reading).
     usage: share of the codebook that came out; perplexity: 2 to the power of the plug-in entropy of a token.
-    cuts: wordings that the text encoder did not read whole, and what it read. wordings: those of each prompt that were
-    used, once each.
+    wording_notes: what the model did not read of a wording, for those wordings only. templated: the prompts whose other
+    wordings are templates, for they have no paraphrases. wordings: those of each prompt that were used, once each.
     """
 
     model: str
@@ -270,7 +270,8 @@ class Information:
     usage: float
     perplexity: float
     notes: tuple[str, ...] = ()
-    cuts: Mapping[str, str] = field(default_factory=dict)
+    wording_notes: Mapping[str, str] = field(default_factory=dict)
+    templated: tuple[str, ...] = ()
     wordings: tuple[tuple[str, ...], ...] = ()
 
     def __getattr__(self, name: str) -> Estimate:

@@ -119,3 +119,27 @@ class Limited(Protocol):
     def lengths(self, wordings: Sequence[str]) -> Sequence[int]:
         """Tokens of each wording, before any cut."""
         ...
+
+
+@runtime_checkable
+class Lexical(Protocol):
+    """A model that knows some words only, and reads all others alike."""
+
+    def unknown_words(self, wordings: Sequence[str]) -> Sequence[Sequence[str]]:
+        """The words of each wording that it does not know, each once. `encode` refuses a wording of such words only."""
+        ...
+
+    def near_words(self, words: Sequence[str]) -> Sequence[str]:
+        """Words that it knows and that one of `words` may have been meant for; may be empty."""
+        ...
+
+
+@runtime_checkable
+class Templated(Protocol):
+    """A model with templates of its own for the wordings of a prompt that has no paraphrases."""
+
+    @property
+    def paraphrase_templates(self) -> Sequence[str]:
+        """Texts with `{}` in the prompt's place, in which the prompt means the same to this model; most models need
+        none and get those of `divlens.paraphrase`."""
+        ...

@@ -131,10 +131,24 @@ def factory_of(name: str) -> tuple[Factory, Mapping[str, object]]:
         raise refusal(f"{name!r} is offered by more than one installed package: {places}")
     if offers:
         return offers[0].load(), {}
+    raise not_known(name)
+
+
+def place_of(name: str) -> str:
+    """Where the factory behind a name lives, "module:attribute"; nothing is imported. Raises DivlensError for none."""
+    if name in TABLE:
+        factory = TABLE[name].factory
+        return factory if isinstance(factory, str) else f"{factory.__module__}:{getattr(factory, '__name__', '')}"
+    if offers := offered().get(name):
+        return offers[0].value
+    raise not_known(name)
+
+
+def not_known(name: str) -> DivlensError:
     names = known()
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    raise refusal(f"no model is called {name!r}; {hint}known: {', '.join(names)}")
+    return refusal(f"no model is called {name!r}; {hint}known: {', '.join(names)}")
 
 
 def load(

@@ -1,34 +1,101 @@
-"""Where wordings come from: a prompt's own paraphrases, or neutral templates around it."""
+"""Where wordings come from: a prompt's own paraphrases, or templates around it."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 from divlens.interventions import Paraphrase
 from divlens.types import Prompt
 
-TEMPLATES = (
+# They say nothing of what is asked for: no colour, size, place, medium or style. The prompt stands at their end, where
+# its own punctuation does no harm.
+AROUND_A_THING = (
+    "picture of {}",
     "a picture of {}",
     "an image of {}",
-    "{} icon",
-    "a simple drawing of {}",
-    "a colorful illustration of {} on a white background",
-    "an emoji that shows {}",
-    "a small clean icon that shows {} on a plain white background",
+    "an image that shows {}",
+    "this is a picture of {}",
+    "what this image shows is {}",
+    "the following is a description of what can be seen in this picture: {}",
 )
-
+# For a prompt that says itself what kind of picture it is: a picture of a portrait is a portrait on a wall.
+AROUND_A_PICTURE = (
+    "this is {}",
+    "here is {}",
+    "this shows {}",
+    "here you see {}",
+    "what is shown here is {}",
+    "what can be seen here is {}",
+    "the following is a description of what can be seen here: {}",
+)
+# For sentences, lists, and all that cannot stand after "of".
+AROUND_A_SENTENCE = (
+    "picture: {}",
+    "a picture: {}",
+    "an image of this: {}",
+    "a picture that shows: {}",
+    "an image that shows the following: {}",
+    "what this picture shows is the following: {}",
+    "the following is a description of what can be seen in this picture: {}",
+)
+KINDS_OF_PICTURE = re.compile(
+    r"\b(photo|photograph|photography|picture|pic|image|painting|drawing|sketch|portrait|illustration|artwork|art|"
+    r"icon|emoji|logo|poster|print|render|rendering|cartoon|comic|collage|mosaic|mural|fresco|engraving|etching|"
+    r"watercolou?r|snapshot|selfie|screenshot|shot|close-?up|view|scene|still|wallpaper|clip-?art|sculpture|statue|"
+    r"diagram|map|style)s?\b",
+    re.IGNORECASE,
+)
+SENTENCE = re.compile(
+    r"[.!?…。]['\"”’)]*(\s|$)|[:;\n]|,.*,|^\W*(draw|paint|show|make|create|generate|imagine|design|render|depict|"
+    r"give|please|i|we|you|he|she|it|they|there|if|when|while)\b",
+    re.IGNORECASE,
+)
+LEADING_ARTICLE = re.compile(r"^(A|An|The)(?=\s+[a-z])")
 
 Readable = Callable[[str], bool]
+Rewording = Callable[[Prompt], tuple[str, ...]]
 
 
 def any_text(wording: str) -> bool:
     return True
 
 
-def wordings_of(prompt: Prompt, readable: Readable = any_text) -> tuple[str, ...]:
-    """The prompt first, then its paraphrases, or neutral templates where it has none; no repeats."""
-    others = prompt.paraphrases or tuple(filter(readable, (template.format(prompt.text) for template in TEMPLATES)))
+def templates_around(text: str) -> tuple[str, ...]:
+    """Neutral templates that a text fits into, short to long.
+
+    A rule of thumb, by punctuation and single words: sentences, commands and lists follow a colon; what names a kind of
+    picture ("a photo of a dog") is not put into a picture again; all else is taken for a thing that can stand after
+    "of".
+    """
+    if SENTENCE.search(text):
+        return AROUND_A_SENTENCE
+    return AROUND_A_PICTURE if KINDS_OF_PICTURE.search(text) else AROUND_A_THING
+
+
+def from_templates(text: str, templates: Sequence[str] = ()) -> tuple[str, ...]:
+    """The text in each of the templates, or in neutral ones where there are none. An article that began it in capitals
+    is written small, but after a colon."""
+    small = LEADING_ARTICLE.sub(lambda found: found[0].lower(), text)
+    return tuple(
+        template.replace("{}", text if template.endswith(": {}") else small)
+        for template in templates or templates_around(text)
+    )
+
+
+def wordings_of(prompt: Prompt, readable: Readable = any_text, templates: Sequence[str] = ()) -> tuple[str, ...]:
+    """The prompt first, then its paraphrases, or where it has none the templates around it that are readable; no
+    repeats. `templates`: the model's own; neutral ones where it has none."""
+    others = prompt.paraphrases or tuple(filter(readable, from_templates(prompt.text, templates)))
     return tuple(dict.fromkeys((prompt.text, *others)))
+
+
+def templated(prompts: Sequence[Prompt], interventions: Sequence[object]) -> tuple[str, ...]:
+    """The texts of the prompts that get their other wordings from templates: Paraphrase asks for them, and they have no
+    paraphrases of their own."""
+    if not any(isinstance(intervention, Paraphrase) for intervention in interventions):
+        return ()
+    return tuple(prompt.text for prompt in prompts if not prompt.paraphrases)
 
 
 def length(wording: str) -> int:
@@ -36,9 +103,9 @@ def length(wording: str) -> int:
     return len(wording.split())
 
 
-def chosen(prompt: Prompt, paraphrase: Paraphrase, readable: Readable = any_text) -> tuple[str, ...]:
-    """The wordings that `paraphrase` uses for this prompt, at least one."""
-    wordings = wordings_of(prompt, readable)
+def chosen(prompt: Prompt, paraphrase: Paraphrase, rewording: Rewording = wordings_of) -> tuple[str, ...]:
+    """The wordings that `paraphrase` uses for this prompt, at least one. `rewording` gives those it has."""
+    wordings = rewording(prompt)
     count = len(wordings) if paraphrase.n is None else min(paraphrase.n, len(wordings))
     if paraphrase.lengths == "similar":
         target = length(prompt.text)
@@ -61,14 +128,14 @@ def ends_first(wordings: Sequence[str]) -> tuple[str, ...]:
 
 
 def wordings_for_samples(
-    prompt: Prompt, interventions: Sequence[object], samples: Sequence[int], readable: Readable = any_text
+    prompt: Prompt, interventions: Sequence[object], samples: Sequence[int], rewording: Rewording = wordings_of
 ) -> tuple[str, ...]:
     """The wording of each sample: the prompt itself, or with Paraphrase the (i mod n)-th wording for sample i.
 
-    A neutral template around a long prompt may be more than a model reads; `readable` says so, and it is left out.
+    `rewording` gives the wordings that a prompt has; it is asked with Paraphrase only.
     """
     wordings: tuple[str, ...] = (prompt.text,)
     for intervention in interventions:
         if isinstance(intervention, Paraphrase):
-            wordings = chosen(prompt, intervention, readable)
+            wordings = chosen(prompt, intervention, rewording)
     return tuple(wordings[sample % len(wordings)] for sample in samples)

@@ -23,5 +23,8 @@ def write_decomposition(results: Sequence[Decomposition], request: store.Record,
         for wording in wordings
     ]
     levels = {result.model: result.levels._asdict() for result in results}
-    found = store.found_of(used, {result.model: result.drawn_with for result in results}, levels_drawn=levels)
+    notes = {result.model: dict(result.wording_notes) for result in results}
+    drawn_with = {result.model: result.drawn_with for result in results}
+    others = {"levels_drawn": levels, "wording_notes": notes, "templated": results[0].templated}
+    found = store.found_of(used, drawn_with, **others)
     store.write_output(folder, request, found, lambda partial: store.write_tables(tables, partial))

@@ -87,8 +87,10 @@ def write_information(results: Sequence[tuple[str, Information]], request: store
         for prompt, wordings in zip(result.prompts, result.wordings, strict=True)
         for wording in wordings
     ]
-    cut: dict[str, dict[str, dict[str, str]]] = {}
+    notes: dict[str, dict[str, dict[str, str]]] = {}
     for condition, result in results:
-        cut.setdefault(result.model, {})[condition] = dict(result.cuts)
+        notes.setdefault(result.model, {})[condition] = dict(result.wording_notes)
     drawn_with = {result.model: result.drawn_with for _, result in results}
-    store.write_output(folder, request, store.found_of(used, drawn_with, cut=cut), write)
+    templated = list(dict.fromkeys(text for _, result in results for text in result.templated))
+    found = store.found_of(used, drawn_with, wording_notes=notes, templated=templated)
+    store.write_output(folder, request, found, write)

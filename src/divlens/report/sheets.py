@@ -71,5 +71,5 @@ def write_enhanced(result: Enhanced, request: store.Record, folder: Path) -> Non
         store.write_tables({"table": [result.table]}, partial)
         store.write_samples(samples, partial / "samples.parquet")
 
-    found = store.found_of(store.wordings_in(samples), {result.model: result.drawn_with})
+    found = store.found_of(store.wordings_in(samples), {result.model: result.drawn_with}, templated=result.templated)
     store.write_output(folder, request, found, write)

@@ -12,38 +12,29 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from divlens.paraphrase.notes import counted, wording_lines
+from divlens.report.notes import (
+    UNKNOWN,
+    UNSEEN,
+    WIDTH,
+    below,
+    fall_text,
+    interval_text,
+    judged_note,
+    probe_falls,
+    unread,
+    warnings,
+)
+
 if TYPE_CHECKING:
     import pandas as pd
 
     from divlens.decompose import Decomposition
     from divlens.enhance import Enhanced
+    from divlens.experiment.probe import ProbeResult
     from divlens.information import Information
 
-UNKNOWN = "n/a"
-WIDTH = 80
 LABELS = {"diversity": "LPIPS diversity", "coverage": "styles %", "fidelity": "fidelity %"}
-
-
-def interval_text(value: float, low: float, high: float, form: str) -> str:
-    """`.215 [.198, .231]`; the mean alone where no interval is known; `n/a` where there is no mean."""
-    if math.isnan(value):
-        return UNKNOWN
-    if math.isnan(low) or math.isnan(high):
-        return number_text(value, form)
-    return f"{number_text(value, form)} [{number_text(low, form)}, {number_text(high, form)}]"
-
-
-def number_text(value: float, form: str) -> str:
-    """A number without the zero before the point (three of them a cell would not fit), and never "-0"."""
-    text = f"{value:{form}}"
-    if not text.strip("+-0."):
-        text = text.lstrip("+-")
-    return text.replace("0.", ".", 1) if text.lstrip("+-").startswith("0.") else text
-
-
-def counted(number: int, name: str) -> str:
-    """`1 prompt`, `2 prompts`."""
-    return f"{number} {name}{'s' * (number != 1)}"
 
 
 def cell(row: Mapping[str, Any], name: str, *, percent: bool, signed: bool = False) -> str:
@@ -82,10 +73,12 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [dict(zip(table.columns, row, strict=True)) for row in table.itertuples(index=False)]
 
 
-def probe_tables(table: pd.DataFrame) -> Group:
-    """One block per model: diversity, its change against baseline in percent, styles, fidelity, duplicates."""
+def probe_tables(result: ProbeResult) -> Group:
+    """One block per model: diversity, its change against baseline in percent, styles, fidelity, duplicates; and a
+    warning where fidelity fell."""
     blocks: list[Table | Text] = []
-    for model, rows in table.groupby("model", sort=False):
+    for model, rows in result.table.groupby("model", sort=False):
+        found = records(rows)
         texts = [
             (
                 str(row["condition"]),
@@ -95,22 +88,23 @@ def probe_tables(table: pd.DataFrame) -> Group:
                 cell(row, "fidelity", percent=True),
                 str(row["duplicates"]),
             )
-            for row in records(rows)
+            for row in found
         ]
         headings = ("condition", "LPIPS diversity", "change %", "styles %", "fidelity %", "dup")
-        blocks += [fitted(str(model), headings, texts), Text()]
-    return Group(*blocks, Text("\n".join(probe_notes(table)), style="dim"))
+        blocks += [fitted(str(model), headings, texts), *warnings(probe_falls(found)), Text()]
+    return Group(*blocks, below(probe_notes(result)))
 
 
-def probe_notes(table: pd.DataFrame) -> list[str]:
+def probe_notes(result: ProbeResult) -> list[str]:
     """What the numbers are, and why some are missing."""
+    table = result.table
     first = records(table)[0]
     prompts, n = first["prompts"], first["n"]
     lines = [
         f"Means over {counted(prompts, 'prompt')}, {counted(n, 'sample')} each; [95% interval].",
-        "change: against baseline, paired by prompt, same noise. styles: share of the",
-        "styles that exist for a concept which come out. fidelity: share of samples the",
-        "judge names right. dup: samples whose token grid another of the prompt has.",
+        "change: against baseline, paired by prompt, same noise. styles: share of the styles that exist for a concept "
+        "which come out. fidelity: share of samples the judge names right. dup: samples whose token grid another of "
+        "the prompt has.",
         f"LPIPS diversity that one grey level of noise makes: {table['noise_floor'].max():.1g} at most.",
     ]
     if n < 2:
@@ -121,36 +115,39 @@ def probe_notes(table: pd.DataFrame) -> list[str]:
         lines.append("No intervals: they need at least 2 prompts.")
     known = [count for count in table["fidelity_prompts"] if count > 0]
     if len(known) < len(table):
-        lines.append("n/a: no styles and fidelity where the judge knows none of the concepts.")
-    if known and min(known) < prompts:
-        lines.append(f"styles, fidelity: over the {min(known)} of {prompts} prompts whose concept the judge knows.")
-    return lines
+        lines.append(UNSEEN)
+    lines += judged_note(min(known, default=0), prompts)
+    return lines + wording_lines(result.templated, prompts, unread(result.samples))
 
 
 def enhance_table(result: Enhanced) -> Group:
-    """Before and after, and the paired change."""
+    """Before and after, the paired change, and a warning where fidelity fell."""
     sides = ("before", "after", "change")
-    table = result.table
+    figures = records(result.table)
     texts = [
         (
             LABELS[row["figure"]],
             *(cell(row, side, percent=row["figure"] != "diversity", signed=side == "change") for side in sides),
         )
-        for row in records(table)
+        for row in figures
     ]
     before = result.before.generation
     prompts, n = len(before.prompts), len(before.samples)
     lines = [
-        f"Means over {counted(prompts, 'prompt')}, {counted(n, 'sample')} each, same noise before and after;",
-        "[95% interval over prompts]. change: after - before, paired by prompt.",
+        f"Means over {counted(prompts, 'prompt')}, {counted(n, 'sample')} each, same noise before and after; [95% "
+        "interval over prompts]. change: after - before, paired by prompt.",
     ]
     if result.note:
         lines.append(result.note)
     if n < 2:
         lines.append("n/a: LPIPS diversity is undefined (NaN) for fewer than 2 samples.")
-    if math.isnan(result.before.mean("fidelity").value):
-        lines.append("n/a: no styles and fidelity where the judge knows none of the concepts.")
-    return Group(fitted(result.model, ("", *sides), texts), Text(), Text("\n".join(lines), style="dim"))
+    known = min(row["prompts"] for row in figures if row["figure"] != "diversity")
+    lines += judged_note(known, prompts) if known else [UNSEEN]
+    samples = (*result.before.result.samples, *result.after.result.samples)
+    lines += wording_lines(result.templated, prompts, unread(samples))
+    fall = result.fidelity_change
+    warned = warnings([fall_text(fall, n)] if fall.fell else [])
+    return Group(fitted(result.model, ("", *sides), texts), *warned, Text(), below(lines))
 
 
 def decomposition_table(result: Decomposition) -> Group:
@@ -179,9 +176,8 @@ def decomposition_table(result: Decomposition) -> Group:
             "wording.length: what filling a wording up with neutral words to the same length changes; "
             "wording.meaning: the rest of its effect. Each may be below 0."
         )
-    notes = [line for text in (*lines, result.note) for line in textwrap.wrap(text, WIDTH)]
     table = fitted(result.model, ("source", result.distance, "share %"), texts)
-    return Group(table, Text(), Text("\n".join(notes), style="dim"))
+    return Group(table, Text(), below([*lines, result.note]))
 
 
 INFORMATION_ROWS = {
@@ -239,8 +235,11 @@ def information_tables(results: Sequence[Information]) -> Group:
         f"docs/theory.md. What is called the path of a diffusion: the {first.reading}.",
         ". ".join(reasons),
     ]
-    wrapped = [line for text in lines for line in textwrap.wrap(text, WIDTH)]
-    return Group(*blocks, Text("\n".join(wrapped), style="dim"))
+    templates = dict.fromkeys(text for result in results for text in result.templated)
+    notes: dict[str, dict[str, str]] = {}
+    for result in results:
+        notes.setdefault(result.model, {}).update(result.wording_notes)
+    return Group(*blocks, below([*lines, *wording_lines(tuple(templates), len(first.prompts), notes)]))
 
 
 def information_extras(result: Information) -> str:

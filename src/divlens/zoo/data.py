@@ -15,13 +15,13 @@ import subprocess
 import tarfile
 import unicodedata
 from dataclasses import dataclass
-from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from divlens.models.zoo.lexicon import concepts
 from divlens.models.zoo.networks import IMAGE_SIZE
 from divlens.types import DivlensError
 
@@ -58,11 +58,6 @@ class Pictures:
     entry: np.ndarray  # int64 (n,), which emoji of all, zoo concept or not
     style: np.ndarray  # int64 (n,), an index into STYLES
     held_out: np.ndarray  # bool (n,), (concept, style) pairs that nothing is trained on
-
-
-def concepts() -> list[str]:
-    """Unicode names of the zoo's concepts, in the order of their indices."""
-    return files("divlens.models.zoo").joinpath("assets/concepts.txt").read_text().splitlines()
 
 
 def fetch(source: Source, folder: Path) -> Path:

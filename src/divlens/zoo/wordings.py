@@ -9,7 +9,8 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 
-from divlens.models.zoo.text import Vocabulary, split_words
+from divlens.models.zoo.lexicon import split_words
+from divlens.models.zoo.text import Vocabulary
 
 TRAINING = (
     "{name}",

@@ -17,6 +17,7 @@ from divlens.models.fingerprint import all_but
 from divlens.models.loading import CPU, Options, load_checked
 from divlens.models.protocol import Predictor
 from divlens.models.zoo.assets import packaged_folder, read_lines, read_tensors
+from divlens.models.zoo.lexicon import TEMPLATES, near
 from divlens.models.zoo.networks import CODES, GRID, MASK, POSITIONS, WORDS, Backbone, Sizes, Tokenizer
 from divlens.models.zoo.text import Vocabulary
 from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, PathRule, Raster
@@ -140,6 +141,16 @@ class ZooModel:
 
     def identity(self) -> Mapping[str, object]:
         return all_but(self, "name")
+
+    @property
+    def paraphrase_templates(self) -> Sequence[str]:
+        return TEMPLATES
+
+    def unknown_words(self, wordings: Sequence[str]) -> Sequence[Sequence[str]]:
+        return [self.vocabulary.unknown(wording) for wording in wordings]
+
+    def near_words(self, words: Sequence[str]) -> Sequence[str]:
+        return near(words, self.vocabulary.words)
 
     def encode(self, wordings: Sequence[str]) -> Float[Tensor, "wordings d"]:
         words = self.vocabulary.ids(wordings).to(self.backbone.places.device)

@@ -1,27 +1,19 @@
-"""Words to ids: the zoo reads lower-case words, at most `WORDS` of them."""
+"""Words to ids: the zoo reads words that it knows, at most `WORDS` of them."""
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from divlens.models.zoo.lexicon import FRAME, near, read, split_words
 from divlens.models.zoo.networks import WORDS
 from divlens.types import DivlensError
 
 PADDING, UNKNOWN = 0, 1
-
-
-def split_words(text: str) -> list[str]:
-    """Lower-case words and numbers of a wording, accents removed."""
-    plain = unicodedata.normalize("NFKD", text.lower().replace("’", "'")).encode("ascii", "ignore").decode()
-    return re.findall(r"[a-z0-9]+", plain.replace("'", ""))
 
 
 @dataclass(frozen=True)
@@ -32,14 +24,22 @@ class Vocabulary:
 
     @classmethod
     def packaged(cls) -> Vocabulary:
-        text = files("divlens.models.zoo").joinpath("assets/vocabulary.txt").read_text()
-        return cls(tuple(text.split()))
+        return cls(tuple(read("vocabulary")))
 
     def __len__(self) -> int:
         return len(self.words) + 2
 
+    def unknown(self, wording: str) -> tuple[str, ...]:
+        """The words of a wording that are not known, each once; all of them have the same id."""
+        known = set(self.words)
+        return tuple(dict.fromkeys(word for word in split_words(wording) if word not in known))
+
     def ids(self, wordings: Sequence[str]) -> Int[Tensor, "wordings words"]:
-        """int64 (wordings, WORDS). A wording that is too long is an error, never cut in silence."""
+        """int64 (wordings, WORDS).
+
+        Raises DivlensError for a wording that is too long, which is never cut in silence, and for one of whose unknown
+        words nothing known is left, but for words that say nothing of what is asked for (`FRAME`).
+        """
         index = {word: i + 2 for i, word in enumerate(self.words)}
         table = torch.zeros(len(wordings), WORDS, dtype=torch.long)
         for row, wording in enumerate(wordings):
@@ -48,5 +48,18 @@ class Vocabulary:
                 raise DivlensError(f"expected a prompt with at least one word, got {wording!r}")
             if len(words) > WORDS:
                 raise DivlensError(f"the zoo reads prompts of up to {WORDS} words, got {len(words)}: {wording[:60]!r}")
-            table[row, : len(words)] = torch.tensor([index.get(word, UNKNOWN) for word in words])
+            ids = torch.tensor([index.get(word, UNKNOWN) for word in words])
+            if UNKNOWN in ids and not any(word in index and word not in FRAME for word in words):
+                raise DivlensError(self.refusal(wording))
+            table[row, : len(words)] = ids
         return table
+
+    def refusal(self, wording: str) -> str:
+        """What to say of a wording with nothing known in it."""
+        unknown = self.unknown(wording)
+        close = near(unknown, self.words)
+        hint = f"; did you mean {', '.join(close)}?" if close else ";"
+        return (
+            f"the zoo expects words that it knows, got {wording[:60]!r}: it does not know {', '.join(unknown)}{hint} "
+            '"divlens models zoo/ar" lists what it knows'
+        )

@@ -1,0 +1,122 @@
+"""What the zoo knows of language: its concepts and their emoji, its words, and the texts that it puts around a prompt.
+
+Loads no torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from functools import cache
+from importlib.resources import files
+
+# Wordings of a prompt that has no paraphrases of its own, as in the captions that the zoo was trained on: all of its
+# pictures are small icons on white, so that none of these adds anything to what is asked for.
+TEMPLATES = (
+    "a picture of {}",
+    "an image of {}",
+    "{} icon",
+    "a simple drawing of {}",
+    "a colorful illustration of {} on a white background",
+    "an emoji that shows {}",
+    "a small clean icon that shows {} on a plain white background",
+)
+SKIN_TONES = "\U0001f3fb-\U0001f3ff"
+SIGN = (
+    "[\u2190-\u21ff\u2300-\u23ff\u25a0-\u27bf\u2900-\u297f\u2b00-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff]"
+)
+ONE_EMOJI = f"(?:[\U0001f1e6-\U0001f1ff]{{2}}|{SIGN}\ufe0e?\ufe0f?[{SKIN_TONES}]?[\U000e0020-\U000e007f]*)"
+EMOJI = re.compile(f"{ONE_EMOJI}(?:\u200d{ONE_EMOJI})*")  # joined by ZWJ they are one: a heart on fire is no heart
+WORD = re.compile(rf"[^\W_]+|{EMOJI.pattern}")
+
+
+def read(name: str) -> list[str]:
+    """The lines of a text file that comes with the zoo."""
+    return files("divlens.models.zoo").joinpath(f"assets/{name}.txt").read_text(encoding="utf-8").splitlines()
+
+
+def concepts() -> list[str]:
+    """Unicode names of the zoo's concepts, in the order of their indices."""
+    return read("concepts")
+
+
+def plain(emoji: str) -> str:
+    """Without the characters that choose between its coloured and its black look."""
+    return re.sub("[\ufe0e\ufe0f]", "", emoji)
+
+
+@cache
+def emoji_names() -> dict[str, str]:
+    """The concept that an emoji shows, for those that the zoo knows."""
+    return dict(zip(map(plain, read("emoji")), concepts(), strict=True))
+
+
+def name_of_emoji(emoji: str) -> str:
+    """The concept's name, with the skin tone left after it; an emoji that is no concept stays as it is."""
+    key = plain(emoji)
+    tones = "".join(re.findall(f"[{SKIN_TONES}]", key))
+    name = emoji_names().get(key.translate(dict.fromkeys(map(ord, tones))))
+    return f"{name} {tones}" if name else key
+
+
+def emoji_named(text: str) -> str:
+    """Every emoji of a concept replaced by its Unicode name, set off by commas."""
+    return EMOJI.sub(lambda found: f", {name_of_emoji(found[0])}, ", text)
+
+
+def split_words(text: str) -> list[str]:
+    """Words and numbers of a text, lower-case and without accents; emoji of concepts by their names, others as words
+    of their own."""
+    folded = unicodedata.normalize("NFKD", emoji_named(text).lower().replace("’", "'"))
+    return WORD.findall(re.sub("[\u0300-\u036f']", "", folded))
+
+
+# Words that say how a thing is shown or where it is, not what it is.
+PLACING = "the one this is it with without in at by for from to under over near behind beside above below between"
+FRAME = frozenset(split_words(" ".join((*TEMPLATES, PLACING)).replace("{}", "")))
+ALIKE = 0.75  # of difflib's ratio: "haert" is meant for "heart", "qwerty" not for "arty"
+JOINING = frozenset(("and", "or"))
+PUNCTUATION = re.compile(r"[^\w\s'’-]+|\n|\s-+\s")
+
+
+def named_concept(text: str, names: Sequence[str]) -> int | None:
+    """Which of the names a text asks for; None where it names none, or more than one.
+
+    A name is found where its words stand one after the other as whole words, in any case: "a picture of a Red Heart"
+    asks for "red heart". Of two that overlap the longer one counts: "ear of corn" is no "ear". What comes before may
+    qualify it ("a shiny red heart"), but a noun after it would be what is asked for instead ("fire truck"): only
+    punctuation, the end, or a word such as "on", "with" or "icon" may follow. A text that joins things by "and" or "or"
+    asks for more than one. Plurals are not names.
+    """
+    text = re.sub(f"[{SKIN_TONES}]", "", emoji_named(text))
+    parts = [split_words(part) for part in PUNCTUATION.split(text)]
+    wanted = [split_words(name) for name in names]
+    found: set[int] = set()
+    clear = not EMOJI.search(text)  # one that is no concept is something else that is asked for
+    for words in parts:
+        spans = [
+            (start, start + len(name), index)
+            for index, name in enumerate(wanted)
+            for start in range(len(words) - len(name) + 1)
+            if name and words[start : start + len(name)] == name
+        ]
+        widest = [one for one in spans if not any(covers(other, one) for other in spans)]
+        found |= {index for _, _, index in widest}
+        named = {place for first, end, _ in widest for place in range(first, end)}
+        clear &= all(end == len(words) or words[end] in FRAME for _, end, _ in widest)
+        clear &= not any(word in JOINING for place, word in enumerate(words) if place not in named)
+    return found.pop() if clear and len(found) == 1 else None
+
+
+def covers(other: tuple[int, int, int], one: tuple[int, int, int]) -> bool:
+    """Whether a span (first, end, _) holds another and more."""
+    return other[:2] != one[:2] and other[0] <= one[0] and one[1] <= other[1]
+
+
+def near(words: Iterable[str], known: Sequence[str]) -> list[str]:
+    """Known words that are spelt nearly like one of the words, no repeats."""
+    likely = [word for word in known if word not in FRAME]
+    close = (difflib.get_close_matches(word, likely, n=1, cutoff=ALIKE) for word in words)
+    return list(dict.fromkeys(match for matches in close for match in matches))

@@ -1,0 +1,247 @@
+"""What the zoo knows of language: words that are named or refused, emoji, and the concept that a text asks for."""
+
+import io
+import subprocess
+import sys
+import unicodedata
+
+import pytest
+from rich.console import Console
+
+import divlens
+from divlens.fidelity import concept_index
+from divlens.fidelity.judge import load_judge
+from divlens.models.toy import RULES, ToyModel
+from divlens.models.zoo.lexicon import (
+    FRAME,
+    concepts,
+    emoji_names,
+    name_of_emoji,
+    named_concept,
+    near,
+    read,
+    split_words,
+)
+from divlens.models.zoo.text import Vocabulary
+from divlens.report.notes import unread
+from divlens.report.tables import decomposition_table, enhance_table, information_tables, probe_tables
+from divlens.sampler import Encoded, wording_notes
+from divlens.types import DivlensError, Prompt
+
+VOCABULARY = Vocabulary.packaged()
+NAMES = concepts()
+
+
+def asked(text):
+    """The name of the concept that a text asks for."""
+    found = named_concept(text, NAMES)
+    return None if found is None else NAMES[found]
+
+
+# Words
+
+
+@pytest.mark.parametrize("text", ["qwerty", "a picture of qwerty zxcvb", "сердце", "🦄", "赤いハート"])
+def test_a_wording_with_nothing_known_is_refused_and_its_words_are_named(text):
+    with pytest.raises(DivlensError) as caught:
+        VOCABULARY.ids([text])
+    said = str(caught.value)
+    assert all(word in said for word in VOCABULARY.unknown(text)) and VOCABULARY.unknown(text)
+    assert "divlens models zoo/ar" in said and "\n" not in said
+
+
+def test_what_may_have_been_meant_is_said_and_only_that():
+    with pytest.raises(DivlensError, match=r"does not know rockt; did you mean rocket\?"):
+        VOCABULARY.ids(["a rockt"])
+    with pytest.raises(DivlensError) as caught:
+        VOCABULARY.ids(["qwerty"])
+    assert "did you mean" not in str(caught.value)
+    assert near(["haert", "rockt", "xyz"], VOCABULARY.words) == ["heart", "rocket"]
+
+
+def test_known_words_and_words_that_only_frame_them_are_read():
+    assert len(VOCABULARY.ids(["red heart", "qwerty heart", "a picture"])) == 3
+    assert VOCABULARY.unknown("a Red heart!") == ()
+    assert VOCABULARY.unknown("Red сердце, qwerty qwerty 🦄") == ("сердце", "qwerty", "🦄")
+    assert not any(set(split_words(name)) <= FRAME for name in NAMES)
+
+
+def test_two_unknown_words_are_no_two_prompts():
+    with pytest.raises(DivlensError, match="it does not know qwerty"):
+        divlens.sample(divlens.load("zoo/ar"), ["qwerty", "zxcvb"], n=2)
+
+
+class Lexical(ToyModel):
+    """A toy that knows red hearts only."""
+
+    def unknown_words(self, wordings):
+        return [[word for word in wording.split() if word not in ("red", "heart")] for wording in wordings]
+
+    def near_words(self, words):
+        return ["heart"] if "haert" in words else []
+
+
+def printed(renderable):
+    written = io.StringIO()
+    Console(width=80, file=written).print(renderable)
+    return " ".join(written.getvalue().split())
+
+
+def test_words_that_are_not_known_are_named_wherever_they_are_drawn(colours_for_lpips):
+    own = "red heart heart"
+    prompts = [Prompt("red haert", (own,)), Prompt("red heart", (own, "heart red", "heart"))]
+    note = "words not known: haert (did you mean heart?)"
+    model = Lexical("ar", RULES["ar"])
+    assert divlens.sample(model, prompts, n=2).notes == {"red haert": note}
+    probed = divlens.probe([model], prompts, n=2, conditions={"baseline": ()})
+    assert [record.note for record in probed.samples] == [note] * 2 + [None] * 2
+    assert unread(probed.samples) == {model.name: {"red haert": note}}
+    enhanced = divlens.enhance(model, prompts, n=2, disable_top=0.4)
+    told = divlens.information(model, prompts, n=2)
+    split = divlens.decompose(model, prompts, wordings=2, executions=2)
+    assert told.wording_notes == {"red haert": note} == dict(split.wording_notes)
+    for table in (
+        probe_tables(probed),
+        enhance_table(enhanced),
+        information_tables([told]),
+        decomposition_table(split),
+    ):
+        assert f"{note}, in 1 wording such as 'red haert'." in printed(table)
+        assert "templates" not in printed(table)
+    quiet = divlens.probe([model], prompts[1:], n=2, conditions={"baseline": ()})
+    assert "not known" not in printed(probe_tables(quiet))  # the control
+
+
+def test_templates_are_said_wherever_they_are_used(colours_for_lpips):
+    prompts = [Prompt("a cat", ("cat",)), Prompt("a dog")]
+    change = [divlens.Paraphrase()]
+    tables = (
+        probe_tables(divlens.probe(["toy/ar"], prompts, n=2)),
+        enhance_table(divlens.enhance("toy/ar", prompts, n=2)),
+        information_tables([divlens.information("toy/ar", prompts, n=2, interventions=change)]),
+        decomposition_table(divlens.decompose("toy/ar", prompts, wordings=2, executions=2)),
+    )
+    for table in tables:
+        assert "Other wordings of 1 of 2 prompts are templates around the prompt" in printed(table)
+    untouched = (
+        probe_tables(divlens.probe(["toy/ar"], prompts, n=2, conditions={"baseline": ()})),
+        information_tables([divlens.information("toy/ar", prompts, n=2)]),
+        decomposition_table(divlens.decompose("toy/ar", prompts, wordings=1, executions=2)),
+    )
+    for table in untouched:  # the control: nothing was reworded
+        assert "templates" not in printed(table)
+
+
+def test_the_zoo_tells_what_it_does_not_know():
+    model = divlens.load("zoo/ar")
+    notes = wording_notes(model, ["red haert", "red heart", "red haert"])
+    assert notes == {"red haert": "words not known: haert (did you mean heart?)"}
+    assert wording_notes(model, Encoded(model).rewording(Prompt("red heart"))) == {}  # nor do its templates bring any
+
+
+# Emoji
+
+
+def test_every_concept_has_its_emoji():
+    assert len(read("emoji")) == len(NAMES) == len(set(read("emoji"))) == len(emoji_names()) == 160
+    for name, emoji in zip(NAMES, read("emoji"), strict=True):
+        assert len(emoji.rstrip("\ufe0f")) == 1  # of one character, so that its Unicode name says what it is
+        assert asked(emoji) == name
+        assert split_words(emoji) == split_words(name)
+
+
+# The names in the character database share a word with the concept's, which is the one in CLDR, but for these.
+RENAMED = {
+    "eggplant": "AUBERGINE",
+    "glasses": "EYEGLASSES",
+    "kiwi fruit": "KIWIFRUIT",
+    "locked": "LOCK",
+    "pool 8 ball": "BILLIARDS",
+    "prohibited": "NO ENTRY SIGN",
+}
+
+
+def test_the_emoji_are_those_that_the_character_database_names():
+    own = {name: unicodedata.name(emoji[0]) for name, emoji in zip(NAMES, read("emoji"), strict=True)}
+    renamed = {name: other for name, other in own.items() if not set(split_words(name)) & set(split_words(other))}
+    assert renamed == RENAMED
+
+
+def test_an_emoji_is_the_prompt_that_its_name_is():
+    assert VOCABULARY.ids(["❤️"]).equal(VOCABULARY.ids(["red heart"]))
+    assert VOCABULARY.ids(["❤"]).equal(VOCABULARY.ids(["❤️"]))  # with and without the selector of its look
+    assert VOCABULARY.ids(["a picture of 🚀"]).equal(VOCABULARY.ids(["a picture of rocket"]))
+    assert not VOCABULARY.ids(["🚀"]).equal(VOCABULARY.ids(["❤️"]))  # the control
+
+
+def test_what_is_joined_to_an_emoji_is_not_dropped():
+    assert asked("❤️‍🔥") is None and VOCABULARY.unknown("❤️‍🔥") == ("❤\u200d🔥",)  # a heart on fire is one emoji
+    assert VOCABULARY.unknown("❤️🔥") == ()  # the control: two
+    assert name_of_emoji("👍🏽") == "thumbs up 🏽" and VOCABULARY.unknown("👍🏽") == ("🏽",)
+    assert asked("👍🏽") == "thumbs up"
+    assert VOCABULARY.unknown("red 🇩🇪") == ("🇩🇪",)
+
+
+def test_an_emoji_is_judged_by_its_concept():
+    judge = load_judge()
+    assert concept_index(judge, Prompt("🚀")) == NAMES.index("rocket")
+    assert concept_index(judge, Prompt("my prompt", concept="🚀")) == NAMES.index("rocket")
+    assert concept_index(judge, Prompt("🦄")) is None  # the control
+
+
+# The concept that a text asks for
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_concept_is_found_by_its_name_within_a_sentence(name):
+    for text in (
+        name,
+        name.upper(),
+        f"a {name}",
+        f"a picture of a {name}",
+        f"{name} icon",
+        f"a shiny {name}, in space",
+    ):
+        assert asked(text) == asked(text.upper()) == name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "red heart on fire",  # two
+        "rocket fire",
+        "🚀🔥",
+        "🚀🦄",
+        "fire truck",  # another thing
+        "bus stop",
+        "red hearts",  # plurals are not names
+        "heart",
+        "corn",
+        "firework",
+        "a rocket and a cat",
+        "a blue heart or a green one",
+        "qwerty",
+    ],
+)
+def test_what_is_no_single_concept_is_none(text):
+    assert asked(text) is None
+
+
+def test_the_longer_of_two_names_counts():
+    assert asked("an ear of corn") == "ear of corn" and asked("an ear") == "ear"
+    assert asked("a pair of eyes") == "eyes" and asked("one eye") == "eye"
+    assert asked("smiling face with heart-eyes") == "smiling face with heart-eyes"
+    assert asked("rocket - launch") == "rocket" and asked("rocket launch") is None
+
+
+def test_a_concept_given_beside_the_prompt_is_its_name_and_no_text():
+    judge = load_judge()
+    assert concept_index(judge, Prompt("a cat", concept="Jack-O-Lantern")) == NAMES.index("jack-o-lantern")
+    assert concept_index(judge, Prompt("red heart", concept="a red heart")) is None
+    assert concept_index(judge, Prompt("red heart", concept="")) is None
+
+
+def test_the_lexicon_loads_no_torch():
+    code = "import sys, divlens.models.zoo.lexicon as l; l.emoji_names(); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
