@@ -135,19 +135,19 @@ def judged(monkeypatch):
 
 def code(rank):
     """The toy's codes by how often they come out."""
-    tokens = divlens.sample(divlens.load("toy/ar"), ["red heart"], n=400).tokens
+    tokens = divlens.sample(divlens.load("toy/ar"), ["red heart"], n=100).tokens
     return int(torch.bincount(tokens.flatten(), minlength=3).argsort(descending=True)[rank])
 
 
 def test_enhance_warns_of_a_fall_and_says_over_how_many_prompts_it_is(judged):
     judged(code(2))
-    found = divlens.enhance("toy/ar", ["red heart"], n=60, disable_top=0.4)
+    found = divlens.enhance("toy/ar", ["red heart"], n=24, disable_top=0.4)
     assert found.fidelity_change.fell
     said = printed(enhance_table(found))
-    assert "Warning: fidelity falls from" in said and "one-sided exact test of the prompt's 2 x 60 samples" in said
+    assert "Warning: fidelity falls from" in said and "one-sided exact test of the prompt's 2 x 24 samples" in said
     assert list(found.table["prompts"]) == [1, 1, 1]
     judged(code(0))
-    rise = divlens.enhance("toy/ar", ["red heart", "a cat"], n=60, disable_top=0.4)
+    rise = divlens.enhance("toy/ar", ["red heart", "a cat"], n=24, disable_top=0.4)
     assert "Warning" not in printed(enhance_table(rise))  # the control: the same pictures, another judge
     assert "styles, fidelity: over the 1 of 2 prompts whose concept the judge knows" in printed(enhance_table(rise))
     assert list(rise.table["prompts"]) == [2, 1, 1]

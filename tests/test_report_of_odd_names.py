@@ -36,7 +36,7 @@ def test_a_condition_of_a_probe_is_printed_as_it_is(capsys):
     conditions = {"baseline": (), "[bold]x": (Argmax(),)}
     result = divlens.probe(["toy/ar"], ["a cat", "red heart"], n=2, conditions=conditions)
     with redirected(capsys) as printed:
-        show(probe_tables(result.table))
+        show(probe_tables(result))
     assert any(line.startswith("[bold]x ") for line in printed().splitlines())
 
 
