@@ -30,7 +30,7 @@ def scenes_of(numbers: Int[np.ndarray, " n"]) -> Int[np.ndarray, "n attributes"]
 def numbers_of(scenes: Int[np.ndarray, "n attributes"]) -> Int[np.ndarray, " n"]:
     """The place of each scene in `all_scenes`. Raises DivlensError for a value that an attribute does not have."""
     check_scenes(scenes)
-    return np.ravel_multi_index(tuple(scenes.T), sizes_of()).astype(np.int64)
+    return np.asarray(np.ravel_multi_index(tuple(scenes.T), sizes_of()), np.int64)
 
 
 def check_scenes(scenes: Int[np.ndarray, "n attributes"]) -> None:
