@@ -26,6 +26,7 @@ from divlens.types import DivlensError
 from divlens.zoo import evaluate, train_generators, train_judge, train_tokenizer
 from divlens.zoo.data import STYLES, Pictures, build, concepts
 from divlens.zoo.evaluate import Measure
+from divlens.zoo.scene_commands import scenes
 from divlens.zoo.wordings import vocabulary_of
 
 FAMILIES: tuple[train_generators.Family, ...] = ("ar", "mim", "diffusion")
@@ -48,6 +49,9 @@ device_option = click.option("--device", default="cpu", show_default=True, help=
 @click.group()
 def zoo() -> None:
     """The built-in laboratory: fetch its data, train it, measure it."""
+
+
+zoo.add_command(scenes)
 
 
 @zoo.command()

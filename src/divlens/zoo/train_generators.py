@@ -15,7 +15,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from divlens.models.zoo.adapter import diffusion_schedule
-from divlens.models.zoo.networks import CODES, MASK, POSITIONS, Backbone, Sizes, Tokenizer
+from divlens.models.zoo.networks import CODES, POSITIONS, Backbone, Sizes, Tokenizer
 from divlens.models.zoo.text import UNKNOWN, Vocabulary
 from divlens.zoo.data import Pictures, concepts
 from divlens.zoo.training import Recipe, fit
@@ -79,12 +79,12 @@ class Captions:
         return words * (torch.rand(len(words), 1) >= NO_TEXT)
 
 
-def corrupt(tokens: Int[Tensor, "batch n"], kept: Tensor, masked: Tensor) -> Int[Tensor, "batch n"]:
+def corrupt(tokens: Int[Tensor, "batch n"], kept: Tensor, masked: Tensor, codes: int = CODES) -> Int[Tensor, "batch n"]:
     """x_t ~ q(x_t | x_0) of mask-and-replace diffusion; `kept` and `masked` are (batch, 1)."""
     event = torch.rand(tokens.shape, device=tokens.device)
-    anything = torch.randint(CODES, tokens.shape, device=tokens.device)
+    anything = torch.randint(codes, tokens.shape, device=tokens.device)
     noisy = torch.where(event < masked + kept, tokens, anything)
-    return torch.where(event < masked, MASK, noisy)
+    return torch.where(event < masked, codes, noisy)
 
 
 def cross_entropy(logits: Tensor, tokens: Int[Tensor, "batch n"], weight: Tensor) -> tuple[Tensor, float]:
@@ -94,10 +94,12 @@ def cross_entropy(logits: Tensor, tokens: Int[Tensor, "batch n"], weight: Tensor
     return (loss * weight).sum() / weight.sum(), float(loss.detach()[shown].mean())
 
 
-def ar_loss(model: Backbone, tokens: Int[Tensor, "batch n"], words: Tensor) -> tuple[Tensor, float]:
-    """Next token in raster order."""
-    forgotten = torch.rand(len(tokens), POSITIONS - 1, device=tokens.device) < FORGOTTEN
-    logits = model(tokens[:, :-1].masked_fill(forgotten, MASK), model.condition(words))
+def ar_loss(
+    model: Backbone, tokens: Int[Tensor, "batch n"], words: Tensor, share: float = FORGOTTEN
+) -> tuple[Tensor, float]:
+    """Next token in raster order, a share of those before it hidden."""
+    forgotten = torch.rand(len(tokens), POSITIONS - 1, device=tokens.device) < share
+    logits = model(tokens[:, :-1].masked_fill(forgotten, model.sizes.codes), model.condition(words))
     return cross_entropy(logits, tokens, torch.ones(tokens.shape, device=tokens.device))
 
 
@@ -106,16 +108,16 @@ def mim_loss(model: Backbone, tokens: Int[Tensor, "batch n"], words: Tensor) -> 
     share = torch.cos(torch.rand(len(tokens), 1, device=tokens.device) * torch.pi / 2)
     rank = torch.rand(tokens.shape, device=tokens.device).argsort(1).argsort(1)
     hidden: Bool[Tensor, "batch n"] = rank < (share * POSITIONS).ceil().clamp(min=1)
-    logits = model(tokens.masked_fill(hidden, MASK), model.condition(words))
+    logits = model(tokens.masked_fill(hidden, model.sizes.codes), model.condition(words))
     return cross_entropy(logits, tokens, hidden.float())
 
 
 def diffusion_loss(model: Backbone, tokens: Int[Tensor, "batch n"], words: Tensor) -> tuple[Tensor, float]:
     """x_0 from x_t: full weight on masked tokens, a little on those that may have been replaced."""
     time = torch.rand(len(tokens), 1, device=tokens.device)
-    noisy = corrupt(tokens, *diffusion_schedule(time))
+    noisy = corrupt(tokens, *diffusion_schedule(time), codes=model.sizes.codes)
     logits = model(noisy, model.condition(words))
-    return cross_entropy(logits, tokens, torch.where(noisy == MASK, 1.0, 0.2))
+    return cross_entropy(logits, tokens, torch.where(noisy == model.sizes.codes, 1.0, 0.2))
 
 
 LOSSES: dict[Family, Callable[[Backbone, Tensor, Tensor], tuple[Tensor, float]]] = {

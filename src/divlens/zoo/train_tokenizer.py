@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from divlens.models.zoo.networks import CODES, Tokenizer
+from divlens.models.zoo.networks import Tokenizer
+from divlens.models.zoo.scene_networks import SceneTokenizer
 from divlens.zoo.data import Pictures
 from divlens.zoo.training import Recipe, fit
 
@@ -34,34 +35,48 @@ def jitter(images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 3 h w"]
 
 
 class MovingCodebook:
-    """Exponential moving averages of what is assigned to each code (van den Oord et al., 2017, appendix A.1)."""
+    """Exponential moving averages of what is assigned to each code (van den Oord et al., 2017, appendix A.1).
 
-    def __init__(self, tokenizer: Tokenizer, decay: float = 0.99) -> None:
-        self.tokenizer, self.decay = tokenizer, decay
-        self.counts = torch.ones(CODES, device=tokenizer.codebook.device)
+    A code that is used less often than `rare` times the mean starts anew at a random feature; with `far`, features
+    far from their code are the likelier ones (as in k-means++), for where most features are alike.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer | SceneTokenizer, decay: float = 0.99, rare: float = 0.15, far: bool = False
+    ) -> None:
+        self.tokenizer, self.decay, self.rare, self.far = tokenizer, decay, rare, far
+        self.codes = len(tokenizer.codebook)
+        self.counts = torch.ones(self.codes, device=tokenizer.codebook.device)
 
     def start(self, features: Float[Tensor, "n c"], rounds: int = 10) -> None:
         """k-means from random features."""
         codebook = self.tokenizer.codebook
-        codebook.copy_(features[torch.randperm(len(features), device=features.device)[:CODES]])
+        codebook.copy_(features[torch.randperm(len(features), device=features.device)[: self.codes]])
         for _ in range(rounds):
             self.update(features, self.tokenizer.quantise(features), decay=0.0)
-        self.counts.fill_(len(features) / CODES)
+        self.counts.fill_(len(features) / self.codes)
 
     @torch.no_grad()
     def update(self, features: Float[Tensor, "n c"], ids: Int[Tensor, " n"], decay: float | None = None) -> None:
         decay = self.decay if decay is None else decay
         codebook = self.tokenizer.codebook
-        counts = torch.bincount(ids, minlength=CODES).to(features.dtype)
+        counts = torch.bincount(ids, minlength=self.codes).to(features.dtype)
         sums = torch.zeros_like(codebook).index_add_(0, ids, features)
         total = decay * self.counts + (1 - decay) * counts
         mixed = decay * self.counts[:, None] * codebook + (1 - decay) * sums
         codebook.copy_(torch.where(total[:, None] > 1e-6, mixed / total.clamp(min=1e-6)[:, None], codebook))
         self.counts.copy_(total)
-        dead = torch.nonzero(self.counts < 0.15 * len(features) / CODES).flatten()
+        dead = torch.nonzero(self.counts < self.rare * len(features) / self.codes).flatten()
         if len(dead):
-            codebook[dead] = features[torch.randint(len(features), (len(dead),), device=features.device)]
-            self.counts[dead] = 0.5 * len(features) / CODES
+            codebook[dead] = features[self.fresh(features, ids, len(dead))]
+            self.counts[dead] = 0.5 * len(features) / self.codes
+
+    def fresh(self, features: Float[Tensor, "n c"], ids: Int[Tensor, " n"], count: int) -> Int[Tensor, " count"]:
+        """Which features codes start anew at."""
+        if not self.far:
+            return torch.randint(len(features), (count,), device=features.device)
+        distance = (features - self.tokenizer.codebook[ids]).square().sum(1)
+        return torch.multinomial(distance + 1e-9, count, replacement=count > len(features))
 
 
 def train(pictures: Pictures, folder: Path, device: torch.device, recipe: Recipe = RECIPE) -> Tokenizer:

@@ -220,12 +220,14 @@ class Sizes:
     layers: int = 6
     heads: int = 4
     rank: int = 64
+    codes: int = CODES
 
 
 class Backbone(nn.Module):
     """A transformer over the token grid, conditioned on the text through adaptive layer norm and a first token.
 
-    Bidirectional: input ids (batch, 64) in [0, 512], `MASK` where nothing is known; logits of x0 at every position.
+    Bidirectional: input ids (batch, 64) in [0, codes], where `codes`, which is no code, means that nothing is known;
+    logits of x0 at every position.
     Causal: the input is shifted by one, its first element is the text; logits of position s given those before it.
     """
 
@@ -235,11 +237,11 @@ class Backbone(nn.Module):
         width = sizes.width
         self.text = TextEncoder(sizes.vocabulary, width, sizes.heads)
         self.nothing = nn.Parameter(torch.randn(width))  # the unconditional branch of guidance
-        self.tokens = nn.Embedding(CODES + 1, width)
+        self.tokens = nn.Embedding(sizes.codes + 1, width)
         self.places = nn.Parameter(0.02 * torch.randn(POSITIONS, width))
         self.start = nn.Linear(width, width, bias=False)
         self.blocks = nn.ModuleList(Block(width, sizes.heads, sizes.rank) for _ in range(sizes.layers))
-        self.head = nn.Linear(width, CODES)
+        self.head = nn.Linear(width, sizes.codes)
 
     def start_from_codebook(self, codebook: Float[Tensor, "codes c"]) -> None:
         """Initialise token table and head from the tokenizer's codes, so that near codes start near."""
@@ -248,8 +250,8 @@ class Backbone(nn.Module):
         generator = torch.Generator().manual_seed(0)
         lift = torch.randn(codebook.shape[1], self.sizes.width, generator=generator) / codebook.shape[1] ** 0.5
         with torch.no_grad():
-            self.tokens.weight[:CODES] = centred @ lift * codebook.shape[1] ** 0.5
-            self.tokens.weight[MASK] = 0
+            self.tokens.weight[:-1] = centred @ lift * codebook.shape[1] ** 0.5
+            self.tokens.weight[-1] = 0
             self.head.weight.copy_(centred @ lift * 0.1)
             self.head.bias.zero_()
 

@@ -1,0 +1,107 @@
+"""The three generators of EmojiScenes: the backbone and the losses of `train_generators`, on scenes and captions.
+
+Scenes are drawn uniformly from those that are not held out, and each is captioned anew every time it is drawn, so that
+what is learned is the law of scenes given captions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from divlens.lab.captions import draw_captions, filler_words, vocabulary
+from divlens.lab.scenes import all_scenes, held_out
+from divlens.models.zoo.networks import Backbone, Sizes
+from divlens.models.zoo.scene_networks import SceneTokenizer
+from divlens.models.zoo.text import UNKNOWN, Vocabulary
+from divlens.zoo.train_generators import NO_TEXT, Family, ar_loss, diffusion_loss, mim_loss
+from divlens.zoo.train_scene_tokenizer import pictures_of
+from divlens.zoo.training import Recipe, fit
+
+RECIPES: dict[Family, Recipe] = {
+    "ar": Recipe(steps=10_000, batch=128, rate=1e-3, muon_rate=0.02, decay=0.5, averaging=0.998, seed=1),
+    "mim": Recipe(steps=16_000, batch=128, rate=1e-3, muon_rate=0.02, decay=0.5, averaging=0.998, seed=2),
+    "diffusion": Recipe(steps=16_000, batch=128, rate=1e-3, muon_rate=0.02, decay=0.5, averaging=0.998, seed=3),
+}
+# Nothing of an AR prefix is hidden: there are too many scenes to memorise, and the law is wanted as it is.
+LOSSES: dict[Family, Callable[[Backbone, Tensor, Tensor], tuple[Tensor, float]]] = {
+    "ar": partial(ar_loss, share=0.0),
+    "mim": mim_loss,
+    "diffusion": diffusion_loss,
+}
+STRANGE = 0.02  # share of the words that name nothing which are unknown ones in training
+
+
+def sizes_of(family: Family, vocabulary: int, codes: int) -> Sizes:
+    return Sizes(vocabulary, causal=family == "ar", rank=48, codes=codes)
+
+
+@torch.inference_mode()
+def encode_scenes(tokenizer: SceneTokenizer, scenes: Int[np.ndarray, "n attributes"]) -> Int[Tensor, "n positions"]:
+    """The tokens of scenes, int16."""
+    device = tokenizer.codebook.device
+    parts = np.array_split(scenes, max(1, len(scenes) // 256))
+    grids = [tokenizer.encode(pictures_of(part).to(device)).flatten(1).short().cpu() for part in parts]
+    return torch.cat(grids)
+
+
+def training_grids(tokenizer: SceneTokenizer, folder: Path) -> tuple[Int[np.ndarray, "n attributes"], Tensor]:
+    """The scenes that are not held out and their tokens, int16 (n, 64); kept in `folder/grids.pt`."""
+    scenes = all_scenes()[~held_out(all_scenes())]
+    path = folder / "grids.pt"
+    mark = tokenizer.codebook.detach().cpu()
+    stored = torch.load(path, weights_only=True) if path.exists() else None
+    if stored is None or not torch.equal(stored["codebook"], mark):
+        folder.mkdir(parents=True, exist_ok=True)
+        stored = {"codebook": mark, "tokens": encode_scenes(tokenizer, scenes)}
+        torch.save(stored, path)
+    return scenes, stored["tokens"]
+
+
+class SceneCaptions:
+    """Captions of scenes as word ids, drawn by torch's global generator."""
+
+    def __init__(self) -> None:
+        self.vocabulary = Vocabulary(vocabulary())
+        filler = self.vocabulary.ids(sorted(filler_words()))[:, 0]
+        self.names_nothing = torch.zeros(len(self.vocabulary), dtype=torch.bool).index_fill_(0, filler, True)
+
+    def draw(self, scenes: Int[np.ndarray, "batch attributes"]) -> Int[Tensor, "batch words"]:
+        """Some words that name nothing become unknown ones, some rows are empty (the unconditional branch)."""
+        generator = np.random.default_rng(int(torch.randint(2**62, ())))
+        words = self.vocabulary.ids(draw_captions(scenes, generator))
+        strange = self.names_nothing[words] & (torch.rand(words.shape) < STRANGE)
+        return words.masked_fill(strange, UNKNOWN) * (torch.rand(len(words), 1) >= NO_TEXT)
+
+
+def train(
+    family: Family,
+    tokenizer: SceneTokenizer,
+    folder: Path,
+    device: torch.device,
+    recipe: Recipe | None = None,
+    grids: tuple[Int[np.ndarray, "n attributes"], Tensor] | None = None,
+) -> Backbone:
+    """`folder/family.pt` is the checkpoint; `grids`: scenes and tokens to train on, or all that are not held out."""
+    recipe = recipe or RECIPES[family]
+    scenes, tokens = grids or training_grids(tokenizer, folder)
+    captions = SceneCaptions()
+    torch.manual_seed(recipe.seed)
+    model = Backbone(sizes_of(family, len(captions.vocabulary), len(tokenizer.codebook)))
+    model.start_from_codebook(tokenizer.codebook.cpu())
+    model.to(device)
+
+    def loss(step: int) -> tuple[Tensor, Mapping[str, float]]:
+        rows = torch.randint(len(tokens), (recipe.batch,))
+        words = captions.draw(scenes[rows.numpy()]).to(device)
+        value, shown = LOSSES[family](model, tokens[rows].long().to(device), words)
+        return value, {"nats": shown}
+
+    model.load_state_dict(fit(family, model, loss, recipe, folder, device=device))
+    return model.eval()
