@@ -90,9 +90,8 @@ def test_a_client_that_fails_is_one_line(monkeypatch, tmp_path, capsys):
 
 def test_a_sheet_is_a_whole_picture(monkeypatch, tmp_path):
     def drawn(model, prompts, n, **options):
-        return Generation(
-            (), (), 0, (), torch.zeros(8, n, 1, 1, dtype=torch.long), torch.rand(len(prompts), n, 3, 4, 4)
-        )
+        tokens, images = torch.zeros(8, n, 1, 1, dtype=torch.long), torch.rand(len(prompts), n, 3, 4, 4)
+        return Generation((), (), 0, DrawnWith("cpu", None, 96), (), tokens, images)
 
     monkeypatch.setattr(commands, "sample", drawn)
     main(["zoo", "sheet", str(tmp_path / "sheet.png"), "--seeds", "2"])
