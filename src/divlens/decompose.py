@@ -12,12 +12,13 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from divlens.diversity import FeatureNetwork, load_network
+from divlens.diversity import FeatureNetwork, network_of
 from divlens.diversity.anova import CrossedSums, Source, whole_blocks
 from divlens.experiment.design import FACTORS, Levels, Plan, levels_of, plan_of
 from divlens.interventions import Intervention, Settings
-from divlens.models import load
+from divlens.models.answers import loaded_model, pictures_of
 from divlens.models.protocol import Model
+from divlens.progress import OnBatch, followed
 from divlens.prompts import distinct_prompts
 from divlens.sampler import BATCH_SIZE, BatchSize, Encoded, Filled, check_request, cuts, drawn_with, fill, settings_for
 from divlens.statistics import Interval, bootstrap_mean, ratio_of_means
@@ -133,10 +134,11 @@ def decompose(
     seed: int = 0,
     *,
     interventions: Sequence[Intervention] = (),
-    features: Features | None = None,
+    features: Features | str | None = None,
     length_control: bool = False,
     batch_size: BatchSize = BATCH_SIZE,
-    on_batch: Callable[[int], None] = lambda count: None,
+    progress: bool | None = None,
+    on_batch: OnBatch | None = None,
 ) -> Decomposition:
     """Split the LPIPS diversity of each prompt by source: wording, path, execution and their interactions.
 
@@ -152,19 +154,19 @@ def decompose(
     A factor of one level is held fixed and has no share. Where the sampler makes no path draw (AR) or no execution
     draw (Argmax) one level is drawn whatever was asked for, and the share is 0 exactly.
 
-    `features`: float32 pictures (b, 3, h, w) in [0, 1] to vectors (b, d) whose squared distance is the measure; None
-    is the shift-tolerant LPIPS. `length_control`: split the wording's component into wording.meaning and
-    wording.length, at up to three times the pictures. To this end the shortest wording is drawn at the length of each
-    wording and each wording at the length of the longest, neutral words filling them up (`length_part`, `FILLER`);
-    each part is what the wording's effect has in common with it, and may be negative. `on_batch` is told how many more
-    pictures are done. Text is encoded once per wording; no more is kept than a batch of pictures and the sums of one
-    prompt.
+    `features`: float32 pictures (b, 3, h, w) in [0, 1] to vectors (b, d) whose squared distance is the measure, or the
+    name of an LPIPS network; None is the shift-tolerant LPIPS. `length_control`: split the wording's component into
+    wording.meaning and wording.length, at up to three times the pictures. To this end the shortest wording is drawn at
+    the length of each wording and each wording at the length of the longest, neutral words filling them up
+    (`length_part`, `FILLER`); each part is what the wording's effect has in common with it, and may be negative.
+    `progress`: True shows a bar on stderr. `on_batch` is told how many more pictures are done. Text is encoded once
+    per wording; no more is kept than a batch of pictures and the sums of one prompt.
 
     Raises DivlensError, before anything is drawn, for: levels below 1 or all 1, Freeze (path and execution are varied
     here), more than a million pictures of a prompt, fewer wordings than asked for, a wording that the model cannot
     read, length_control of a single wording, and what `divlens.sample` refuses.
     """
-    known = load(model) if isinstance(model, str) else model
+    known = loaded_model(model)
     asked = distinct_prompts(prompts)
     check_request(1, seed, batch_size)
     encoded = Encoded(known)
@@ -173,10 +175,13 @@ def decompose(
     if length_control and wordings == 1:
         raise DivlensError("length_control expects at least 2 wordings, got 1")
     plans = [plan_of(encoded, prompt, wordings, seed, interventions, length_control) for prompt in asked]
-    network = load_network() if features is None else features
+    network = network_of(features) if features is None or isinstance(features, str) else features
+    if not callable(network):
+        raise DivlensError(f"features expect a function of pictures, or the name of a network, got {features!r:.80}")
     rows = [row for plan in plans for row in plan.rows(levels)]
     drawn = fill(known, rows, seed, settings, encoded, batch_size=batch_size)
-    splits = list(split_by_source(plans, levels, feature_batches(known, drawn, network, on_batch)))
+    with followed(progress, on_batch, len(rows), known.name) as told:
+        splits = list(split_by_source(plans, levels, feature_batches(known, drawn, network, told.advance)))
     return Decomposition(
         model=known.name,
         prompts=asked,
@@ -201,8 +206,9 @@ def feature_batches(
     """
     device = features.device if isinstance(features, FeatureNetwork) else "cpu"
     for filled in drawn:
-        with torch.inference_mode():
-            images = model.decode(filled.tokens)
+        images = pictures_of(model, filled.tokens)
+        if isinstance(features, FeatureNetwork):
+            features.check_size(images, f"pictures of {model.name}")
         for part in images.split(IMAGES_PER_PASS):
             with torch.inference_mode():
                 vectors = features(part.to(device))

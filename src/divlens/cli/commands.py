@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +17,7 @@ from divlens.cli.options import (
     limit_option,
     lpips_option,
     need_two,
-    progress_bar,
+    on_terminal,
     prompts_option,
     show,
 )
@@ -58,18 +57,16 @@ def probe(
     if out:
         store.check_output(out)
     loaded = [setup.load(spec) for spec in models]
-    with progress_bar(len(models) * len(conditions) * len(prompts) * n) as (advance, describe):
-        result = run(
-            loaded,
-            prompts,
-            n,
-            seed,
-            conditions=conditions,
-            lpips=lpips,
-            batch_size=setup.batch_size,
-            on_batch=advance,
-            on_condition=lambda model, condition: describe(f"{model} {condition}"),
-        )
+    result = run(
+        loaded,
+        prompts,
+        n,
+        seed,
+        conditions=conditions,
+        lpips=lpips,
+        batch_size=setup.batch_size,
+        progress=on_terminal(),
+    )
     show(probe_tables(result.table))
     if out:
         store.write_probe(result, out)
@@ -105,18 +102,16 @@ def enhance(
     if out:
         store.check_output(out)
     loaded = setup.load(model)
-    with progress_bar(2 * len(asked) * n) as (advance, describe):
-        describe(model)
-        result = run(
-            loaded,
-            asked,
-            n,
-            seed,
-            disable_top=disable_top,
-            lpips=lpips,
-            batch_size=setup.batch_size,
-            on_batch=advance,
-        )
+    result = run(
+        loaded,
+        asked,
+        n,
+        seed,
+        disable_top=disable_top,
+        lpips=lpips,
+        batch_size=setup.batch_size,
+        progress=on_terminal(),
+    )
     show(enhance_table(result))
     if out:
         write_enhanced(result, out, {"disable_top": disable_top, "lpips": lpips})
@@ -167,9 +162,10 @@ def information(
     """Where the entropy of MODELS sits: path, execution, H(Z|X), H(Z) and I(X;Z), in bits per image and per token."""
     need_two(n, "Monte-Carlo error")
     from divlens.experiment import store
-    from divlens.experiment.probe import default_conditions, judge_for, loaded_models
+    from divlens.experiment.probe import default_conditions, judge_for
     from divlens.information import Effort
     from divlens.information import information as run
+    from divlens.models.answers import loaded_models
     from divlens.report.maps import write_information
     from divlens.report.tables import information_tables
 
@@ -179,24 +175,21 @@ def information(
         store.check_output(out)
     loaded = loaded_models([setup.load(spec) for spec in models])
     results = []
-    with progress_bar(len(models) * len(under) * len(prompts) * n) as (advance, describe):
-        for model in loaded:
-            for name in dict.fromkeys(under):
-                describe(f"{model.name} {name}")
-                result = run(
-                    model,
-                    prompts,
-                    n,
-                    seed,
-                    interventions=conditions[name],
-                    reading=reading,
-                    judge=judge_for(model),
-                    effort=effort,
-                    batch_size=setup.batch_size,
-                    on_batch=advance,
-                    on_bounds=partial(describe, f"{model.name} {name}: bounds"),
-                )
-                results.append(result)
+    for model in loaded:
+        for name in dict.fromkeys(under):
+            result = run(
+                model,
+                prompts,
+                n,
+                seed,
+                interventions=conditions[name],
+                reading=reading,
+                judge=judge_for(model),
+                effort=effort,
+                batch_size=setup.batch_size,
+                progress=on_terminal(),
+            )
+            results.append(result)
     show(information_tables(results))
     if out:
         about = {"command": "information", "models": list(models), "under": list(under), "n": n, "seed": seed}
@@ -233,7 +226,7 @@ def decompose(
     from divlens.decompose import decompose as run
     from divlens.diversity import load_network
     from divlens.experiment import store
-    from divlens.experiment.probe import loaded_models
+    from divlens.models.answers import loaded_models
     from divlens.report.tables import decomposition_table
 
     prompts = chosen_prompts(prompt_file, limit, DECOMPOSE_PROMPTS)
@@ -241,22 +234,20 @@ def decompose(
         store.check_output(out)
     loaded, network = loaded_models([setup.load(spec) for spec in models]), load_network(lpips).to(setup.device)
     results = []
-    with progress_bar(None) as (advance, describe):
-        for model in loaded:
-            describe(model.name)
-            result = run(
-                model,
-                prompts,
-                wordings,
-                paths,
-                executions,
-                seed,
-                features=network,
-                length_control=length_control,
-                batch_size=setup.batch_size,
-                on_batch=advance,
-            )
-            results.append(result)
+    for model in loaded:
+        result = run(
+            model,
+            prompts,
+            wordings,
+            paths,
+            executions,
+            seed,
+            features=network,
+            length_control=length_control,
+            batch_size=setup.batch_size,
+            progress=on_terminal(),
+        )
+        results.append(result)
     for i, result in enumerate(results):
         if i:
             click.echo()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -106,17 +105,8 @@ def show(renderable: Any) -> None:
     Console(width=None if sys.stdout.isatty() else 80).print(renderable)
 
 
-@contextmanager
-def progress_bar(total: int | None) -> Iterator[tuple[Callable[[int], None], Callable[[str], None]]]:
-    """Samples done of all (None: not known), with the remaining time, on stderr; silent where that is no terminal."""
+def on_terminal() -> bool:
+    """Whether somebody sees how far a run is."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task("", total=total)
-        yield (
-            lambda count: progress.advance(task, count),
-            lambda text: progress.update(task, description=text),
-        )
+    return Console(stderr=True).is_terminal

@@ -7,9 +7,9 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RECORD = "run.json"
+SAMPLES_AT_ONCE = 4096  # written; it bounds memory
 BESIDE = ".divlens-"  # begins the name of the folder that results are first written to
 MARKER = {"written by": "divlens", "format": 1}
 
@@ -113,7 +114,7 @@ def versions() -> dict[str, str]:
     }
 
 
-def write_samples(samples: Sequence[SampleRecord], path: Path) -> None:
+def write_samples(samples: Iterable[SampleRecord], path: Path) -> None:
     """Seed, wording, tokens and verdict of every sample, in Parquet; no verdict and no cut are null."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -126,7 +127,10 @@ def write_samples(samples: Sequence[SampleRecord], path: Path) -> None:
     }
     order = ("model", "condition", "prompt", "sample", "seed", "wording", "cut", "tokens")
     schema = pa.schema([(name, types[name]) for name in (*order, "judged_concept", "judged_style")])
-    pq.write_table(pa.Table.from_pylist([asdict(record) for record in samples], schema=schema), path)
+    remaining = iter(samples)
+    with pq.ParquetWriter(path, schema) as writer:
+        while part := [vars(record) for record in islice(remaining, SAMPLES_AT_ONCE)]:
+            writer.write_table(pa.Table.from_pylist(part, schema=schema))
 
 
 def write_probe(result: ProbeResult, folder: Path) -> None:
