@@ -21,6 +21,7 @@ from divlens.models.protocol import Model
 from divlens.progress import OnBatch, followed
 from divlens.prompts import distinct_prompts
 from divlens.sampler import BATCH_SIZE, BatchSize, Encoded, Filled, check_request, cuts, drawn_with, fill, settings_for
+from divlens.showing import Shown, counted, with_intervals
 from divlens.statistics import Interval, bootstrap_mean, ratio_of_means
 from divlens.types import DivlensError, DrawnWith, Prompt
 
@@ -34,8 +35,8 @@ LPIPS, SQUARED = "LPIPS", "squared distance"  # of what a component is a part
 Features = Callable[[Float[Tensor, "batch 3 h w"]], Float[Tensor, "batch features"]]
 
 
-@dataclass(frozen=True, eq=False)
-class Decomposition:
+@dataclass(frozen=True, repr=False, eq=False)
+class Decomposition(Shown):
     """What `decompose` returns.
 
     `levels`: those drawn (1: the factor is absent). `wordings`: the levels of the wording factor, prompt by prompt.
@@ -109,6 +110,24 @@ class Decomposition:
         table = pd.DataFrame(self.components, columns=list(self.sources))
         table.insert(0, "prompt", [prompt.text for prompt in self.prompts])
         return table.assign(total=self.totals, pairwise=self.pairwise)
+
+    @property
+    def headline(self) -> str:
+        levels = " x ".join(
+            counted(count, name.removesuffix("s")) for name, count in zip(Levels._fields, self.levels, strict=True)
+        )
+        prompts = counted(len(self.prompts), "prompt")
+        return f"Decomposition: {self.model}, {prompts}, {levels}, seed {self.seed}"
+
+    def shown_table(self) -> pd.DataFrame:
+        table, total = self.table, self.total
+        table.loc[len(table)] = ["total", total.value, total.low, total.high, table["share"].sum(skipna=False)] + [math.nan] * 2
+        table = table.rename(columns={"low": "component_low", "high": "component_high"})
+        return with_intervals(table, ("source", "component", "share"))
+
+    def shown_notes(self) -> Sequence[str]:
+        said = f"Means over prompts, [95% interval]. component: a part of the {self.distance}."
+        return [said, self.note] if self.note else [said]
 
     @property
     def note(self) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,13 +13,14 @@ from torch import Tensor
 
 from divlens.diversity import load_network
 from divlens.experiment.measure import ConditionResult, Instruments, check_before_drawing, measure
-from divlens.experiment.probe import LIMITS, enhancer, judge_for
+from divlens.experiment.probe import LIMITS, enhancer, judge_for, undefined
 from divlens.interventions import Intervention
 from divlens.models.answers import loaded_model, pictures_of
 from divlens.models.protocol import Model
 from divlens.progress import OnBatch, followed
 from divlens.prompts import distinct_prompts
 from divlens.sampler import BATCH_SIZE, BatchSize, Encoded, drawn_with
+from divlens.showing import Shown, counted, with_intervals
 from divlens.statistics import Interval, bootstrap_mean, paired_change
 from divlens.types import DrawnWith, Prompt
 
@@ -30,11 +32,11 @@ if TYPE_CHECKING:
 class Side:
     """Before or after: what was drawn, and what was measured of it. Pictures are not kept, but made of the tokens."""
 
-    model: Model
+    model: Model = field(repr=False)
     prompts: tuple[Prompt, ...]
     seed: int
     drawn_with: DrawnWith
-    result: ConditionResult
+    result: ConditionResult = field(repr=False)
 
     @property
     def n(self) -> int:
@@ -67,8 +69,8 @@ class Side:
         return bootstrap_mean(self.result.column(name), self.seed, limits=LIMITS[name])
 
 
-@dataclass(frozen=True, eq=False)
-class Enhanced:
+@dataclass(frozen=True, repr=False, eq=False)
+class Enhanced(Shown):
     """What `enhance` returns. `images` and `tokens` are those after; `before` and `after` hold everything.
 
     `images` are made of the tokens when they are asked for, so that a result of many samples is small. `disable_top`,
@@ -110,6 +112,21 @@ class Enhanced:
                 row |= {column: interval.value, f"{column}_low": interval.low, f"{column}_high": interval.high}
             rows.append(row)
         return pd.DataFrame(rows)
+
+    @property
+    def headline(self) -> str:
+        prompts, n = counted(len(self.before.prompts), "prompt"), counted(self.before.n, "sample")
+        return f"Enhanced: {self.model}, {prompts}, {n} each, seed {self.before.seed}"
+
+    def shown_table(self) -> pd.DataFrame:
+        return with_intervals(self.table, ("figure", "before", "after", "change"))
+
+    def shown_notes(self) -> Sequence[str]:
+        known = not math.isnan(self.before.mean("fidelity").value)
+        return [
+            "Means over prompts, [95% interval]. change: after - before, paired by prompt, same noise.",
+            *undefined(len(self.before.prompts), self.before.n, known),
+        ]
 
     @property
     def note(self) -> str:

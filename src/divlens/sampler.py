@@ -169,11 +169,6 @@ class Encoded:
             self.shares = frequencies_of(self.model, lambda: self.fingerprint, generate)
         return self.shares
 
-    @property
-    def device(self) -> torch.device:
-        """Where conditions are, and so all that is drawn. Something must have been encoded."""
-        return next(iter(self.rows.values())).device
-
     def can_read(self, wording: str) -> bool:
         """Whether the model takes the wording; what it encodes on the way is kept."""
         try:

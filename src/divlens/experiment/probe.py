@@ -16,6 +16,7 @@ from divlens.models.protocol import Model
 from divlens.progress import OnBatch, followed
 from divlens.prompts import distinct_prompts
 from divlens.sampler import BATCH_SIZE, BatchSize, Encoded, drawn_with
+from divlens.showing import Shown, counted, with_intervals
 from divlens.statistics import bootstrap_mean, paired_change, relative_change
 from divlens.types import DivlensError, DrawnWith, Prompt
 
@@ -45,8 +46,8 @@ def default_conditions(subset: float = 0.5, disable_top: float = 0.05) -> dict[s
     }
 
 
-@dataclass(frozen=True)
-class ProbeResult:
+@dataclass(frozen=True, repr=False, eq=False)
+class ProbeResult(Shown):
     """`table`: one row per model and condition. `per_prompt`: one row per model, condition and prompt.
 
     Columns of `table`: model, condition, prompts, n; for each of diversity, coverage and fidelity the mean over
@@ -64,6 +65,36 @@ class ProbeResult:
     n: int
     lpips: str
     drawn_with: Mapping[str, DrawnWith]
+
+    @property
+    def headline(self) -> str:
+        models, prompts = (len(self.per_prompt[name].unique()) for name in ("model", "prompt"))
+        return (
+            f"ProbeResult: {counted(models, 'model')}, {counted(len(self.conditions), 'condition')}, "
+            f"{counted(prompts, 'prompt')}, {counted(self.n, 'sample')} each, seed {self.seed}"
+        )
+
+    def shown_table(self) -> pd.DataFrame:
+        figures = ("diversity", "relative_change", "coverage", "fidelity", "duplicates")
+        return with_intervals(self.table, ("model", "condition", *figures))
+
+    def shown_notes(self) -> Sequence[str]:
+        known = self.table["fidelity"].notna().all()
+        return [
+            "Means over prompts, [95% interval]. relative_change: against baseline, paired by prompt, same noise.",
+            f"LPIPS diversity that one grey level of noise makes: {self.table['noise_floor'].max():.1g} at most.",
+            *undefined(len(self.per_prompt["prompt"].unique()), self.n, bool(known)),
+        ]
+
+
+def undefined(prompts: int, n: int, judged: bool) -> list[str]:
+    """Why numbers are missing."""
+    lines = {
+        "One prompt: there is no interval over prompts, it needs at least 2.": prompts == 1,
+        "NaN: LPIPS diversity is undefined for fewer than 2 samples.": n < 2,
+        "NaN: no coverage and fidelity where the judge knows none of the concepts.": not judged,
+    }
+    return [line for line, applies in lines.items() if applies]
 
 
 def judge_for(model: Model) -> Judge | None:

@@ -17,7 +17,7 @@ from divlens.types import DivlensError, View
 def loaded_model(model: str | Model) -> Model:
     """The model of a name, or the model itself. Raises DivlensError for several, and for an unknown name."""
     if isinstance(model, Sequence) and not isinstance(model, str):
-        raise DivlensError(f"expected one model, a name or an object, got {len(model)} in a {type(model).__name__}")
+        raise DivlensError(f"expected one model, got a list of {len(model)}: call it once for each")
     return load(model) if isinstance(model, str) else model
 
 
