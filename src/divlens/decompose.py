@@ -121,7 +121,8 @@ class Decomposition(Shown):
 
     def shown_table(self) -> pd.DataFrame:
         table, total = self.table, self.total
-        table.loc[len(table)] = ["total", total.value, total.low, total.high, table["share"].sum(skipna=False)] + [math.nan] * 2
+        whole = table["share"].sum(skipna=False)
+        table.loc[len(table)] = ["total", total.value, total.low, total.high, whole, math.nan, math.nan]
         table = table.rename(columns={"low": "component_low", "high": "component_high"})
         return with_intervals(table, ("source", "component", "share"))
 

@@ -50,6 +50,7 @@ def probe(
     from divlens.experiment import store
     from divlens.experiment.probe import default_conditions
     from divlens.experiment.probe import probe as run
+    from divlens.report.saving import save
     from divlens.report.tables import probe_tables
 
     prompts = chosen_prompts(prompt_file, limit, PROBE_PROMPTS)
@@ -69,7 +70,7 @@ def probe(
     )
     show(probe_tables(result.table))
     if out:
-        store.write_probe(result, out)
+        save(result, out)
         click.echo(f"written: {out}")
 
 
@@ -94,7 +95,7 @@ def enhance(
     from divlens.enhance import enhance as run
     from divlens.experiment import store
     from divlens.prompts import default_prompts
-    from divlens.report.sheets import write_enhanced
+    from divlens.report.saving import save
     from divlens.report.tables import enhance_table
 
     shipped = {prompt.text: prompt for prompt in default_prompts()}  # they bring their paraphrases
@@ -114,7 +115,7 @@ def enhance(
     )
     show(enhance_table(result))
     if out:
-        write_enhanced(result, out, {"disable_top": disable_top, "lpips": lpips})
+        save(result, out)
         click.echo(f"written: {out}")
 
 
@@ -166,7 +167,7 @@ def information(
     from divlens.information import Effort
     from divlens.information import information as run
     from divlens.models.answers import loaded_models
-    from divlens.report.maps import write_information
+    from divlens.report.saving import save
     from divlens.report.tables import information_tables
 
     prompts = chosen_prompts(prompt_file, limit, INFORMATION_PROMPTS)
@@ -192,11 +193,7 @@ def information(
             results.append(result)
     show(information_tables(results))
     if out:
-        about = {"command": "information", "models": list(models), "under": list(under), "n": n, "seed": seed}
-        about |= {"prompts": [prompt.text for prompt in prompts], "reading": reading, "effort": asdict(effort)}
-        about |= {"drawn_with": [asdict(result.drawn_with) for result in results]}
-        cut = [dict(result.cuts) for result in results]
-        write_information(results, about | {"cut": cut}, out)
+        save(results, out, {"models": list(models), "under": list(under), "effort": asdict(effort)})
         click.echo(f"written: {out}")
 
 
@@ -227,6 +224,7 @@ def decompose(
     from divlens.diversity import load_network
     from divlens.experiment import store
     from divlens.models.answers import loaded_models
+    from divlens.report.saving import save
     from divlens.report.tables import decomposition_table
 
     prompts = chosen_prompts(prompt_file, limit, DECOMPOSE_PROMPTS)
@@ -253,12 +251,7 @@ def decompose(
             click.echo()
         show(decomposition_table(result))
     if out:
-        about = {"command": "decompose", "models": list(models), "seed": seed, "lpips": lpips}
-        about |= {"levels": {result.model: list(result.levels) for result in results}}
-        about |= {"drawn_with": {result.model: asdict(result.drawn_with) for result in results}}
-        names = ("table", "per_prompt")
-        tables = {name: [getattr(one, name).assign(model=one.model) for one in results] for name in names}
-        store.write_tables(tables, about, out)
+        save(results, out, {"models": list(models), "lpips": lpips})
         click.echo(f"written: {out}")
 
 
