@@ -17,6 +17,7 @@ from divlens.sampler import Encoded
 from divlens.types import DivlensError
 
 PROMPTS = ["a cat", "<b>snow</b>"]
+NO_BOUNDS = divlens.Effort(paths=0, path_samples=0, mixture_samples=0)
 SMALL = dict(wordings=1, paths=2, executions=2, features=lambda images: images[:, :, 16, 16::32].flatten(1))
 
 
@@ -29,7 +30,7 @@ def test_every_verb_takes_a_name_or_an_object():
         lambda model: divlens.sample(model, PROMPTS, n=2).tokens.numpy(),
         lambda model: divlens.probe(model, PROMPTS, n=2, conditions={"baseline": ()}).per_prompt["diversity"],
         lambda model: divlens.enhance(model, PROMPTS, n=2).tokens.numpy(),
-        lambda model: divlens.information(model, PROMPTS, n=2).path_map,
+        lambda model: divlens.information(model, PROMPTS, n=2, effort=NO_BOUNDS).path_map,
         lambda model: divlens.decompose(model, PROMPTS, **SMALL).components,
     ):
         assert np.array_equal(verb(named), verb(object_))
@@ -194,7 +195,7 @@ def results():
         "sample": divlens.sample("toy/mim", PROMPTS, n=60),
         "probe": divlens.probe("toy/mim", PROMPTS, n=60),
         "enhance": divlens.enhance("toy/mim", PROMPTS, n=60),
-        "information": divlens.information("toy/mim", PROMPTS, n=60),
+        "information": divlens.information("toy/mim", PROMPTS, n=60, effort=NO_BOUNDS),
         "decompose": divlens.decompose("toy/mim", PROMPTS, **SMALL),
     }
 
@@ -221,7 +222,7 @@ def test_a_number_without_an_interval_says_why():
     one = divlens.probe("toy/mim", ["a cat"], n=1, conditions={"baseline": ()})
     assert "it needs at least 2" in str(one) and "undefined for fewer than 2 samples" in str(one)
     assert "knows none of the concepts" in str(one)
-    assert "it needs at least 2" in str(divlens.information("toy/mim", ["a cat"], n=2))
+    assert "it needs at least 2" in str(divlens.information("toy/mim", ["a cat"], n=2, effort=NO_BOUNDS))
     assert "it needs at least 2" in str(divlens.enhance("toy/mim", ["a cat"], n=2))
     assert "it needs at least 2" in str(divlens.decompose("toy/mim", ["a cat"], **SMALL))
     two = divlens.probe("toy/mim", PROMPTS, n=2, conditions={"baseline": ()})
@@ -235,7 +236,7 @@ CALLS = {
     "sample": (lambda **told: divlens.sample("toy/mim", PROMPTS, n=3, **told), 6),
     "probe": (lambda **told: divlens.probe("toy/mim", PROMPTS, n=3, conditions=[Argmax()], **told), 12),
     "enhance": (lambda **told: divlens.enhance("toy/mim", PROMPTS, n=3, **told), 12),
-    "information": (lambda **told: divlens.information("toy/mim", PROMPTS, n=3, **told), 6),
+    "information": (lambda **told: divlens.information("toy/mim", PROMPTS, n=3, effort=NO_BOUNDS, **told), 6),
     "decompose": (lambda **told: divlens.decompose("toy/mim", PROMPTS, **SMALL, **told), 8),
 }
 

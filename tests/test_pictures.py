@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import divlens
+from divlens.decompose import features_of
 from divlens.diversity import FeatureNetwork, lpips_diversity
 from divlens.experiment.measure import noise_floor
 from divlens.fidelity.judge import load_judge
@@ -54,13 +55,14 @@ def quick(monkeypatch):
     return network
 
 
+NO_BOUNDS = divlens.Effort(paths=0, path_samples=0, mixture_samples=0)
 VERBS = {
     "sample": lambda model, network: divlens.sample(model, ["a cat", "snow"], n=2),
     "probe": lambda model, network: divlens.probe(model, ["a cat", "snow"], n=2, conditions=[Argmax()]),
     "enhance": lambda model, network: divlens.enhance(model, ["a cat", "snow"], n=2),
     "decompose": lambda model, network: divlens.decompose(model, ["a cat"], 1, 2, 2, features=network),
     "information": lambda model, network: divlens.information(
-        model, ["a cat", "snow"], n=2, judge=lambda images: torch.zeros(len(images), dtype=torch.long)
+        model, ["a cat", "snow"], n=2, judge=lambda images: torch.zeros(len(images), dtype=torch.long), effort=NO_BOUNDS
     ),
 }
 NO_PICTURES = {
@@ -157,7 +159,7 @@ def test_networks_go_by_name(quick):
     by_name, by_default = (divlens.decompose("toy/mim", ["a cat"], 1, 2, 2, features=f) for f in ("stlpips", None))
     assert np.array_equal(by_name.components, by_default.components)
     with pytest.raises(DivlensError, match="features expect a function of pictures, or the name of a network, got 3"):
-        divlens.decompose("toy/mim", ["a cat"], features=3)  # type: ignore[arg-type]
+        features_of(3)
 
 
 # How many are held
@@ -194,7 +196,7 @@ def test_pictures_are_dropped_as_they_are_measured(verb, quick):
         result = divlens.decompose(model, prompts, 1, 6, 10, features=quick, batch_size=4)
     else:
         first = lambda images: images[:, :, 0, 0].argmax(1)  # noqa: E731
-        result = divlens.information(model, prompts, n=60, batch_size=4, judge=first)
+        result = divlens.information(model, prompts, n=60, batch_size=4, judge=first, effort=NO_BOUNDS)
     assert len(watched.made) >= 15 and watched.most <= HELD
     assert watched.alive() == 0 and result is not None
 
@@ -227,7 +229,7 @@ def test_no_more_conditions_are_put_together_than_a_batch_needs(quick, monkeypat
         return of(self, wordings)
 
     monkeypatch.setattr(Encoded, "of", counted)
-    divlens.probe("toy/ar", ["a cat"], n=200, batch_size=10)
+    divlens.probe("toy/ar", ["a cat"], n=60, batch_size=10, conditions={"baseline": ()})
     assert max(sizes) == 10
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -195,9 +195,7 @@ def decompose(
     if length_control and wordings == 1:
         raise DivlensError("length_control expects at least 2 wordings, got 1")
     plans = [plan_of(encoded, prompt, wordings, seed, interventions, length_control) for prompt in asked]
-    network = network_of(features) if features is None or isinstance(features, str) else features
-    if not callable(network):
-        raise DivlensError(f"features expect a function of pictures, or the name of a network, got {features!r:.80}")
+    network = features_of(features)
     rows = [row for plan in plans for row in plan.rows(levels)]
     drawn = fill(known, rows, seed, settings, encoded, batch_size=batch_size)
     with followed(progress, on_batch, len(rows), known.name) as told:
@@ -215,6 +213,14 @@ def decompose(
         remarks=remarks_on(known, settings, Levels(wordings, paths, executions), plans),
         distance=LPIPS if isinstance(network, FeatureNetwork) else SQUARED,
     )
+
+
+def features_of(features: Any) -> Features:
+    """The network of a name, or the function itself; None is the default. Raises DivlensError for anything else."""
+    network = network_of(features) if features is None or isinstance(features, str) else features
+    if not callable(network):
+        raise DivlensError(f"features expect a function of pictures, or the name of a network, got {features!r:.80}")
+    return network
 
 
 def feature_batches(
