@@ -484,7 +484,7 @@ def stopped_by(kind):
 
 
 def test_an_interrupt_is_exit_code_130(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("divlens.experiment.measure.sample", stopped_by(KeyboardInterrupt))
+    monkeypatch.setattr("divlens.experiment.measure.fill", stopped_by(KeyboardInterrupt))
     code, out, err = run("probe", "toy/ar", "--out", "out")
     assert (code, out, err.strip()) == (130, "", "")
     assert snapshot(tmp_path) == {}

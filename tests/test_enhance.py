@@ -33,8 +33,8 @@ def printed(renderable, capsys):
 
 def test_before_is_the_model_as_it_is(enhanced):
     plain = divlens.sample(divlens.load("toy/mim"), PROMPTS, n=10, seed=3)
-    assert enhanced.before.generation.tokens.equal(plain.tokens)
-    assert {wording for row in enhanced.before.generation.wordings for wording in row} == set(PROMPTS)
+    assert enhanced.before.tokens.equal(plain.tokens)
+    assert {wording for row in enhanced.before.wordings for wording in row} == set(PROMPTS)
 
 
 def test_after_is_the_papers_recipe(enhanced):
@@ -42,18 +42,18 @@ def test_after_is_the_papers_recipe(enhanced):
     by_hand = divlens.sample(divlens.load("toy/mim"), PROMPTS, n=10, seed=3, interventions=recipe)
     assert enhanced.tokens.equal(by_hand.tokens)
     assert enhanced.images.equal(by_hand.images)
-    assert not enhanced.tokens.equal(enhanced.before.generation.tokens)  # the control
-    assert len(set(enhanced.after.generation.wordings[0])) > 4
+    assert not enhanced.tokens.equal(enhanced.before.tokens)  # the control
+    assert len(set(enhanced.after.wordings[0])) > 4
 
 
 def test_the_most_used_code_is_not_drawn_after(enhanced):
     missing = set(range(3)) - set(enhanced.tokens.unique().tolist())
     assert len(missing) == 1
-    assert missing <= set(enhanced.before.generation.tokens.unique().tolist())
+    assert missing <= set(enhanced.before.tokens.unique().tolist())
 
 
 def test_diversity_before_after_and_change(enhanced):
-    before, after = (lpips_diversity(side.generation.images) for side in (enhanced.before, enhanced.after))
+    before, after = (lpips_diversity(side.images) for side in (enhanced.before, enhanced.after))
     assert enhanced.before.mean("diversity").value == pytest.approx(float(before.mean()))
     assert enhanced.change().value == pytest.approx(float((after - before).mean()))
     assert enhanced.change().low < enhanced.change().value < enhanced.change().high
@@ -121,7 +121,7 @@ def test_pictures_sheets_and_tokens_are_written(enhanced, tmp_path):
         assert pixels(out / f"{name}.png").shape == (GAP + 3 * 2 * (32 + GAP), GAP + 8 * (96 + GAP), 3)
         assert len(list((out / name).iterdir())) == 3 * 10
         stored = pixels(out / name / "001-009.png")
-        assert (stored == np.asarray(to_picture(side.generation.images[1, 9]))).all()
+        assert (stored == np.asarray(to_picture(side.images[1, 9]))).all()
     samples = pq.read_table(out / "samples.parquet").to_pandas()
     assert len(samples) == 2 * 3 * 10
     last = samples.query("condition == 'after' and prompt == 'blue sky' and sample == 9").iloc[0]

@@ -353,20 +353,24 @@ def with_value(value):
 
 
 EXPECTED = r"expected images as a float32 tensor \(prompts, n, 3, H, W\) in \[0, 1\], "
+SHAPE = r"shape \(1, 2, 3, 32, 32\)"
 
 
 @pytest.mark.parametrize(
     ("images", "message"),
     [
         (np.zeros((1, 2, 3, 32, 32), np.float32), EXPECTED + "got ndarray"),
-        (torch.zeros(2, 3, 32, 32), EXPECTED + r"got shape \(2, 3, 32, 32\)"),
-        (torch.zeros(1, 2, 32, 32, 3), EXPECTED + r"got shape \(1, 2, 32, 32, 3\)"),
-        (torch.zeros(1, 2, 3, 32, 32, dtype=torch.float64), EXPECTED + "got dtype float64"),
-        (torch.zeros(1, 2, 3, 32, 32, dtype=torch.uint8), EXPECTED + "got dtype uint8"),
-        (with_value(1.5), EXPECTED + r"got values in \[0.5, 1.5\]"),
-        (with_value(-1.0), EXPECTED + r"got values in \[-1, 0.5\]"),
-        (with_value(float("inf")), EXPECTED + r"got values in \[0.5, inf\]"),
-        (with_value(float("nan")), EXPECTED + "got NaN in 1 values"),
+        (torch.zeros(2, 3, 32, 32), EXPECTED + r"got float32 of shape \(2, 3, 32, 32\) with values in \[0, 0\]"),
+        (torch.zeros(1, 2, 32, 32, 3), EXPECTED + r"got float32 of shape \(1, 2, 32, 32, 3\) with values in \[0, 0\]"),
+        (
+            torch.zeros(1, 2, 3, 32, 32, dtype=torch.float64),
+            EXPECTED + rf"got float64 of {SHAPE} with values in \[0, 0\]",
+        ),
+        (torch.zeros(1, 2, 3, 32, 32, dtype=torch.uint8), EXPECTED + rf"got uint8 of {SHAPE} with values in \[0, 0\]"),
+        (with_value(1.5), EXPECTED + rf"got float32 of {SHAPE} with values in \[0.5, 1.5\]"),
+        (with_value(-1.0), EXPECTED + rf"got float32 of {SHAPE} with values in \[-1, 0.5\]"),
+        (with_value(float("inf")), EXPECTED + rf"got float32 of {SHAPE} with values in \[0.5, inf\]"),
+        (with_value(float("nan")), EXPECTED + rf"got float32 of {SHAPE} with NaN in 1 values"),
         (torch.zeros(1, 2, 3, 20, 32), "expected images of at least 21 x 21 pixels for this network, got 20 x 32"),
     ],
 )

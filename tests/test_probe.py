@@ -21,6 +21,7 @@ from divlens.report.tables import probe_tables
 from divlens.types import DivlensError, Prompt
 
 PROMPTS = ("red heart", "a cat", "blue sky", "three green apples", "a fox", "a red boat")
+JUDGED_PROMPTS = (Prompt("a red boat", concept="red"), Prompt("green"), Prompt("a cat"))
 N = 4
 
 
@@ -138,24 +139,23 @@ def test_the_seed_changes_the_samples_and_nothing_else_does():
     conditions = {BASELINE: ()}
     first, again, other = (probe(["toy/ar"], PROMPTS, N, seed, conditions=conditions) for seed in (1, 1, 2))
     assert first.table.equals(again.table)
-    assert first.samples == again.samples
+    assert list(first.samples) == list(again.samples)
     assert [s.tokens for s in first.samples] != [s.tokens for s in other.samples]
 
 
-def test_how_many_prompts_are_drawn_together_changes_nothing(monkeypatch):
-    sizes, sample = [], measure.sample
-
-    def counted(model, prompts, *arguments, **options):
-        sizes.append(len(prompts))
-        return sample(model, prompts, *arguments, **options)
-
-    monkeypatch.setattr(measure, "sample", counted)
-    whole = probe(["toy/diffusion"], PROMPTS, N)
-    monkeypatch.setattr(measure, "BATCH_SIZE", 1)
-    parts = probe(["toy/diffusion"], PROMPTS, N)
-    assert sizes == [len(PROMPTS)] * 5 + [1] * 5 * len(PROMPTS)
-    assert parts.samples == whole.samples
-    assert list(parts.table["diversity"]) == pytest.approx(list(whole.table["diversity"]), abs=1e-6)
+@pytest.mark.parametrize(("batch_size", "at_once"), [(1, 32), (7, 32), (96, 5)])
+def test_how_many_samples_are_drawn_or_looked_at_together_changes_nothing(batch_size, at_once, judged, monkeypatch):
+    whole = probe("toy/diffusion", JUDGED_PROMPTS, N)
+    monkeypatch.setattr(measure, "IMAGES_PER_PASS", at_once)
+    sizes: list[int] = []
+    parts = probe("toy/diffusion", JUDGED_PROMPTS, N, batch_size=batch_size, on_batch=sizes.append)
+    assert max(sizes) == min(batch_size, len(JUDGED_PROMPTS) * N)
+    assert list(parts.samples) == list(whole.samples)
+    figures = ["diversity", "coverage", "fidelity", "noise_floor", "duplicates"]
+    assert parts.per_prompt[figures].to_numpy(float) == pytest.approx(
+        whole.per_prompt[figures].to_numpy(float), abs=1e-6, nan_ok=True
+    )
+    assert list(parts.samples) != list(probe("toy/diffusion", JUDGED_PROMPTS, N, seed=1).samples)  # the control
 
 
 def test_duplicates_are_samples_that_have_a_twin():
@@ -177,10 +177,9 @@ def test_the_noise_floor_is_the_diversity_of_one_picture_with_one_grey_level_of_
 
 
 def test_progress_is_told_sample_by_sample():
-    done, said = [], []
-    probe(["toy/ar"], PROMPTS[:2], 3, on_batch=done.append, on_condition=lambda *names: said.append(names))
-    assert sum(done) == 2 * 3 * 5
-    assert said == [("toy/ar:0", condition) for condition in default_conditions()]
+    done: list[int] = []
+    probe(["toy/ar"], PROMPTS[:2], 3, on_batch=done.append, batch_size=4)
+    assert done == [4, 2] * 5
 
 
 # Undefined

@@ -9,8 +9,8 @@ from rich.text import Text
 
 import divlens
 from divlens.cli import main
-from divlens.cli.options import progress_bar
 from divlens.interventions import Argmax
+from divlens.progress import followed
 from divlens.report.tables import fitted, probe_tables
 from divlens.report.terminal import put, show, visible
 
@@ -79,9 +79,9 @@ def test_an_error_is_one_harmless_line_of_bounded_length(capsys):
 def test_a_progress_bar_says_a_models_name_as_it_is(name, monkeypatch, capsys):
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setenv("COLUMNS", "80")
-    with progress_bar(3) as (advance, describe):
-        describe(name)
-        advance(3)
+    with followed(True, None, 3, "") as told:
+        told.describe(name)
+        told.advance(3)
     said = capsys.readouterr().err
     assert visible(name) in said and "\x1b[35m" not in said
 

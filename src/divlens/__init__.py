@@ -14,9 +14,10 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from divlens.decompose import decompose
-    from divlens.diversity import lpips_diversity
+    from divlens.diversity import load_network, lpips_diversity
     from divlens.enhance import enhance
-    from divlens.experiment.probe import probe
+    from divlens.experiment.probe import default_conditions, enhancer, probe
+    from divlens.fidelity.judge import load_judge
     from divlens.information import Effort, information
     from divlens.interventions import (
         Argmax,
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     )
     from divlens.models import load
     from divlens.models.wrap import wrap
+    from divlens.prompts import default_prompts, read_prompts
+    from divlens.report.saving import save
     from divlens.sampler import sample
     from divlens.types import DivlensError, Prompt
 
@@ -39,12 +42,19 @@ _PLACES = {
     "Effort": "information",
     "Prompt": "types",
     "decompose": "decompose",
+    "default_conditions": "experiment.probe",
+    "default_prompts": "prompts",
     "enhance": "enhance",
+    "enhancer": "experiment.probe",
     "information": "information",
     "load": "models",
+    "load_judge": "fidelity.judge",
+    "load_network": "diversity",
     "lpips_diversity": "diversity",
     "probe": "experiment.probe",
+    "read_prompts": "prompts",
     "sample": "sampler",
+    "save": "report.saving",
     "wrap": "models.wrap",
     **dict.fromkeys(
         ("Argmax", "DisableTop", "Freeze", "Guidance", "Paraphrase", "Subset", "Temperature", "TopK", "TopP"),
@@ -66,12 +76,19 @@ __all__ = [
     "TopK",
     "TopP",
     "decompose",
+    "default_conditions",
+    "default_prompts",
     "enhance",
+    "enhancer",
     "information",
     "load",
+    "load_judge",
+    "load_network",
     "lpips_diversity",
     "probe",
+    "read_prompts",
     "sample",
+    "save",
     "wrap",
 ]
 

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from divlens.models.answers import calibration_prompts_of, frequencies_that_ship
 from divlens.models.fingerprint import content_hash
 from divlens.models.protocol import Model
 from divlens.types import DivlensWarning
@@ -36,11 +37,11 @@ def frequencies_of(
     Taken from the model when it ships them; else from the cache; else `generate()` draws the tokens of a calibration
     run, and the result is kept. Nothing of a model without a fingerprint is kept.
     """
-    shipped = model.frequencies()
+    shipped = frequencies_that_ship(model)
     if shipped is not None:
-        return shipped.double()
+        return shipped
     known = fingerprint()
-    place = None if known is None else cache_name(known, model.calibration_prompts())
+    place = None if known is None else cache_name(known, calibration_prompts_of(model))
     if place is not None and (kept := read(place, model.codes)) is not None:
         return kept
     counts = torch.bincount(generate().flatten(), minlength=model.codes).double()

@@ -5,20 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from divlens.diversity import FeatureNetwork, load_network
+from divlens.diversity import FeatureNetwork, network_of
 from divlens.diversity.anova import CrossedSums, Source, whole_blocks
 from divlens.experiment.design import FACTORS, Levels, Plan, levels_of, plan_of
 from divlens.interventions import Intervention, Settings
-from divlens.models import load
+from divlens.models.answers import loaded_model, pictures_of
 from divlens.models.protocol import Model
 from divlens.paraphrase.notes import wording_lines
+from divlens.progress import OnBatch, followed
 from divlens.prompts import distinct_prompts
 from divlens.sampler import (
     BATCH_SIZE,
@@ -31,6 +32,7 @@ from divlens.sampler import (
     settings_for,
     wording_notes,
 )
+from divlens.showing import Shown, counted, with_intervals
 from divlens.statistics import Interval, bootstrap_mean, ratio_of_means
 from divlens.types import DivlensError, DrawnWith, Prompt
 
@@ -44,8 +46,8 @@ LPIPS, SQUARED = "LPIPS", "squared distance"  # of what a component is a part
 Features = Callable[[Float[Tensor, "batch 3 h w"]], Float[Tensor, "batch features"]]
 
 
-@dataclass(frozen=True, eq=False)
-class Decomposition:
+@dataclass(frozen=True, repr=False, eq=False)
+class Decomposition(Shown):
     """What `decompose` returns.
 
     `levels`: those drawn (1: the factor is absent). `wordings`: the levels of the wording factor, prompt by prompt.
@@ -127,6 +129,25 @@ class Decomposition:
         return tuple(prompt.text for prompt in self.prompts if self.levels.wordings > 1 and not prompt.paraphrases)
 
     @property
+    def headline(self) -> str:
+        levels = " x ".join(
+            counted(count, name.removesuffix("s")) for name, count in zip(Levels._fields, self.levels, strict=True)
+        )
+        prompts = counted(len(self.prompts), "prompt")
+        return f"Decomposition: {self.model}, {prompts}, {levels}, seed {self.seed}"
+
+    def shown_table(self) -> pd.DataFrame:
+        table, total = self.table, self.total
+        whole = table["share"].sum(skipna=False)
+        table.loc[len(table)] = ["total", total.value, total.low, total.high, whole, math.nan, math.nan]
+        table = table.rename(columns={"low": "component_low", "high": "component_high"})
+        return with_intervals(table, ("source", "component", "share"))
+
+    def shown_notes(self) -> Sequence[str]:
+        said = f"Means over prompts, [95% interval]. component: a part of the {self.distance}."
+        return [said, self.note] if self.note else [said]
+
+    @property
     def note(self) -> str:
         """What a reader of the table must know: absent factors, wordings that are templates or were not read whole,
         missing intervals, negative components."""
@@ -152,10 +173,11 @@ def decompose(
     seed: int = 0,
     *,
     interventions: Sequence[Intervention] = (),
-    features: Features | None = None,
+    features: Features | str | None = None,
     length_control: bool = False,
     batch_size: BatchSize = BATCH_SIZE,
-    on_batch: Callable[[int], None] = lambda count: None,
+    progress: bool | None = None,
+    on_batch: OnBatch | None = None,
 ) -> Decomposition:
     """Split the LPIPS diversity of each prompt by source: wording, path, execution and their interactions.
 
@@ -171,19 +193,19 @@ def decompose(
     A factor of one level is held fixed and has no share. Where the sampler makes no path draw (AR) or no execution
     draw (Argmax) one level is drawn whatever was asked for, and the share is 0 exactly.
 
-    `features`: float32 pictures (b, 3, h, w) in [0, 1] to vectors (b, d) whose squared distance is the measure; None
-    is the shift-tolerant LPIPS. `length_control`: split the wording's component into wording.meaning and
-    wording.length, at up to three times the pictures. To this end the shortest wording is drawn at the length of each
-    wording and each wording at the length of the longest, neutral words filling them up (`length_part`, `FILLER`);
-    each part is what the wording's effect has in common with it, and may be negative. `on_batch` is told how many more
-    pictures are done. Text is encoded once per wording; no more is kept than a batch of pictures and the sums of one
-    prompt.
+    `features`: float32 pictures (b, 3, h, w) in [0, 1] to vectors (b, d) whose squared distance is the measure, or the
+    name of an LPIPS network; None is the shift-tolerant LPIPS. `length_control`: split the wording's component into
+    wording.meaning and wording.length, at up to three times the pictures. To this end the shortest wording is drawn at
+    the length of each wording and each wording at the length of the longest, neutral words filling them up
+    (`length_part`, `FILLER`); each part is what the wording's effect has in common with it, and may be negative.
+    `progress`: True shows a bar on stderr. `on_batch` is told how many more pictures are done. Text is encoded once
+    per wording; no more is kept than a batch of pictures and the sums of one prompt.
 
     Raises DivlensError, before anything is drawn, for: levels below 1 or all 1, Freeze (path and execution are varied
     here), more than a million pictures of a prompt, fewer wordings than asked for, a wording that the model cannot
     read, length_control of a single wording, and what `divlens.sample` refuses.
     """
-    known = load(model) if isinstance(model, str) else model
+    known = loaded_model(model)
     asked = distinct_prompts(prompts)
     check_request(1, seed, batch_size)
     encoded = Encoded(known)
@@ -192,10 +214,11 @@ def decompose(
     if length_control and wordings == 1:
         raise DivlensError("length_control expects at least 2 wordings, got 1")
     plans = [plan_of(encoded, prompt, wordings, seed, interventions, length_control) for prompt in asked]
-    network = load_network() if features is None else features
+    network = features_of(features)
     rows = [row for plan in plans for row in plan.rows(levels)]
     drawn = fill(known, rows, seed, settings, encoded, batch_size=batch_size)
-    splits = list(split_by_source(plans, levels, feature_batches(known, drawn, network, on_batch)))
+    with followed(progress, on_batch, len(rows), known.name) as told:
+        splits = list(split_by_source(plans, levels, feature_batches(known, drawn, network, told.advance)))
     return Decomposition(
         model=known.name,
         prompts=asked,
@@ -212,6 +235,14 @@ def decompose(
     )
 
 
+def features_of(features: Any) -> Features:
+    """The network of a name, or the function itself; None is the default. Raises DivlensError for anything else."""
+    network: Any = network_of(features) if features is None or isinstance(features, str) else features
+    if not callable(network):
+        raise DivlensError(f"features expect a function of pictures, or the name of a network, got {features!r:.80}")
+    return network
+
+
 def feature_batches(
     model: Model, drawn: Iterable[Filled], features: Features, on_batch: Callable[[int], None]
 ) -> Iterator[Float[Tensor, "batch features"]]:
@@ -221,8 +252,9 @@ def feature_batches(
     """
     device = features.device if isinstance(features, FeatureNetwork) else "cpu"
     for filled in drawn:
-        with torch.inference_mode():
-            images = model.decode(filled.tokens)
+        images = pictures_of(model, filled.tokens)
+        if isinstance(features, FeatureNetwork):
+            features.check_size(images, f"pictures of {model.name}")
         for part in images.split(IMAGES_PER_PASS):
             with torch.inference_mode():
                 vectors = features(part.to(device))

@@ -2,81 +2,114 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from divlens.diversity import load_network
-from divlens.experiment.measure import ConditionResult, Instruments, check_before_drawing, look
-from divlens.experiment.probe import LIMITS, Conditions, enhancer, judge_for
+from divlens.experiment.measure import ConditionResult, Instruments, check_before_drawing, measure
+from divlens.experiment.probe import LIMITS, Conditions, enhancer, judge_for, undefined
 from divlens.fidelity.breakage import FidelityChange, fidelity_change
-from divlens.models import load
+from divlens.models.answers import loaded_model, pictures_of
 from divlens.models.protocol import Model
 from divlens.paraphrase import templated
+from divlens.progress import OnBatch, followed
 from divlens.prompts import distinct_prompts
-from divlens.sampler import BATCH_SIZE, BatchSize, Encoded, sample
+from divlens.sampler import BATCH_SIZE, BatchSize, Encoded, drawn_with
+from divlens.showing import Shown, counted, with_intervals
 from divlens.statistics import Interval, bootstrap_mean, paired_change
-from divlens.types import DrawnWith, Generation, Prompt
+from divlens.types import DrawnWith, Prompt
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Side:
-    """Before or after: the pictures and tokens, and what was measured of them."""
+    """Before or after: what was drawn, and what was measured of it. Pictures are not kept, but made of the tokens."""
 
-    generation: Generation
-    result: ConditionResult
+    model: Model = field(repr=False)
+    prompts: tuple[Prompt, ...]
+    seed: int
+    drawn_with: DrawnWith
+    result: ConditionResult = field(repr=False)
+
+    @property
+    def n(self) -> int:
+        """Samples of each prompt."""
+        return len(self.result.samples) // len(self.prompts)
+
+    @property
+    def wordings(self) -> tuple[tuple[str, ...], ...]:
+        """Of each sample of each prompt."""
+        return tuple(tuple(part.wordings) for part in self.result.samples.parts)
+
+    @property
+    def tokens(self) -> Int[Tensor, "prompts n h w"]:
+        """int64."""
+        parts = [part.tokens.long().view(-1, *self.model.grid) for part in self.result.samples.parts]
+        return torch.stack(parts)
+
+    def pictures_of(self, prompt: int, samples: slice = slice(None)) -> Float[Tensor, "some 3 H W"]:
+        """The pictures of some samples of a prompt, which is named by its place; float32 in [0, 1]."""
+        ids = self.result.samples.parts[prompt].tokens[samples].long().view(-1, *self.model.grid)
+        return torch.cat([pictures_of(self.model, part.to(self.drawn_with.device)) for part in ids.split(BATCH_SIZE)])
+
+    @property
+    def images(self) -> Float[Tensor, "prompts n 3 H W"]:
+        """All pictures, made anew at every call: for many samples ask `pictures_of` for a few at a time."""
+        return torch.stack([self.pictures_of(prompt) for prompt in range(len(self.prompts))])
 
     def mean(self, name: str) -> Interval:
         """Mean over prompts of "diversity", "coverage" or "fidelity"; the interval needs two prompts."""
-        return bootstrap_mean(self.result.column(name), self.generation.seed, limits=LIMITS[name])
+        return bootstrap_mean(self.result.column(name), self.seed, limits=LIMITS[name])
 
 
-@dataclass(frozen=True)
-class Enhanced:
+@dataclass(frozen=True, repr=False, eq=False)
+class Enhanced(Shown):
     """What `enhance` returns. `images` and `tokens` are those after; `before` and `after` hold everything.
 
-    `note` says why the intervals are NaN, or is empty.
+    `images` are made of the tokens when they are asked for, so that a result of many samples is small. `disable_top`,
+    `lpips`: as asked for. `note` says why the intervals are NaN, or is empty.
     """
 
     model: str
     before: Side
     after: Side
+    disable_top: float
+    lpips: str
 
     @property
     def images(self) -> Float[Tensor, "prompts n 3 H W"]:
-        return self.after.generation.images
+        return self.after.images
 
     @property
     def tokens(self) -> Int[Tensor, "prompts n h w"]:
-        return self.after.generation.tokens
+        return self.after.tokens
 
     @property
     def drawn_with(self) -> DrawnWith:
-        return self.after.generation.drawn_with
+        return self.after.drawn_with
 
     def change(self, name: str = "diversity") -> Interval:
         """Mean over prompts of after - before, paired; NaN bounds for a single prompt."""
-        return paired_change(
-            self.after.result.column(name), self.before.result.column(name), self.after.generation.seed
-        )
+        return paired_change(self.after.result.column(name), self.before.result.column(name), self.after.seed)
 
     @property
     def templated(self) -> tuple[str, ...]:
         """The prompts whose wordings after are templates, for they have no paraphrases."""
-        return templated(self.before.generation.prompts, enhancer())
+        return templated(self.before.prompts, enhancer())
 
     @property
     def fidelity_change(self) -> FidelityChange:
         """How fidelity changed, and whether it fell: then part of the diversity is of pictures that broke."""
         before, after = (side.result.column("fidelity") for side in (self.before, self.after))
-        drawn = self.after.generation
-        return fidelity_change(before, after, len(drawn.samples), drawn.seed)
+        return fidelity_change(before, after, self.after.n, self.after.seed)
 
     @property
     def table(self) -> pd.DataFrame:
@@ -94,8 +127,23 @@ class Enhanced:
         return pd.DataFrame(rows)
 
     @property
+    def headline(self) -> str:
+        prompts, n = counted(len(self.before.prompts), "prompt"), counted(self.before.n, "sample")
+        return f"Enhanced: {self.model}, {prompts}, {n} each, seed {self.before.seed}"
+
+    def shown_table(self) -> pd.DataFrame:
+        return with_intervals(self.table, ("figure", "before", "after", "change"))
+
+    def shown_notes(self) -> Sequence[str]:
+        known = not math.isnan(self.before.mean("fidelity").value)
+        return [
+            "Means over prompts, [95% interval]. change: after - before, paired by prompt, same noise.",
+            *undefined(len(self.before.prompts), self.before.n, known),
+        ]
+
+    @property
     def note(self) -> str:
-        if len(self.before.generation.prompts) > 1:
+        if len(self.before.prompts) > 1:
             return ""
         return "One prompt: there is no interval over prompts, it needs at least 2."
 
@@ -114,34 +162,28 @@ def enhance(
     disable_top: float = 0.05,
     lpips: str = "stlpips",
     batch_size: BatchSize = BATCH_SIZE,
-    on_batch: Callable[[int], None] = lambda count: None,
+    progress: bool | None = None,
+    on_batch: OnBatch | None = None,
 ) -> Enhanced:
     """Draw `n` samples of each prompt without and with the enhancer, from the same noise, and measure both.
 
-    Prompts without paraphrases of their own get templates around them. `on_batch` is told how many more samples, of
-    2 * prompts * n, are done. n = 1 leaves diversity undefined (NaN). Raises DivlensError for bad input before
-    anything is drawn.
+    `model`: a model, or the spec of one ("zoo/mim"). Prompts without paraphrases get templates around them.
+    `progress`: True shows a bar on stderr. `on_batch` is told how many more samples, of 2 * prompts * n, are done.
+    n = 1 leaves diversity undefined (NaN). Raises DivlensError for bad input before anything is drawn.
     """
-    chosen = load(model) if isinstance(model, str) else model
+    chosen = loaded_model(model)
     asked = distinct_prompts(prompts)
     conditions = sides(disable_top)
     encoded = Encoded(chosen)
     for interventions in conditions.values():
         check_before_drawing(encoded, asked, n, seed, interventions, batch_size)
     instruments = Instruments(load_network(lpips), judge_for(chosen))
-
-    def side(name: str) -> Side:
-        drawn = sample(
-            chosen,
-            asked,
-            n,
-            seed,
-            conditions[name],
-            batch_size=batch_size,
-            trace=False,
-            encoded=encoded,
-            on_batch=on_batch,
-        )
-        return Side(drawn, look(drawn, chosen.name, name, instruments))
-
-    return Enhanced(chosen.name, side("before"), side("after"))
+    found: dict[str, Side] = {}
+    with followed(progress, on_batch, 2 * len(asked) * n, chosen.name) as told:
+        for condition in conditions.items():
+            told.describe(f"{chosen.name} {condition[0]}")
+            result = measure(
+                encoded, asked, n, seed, condition, instruments, batch_size=batch_size, on_batch=told.advance
+            )
+            found[condition[0]] = Side(chosen, asked, seed, drawn_with(encoded, batch_size), result)
+    return Enhanced(chosen.name, found["before"], found["after"], disable_top, lpips)

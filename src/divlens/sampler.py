@@ -14,11 +14,20 @@ from torch import Tensor
 
 from divlens.calibration import SAMPLES, frequencies_of
 from divlens.interventions import Intervention, Settings, apply_all, filter_logits
+from divlens.models.answers import (
+    calibration_prompts_of,
+    check_same_size,
+    checked_predictor,
+    conditions_of,
+    loaded_model,
+    pictures_of,
+)
 from divlens.models.fingerprint import fingerprint_of
 from divlens.models.protocol import Lexical, Limited, Model, Predictor, Templated, check_model
 from divlens.noise import CounterNoise, Noise, entropy_of
 from divlens.paraphrase import wordings_for_samples, wordings_of
 from divlens.paths import Advance, Draws
+from divlens.progress import OnBatch, followed
 from divlens.prompts import as_prompts
 from divlens.types import (
     DivlensError,
@@ -54,7 +63,7 @@ def settings_for(
     known = encoded or Encoded(model)
 
     def calibrate() -> Int[Tensor, "*any"]:
-        prompts = [Prompt(text) for text in model.calibration_prompts()]
+        prompts = [Prompt(text) for text in calibration_prompts_of(model)]
         rows = [row for prompt in prompts for row in rows_of(prompt, range(SAMPLES), (), defaults, known)]
         drawn = fill(model, rows, 0, defaults, known, batch_size=batch_size)  # tokens only: nothing is decoded
         return torch.cat([filled.tokens.cpu() for filled in drawn])
@@ -141,7 +150,7 @@ def traced(moment: Moment) -> Step:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One sample to draw: `path` and `execution` say which of the prompt's noise it gets."""
 
@@ -189,7 +198,14 @@ class Encoded:
         """A row per wording. Raises DivlensError for one that the model cannot read."""
         missing = list(dict.fromkeys(wording for wording in wordings if wording not in self.rows))
         if missing:
-            self.rows |= zip(missing, self.model.encode(missing), strict=True)
+            found = conditions_of(self.model, missing)
+            shape = next(iter(self.rows.values()), found[0]).shape
+            if found.shape[1:] != shape:
+                raise DivlensError(
+                    f"{self.model.name} expects to encode every wording in one shape, got {tuple(found.shape[1:])} "
+                    f"after {tuple(shape)}"
+                )
+            self.rows |= zip(missing, found, strict=True)
         return torch.stack([self.rows[wording] for wording in wordings])
 
 
@@ -277,36 +293,15 @@ def filled_from(
     positions = math.prod(model.grid)
     start = torch.full((len(conditions), positions), model.mask, dtype=torch.long, device=conditions.device)
     guided = settings.guidance != 1.0
-    predictor = checked(model, model.predictor(conditions, guided=guided), guided)
+    predictor = checked_predictor(model, model.predictor(conditions, guided=guided), guided)
     tokens = run_loop(predictor, settings, noise, start, model.mask, observers, model.name)
     if bool((tokens == model.mask).any()):
         raise DivlensError(f"the path rule of {model.name} expects to fill the grid, but it left positions masked")
     return tokens
 
 
-def checked(model: Model, predictor: Predictor, guided: bool) -> Predictor:
-    """The predictor; what it gives is refused where it is not a logit for each code at each position asked for, or
-    lacks the unconditional ones that guidance needs."""
-
-    def call(view: View) -> tuple[Tensor, Tensor | None]:
-        found, expected = predictor(view), (len(view.tokens), view.count, model.codes)
-        if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], Tensor)):
-            kinds = [type(part).__name__ for part in found] if isinstance(found, tuple) else type(found).__name__
-            raise DivlensError(
-                f"{model.name} expects to give tensors (conditional, unconditional or None), got {kinds}"
-            )
-        if guided and found[1] is None:
-            raise DivlensError(f"{model.name} has no unconditional logits, which guidance expects: use Guidance(1.0)")
-        for logits in found:
-            if logits is not None and tuple(logits.shape) != expected:
-                raise DivlensError(f"{model.name} expects to give logits {expected}, got {tuple(logits.shape)}")
-        return found
-
-    return call
-
-
 def sample(
-    model: Model,
+    model: str | Model,
     prompts: Sequence[str | Prompt],
     n: int = 8,
     seed: int = 0,
@@ -315,50 +310,58 @@ def sample(
     batch_size: BatchSize = BATCH_SIZE,
     trace: bool = True,
     encoded: Encoded | None = None,
-    on_batch: Callable[[int], None] = lambda count: None,
+    progress: bool | None = None,
+    on_batch: OnBatch | None = None,
 ) -> Generation:
     """Draw `n` samples of each prompt.
 
-    The noise of a sample is a function of (seed, prompt, its index): it does not depend on `batch_size`, on the other
-    prompts, or on `n`. Nor does the sample of a model whose logits do not, as the zoo's on a processor. Logits of other
-    models may differ by a rounding error with the number of rows, so that a draw falls the other way now and then;
-    `drawn_with` of the result records it.
+    `model`: a model, or the spec of one ("zoo/mim"). The noise of a sample is a function of (seed, prompt, its index):
+    it does not depend on `batch_size`, on the other prompts, or on `n`. Nor does the sample of a model whose logits do
+    not, as the zoo's on a processor. Logits of other models may differ by a rounding error with the number of rows, so
+    that a draw falls the other way now and then; `drawn_with` of the result records it.
 
     `batch_size="auto"` finds what fits the device. `encoded`: conditions of this model that several calls share, so
-    that a wording is encoded once. `on_batch` is told how many samples are done. Raises DivlensError for an empty list
-    of prompts, an empty prompt, a wording the model cannot read, n < 1 or above a million, a seed that is no unsigned
-    64-bit number, or interventions that leave nothing to draw.
+    that a wording is encoded once. `progress`: True shows a bar on stderr. `on_batch` is told how many more samples are
+    done. All pictures are returned, so memory grows with prompts * n, and with `trace` by what every step left behind;
+    `divlens.probe` measures more samples than fit.
+
+    Raises DivlensError for an empty list of prompts, an empty prompt, a wording the model cannot read, n < 1 or above a
+    million, a seed that is no unsigned 64-bit number, interventions that leave nothing to draw, and a model whose
+    answers do not fit.
     """
+    known = loaded_model(model)
     asked = as_prompts(prompts)
     check_request(n, seed, batch_size)
-    encoded, samples = encoded or Encoded(model), tuple(range(n))
-    settings = settings_for(model, interventions, encoded, batch_size)
+    encoded, samples = encoded or Encoded(known), tuple(range(n))
+    settings = settings_for(known, interventions, encoded, batch_size)
     rows = [row for prompt in asked for row in rows_of(prompt, samples, interventions, settings, encoded)]
-    tokens, images, steps = [], [], []
+    tokens = torch.empty(len(rows), *known.grid, dtype=torch.long)
+    images, steps, done = torch.empty(0), [], 0
 
     def tracers(batch: Sequence[Row]) -> Sequence[Observer]:
         recorded.clear()
         return [lambda moment: recorded.append(traced(moment))] if trace else ()
 
     recorded: list[Step] = []
-    for filled in fill(model, rows, seed, settings, encoded, batch_size=batch_size, observers=tracers):
-        with torch.inference_mode():
-            images.append(model.decode(filled.tokens))
-        tokens.append(filled.tokens.cpu())
-        steps.append(tuple(recorded))
-        on_batch(len(filled.rows))
-    pictures = torch.cat(images)
-    height, width = model.grid
+    with followed(progress, on_batch, len(rows), known.name) as told:
+        for filled in fill(known, rows, seed, settings, encoded, batch_size=batch_size, observers=tracers):
+            pictures, last = pictures_of(known, filled.tokens), done + len(filled.rows)
+            if not done:
+                images = torch.empty(len(rows), *pictures.shape[1:])
+            check_same_size(known, pictures, images)
+            tokens[done:last], images[done:last], done = filled.tokens.cpu(), pictures, last
+            steps.append(tuple(recorded))
+            told.advance(len(filled.rows))
     return Generation(
         prompts=asked,
         wordings=tuple(tuple(row.wording for row in rows[i : i + n]) for i in range(0, len(rows), n)),
         seed=seed,
         drawn_with=drawn_with(encoded, batch_size),
         samples=samples,
-        tokens=torch.cat(tokens).view(len(asked), n, height, width),
-        images=pictures.view(len(asked), n, *pictures.shape[1:]),
+        tokens=tokens.view(len(asked), n, *known.grid),
+        images=images.view(len(asked), n, *images.shape[1:]),
         trace=joined(steps) if trace else None,
-        notes=wording_notes(model, [row.wording for row in rows]),
+        notes=wording_notes(known, [row.wording for row in rows]),
     )
 
 

@@ -20,7 +20,7 @@ from divlens.cli.options import (
     lpips_option,
     named_prompts,
     need_two,
-    progress_bar,
+    on_terminal,
     prompts_option,
 )
 from divlens.report.terminal import put, visible
@@ -61,18 +61,16 @@ def probe(
     if out:
         store.check_output(out, request)
     loaded = setup.load(models)
-    with progress_bar(len(models) * len(conditions) * len(prompts) * n) as (advance, describe):
-        result = run(
-            loaded,
-            prompts,
-            n,
-            seed,
-            conditions=conditions,
-            lpips=lpips,
-            batch_size=setup.batch_size,
-            on_batch=advance,
-            on_condition=lambda model, condition: describe(f"{model} {condition}"),
-        )
+    result = run(
+        loaded,
+        prompts,
+        n,
+        seed,
+        conditions=conditions,
+        lpips=lpips,
+        batch_size=setup.batch_size,
+        progress=on_terminal(),
+    )
     deliver([probe_tables(result)], out, partial(store.write_probe, result, request))
 
 
@@ -107,18 +105,16 @@ def enhance(
     if out:
         store.check_output(out, request)
     loaded = setup.load([model])[0]
-    with progress_bar(2 * len(asked) * n) as (advance, describe):
-        describe(model)
-        result = run(
-            loaded,
-            asked,
-            n,
-            seed,
-            disable_top=disable_top,
-            lpips=lpips,
-            batch_size=setup.batch_size,
-            on_batch=advance,
-        )
+    result = run(
+        loaded,
+        asked,
+        n,
+        seed,
+        disable_top=disable_top,
+        lpips=lpips,
+        batch_size=setup.batch_size,
+        progress=on_terminal(),
+    )
     deliver([enhance_table(result)], out, partial(write_enhanced, result, request))
 
 
@@ -166,9 +162,10 @@ def information(
     """Where the entropy of MODELS sits: path, execution, H(Z|X), H(Z) and I(X;Z), in bits per image and per token."""
     need_two(n, "Monte-Carlo error")
     from divlens.experiment import store
-    from divlens.experiment.probe import default_conditions, judge_for, loaded_models
+    from divlens.experiment.probe import default_conditions, judge_for
     from divlens.information import Effort
     from divlens.information import information as run
+    from divlens.models.answers import loaded_models
     from divlens.report.maps import write_information
     from divlens.report.tables import information_tables
 
@@ -182,24 +179,21 @@ def information(
     loaded = loaded_models(setup.load(models))
     setup.check(loaded, prompts, conditions, seed)
     results = []
-    with progress_bar(len(models) * len(conditions) * len(prompts) * n) as (advance, describe):
-        for model in loaded:
-            for name, interventions in conditions.items():
-                describe(f"{model.name} {name}")
-                result = run(
-                    model,
-                    prompts,
-                    n,
-                    seed,
-                    interventions=interventions,
-                    reading=reading,
-                    judge=judge_for(model),
-                    effort=effort,
-                    batch_size=setup.batch_size,
-                    on_batch=advance,
-                    on_bounds=partial(describe, f"{model.name} {name}: bounds"),
-                )
-                results.append((name, result))
+    for model in loaded:
+        for name, interventions in conditions.items():
+            result = run(
+                model,
+                prompts,
+                n,
+                seed,
+                interventions=interventions,
+                reading=reading,
+                judge=judge_for(model),
+                effort=effort,
+                batch_size=setup.batch_size,
+                progress=on_terminal(),
+            )
+            results.append((name, result))
     tables = information_tables([result for _, result in results])
     deliver([tables], out, partial(write_information, results, request))
 
@@ -230,7 +224,8 @@ def decompose(
     from divlens.decompose import decompose as run
     from divlens.diversity import load_network
     from divlens.experiment import store
-    from divlens.experiment.probe import BASELINE, loaded_models
+    from divlens.experiment.probe import BASELINE
+    from divlens.models.answers import loaded_models
     from divlens.report.decomposition import write_decomposition
     from divlens.report.tables import decomposition_table
 
@@ -244,22 +239,20 @@ def decompose(
     loaded, network = loaded_models(setup.load(models)), load_network(lpips).to(setup.device)
     setup.check(loaded, prompts, conditions, seed)
     results = []
-    with progress_bar(None) as (advance, describe):
-        for model in loaded:
-            describe(model.name)
-            result = run(
-                model,
-                prompts,
-                wordings,
-                paths,
-                executions,
-                seed,
-                features=network,
-                length_control=length_control,
-                batch_size=setup.batch_size,
-                on_batch=advance,
-            )
-            results.append(result)
+    for model in loaded:
+        result = run(
+            model,
+            prompts,
+            wordings,
+            paths,
+            executions,
+            seed,
+            features=network,
+            length_control=length_control,
+            batch_size=setup.batch_size,
+            progress=on_terminal(),
+        )
+        results.append(result)
     deliver([decomposition_table(result) for result in results], out, partial(write_decomposition, results, request))
 
 

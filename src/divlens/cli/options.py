@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import wraps
 from pathlib import Path
@@ -187,17 +186,8 @@ def print_tables(tables: Sequence[Any]) -> None:
         show(table)
 
 
-@contextmanager
-def progress_bar(total: int | None) -> Iterator[tuple[Callable[[int], None], Callable[[str], None]]]:
-    """Samples done of all (None: not known), with the remaining time, on stderr; silent where that is no terminal."""
+def on_terminal() -> bool:
+    """Whether somebody sees how far a run is."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task("", total=total)
-        yield (
-            lambda count: progress.advance(task, count),
-            lambda text: progress.update(task, description=visible(text)),
-        )
+    return Console(stderr=True).is_terminal

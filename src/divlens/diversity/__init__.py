@@ -1,6 +1,6 @@
 """How diverse the images of a prompt are: LPIPS as a variance."""
 
-from divlens.diversity.lpips import FeatureSums, images_to_feature_sums, lpips_diversity
+from divlens.diversity.lpips import FeatureSums, images_to_feature_sums, lpips_diversity, network_of
 from divlens.diversity.networks import (
     NETWORKS,
     DiversityInputError,
@@ -20,4 +20,5 @@ __all__ = [
     "images_to_feature_sums",
     "load_network",
     "lpips_diversity",
+    "network_of",
 ]

@@ -17,7 +17,9 @@ import torch
 from jaxtyping import Float32, Float64
 from torch import Tensor
 
-from divlens.diversity.networks import DiversityInputError, FeatureNetwork, load_network
+from divlens.diversity.networks import NETWORKS, DiversityInputError, FeatureNetwork, load_network
+from divlens.pictures import checked_pictures
+from divlens.types import is_whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +86,7 @@ class FeatureSums:
 @no_type_check  # it checks its input itself; the shapes are for readers
 def images_to_feature_sums(
     images: Float32[Tensor, "prompts n 3 height width"],
-    network: FeatureNetwork | None = None,
+    network: FeatureNetwork | str | None = None,
     *,
     batch_size: int = 32,
     device: torch.device | str | None = None,
@@ -93,19 +95,34 @@ def images_to_feature_sums(
 
     Use it to merge runs over parts of the images: `FeatureSums.merge` prompt by prompt.
     """
-    check_images(images)
-    if batch_size < 1:
-        raise DiversityInputError(f"expected a batch_size of at least 1, got {batch_size}")
-    if network is None:
-        network = _default_network(str(device or "cpu"))
-    elif device is not None:
-        network = network.to(device)
-    if images.shape[0] * images.shape[1] and min(images.shape[-2:]) < network.smallest:
+    images = checked_pictures(images, "images", "prompts", "n")
+    if not is_whole(batch_size) or batch_size < 1:
+        raise DiversityInputError(f"expected a batch_size of at least 1, got {batch_size!r}")
+    known = network_of(network, device)
+    known.check_size(images)
+    return _stream(images, known, batch_size)
+
+
+def network_of(network: FeatureNetwork | str | None, device: torch.device | str | None = None) -> FeatureNetwork:
+    """The network of a name, or the network itself; None is the default. Moved to `device` unless that is None.
+
+    Raises DiversityInputError for an unknown name, for what is no network, and for a device that torch cannot use.
+    """
+    if isinstance(network, FeatureNetwork):
+        return network if device is None else on_device(network, device)
+    if not (network is None or isinstance(network, str)):
         raise DiversityInputError(
-            f"expected images of at least {network.smallest} x {network.smallest} pixels for this network, "
-            f"got {images.shape[-2]} x {images.shape[-1]}"
+            f"expected a network, or one of the names {', '.join(NETWORKS)}, got {type(network).__name__}"
         )
-    return _stream(images, network, batch_size)
+    return _named_network(network or NETWORKS[0], str(device or "cpu"))
+
+
+def on_device(network: FeatureNetwork, device: torch.device | str) -> FeatureNetwork:
+    try:
+        return network.to(device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise DiversityInputError(f"expected a device that torch can use here, got {device!r}: {reason}") from error
 
 
 def _stream(images: Tensor, network: FeatureNetwork, batch_size: int) -> Iterator[FeatureSums]:
@@ -132,7 +149,7 @@ def _stream(images: Tensor, network: FeatureNetwork, batch_size: int) -> Iterato
 @no_type_check  # it checks its input itself; the shapes are for readers
 def lpips_diversity(
     images: Float32[Tensor, "prompts n 3 height width"],
-    network: FeatureNetwork | None = None,
+    network: FeatureNetwork | str | None = None,
     *,
     batch_size: int = 32,
     device: torch.device | str | None = None,
@@ -140,39 +157,21 @@ def lpips_diversity(
     """Mean LPIPS over the pairs i < j of each prompt's n images: 0 when they are equal, NaN for n < 2.
 
     `images` are float32 in [0, 1]. LPIPS depends on the image size: compare values of one size only. Noise raises it.
-    `network`: from `load_network` or `adapt_lpips`; None is the shift-tolerant LPIPS ("stlpips"). `device`: where the
-    network runs, and is moved to; None leaves it where it is. `batch_size`: images a pass; it bounds memory and
-    changes the result by rounding only. Each image goes through the network once and no features are kept.
+    `network`: a name ("stlpips", "alex" or "vgg"), or what `load_network` or `adapt_lpips` gives; None is the
+    shift-tolerant LPIPS, "stlpips". `device`: where the network runs, and is moved to; None leaves it where it is.
+    `batch_size`: images a pass; it bounds memory and changes the result by rounding only. Each image goes through the
+    network once and no features are kept.
 
     On a GPU torch may run convolutions in TF32 (`torch.backends.cudnn.allow_tf32`): turn it off for float32 precision.
 
     Returns float64 (prompts,), on the CPU. Source: Zhang et al., 2018; Ghildyal & Liu, 2022 (stlpips).
-    Raises DiversityInputError (a ValueError) for another shape or dtype, values outside [0, 1], NaN, or images too
-    small for the network.
+    Raises PictureError for another shape or dtype, values outside [0, 1] by more than rounding, and NaN; and
+    DiversityInputError for images too small for the network, and an unknown network. Both are ValueErrors.
     """
     sums = images_to_feature_sums(images, network, batch_size=batch_size, device=device)
     return torch.tensor([one.mean_pairwise_distance() for one in sums], dtype=torch.float64)
 
 
 @cache
-def _default_network(device: str) -> FeatureNetwork:
-    return load_network("stlpips").to(device)
-
-
-@no_type_check
-def check_images(images: Float32[Tensor, "prompts n 3 height width"]) -> None:
-    """Raises DiversityInputError unless `images` is float32 (prompts, n, 3, H, W), finite and in [0, 1]."""
-    expected = "expected images as a float32 tensor (prompts, n, 3, H, W) in [0, 1]"
-    if not isinstance(images, Tensor):
-        raise DiversityInputError(f"{expected}, got {type(images).__name__}")
-    if images.ndim != 5 or images.shape[2] != 3:
-        raise DiversityInputError(f"{expected}, got shape {tuple(images.shape)}")
-    if images.dtype != torch.float32:
-        raise DiversityInputError(f"{expected}, got dtype {str(images.dtype).removeprefix('torch.')}")
-    if images.numel() == 0:
-        return
-    low, high = (float(bound) for bound in images.aminmax())
-    if math.isnan(low) or math.isnan(high):
-        raise DiversityInputError(f"{expected}, got NaN in {int(images.isnan().sum())} values")
-    if low < 0 or high > 1:
-        raise DiversityInputError(f"{expected}, got values in [{low:g}, {high:g}]")
+def _named_network(name: str, device: str) -> FeatureNetwork:
+    return on_device(load_network(name), device)

@@ -158,6 +158,14 @@ class FeatureNetwork(nn.Module):
     def device(self) -> torch.device:
         return self.gain.device
 
+    def check_size(self, images: Float[Tensor, "*leading 3 h w"], name: str = "images") -> None:
+        """Raises DiversityInputError for images that would leave a layer empty; `name` is theirs in the message."""
+        if images.numel() and min(images.shape[-2:]) < self.smallest:
+            raise DiversityInputError(
+                f"expected {name} of at least {self.smallest} x {self.smallest} pixels for this network, "
+                f"got {images.shape[-2]} x {images.shape[-1]}"
+            )
+
     def forward(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch features"]:
         """Images in [0, 1] to feature vectors, with the layers in order and channels last within a layer."""
         normalised = images.contiguous(memory_format=torch.channels_last) * self.gain + self.offset

@@ -1,23 +1,39 @@
-"""One condition of one model, prompt by prompt: draw, look, judge, keep figures and tokens, drop the pictures."""
+"""One condition of one model: draw, look, judge, keep figures and tokens, and drop the pictures batch by batch."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import no_type_check, overload
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from divlens.diversity import FeatureNetwork, lpips_diversity
-from divlens.fidelity import Judge, concept_index, fidelity, mode_coverage
+from divlens.diversity import FeatureNetwork, FeatureSums, lpips_diversity
+from divlens.fidelity import Judge, Judged, concept_index, fidelity, mode_coverage
 from divlens.interventions import Intervention
+from divlens.models.answers import pictures_of
+from divlens.models.protocol import Model
 from divlens.paraphrase import wordings_for_samples
-from divlens.sampler import BATCH_SIZE, BatchSize, Encoded, check_request, sample, settings_for
-from divlens.types import Generation, Prompt
+from divlens.pictures import checked_pictures
+from divlens.progress import OnBatch
+from divlens.sampler import (
+    BATCH_SIZE,
+    BatchSize,
+    Encoded,
+    Filled,
+    check_request,
+    fill,
+    rows_of,
+    settings_for,
+    wording_notes,
+)
+from divlens.types import Prompt
 
+IMAGES_PER_PASS = 32  # of the feature network and the judge; it bounds memory
 FLOOR_SIGMA = 1 / 255  # one grey level
 FLOOR_COPIES = 4
 
@@ -56,29 +72,86 @@ class SampleRecord:
     note: str | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class PromptSamples:
+    """All samples of a prompt under one condition, as they are kept: tokens as (n, positions), in integers as small as
+    their ids allow; of each sample the wording and the verdict."""
+
+    model: str
+    condition: str
+    prompt: str
+    seed: int
+    tokens: Int[Tensor, "n positions"]
+    wordings: Sequence[str]
+    verdicts: Sequence[tuple[str | None, str | None]]
+    notes: Mapping[str, str]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def record(self, sample: int) -> SampleRecord:
+        wording, (concept, style) = self.wordings[sample], self.verdicts[sample]
+        tokens = tuple(self.tokens[sample].tolist())
+        whose = (self.model, self.condition, self.prompt)
+        return SampleRecord(*whose, sample, self.seed, wording, tokens, concept, style, self.notes.get(wording))
+
+
+@dataclass(frozen=True, eq=False)
+class Samples(Sequence[SampleRecord]):
+    """The records of all samples in order, each made when it is asked for: `parts` hold them in less memory."""
+
+    parts: tuple[PromptSamples, ...] = ()
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def __iter__(self) -> Iterator[SampleRecord]:
+        return (part.record(sample) for part in self.parts for sample in range(len(part)))
+
+    @overload
+    def __getitem__(self, index: int) -> SampleRecord: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[SampleRecord]: ...
+    def __getitem__(self, index: int | slice) -> SampleRecord | Sequence[SampleRecord]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        place = range(len(self))[index]
+        for part in self.parts:
+            if place < len(part):
+                return part.record(place)
+            place -= len(part)
+        raise AssertionError("a range has no index beyond its end")
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} samples>"
+
+
 @dataclass(frozen=True)
 class ConditionResult:
     """One condition of one model: the figures of each prompt, and all samples, prompt by prompt."""
 
     figures: tuple[PromptFigures, ...]
-    samples: tuple[SampleRecord, ...]
+    samples: Samples
 
     def column(self, name: str) -> Float[np.ndarray, " prompts"]:
         """One figure of every prompt."""
         return np.array([asdict(row)[name] for row in self.figures], float)
 
 
-def count_duplicates(tokens: Int[Tensor, "n h w"]) -> int:
+def count_duplicates(tokens: Int[Tensor, "n *grid"]) -> int:
     """How many of a prompt's samples have the same token grid as another of them; n when all are equal."""
     counts = torch.unique(tokens.flatten(1), dim=0, return_counts=True)[1]
     return int(counts[counts > 1].sum())
 
 
+@no_type_check  # it checks its input itself; the shapes are for readers
 def noise_floor(images: Float[Tensor, "n 3 h w"], network: FeatureNetwork, seed: int = 0) -> float:
     """LPIPS diversity of four copies of the first picture, each with Gaussian noise of one grey level (1/255).
 
     Nobody sees that noise, and rounding to 8 bits is smaller. So a diversity near this floor is no visible diversity.
+    Raises PictureError for what are no pictures in [0, 1].
     """
+    images = checked_pictures(images, "images", "n")
     generator = torch.Generator().manual_seed(seed)
     noise = FLOOR_SIGMA * torch.randn((FLOOR_COPIES, *images.shape[1:]), generator=generator)
     return float(lpips_diversity((images[:1] + noise).clamp(0, 1)[None], network)[0])
@@ -98,7 +171,7 @@ def check_before_drawing(
     """
     check_request(n, seed, batch_size)
     for prompt in prompts:
-        encoded.of(wordings_for_samples(prompt, interventions, range(n), encoded.rewording))
+        encoded.of(list(dict.fromkeys(wordings_for_samples(prompt, interventions, range(n), encoded.rewording))))
     settings_for(encoded.model, interventions, encoded, batch_size)
 
 
@@ -120,78 +193,105 @@ def measure(
     *,
     with_noise_floor: bool = False,
     batch_size: BatchSize = BATCH_SIZE,
-    on_batch: Callable[[int], None] = lambda count: None,
+    on_batch: OnBatch = lambda count: None,
 ) -> ConditionResult:
-    """Draw and look at a few prompts at a time, so that memory does not grow with their number.
+    """Draw and look batch by batch. Memory grows with the samples by their tokens and records only: of pictures, two
+    batches are held at most.
 
     `encoded`: the model, with the conditions it shares with other measurements. `condition`: its name and its
     interventions. `on_batch` is told how many more samples are done.
     """
     model, (name, interventions) = encoded.model, condition
-    together = max(1, BATCH_SIZE // n)
-    parts: list[ConditionResult] = []
-    for first in range(0, len(prompts), together):
-        asked = prompts[first : first + together]
-        drawn = sample(
-            model,
-            asked,
-            n,
-            seed,
-            interventions,
-            batch_size=batch_size,
-            trace=False,
-            encoded=encoded,
-            on_batch=on_batch,
-        )
-        part = look(drawn, model.name, name, instruments)
-        if with_noise_floor:
-            floors = [noise_floor(images, instruments.network) for images in drawn.images]
-            figures = [replace(row, noise_floor=floor) for row, floor in zip(part.figures, floors, strict=True)]
-            part = replace(part, figures=tuple(figures))
-        parts.append(part)
-    return ConditionResult(
-        figures=tuple(row for part in parts for row in part.figures),
-        samples=tuple(record for part in parts for record in part.samples),
-    )
+    settings = settings_for(model, interventions, encoded, batch_size)
+    rows = [row for prompt in prompts for row in rows_of(prompt, range(n), interventions, settings, encoded)]
+    seen = looks(model, fill(model, rows, seed, settings, encoded, batch_size=batch_size), instruments, on_batch)
+    figures, parts = [], []
+    for prompt, looked in zip(prompts, by_prompt(seen, n, instruments.network, with_noise_floor), strict=True):
+        own = rows[len(parts) * n : (len(parts) + 1) * n]
+        wordings = [row.wording for row in own]
+        coverage, right, names = verdicts(looked.judged, n, prompt, instruments.judge)
+        diversity = looked.sums.mean_pairwise_distance()
+        figures.append(PromptFigures(diversity, coverage, right, looked.floor, count_duplicates(looked.tokens)))
+        whose = (model.name, name, prompt.text, seed)
+        parts.append(PromptSamples(*whose, looked.tokens, wordings, names, wording_notes(model, wordings)))
+    return ConditionResult(tuple(figures), Samples(tuple(parts)))
 
 
-def look(drawn: Generation, model: str, condition: str, instruments: Instruments) -> ConditionResult:
-    """The figures of every prompt of a generation, and a record of each of its samples."""
-    figures: list[PromptFigures] = []
-    samples: list[SampleRecord] = []
-    diversity = lpips_diversity(drawn.images, instruments.network).tolist()
-    for index, prompt in enumerate(drawn.prompts):
-        coverage, right, names = verdicts(drawn.images[index], prompt, instruments.judge)
-        duplicates = count_duplicates(drawn.tokens[index])
-        figures.append(PromptFigures(diversity[index], coverage, right, math.nan, duplicates))
-        samples.extend(
-            SampleRecord(
-                model=model,
-                condition=condition,
-                prompt=prompt.text,
-                sample=drawn.samples[i],
-                seed=drawn.seed,
-                wording=drawn.wordings[index][i],
-                tokens=tuple(drawn.tokens[index, i].flatten().tolist()),
-                judged_concept=names[i][0],
-                judged_style=names[i][1],
-                note=drawn.notes.get(drawn.wordings[index][i]),
-            )
-            for i in range(len(names))
-        )
-    return ConditionResult(tuple(figures), tuple(samples))
+@dataclass(frozen=True)
+class Look:
+    """What is seen of a few pictures that are drawn one after the other."""
+
+    pictures: Float[Tensor, "some 3 h w"]
+    tokens: Int[Tensor, "some positions"]
+    features: Float[Tensor, "some features"]
+    judged: Judged | None
+
+    def part(self, first: int, last: int) -> Look:
+        judged = self.judged and Judged(self.judged.concept[first:last], self.judged.style[first:last])
+        return Look(self.pictures[first:last], self.tokens[first:last], self.features[first:last], judged)
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What is kept of all pictures of a prompt."""
+
+    tokens: Int[Tensor, "n positions"]
+    sums: FeatureSums
+    judged: Judged | None
+    floor: float
+
+
+def looks(model: Model, drawn: Iterable[Filled], instruments: Instruments, on_batch: OnBatch) -> Iterator[Look]:
+    """A few pictures after the other, whatever their prompts, so that few samples of a prompt fill a pass, too."""
+    network, judge = instruments.network, instruments.judge
+    small = torch.int16 if model.codes <= 2**15 else torch.int32
+    for filled in drawn:
+        pictures, tokens = pictures_of(model, filled.tokens), filled.tokens.flatten(1).to("cpu", small)
+        network.check_size(pictures, f"pictures of {model.name}")
+        for some, ids in zip(pictures.split(IMAGES_PER_PASS), tokens.split(IMAGES_PER_PASS), strict=True):
+            with torch.inference_mode():
+                features = network(some.to(network.device))
+            yield Look(some, ids, features, None if judge is None else judge(some))
+        on_batch(len(filled.rows))
+
+
+def by_prompt(seen: Iterable[Look], n: int, network: FeatureNetwork, with_floor: bool) -> Iterator[Looked]:
+    """Looks at all pictures to what is kept of each prompt's `n`."""
+    tokens: list[Tensor] = []
+    judged: list[Judged] = []
+    sums, floor = FeatureSums.empty(), math.nan
+    for look in seen:
+        first = 0
+        while first < len(look.tokens):
+            part = look.part(first, first + n - sums.count)
+            if with_floor and not sums.count:
+                floor = noise_floor(part.pictures, network)
+            sums = sums.merge(FeatureSums.of(part.features))
+            tokens.append(part.tokens)
+            if part.judged is not None:
+                judged.append(Judged(part.judged.concept[:, :1].cpu(), part.judged.style.cpu()))
+            first += len(part.tokens)
+            if sums.count == n:
+                yield Looked(torch.cat(tokens), sums, joined(judged), floor)
+                tokens, judged, sums = [], [], FeatureSums.empty()
+
+
+def joined(judged: Sequence[Judged]) -> Judged | None:
+    """The verdicts of several batches together; None for none."""
+    if not judged:
+        return None
+    return Judged(torch.cat([part.concept for part in judged]), torch.cat([part.style for part in judged]))
 
 
 def verdicts(
-    images: Float[Tensor, "n 3 h w"], prompt: Prompt, judge: Judge | None
+    judged: Judged | None, n: int, prompt: Prompt, judge: Judge | None
 ) -> tuple[float, float, Sequence[tuple[str | None, str | None]]]:
-    """Mode coverage and fidelity of a prompt's pictures, and the concept and style that each shows."""
-    if judge is None:
-        return math.nan, math.nan, [(None, None)] * len(images)
-    judged, concept = judge(images), concept_index(judge, prompt)
+    """Mode coverage and fidelity of a prompt's `n` pictures, and the concept and style that each shows."""
+    if judged is None or judge is None:
+        return math.nan, math.nan, [(None, None)] * n
+    concept = concept_index(judge, prompt)
     coverage = mode_coverage(judged, concept, judge.existing)
     best, style = judged.concept[:, 0].tolist(), judged.style.tolist()
-    names = [
-        (judge.concepts[int(c)], judge.styles[int(s)] if s >= 0 else None) for c, s in zip(best, style, strict=True)
-    ]
-    return coverage, fidelity(judged, concept), names
+    shown = list(zip(best, style, strict=True))
+    names = {(c, s): (judge.concepts[int(c)], judge.styles[int(s)] if s >= 0 else None) for c, s in set(shown)}
+    return coverage, fidelity(judged, concept), [names[pair] for pair in shown]

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from divlens.diversity import load_network
-from divlens.experiment.measure import ConditionResult, Instruments, SampleRecord, check_before_drawing, measure
+from divlens.experiment.measure import ConditionResult, Instruments, Samples, check_before_drawing, measure
 from divlens.fidelity import Judge
 from divlens.fidelity.breakage import fidelity_change
-from divlens.interventions import Argmax, DisableTop, Intervention, Paraphrase, Subset, described
-from divlens.models import load
+from divlens.interventions import Argmax, DisableTop, Intervention, Paraphrase, Subset, check_interventions, described
+from divlens.models.answers import loaded_models
 from divlens.models.protocol import Model
 from divlens.paraphrase import templated
+from divlens.progress import OnBatch, followed
 from divlens.prompts import distinct_prompts
 from divlens.sampler import BATCH_SIZE, BatchSize, Encoded, drawn_with
+from divlens.showing import Shown, counted, with_intervals
 from divlens.statistics import bootstrap_mean, paired_change, relative_change
 from divlens.types import DivlensError, DrawnWith, Prompt
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BASELINE = "baseline"
+Condition = Intervention | Sequence[Intervention]
 Conditions = Mapping[str, Sequence[Intervention]]
 POSITIVE, SHARE = (0.0, math.inf), (0.0, 1.0)
 LIMITS = {"diversity": POSITIVE, "coverage": SHARE, "fidelity": SHARE}  # the figures with an interval
@@ -34,7 +37,7 @@ def enhancer(disable_top: float = 0.05) -> tuple[Intervention, ...]:
     return (Paraphrase(lengths="mixed"), DisableTop(disable_top))
 
 
-def default_conditions(subset: float = 0.5, disable_top: float = 0.05) -> Conditions:
+def default_conditions(subset: float = 0.5, disable_top: float = 0.05) -> dict[str, Sequence[Intervention]]:
     """The paper's three probes and its enhancer, beside the untouched model."""
     return {
         BASELINE: (),
@@ -45,29 +48,59 @@ def default_conditions(subset: float = 0.5, disable_top: float = 0.05) -> Condit
     }
 
 
-@dataclass(frozen=True)
-class ProbeResult:
+@dataclass(frozen=True, repr=False, eq=False)
+class ProbeResult(Shown):
     """`table`: one row per model and condition. `per_prompt`: one row per model, condition and prompt.
 
     Columns of `table`: model, condition, prompts, n; for each of diversity, coverage and fidelity the mean over
     prompts, a 95% interval `_low`, `_high` and `_prompts`, how many prompts have a value; change (against baseline,
     paired) and relative_change (a share of baseline) with `_low` and `_high`; fidelity_change (against baseline,
     paired) with `_low`, `_high`, `_chance` and `_fell`, whether that is a fall (see `FidelityChange`); noise_floor
-    (mean over prompts, of baseline pictures); duplicates (a count over all samples). Undefined is NaN. `samples`: every
-    sample's tokens. `conditions`: what was done, as text. `seed`, `n`, `lpips` (the network): as asked for.
+    (mean over prompts, of baseline pictures); duplicates (a count over all samples). Undefined is NaN. `samples`: a
+    record of every sample. `conditions`: what was done, as text. `seed`, `n`, `lpips` (the network): as asked for.
     `drawn_with`: of each model. `templated`: the prompts whose other wordings are templates, for they have
     no paraphrases.
     """
 
     table: pd.DataFrame
     per_prompt: pd.DataFrame
-    samples: tuple[SampleRecord, ...]
+    samples: Samples
     conditions: Mapping[str, str]
     seed: int
     n: int
     lpips: str
     drawn_with: Mapping[str, DrawnWith]
     templated: tuple[str, ...] = ()
+
+    @property
+    def headline(self) -> str:
+        models, prompts = (len(self.per_prompt[name].unique()) for name in ("model", "prompt"))
+        return (
+            f"ProbeResult: {counted(models, 'model')}, {counted(len(self.conditions), 'condition')}, "
+            f"{counted(prompts, 'prompt')}, {counted(self.n, 'sample')} each, seed {self.seed}"
+        )
+
+    def shown_table(self) -> pd.DataFrame:
+        figures = ("diversity", "relative_change", "coverage", "fidelity", "duplicates")
+        return with_intervals(self.table, ("model", "condition", *figures))
+
+    def shown_notes(self) -> Sequence[str]:
+        known = self.table["fidelity"].notna().all()
+        return [
+            "Means over prompts, [95% interval]. relative_change: against baseline, paired by prompt, same noise.",
+            f"LPIPS diversity that one grey level of noise makes: {self.table['noise_floor'].max():.1g} at most.",
+            *undefined(len(self.per_prompt["prompt"].unique()), self.n, bool(known)),
+        ]
+
+
+def undefined(prompts: int, n: int, judged: bool) -> list[str]:
+    """Why numbers are missing."""
+    lines = {
+        "One prompt: there is no interval over prompts, it needs at least 2.": prompts == 1,
+        "NaN: LPIPS diversity is undefined for fewer than 2 samples.": n < 2,
+        "NaN: no coverage and fidelity where the judge knows none of the concepts.": not judged,
+    }
+    return [line for line, applies in lines.items() if applies]
 
 
 def judge_for(model: Model) -> Judge | None:
@@ -80,66 +113,89 @@ def judge_for(model: Model) -> Judge | None:
 
 
 def probe(
-    models: Sequence[str | Model],
+    models: str | Model | Sequence[str | Model],
     prompts: Sequence[str | Prompt],
     n: int = 16,
     seed: int = 0,
     *,
-    conditions: Conditions | None = None,
+    conditions: Mapping[str, Condition] | Condition | Sequence[Condition] | None = None,
     lpips: str = "stlpips",
     batch_size: BatchSize = BATCH_SIZE,
-    on_batch: Callable[[int], None] = lambda count: None,
-    on_condition: Callable[[str, str], None] = lambda model, condition: None,
+    progress: bool | None = None,
+    on_batch: OnBatch | None = None,
 ) -> ProbeResult:
     """Measure LPIPS diversity, mode coverage and fidelity of every model under every condition.
 
-    `conditions`: interventions by name, with "baseline" among them; None is `default_conditions()`. They share seeds,
-    so changes are paired. n = 1 leaves diversity undefined (NaN), and one prompt leaves the intervals undefined.
-    `on_batch` is told how many more samples are done, `on_condition` what comes next. Pictures are dropped as soon as
-    they are measured. Raises DivlensError for bad input before anything is drawn.
+    `models`: one or several, each a name ("zoo/mim") or an object. `conditions`: interventions by name, one or a list
+    under each, with "baseline" among the names; or a list without names, each a condition beside baseline, called by
+    what it does; None is `default_conditions()`. They share seeds, so changes are paired. n = 1 leaves diversity
+    undefined (NaN), and one prompt leaves the intervals undefined. `progress`: True shows a bar on stderr. `on_batch`
+    is told how many more samples are done.
+
+    Pictures are measured as they are drawn and then dropped: memory grows with n by the tokens and records of samples,
+    which are kept. Raises DivlensError for bad input before anything is drawn.
     """
     asked = distinct_prompts(prompts)
-    conditions = default_conditions() if conditions is None else conditions
-    if BASELINE not in conditions:
-        raise DivlensError(f'conditions expect a "{BASELINE}", got {", ".join(conditions) or "none"}')
+    named = named_conditions(default_conditions() if conditions is None else conditions)
     loaded = loaded_models(models)
     encoders = [Encoded(model) for model in loaded]
     for encoded in encoders:
-        for interventions in conditions.values():
+        for interventions in named.values():
             check_before_drawing(encoded, asked, n, seed, interventions, batch_size)
     network = load_network(lpips)
     instruments = [Instruments(network, judge_for(model)) for model in loaded]
     results: dict[tuple[str, str], ConditionResult] = {}
-    for model, encoded, eyes in zip(loaded, encoders, instruments, strict=True):
-        for name, interventions in conditions.items():
-            on_condition(model.name, name)
-            condition = (name, interventions)
-            results[model.name, name] = measure(
-                encoded,
-                asked,
-                n,
-                seed,
-                condition,
-                eyes,
-                with_noise_floor=name == BASELINE,
-                batch_size=batch_size,
-                on_batch=on_batch,
-            )
-    said = {name: described(interventions) for name, interventions in conditions.items()}
+    with followed(progress, on_batch, len(loaded) * len(named) * len(asked) * n, "") as told:
+        for encoded, eyes in zip(encoders, instruments, strict=True):
+            for name, interventions in named.items():
+                told.describe(f"{encoded.model.name} {name}")
+                results[encoded.model.name, name] = measure(
+                    encoded,
+                    asked,
+                    n,
+                    seed,
+                    (name, interventions),
+                    eyes,
+                    with_noise_floor=name == BASELINE,
+                    batch_size=batch_size,
+                    on_batch=told.advance,
+                )
+    said = {name: described(interventions) for name, interventions in named.items()}
     how = {encoded.model.name: drawn_with(encoded, batch_size) for encoded in encoders}
-    used = [intervention for interventions in conditions.values() for intervention in interventions]
+    used = [intervention for interventions in named.values() for intervention in interventions]
     return replace(summarised(results, asked, said, n, seed, lpips, how), templated=templated(asked, used))
 
 
-def loaded_models(models: Sequence[str | Model]) -> list[Model]:
-    """Models from names. Raises DivlensError for none, an unknown one, and the same one twice."""
-    if not models:
-        raise DivlensError("expected at least one model, got none")
-    loaded = [load(model) if isinstance(model, str) else model for model in models]
-    names = [model.name for model in loaded]
-    if len(set(names)) < len(names):
-        raise DivlensError(f"expected different models, got {', '.join(names)}")
-    return loaded
+def named_conditions(
+    conditions: Mapping[str, Condition] | Condition | Sequence[Condition],
+) -> dict[str, Sequence[Intervention]]:
+    """A list of interventions under every name, "baseline" among them. Raises DivlensError for another shape."""
+    if isinstance(conditions, Mapping):
+        named = {name: listed(condition) for name, condition in conditions.items()}
+        for name, interventions in named.items():
+            if not (isinstance(name, str) and name.strip()):
+                raise DivlensError(f"conditions expect texts as names, got {name!r}")
+            check_interventions(interventions)
+        if BASELINE not in named:
+            raise DivlensError(f'conditions expect a "{BASELINE}", got {", ".join(named) or "none"}')
+        return named
+    several = listed(conditions)
+    if isinstance(several, str) or not isinstance(several, Sequence):
+        expected = (
+            f'conditions expect interventions by name, such as {{"{BASELINE}": [], "argmax": Argmax()}}, or a list'
+        )
+        raise DivlensError(f"{expected}, got {conditions!r:.80}")
+    parts = [listed(condition) for condition in several]
+    for part in parts:
+        check_interventions(part)
+    named: dict[str, Sequence[Intervention]] = {BASELINE: ()}
+    return named | {described(part): part for part in parts if part}
+
+
+def listed(condition: Any) -> Any:
+    """A single intervention as a list of one; anything else as it is."""
+    single = isinstance(condition, Intervention) and not isinstance(condition, type)
+    return (condition,) if single else condition
 
 
 def summarised(
@@ -164,7 +220,7 @@ def summarised(
         for (model, condition), result in results.items()
         for prompt, figures in zip(prompts, result.figures, strict=True)
     ]
-    samples = tuple(record for result in results.values() for record in result.samples)
+    samples = Samples(tuple(part for result in results.values() for part in result.samples.parts))
     return ProbeResult(pd.DataFrame(rows), pd.DataFrame(per_prompt), samples, conditions, seed, n, lpips, how)
 
 

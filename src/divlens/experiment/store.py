@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from importlib.metadata import packages_distributions, version
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RECORD = "run.json"
+SAMPLES_AT_ONCE = 4096  # written; it bounds memory
 BESIDE = ".divlens-"  # begins the name of the folder that results are first written to
 MARKER = {"written by": "divlens", "format": 2}
 
@@ -178,7 +180,7 @@ def wordings_in(samples: Iterable[SampleRecord]) -> Iterator[Used]:
     return ((record.model, record.condition, record.prompt, record.wording) for record in samples)
 
 
-def write_samples(samples: Sequence[SampleRecord], path: Path) -> None:
+def write_samples(samples: Iterable[SampleRecord], path: Path) -> None:
     """Seed, wording, tokens and verdict of every sample, in Parquet; no verdict and no note are null."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -191,7 +193,10 @@ def write_samples(samples: Sequence[SampleRecord], path: Path) -> None:
     }
     order = ("model", "condition", "prompt", "sample", "seed", "wording", "note", "tokens")
     schema = pa.schema([(name, types[name]) for name in (*order, "judged_concept", "judged_style")])
-    pq.write_table(pa.Table.from_pylist([asdict(record) for record in samples], schema=schema), path)
+    remaining = iter(samples)
+    with pq.ParquetWriter(path, schema) as writer:
+        while part := [vars(record) for record in islice(remaining, SAMPLES_AT_ONCE)]:
+            writer.write_table(pa.Table.from_pylist(part, schema=schema))
 
 
 def write_probe(result: ProbeResult, request: Record, folder: Path) -> None:

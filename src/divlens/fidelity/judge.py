@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import no_type_check
 
 import numpy as np
 import torch
@@ -22,7 +23,8 @@ from divlens.fidelity import Judged
 from divlens.models.zoo.adapter import tokenizer_from
 from divlens.models.zoo.assets import packaged_folder, read_lines, read_tensors
 from divlens.models.zoo.judge_networks import ConceptReader, JudgeNetwork, StyleReader
-from divlens.models.zoo.networks import GRID, Tokenizer
+from divlens.models.zoo.networks import GRID, IMAGE_SIZE, Tokenizer
+from divlens.pictures import PictureError, checked_pictures
 
 TOP = 5
 # A style counts when its picture is this much nearer than that of any other style. The null control are even blends of
@@ -43,11 +45,16 @@ class ZooJudge:
     real: dict[str, Tensor]
     decoded: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
+    @no_type_check  # it checks its input itself; the shapes are for readers
     @torch.inference_mode()
     def __call__(self, images: Float[Tensor, "batch 3 h w"]) -> Judged:
         """The five most likely concepts, best first; and the style of the existing picture of the most likely concept,
         or its mirror image, that is nearest, -1 when it is not clearly nearer than another style's. Pictures in
-        [0, 1] at 64x64."""
+        [0, 1] at 64x64, or PictureError."""
+        images = checked_pictures(images, "the judge's pictures", "batch")
+        if images.shape[2:] != (IMAGE_SIZE, IMAGE_SIZE):
+            got = f"{images.shape[2]} x {images.shape[3]}"
+            raise PictureError(f"expected the judge's pictures of {IMAGE_SIZE} x {IMAGE_SIZE} pixels, got {got}")
         concept = torch.cat([self.network.concept(part) for part in images.split(256)]).topk(TOP, dim=1).indices
         style = torch.empty(len(images), dtype=torch.long)
         for shown in concept[:, 0].unique().tolist():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -27,10 +27,11 @@ from divlens.information.records import (
 from divlens.information.relevance import Judge, information_per_prompt
 from divlens.information.tokens import TokenEntropy, token_entropies, usage
 from divlens.interventions import Intervention, Settings
-from divlens.models import load
+from divlens.models.answers import loaded_model
 from divlens.models.protocol import Model
 from divlens.paraphrase import templated
 from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, Raster
+from divlens.progress import OnBatch, followed
 from divlens.prompts import distinct_prompts
 from divlens.sampler import (
     BATCH_SIZE,
@@ -114,8 +115,8 @@ def information(
     judge: Judge | None = None,
     effort: Effort | None = None,
     batch_size: BatchSize = BATCH_SIZE,
-    on_batch: Callable[[int], None] = lambda count: None,
-    on_bounds: Callable[[], None] = lambda: None,
+    progress: bool | None = None,
+    on_batch: OnBatch | None = None,
 ) -> Information:
     """Where the entropy of a model's images sits: path, execution, H(Z|X), H(Z), I(X;Z), I(Z;Y); see docs/theory.md.
 
@@ -123,9 +124,9 @@ def information(
     interventions. `reading`: for diffusion, whether the path is the schedule of reveals and replacements or the whole
     latent trajectory z_T, ..., z_1. `judge`: pictures to labels, for I(Z;Y); Y is a prompt's concept, or its text where
     it has none. For the zoo it is `divlens.fidelity.judge.load_judge()`. `effort`: a `divlens.Effort`, how much is
-    spent on the bounds. `on_batch` is told how many more samples are done, `on_bounds` when all are and the bounds
-    begin, which take longer. Raises DivlensError for bad prompts, n, seed, batch size, interventions, judge or effort,
-    for an unknown reading, and for prompts that come twice.
+    spent on the bounds, which take longer than the samples. `progress`: True shows a bar on stderr. `on_batch` is told
+    how many more samples are done. Raises DivlensError for bad prompts, n, seed, batch size, interventions, judge or
+    effort, for an unknown reading, and for prompts that come twice.
     """
     asked = distinct_prompts(prompts)
     check_request(n, seed, batch_size)
@@ -136,18 +137,32 @@ def information(
         raise DivlensError(f"information(effort=...) expects an Effort, got {effort!r}")
     if judge is not None and not callable(judge):
         raise DivlensError(f"information(judge=...) expects a function of pictures, got {judge!r}")
-    if isinstance(model, str):
-        model = load(model)
+    model = loaded_model(model)
     encoded = Encoded(model)
     settings = thawed(settings_for(model, interventions, encoded, batch_size))
     rows = [rows_of(prompt, range(n), interventions, settings, encoded) for prompt in asked]
     wordings = [[row.wording for row in part] for part in rows]
     keep = effort.grids(n, wordings, settings)
     run = Asked(model, settings, encoded, seed, BATCH_SIZE if batch_size == "auto" else batch_size, wordings)
-    collected = collect(run, rows, keep, judge, on_batch, batch_size)
-    if batch_size == "auto":
-        run = replace(run, batch_size=encoded.fits)  # known once samples were drawn
-    on_bounds()
+    with followed(progress, on_batch, len(asked) * n, model.name) as told:
+        collected = collect(run, rows, keep, judge, told.advance, batch_size)
+        if batch_size == "auto":
+            run = replace(run, batch_size=encoded.fits)  # known once samples were drawn
+        told.describe(f"{model.name}: bounds")
+        return accounted(run, collected, asked, interventions, reading, judge, effort)
+
+
+def accounted(
+    run: Asked,
+    collected: Collected,
+    asked: Sequence[Prompt],
+    interventions: Sequence[Intervention],
+    reading: str,
+    judge: Judge | None,
+    effort: Effort,
+) -> Information:
+    """What samples that are drawn tell, and the bounds."""
+    model, settings, n = run.model, run.settings, len(run.wordings[0])
     positions, most, exact = math.prod(model.grid), full_support(run), None
     estimates = causal(collected.tally, settings, reading, most.value)
     weighed, asked_again = kept_of(collected, PATHS), kept_of(collected, MIXTURE)
@@ -168,8 +183,8 @@ def information(
         tuple(repr(intervention) for intervention in interventions),
         tuple(prompt.text for prompt in asked),
         n,
-        seed,
-        drawn_with(encoded, batch_size),
+        run.seed,
+        drawn_with(run.encoded, run.batch_size),
         positions,
         model.codes,
         reading,
@@ -180,9 +195,9 @@ def information(
         usage(collected.tokens),
         math.exp(tokens["plug_in"].value),
         tuple(notes_of(run, estimates, reading)),
-        wording_notes(model, [wording for used in wordings for wording in used]),
+        wording_notes(model, [wording for used in run.wordings for wording in used]),
         templated(asked, interventions),
-        tuple(tuple(dict.fromkeys(used)) for used in wordings),
+        tuple(tuple(dict.fromkeys(used)) for used in run.wordings),
     )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from divlens.showing import Shown, counted, with_intervals
 from divlens.statistics import bootstrap_mean, student_t
 from divlens.types import DrawnWith
 
@@ -237,8 +238,8 @@ LABELS = {
 }
 
 
-@dataclass(frozen=True)
-class Information:
+@dataclass(frozen=True, repr=False, eq=False)
+class Information(Shown):
     """The accounting of one model under some interventions; all estimates in bits per image.
 
     path, execution, joint: causal (H(P||Z|X), H(Z||P|X) and their sum), in the reading that `reading` names. The sum
@@ -280,6 +281,23 @@ class Information:
         if name in estimates:
             return estimates[name]
         raise AttributeError(f"Information has no {name!r}; its estimates are {', '.join(estimates) or 'not set'}")
+
+    @property
+    def headline(self) -> str:
+        name = " ".join((self.model, *self.interventions))
+        prompts, n = counted(len(self.prompts), "prompt"), counted(self.n, "sample")
+        return f"Information: {name}, {prompts}, {n} each, seed {self.seed}"
+
+    def shown_table(self) -> pd.DataFrame:
+        names = {"bits_per_image": "bits_per_image", "image_low": "bits_per_image_low"}
+        names |= {"image_high": "bits_per_image_high", "image_mc_error": "mc_error"}
+        table = self.table.rename(columns=names)
+        return with_intervals(table, ("quantity", "bits_per_image", "mc_error", "note"))
+
+    def shown_notes(self) -> Sequence[str]:
+        said = "Means over prompts, [95% interval over prompts]; mc_error: standard error for exactly these prompts."
+        alone = "One prompt: there is no interval over prompts, it needs at least 2."
+        return [said, *self.notes, *([alone] if len(self.prompts) == 1 else [])]
 
     @property
     def plane(self) -> tuple[float, float]:

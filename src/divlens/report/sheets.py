@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
+from typing import no_type_check
 
+import torch
 from jaxtyping import Float
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from divlens.enhance import Enhanced
+from divlens.enhance import Enhanced, Side
 from divlens.experiment import store
+from divlens.experiment.measure import SampleRecord
+from divlens.pictures import checked_pictures
+from divlens.sampler import BATCH_SIZE
 
 GAP = 4  # white pixels between pictures
 COLUMNS = 8
+SHOWN = 64  # pictures of a prompt on a sheet; one with thousands could not be opened
 
 
 def to_picture(image: Float[Tensor, "3 h w"]) -> Image.Image:
-    """A picture in [0, 1] to 8 bits."""
-    return Image.fromarray((image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy())
+    """A picture in [0, 1] to 8 bits. Raises PictureError for anything else."""
+    image = checked_pictures(image, "a picture")
+    return Image.fromarray((image * 255).round().byte().permute(1, 2, 0).cpu().numpy())
 
 
+@no_type_check  # it checks its input itself; the shapes are for readers
 def contact_sheet(images: Float[Tensor, "prompts n 3 h w"], columns: int | None = None) -> Image.Image:
-    """All pictures on white: a row per prompt, a column per sample; rows are wrapped after `columns`."""
+    """All pictures on white: a row per prompt, a column per sample; rows are wrapped after `columns`.
+
+    Raises PictureError for what are no pictures in [0, 1].
+    """
+    images = checked_pictures(images, "images", "prompts", "n")
     prompts, n, _, height, width = images.shape
     columns = min(columns or n, n)
     lines = -(-n // columns)
@@ -49,13 +62,15 @@ def side_by_side(sheets: Mapping[str, Image.Image]) -> Image.Image:
     return whole
 
 
-def save_pictures(images: Float[Tensor, "prompts n 3 h w"], folder: Path, name: str) -> None:
-    """`<name>.png` with all, and `<name>/<prompt>-<sample>.png` for each."""
-    contact_sheet(images, COLUMNS).save(folder / f"{name}.png")
+def save_pictures(side: Side, folder: Path, name: str) -> None:
+    """`<name>/<prompt>-<sample>.png` for every picture, and `<name>.png` with the first SHOWN of each prompt."""
     (folder / name).mkdir()
-    for p, row in enumerate(images):
-        for i, image in enumerate(row):
-            to_picture(image).save(folder / name / f"{p:03d}-{i:03d}.png")
+    for prompt in range(len(side.prompts)):
+        for first in range(0, side.n, BATCH_SIZE):
+            for i, image in enumerate(side.pictures_of(prompt, slice(first, first + BATCH_SIZE)), first):
+                to_picture(image).save(folder / name / f"{prompt:03d}-{i:03d}.png")
+    shown = torch.stack([side.pictures_of(prompt, slice(SHOWN)) for prompt in range(len(side.prompts))])
+    contact_sheet(shown, COLUMNS).save(folder / f"{name}.png")
 
 
 def write_enhanced(result: Enhanced, request: store.Record, folder: Path) -> None:
@@ -63,13 +78,15 @@ def write_enhanced(result: Enhanced, request: store.Record, folder: Path) -> Non
 
     `request`: what was asked for (see `store.request_of`). Raises DivlensError as `store.write_output` does.
     """
-    samples = (*result.before.result.samples, *result.after.result.samples)
+
+    def samples() -> Iterator[SampleRecord]:
+        return chain(result.before.result.samples, result.after.result.samples)
 
     def write(partial: Path) -> None:
-        save_pictures(result.before.generation.images, partial, "before")
-        save_pictures(result.after.generation.images, partial, "after")
+        save_pictures(result.before, partial, "before")
+        save_pictures(result.after, partial, "after")
         store.write_tables({"table": [result.table]}, partial)
-        store.write_samples(samples, partial / "samples.parquet")
+        store.write_samples(samples(), partial / "samples.parquet")
 
-    found = store.found_of(store.wordings_in(samples), {result.model: result.drawn_with}, templated=result.templated)
+    found = store.found_of(store.wordings_in(samples()), {result.model: result.drawn_with}, templated=result.templated)
     store.write_output(folder, request, found, write)

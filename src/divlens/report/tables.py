@@ -131,8 +131,7 @@ def enhance_table(result: Enhanced) -> Group:
         )
         for row in figures
     ]
-    before = result.before.generation
-    prompts, n = len(before.prompts), len(before.samples)
+    prompts, n = len(result.before.prompts), result.before.n
     lines = [
         f"Means over {counted(prompts, 'prompt')}, {counted(n, 'sample')} each, same noise before and after; [95% "
         "interval over prompts]. change: after - before, paired by prompt.",

@@ -4,18 +4,10 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import sys
 from typing import IO, Any
 
-# Characters that a terminal obeys or that hide what is there: controls, line separators, marks that turn the direction
-# of writing around; and halves of surrogate pairs, which cannot be written.
-HARMFUL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def visible(text: str) -> str:
-    """One line of text, as it is but for harmful characters, which are written as Python writes them: `\\x1b`."""
-    return HARMFUL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+from divlens.showing import visible
 
 
 def put(text: str, stream: IO[str] | None = None) -> None:

@@ -1,0 +1,111 @@
+"""What a model answers, looked at where it is asked: what does not fit is refused in one line that names the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from divlens.models.protocol import Model, Predictor, check_model
+from divlens.models.registry import load
+from divlens.pictures import PictureError, checked_pictures
+from divlens.types import DivlensError, View
+
+
+def loaded_model(model: str | Model) -> Model:
+    """The model of a name, or the model itself. Raises DivlensError for several, and for an unknown name."""
+    if isinstance(model, Sequence) and not isinstance(model, str):
+        raise DivlensError(f"expected one model, got a list of {len(model)}: call it once for each")
+    return load(model) if isinstance(model, str) else model
+
+
+def loaded_models(models: str | Model | Sequence[str | Model]) -> list[Model]:
+    """The models of names: one, or several. Raises DivlensError for none, an unknown one, and the same one twice."""
+    several = models if isinstance(models, Sequence) and not isinstance(models, str) else [models]
+    loaded = [loaded_model(model) for model in several]
+    if not loaded:
+        raise DivlensError("expected at least one model, got none")
+    for model in loaded:
+        check_model(model)
+    names = [model.name for model in loaded]
+    if len(set(names)) < len(names):
+        raise DivlensError(f"expected different models, got {', '.join(names)}")
+    return loaded
+
+
+@torch.inference_mode()
+def pictures_of(model: Model, tokens: Int[Tensor, "batch h w"]) -> Float[Tensor, "batch 3 H W"]:
+    """The pictures of token grids, float32 in [0, 1], on the CPU. Raises PictureError for anything else."""
+    return checked_pictures(model.decode(tokens), f"the pictures of {model.name}", len(tokens)).cpu()
+
+
+def check_same_size(model: Model, pictures: Float[Tensor, "batch 3 H W"], before: Float[Tensor, "n 3 h w"]) -> None:
+    """Raises PictureError unless the pictures of two batches have one size."""
+    if pictures.shape[1:] != before.shape[1:]:
+        one, other = (" x ".join(map(str, some.shape[2:])) for some in (before, pictures))
+        raise PictureError(f"expected all pictures of {model.name} in one size, got {one} and {other} pixels")
+
+
+@torch.inference_mode()
+def conditions_of(model: Model, wordings: Sequence[str]) -> Tensor:
+    """A row of conditions per wording. Raises DivlensError for anything else, and for NaN."""
+    found = model.encode(list(wordings))
+    expected = f"{model.name} expects to encode {len(wordings)} wordings as a tensor with a row for each"
+    if not isinstance(found, Tensor):
+        raise DivlensError(f"{expected}, got {type(found).__name__}")
+    if found.ndim == 0 or len(found) != len(wordings):
+        raise DivlensError(f"{expected}, got shape {tuple(found.shape)}")
+    if bool(found.isnan().any()):
+        raise DivlensError(f"{model.name} expects to encode wordings as numbers, got NaN")
+    return found
+
+
+def frequencies_that_ship(model: Model) -> Float[Tensor, " codes"] | None:
+    """How often each code comes out, float64, summing to 1; None where the model does not say.
+
+    Raises DivlensError for anything but a tensor of numbers of at least 0, one per code and not all 0.
+    """
+    found = model.frequencies()
+    if found is None:
+        return None
+    expected = f"{model.name} expects frequencies as a tensor ({model.codes},) of numbers of at least 0, not all 0"
+    if not isinstance(found, Tensor):
+        raise DivlensError(f"{expected}, got {type(found).__name__}")
+    if tuple(found.shape) != (model.codes,) or found.is_complex():
+        raise DivlensError(f"{expected}, got {str(found.dtype).removeprefix('torch.')} of shape {tuple(found.shape)}")
+    share = found.detach().cpu().double()
+    if not bool(share.isfinite().all()) or bool((share < 0).any()) or not bool((share > 0).any()):
+        raise DivlensError(f"{expected}, got values in [{float(share.min()):g}, {float(share.max()):g}]")
+    return share / share.sum()
+
+
+def calibration_prompts_of(model: Model) -> Sequence[str]:
+    """The prompts of a calibration run. Raises DivlensError for anything but a list of texts, at least one."""
+    found = model.calibration_prompts()
+    listed = isinstance(found, Sequence) and not isinstance(found, str)
+    if not (listed and found and all(isinstance(text, str) and text.strip() for text in found)):
+        raise DivlensError(f"{model.name} expects calibration prompts as a list of texts, got {found!r:.80}")
+    return found
+
+
+def checked_predictor(model: Model, predictor: Predictor, guided: bool) -> Predictor:
+    """The predictor; what it gives is refused where it is not a logit for each code at each position asked for, or
+    lacks the unconditional ones that guidance needs."""
+
+    def call(view: View) -> tuple[Tensor, Tensor | None]:
+        found, expected = predictor(view), (len(view.tokens), view.count, model.codes)
+        if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], Tensor)):
+            kinds = [type(part).__name__ for part in found] if isinstance(found, tuple) else type(found).__name__
+            raise DivlensError(
+                f"{model.name} expects to give tensors (conditional, unconditional or None), got {kinds}"
+            )
+        if guided and found[1] is None:
+            raise DivlensError(f"{model.name} has no unconditional logits, which guidance expects: use Guidance(1.0)")
+        for logits in found:
+            if logits is not None and tuple(logits.shape) != expected:
+                raise DivlensError(f"{model.name} expects to give logits {expected}, got {tuple(logits.shape)}")
+        return found
+
+    return call

@@ -1,0 +1,316 @@
+"""The library by hand: names and objects, conditions of any natural shape, models that misfit, what results show."""
+
+import io
+import json
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import divlens
+from divlens.cli import main
+from divlens.interventions import Argmax, DisableTop, Subset, Temperature
+from divlens.models.toy import RULES, ToyModel
+from divlens.sampler import Encoded
+from divlens.types import DivlensError
+
+PROMPTS = ["a cat", "<b>snow</b>"]
+NO_BOUNDS = divlens.Effort(paths=0, path_samples=0, mixture_samples=0)
+SMALL = dict(wordings=1, paths=2, executions=2, features=lambda images: images[:, :, 16, 16::32].flatten(1))
+
+
+# Names and objects
+
+
+def test_every_verb_takes_a_name_or_an_object():
+    named, object_ = "toy/mim", divlens.load("toy/mim")
+    for verb in (
+        lambda model: divlens.sample(model, PROMPTS, n=2).tokens.numpy(),
+        lambda model: divlens.probe(model, PROMPTS, n=2, conditions={"baseline": ()}).per_prompt["diversity"],
+        lambda model: divlens.enhance(model, PROMPTS, n=2).tokens.numpy(),
+        lambda model: divlens.information(model, PROMPTS, n=2, effort=NO_BOUNDS).path_map,
+        lambda model: divlens.decompose(model, PROMPTS, **SMALL).components,
+    ):
+        assert np.array_equal(verb(named), verb(object_))
+        assert not np.array_equal(verb(named), verb("toy/mim:7"))  # the control
+
+
+@pytest.mark.parametrize("verb", ["sample", "enhance", "information", "decompose"])
+def test_a_verb_of_one_model_refuses_several_in_one_line(verb):
+    with pytest.raises(DivlensError, match=r"^expected one model, got a list of 2: call it once for each$"):
+        getattr(divlens, verb)(["toy/ar", "toy/mim"], PROMPTS)
+    with pytest.raises(DivlensError, match="expected a list of prompts, got 'a cat'"):
+        getattr(divlens, verb)("toy/ar", "a cat")
+    with pytest.raises(DivlensError, match="expected a model, got 3, which lacks"):
+        getattr(divlens, verb)(3, PROMPTS)
+
+
+def test_a_probe_takes_one_model_or_several():
+    one = divlens.probe("toy/mim", PROMPTS, n=2)
+    both = divlens.probe(("toy/ar", divlens.load("toy/mim")), PROMPTS, n=2)
+    assert list(one.table["model"].unique()) == ["toy/mim:0"]
+    assert list(both.table["model"].unique()) == ["toy/ar:0", "toy/mim:0"]
+    own = both.table[both.table["model"] == "toy/mim:0"]["diversity"].to_numpy()
+    assert own == pytest.approx(one.table["diversity"].to_numpy(), abs=1e-6)
+    with pytest.raises(DivlensError, match="expected a model, got 3, which lacks"):
+        divlens.probe(["toy/ar", 3], PROMPTS)  # type: ignore[list-item]
+
+
+# Conditions
+
+
+HOT = Temperature(2.0)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "expected"),
+    [
+        ({"baseline": (), "hot": HOT}, {"baseline": "none", "hot": repr(HOT)}),
+        ({"hot": [HOT, Argmax()], "baseline": []}, {"hot": f"{HOT!r} + {Argmax()!r}", "baseline": "none"}),
+        ([HOT, Argmax()], {"baseline": "none", repr(HOT): repr(HOT), repr(Argmax()): repr(Argmax())}),
+        ([[HOT, Argmax()], []], {"baseline": "none", f"{HOT!r} + {Argmax()!r}": f"{HOT!r} + {Argmax()!r}"}),
+        (HOT, {"baseline": "none", repr(HOT): repr(HOT)}),
+        ([], {"baseline": "none"}),
+    ],
+)
+def test_conditions_come_in_any_natural_shape(conditions, expected):
+    result = divlens.probe("toy/ar", PROMPTS, n=2, conditions=conditions)
+    assert dict(result.conditions) == expected
+    assert list(result.table["condition"]) == list(expected)
+    alone = divlens.sample("toy/ar", PROMPTS, n=2, interventions=[HOT]).tokens.flatten(0, 1).flatten(1).tolist()
+    hot = [list(s.tokens) for s in result.samples if result.conditions[s.condition] == repr(HOT)]
+    assert hot == (alone if repr(HOT) in expected.values() else [])
+
+
+@pytest.mark.parametrize(
+    ("conditions", "message"),
+    [
+        ("argmax", "conditions expect interventions by name, such as .*, or a list, got 'argmax'"),
+        (3, "conditions expect interventions by name, .*got 3"),
+        (Argmax, "conditions expect interventions by name"),
+        ([Argmax], "interventions expects a list"),
+        (["argmax"], "interventions expects a list"),
+        ({"baseline": None}, "interventions expects a list"),
+        ({"baseline": (), "hot": "hot"}, "interventions expects a list"),
+        ({"baseline": (), 3: Argmax()}, "conditions expect texts as names, got 3"),
+        ({"hot": HOT}, 'conditions expect a "baseline", got hot'),
+    ],
+)
+def test_conditions_of_another_shape_are_refused_in_one_line(conditions, message):
+    with pytest.raises(DivlensError, match=message) as caught:
+        divlens.probe("toy/ar", PROMPTS, n=2, conditions=conditions)
+    assert "\n" not in str(caught.value)
+
+
+# Models that misfit
+
+
+@dataclass(frozen=True)
+class Misfit(ToyModel):
+    rows: object = field(default=lambda rows: rows, kw_only=True)
+    shares: object = field(default=None, kw_only=True)
+    prompts: object = field(default=("a cat",), kw_only=True)
+
+    def encode(self, wordings):
+        return self.rows(super().encode(wordings))  # type: ignore[operator]
+
+    def frequencies(self):
+        return self.shares
+
+    def calibration_prompts(self):
+        return self.prompts
+
+
+def misfit(**parts):
+    return Misfit("ar", RULES["ar"], **parts)
+
+
+ENCODED = {
+    "a row too few": (lambda rows: rows[1:], r"encode 2 wordings as a tensor with a row for each, got shape \(1, 6\)"),
+    "a row too many": (lambda rows: rows.repeat(2, 1), r"got shape \(4, 6\)"),
+    "no rows": (lambda rows: rows.sum(), r"got shape \(\)"),
+    "a list": (lambda rows: rows.tolist(), "got list"),
+    "nothing": (lambda rows: None, "got NoneType"),
+    "NaN": (lambda rows: rows / 0 * 0, "encode wordings as numbers, got NaN"),
+}
+FREQUENCIES = {
+    "a code too few": (
+        torch.ones(2),
+        r"a tensor \(3,\) of numbers of at least 0, not all 0, got float32 of shape \(2,\)",
+    ),
+    "a table": (torch.ones(1, 3), r"shape \(1, 3\)"),
+    "an array": (np.ones(3), "got ndarray"),
+    "a list": ([1, 1, 1], "got list"),
+    "NaN": (torch.tensor([1.0, float("nan"), 0.0]), "got values in"),
+    "below 0": (torch.tensor([1.0, -1.0, 0.0]), r"got values in \[-1, 1\]"),
+    "nothing came out": (torch.zeros(3), r"got values in \[0, 0\]"),
+    "complex": (torch.ones(3, dtype=torch.complex64), "got complex64"),
+}
+
+
+@pytest.mark.parametrize("name", ENCODED)
+def test_conditions_that_misfit_are_refused_in_one_line(name):
+    rows, message = ENCODED[name]
+    for verb in (divlens.sample, divlens.information, divlens.probe):
+        with pytest.raises(DivlensError, match=f"^toy/ar:0 expects to .*{message}") as caught:
+            verb(misfit(rows=rows), PROMPTS)
+        assert "\n" not in str(caught.value)
+    assert divlens.sample(misfit(), PROMPTS, n=2).tokens.shape == (2, 2, 1, 3)  # the control
+
+
+def test_conditions_whose_shape_depends_on_what_they_are_asked_with_are_refused():
+    wide = misfit(rows=lambda rows: torch.nn.functional.pad(rows, (0, len(rows) - 1)))
+    encoded = Encoded(wide)
+    assert encoded.of(["a cat", "snow"]).shape == (2, 7)
+    with pytest.raises(DivlensError, match=r"every wording in one shape, got \(6,\) after \(7,\)"):
+        encoded.of(["a fox"])
+    assert encoded.of(["a fox", "a dog"]).shape == (2, 7)  # the control
+
+
+@pytest.mark.parametrize("name", FREQUENCIES)
+def test_frequencies_that_misfit_are_refused_in_one_line(name):
+    shares, message = FREQUENCIES[name]
+    with pytest.raises(DivlensError, match=f"^toy/ar:0 expects frequencies as .*{message}") as caught:
+        divlens.sample(misfit(shares=shares), PROMPTS, interventions=[Subset(0.5)])
+    assert "\n" not in str(caught.value)
+    counts = misfit(shares=torch.tensor([7, 0, 2]))  # the control: counts will do
+    assert 0 not in divlens.sample(counts, PROMPTS, interventions=[DisableTop(0.3)]).tokens
+
+
+@pytest.mark.parametrize("prompts", ["a cat", [], None, 3, ["a cat", ""], ["a cat", 3]])
+def test_calibration_prompts_that_misfit_are_refused_in_one_line(prompts):
+    with pytest.raises(DivlensError, match=r"^toy/ar:0 expects calibration prompts as a list of texts, got"):
+        divlens.sample(misfit(prompts=prompts), PROMPTS, interventions=[Subset(0.5)])
+    assert divlens.sample(misfit(), PROMPTS, interventions=[Subset(0.5)]).tokens.shape == (2, 8, 1, 3)  # the control
+
+
+# What results show
+
+
+@pytest.fixture(scope="module")
+def results():
+    return {
+        "sample": divlens.sample("toy/mim", PROMPTS, n=60),
+        "probe": divlens.probe("toy/mim", PROMPTS, n=60),
+        "enhance": divlens.enhance("toy/mim", PROMPTS, n=60),
+        "information": divlens.information("toy/mim", PROMPTS, n=60, effort=NO_BOUNDS),
+        "decompose": divlens.decompose("toy/mim", PROMPTS, **SMALL),
+    }
+
+
+FIGURES = {"sample": "different_grids", "probe": "diversity", "enhance": "change", "information": "path"}
+
+
+def test_a_result_is_a_line_and_shows_its_table(results):
+    for verb, result in results.items():
+        assert len(repr(result)) < 150 and "\n" not in repr(result) and "2 prompts" in repr(result)
+        assert type(result).__name__ in repr(result)
+        text, page = str(result), result._repr_html_()
+        assert len(text) < 5000 and max(map(len, text.splitlines())) < 200
+        assert FIGURES.get(verb, "path:execution") in text and FIGURES.get(verb, "path:execution") in page
+        assert "<table" in page and "<b>snow</b>" not in page
+    assert "&lt;b&gt;snow&lt;/b&gt;" in results["sample"]._repr_html_()
+    row = results["probe"].table.iloc[0]
+    cell = f"{row['diversity']:.3f} [{row['diversity_low']:.3f}, {row['diversity_high']:.3f}]"
+    assert cell in str(results["probe"]) and cell in results["probe"]._repr_html_()
+    assert len(repr(results["enhance"].before)) < 300 and len(repr(results["probe"].samples)) < 50
+
+
+def test_a_number_without_an_interval_says_why():
+    one = divlens.probe("toy/mim", ["a cat"], n=1, conditions={"baseline": ()})
+    assert "it needs at least 2" in str(one) and "undefined for fewer than 2 samples" in str(one)
+    assert "knows none of the concepts" in str(one)
+    assert "it needs at least 2" in str(divlens.information("toy/mim", ["a cat"], n=2, effort=NO_BOUNDS))
+    assert "it needs at least 2" in str(divlens.enhance("toy/mim", ["a cat"], n=2))
+    assert "it needs at least 2" in str(divlens.decompose("toy/mim", ["a cat"], **SMALL))
+    two = divlens.probe("toy/mim", PROMPTS, n=2, conditions={"baseline": ()})
+    assert "it needs at least 2" not in str(two) and "fewer than 2" not in str(two)  # the control
+
+
+# Progress
+
+
+CALLS = {
+    "sample": (lambda **told: divlens.sample("toy/mim", PROMPTS, n=3, **told), 6),
+    "probe": (lambda **told: divlens.probe("toy/mim", PROMPTS, n=3, conditions=[Argmax()], **told), 12),
+    "enhance": (lambda **told: divlens.enhance("toy/mim", PROMPTS, n=3, **told), 12),
+    "information": (lambda **told: divlens.information("toy/mim", PROMPTS, n=3, effort=NO_BOUNDS, **told), 6),
+    "decompose": (lambda **told: divlens.decompose("toy/mim", PROMPTS, **SMALL, **told), 8),
+}
+
+
+@pytest.mark.parametrize("verb", CALLS)
+def test_progress_is_shown_on_stderr_when_it_is_asked_for(verb, capsys):
+    call, total = CALLS[verb]
+    counts: list[int] = []
+    call(progress=True, on_batch=counts.append)
+    shown = capsys.readouterr()
+    assert f"{total}/{total}" in shown.err and shown.out == "" and sum(counts) == total
+    for progress in (None, False):
+        call(progress=progress, on_batch=None)
+        assert capsys.readouterr() == ("", "")
+    with pytest.raises(DivlensError, match="on_batch expects a function of the number of samples, or None, got 3"):
+        call(on_batch=3)
+    with pytest.raises(DivlensError, match="progress expects True, False or None, got 'yes'"):
+        call(progress="yes")
+
+
+# Saving
+
+
+def contents(folder):
+    """Every file but the record, and the record without what the command line knows beside."""
+    files = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    record = json.loads(files.pop(next(path for path in files if path.name == "run.json")))
+    return files, {key: record[key] for key in ("command", "seed", "files", "versions", "written by")}
+
+
+COMMANDS = {
+    "probe": ("probe toy/mim --prompts p.txt -n 3", lambda: divlens.probe("toy/mim", PROMPTS, 3)),
+    "enhance": ("enhance toy/mim fox snow -n 3", lambda: divlens.enhance("toy/mim", ["fox", "snow"], 3)),
+    "information": (
+        "information toy/mim toy/ar --prompts p.txt -n 3",
+        lambda: [divlens.information(model, PROMPTS, 3) for model in ("toy/mim", "toy/ar")],
+    ),
+    "decompose": (
+        "decompose toy/mim toy/ar --prompts p.txt --wordings 2",
+        lambda: [divlens.decompose(model, PROMPTS, 2) for model in ("toy/mim", "toy/ar")],
+    ),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_result_is_saved_as_the_command_writes_it(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.txt").write_text("\n".join(PROMPTS))
+    line, call = COMMANDS[command]
+    main([*line.split(), "--out", "command"])
+    divlens.save(call(), "library")
+    assert contents(tmp_path / "command") == contents(tmp_path / "library")
+    main([*line.split(), "--seed", "1", "--out", "other"])
+    assert contents(tmp_path / "command")[0] != contents(tmp_path / "other")[0]  # the control
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["sample"], "a result of probe, enhance, information, decompose, or several of one kind, got Generation"),
+        ([], "got none"),
+        (["probe", "enhance"], "got ProbeResult, Enhanced"),
+        (["probe", "probe"], "one result of probe for a folder, got 2"),
+    ],
+)
+def test_what_is_no_result_is_not_saved(names, message, results, tmp_path):
+    with pytest.raises(DivlensError, match=message):
+        divlens.save([results[name] for name in names], tmp_path / "out")  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_table_of_many_samples_is_read_back_from_its_folder(results, tmp_path):
+    divlens.save(results["probe"], tmp_path / "out")
+    table = pd.read_csv(tmp_path / "out" / "table.csv")
+    pd.testing.assert_frame_equal(table, pd.read_csv(io.StringIO(results["probe"].table.to_csv(index=False))))
+    kept = pd.read_parquet(tmp_path / "out" / "samples.parquet")
+    assert [tuple(tokens) for tokens in kept["tokens"]] == [record.tokens for record in results["probe"].samples]
