@@ -4,6 +4,7 @@ import importlib
 import re
 import weakref
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,8 +38,8 @@ class Decoding(ToyModel):
         return self.change(super().decode(tokens))  # type: ignore[operator]
 
 
-def decoding(change):
-    return Decoding("mim", RULES["mim"], change=change)
+def decoding(change) -> Any:
+    return Decoding("ar", RULES["ar"], change=change)
 
 
 class Colours(torch.nn.Module):
@@ -60,7 +61,7 @@ VERBS = {
     "sample": lambda model, network: divlens.sample(model, ["a cat", "snow"], n=2),
     "probe": lambda model, network: divlens.probe(model, ["a cat", "snow"], n=2, conditions=[Argmax()]),
     "enhance": lambda model, network: divlens.enhance(model, ["a cat", "snow"], n=2),
-    "decompose": lambda model, network: divlens.decompose(model, ["a cat"], 1, 2, 2, features=network),
+    "decompose": lambda model, network: divlens.decompose(model, ["a cat"], 1, 1, 4, features=network),
     "information": lambda model, network: divlens.information(
         model, ["a cat", "snow"], n=2, judge=lambda images: torch.zeros(len(images), dtype=torch.long), effort=NO_BOUNDS
     ),
@@ -84,7 +85,7 @@ NO_PICTURES = {
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_refuses_what_is_no_picture_and_names_the_model(verb, quick):
     for change, message in NO_PICTURES.values():
-        expected = r"^expected the pictures of toy/mim:0 as a float32 tensor \(4, 3, H, W\) in \[0, 1\], got .*"
+        expected = r"^expected the pictures of toy/ar:0 as a float32 tensor \(4, 3, H, W\) in \[0, 1\], got .*"
         with pytest.raises(PictureError, match=expected) as caught:
             VERBS[verb](decoding(change), quick)
         assert "\n" not in str(caught.value) and re.search(message, str(caught.value))
@@ -93,7 +94,7 @@ def test_every_verb_refuses_what_is_no_picture_and_names_the_model(verb, quick):
 
 @pytest.mark.parametrize("verb", ["probe", "enhance", "decompose"])
 def test_pictures_that_are_too_small_for_the_network_are_refused(verb, quick):
-    message = "expected pictures of toy/mim:0 of at least 21 x 21 pixels for this network, got 20 x 96"
+    message = "expected pictures of toy/ar:0 of at least 21 x 21 pixels for this network, got 20 x 96"
     with pytest.raises(DivlensError, match=message):
         VERBS[verb](decoding(lambda p: p[:, :, :20]), quick)
     assert divlens.sample(decoding(lambda p: p[:, :, :20]), ["a cat"], n=2).images.shape == (1, 2, 3, 20, 96)
@@ -108,14 +109,14 @@ def test_values_within_rounding_of_the_range_are_put_on_its_border():
         checked_pictures(edge * (1 + 1e-4), "images")  # a fortieth of a grey level: no rounding
     assert checked_pictures(edge, "images") is edge
     drawn = divlens.sample(decoding(lambda p: p * (1 + 1e-7)), ["a cat"], n=4)
-    assert torch.equal(drawn.images, divlens.sample("toy/mim", ["a cat"], n=4).images)
+    assert torch.equal(drawn.images, divlens.sample("toy/ar", ["a cat"], n=4).images)
     assert float(lpips_diversity(edge.expand(1, 2, 3, 8, 8).repeat(1, 1, 1, 4, 4) * (1 + 1e-7))[0]) == 0
 
 
 def test_pictures_of_several_sizes_are_refused():
     sizes = iter((32, 31, 32))
     model = decoding(lambda p: p[:, :, : next(sizes)])
-    with pytest.raises(PictureError, match="all pictures of toy/mim:0 in one size, got 32 x 96 and 31 x 96 pixels"):
+    with pytest.raises(PictureError, match="all pictures of toy/ar:0 in one size, got 32 x 96 and 31 x 96 pixels"):
         divlens.sample(model, ["a cat"], n=6, batch_size=3)
     sizes = iter((32, 32))
     assert divlens.sample(model, ["a cat"], n=6, batch_size=3).images.shape == (1, 6, 3, 32, 96)  # the control
@@ -123,7 +124,7 @@ def test_pictures_of_several_sizes_are_refused():
 
 @pytest.mark.parametrize("name", list(NO_PICTURES)[:7])
 def test_what_looks_at_pictures_refuses_what_is_none(name, quick):
-    good = divlens.sample("toy/mim", ["a cat"], n=4).images[0]
+    good = divlens.sample("toy/ar", ["a cat"], n=4).images[0]
     bad = NO_PICTURES[name][0](good)
     for look in (
         lambda images: noise_floor(images, quick),
@@ -146,7 +147,7 @@ def test_the_judge_refuses_what_is_no_picture_of_its_size():
 
 
 def test_networks_go_by_name(quick):
-    images = divlens.sample("toy/mim", ["a cat"], n=3).images
+    images = divlens.sample("toy/ar", ["a cat"], n=3).images
     assert torch.equal(lpips_diversity(images, "stlpips"), lpips_diversity(images))
     assert not torch.equal(lpips_diversity(images, quick), lpips_diversity(images))  # the control
     for bad in ("squeeze", ""):
@@ -156,7 +157,7 @@ def test_networks_go_by_name(quick):
         lpips_diversity(images, 3)  # type: ignore[arg-type]
     with pytest.raises(DivlensError, match="a device that torch can use here, got 'abacus'"):
         lpips_diversity(images, device="abacus")
-    by_name, by_default = (divlens.decompose("toy/mim", ["a cat"], 1, 2, 2, features=f) for f in ("stlpips", None))
+    by_name, by_default = (divlens.decompose("toy/ar", ["a cat"], 1, 2, 2, features=f) for f in ("stlpips", None))
     assert np.array_equal(by_name.components, by_default.components)
     with pytest.raises(DivlensError, match="features expect a function of pictures, or the name of a network, got 3"):
         features_of(3)
@@ -193,7 +194,7 @@ def test_pictures_are_dropped_as_they_are_measured(verb, quick):
     elif verb == "enhance":
         result = divlens.enhance(model, prompts, n=30, batch_size=4)
     elif verb == "decompose":
-        result = divlens.decompose(model, prompts, 1, 6, 10, features=quick, batch_size=4)
+        result = divlens.decompose(model, prompts, 1, 1, 60, features=quick, batch_size=4)
     else:
         first = lambda images: images[:, :, 0, 0].argmax(1)  # noqa: E731
         result = divlens.information(model, prompts, n=60, batch_size=4, judge=first, effort=NO_BOUNDS)

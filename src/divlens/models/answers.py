@@ -11,14 +11,17 @@ from torch import Tensor
 from divlens.models.protocol import Model, Predictor, check_model
 from divlens.models.registry import load
 from divlens.pictures import PictureError, checked_pictures
+from divlens.showing import counted
 from divlens.types import DivlensError, View
 
 
 def loaded_model(model: str | Model) -> Model:
-    """The model of a name, or the model itself. Raises DivlensError for several, and for an unknown name."""
+    """The model of a name, or the model itself. Raises DivlensError for several, an unknown name, and what is none."""
     if isinstance(model, Sequence) and not isinstance(model, str):
         raise DivlensError(f"expected one model, got a list of {len(model)}: call it once for each")
-    return load(model) if isinstance(model, str) else model
+    found = load(model) if isinstance(model, str) else model
+    check_model(found)
+    return found
 
 
 def loaded_models(models: str | Model | Sequence[str | Model]) -> list[Model]:
@@ -27,8 +30,6 @@ def loaded_models(models: str | Model | Sequence[str | Model]) -> list[Model]:
     loaded = [loaded_model(model) for model in several]
     if not loaded:
         raise DivlensError("expected at least one model, got none")
-    for model in loaded:
-        check_model(model)
     names = [model.name for model in loaded]
     if len(set(names)) < len(names):
         raise DivlensError(f"expected different models, got {', '.join(names)}")
@@ -52,7 +53,7 @@ def check_same_size(model: Model, pictures: Float[Tensor, "batch 3 H W"], before
 def conditions_of(model: Model, wordings: Sequence[str]) -> Tensor:
     """A row of conditions per wording. Raises DivlensError for anything else, and for NaN."""
     found = model.encode(list(wordings))
-    expected = f"{model.name} expects to encode {len(wordings)} wordings as a tensor with a row for each"
+    expected = f"{model.name} expects to encode {counted(len(wordings), 'wording')} as a tensor with a row for each"
     if not isinstance(found, Tensor):
         raise DivlensError(f"{expected}, got {type(found).__name__}")
     if found.ndim == 0 or len(found) != len(wordings):
