@@ -300,7 +300,9 @@ def test_damaged_weights_are_one_line(tmp_path):
     saved(tmp_path)
     path = tmp_path / "model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
-    refused(tmp_path, r"expects a JanusForConditionalGeneration and a JanusProcessor, got SafetensorError: ")
+    refused(
+        tmp_path, r"expects the configuration and weights of a JanusForConditionalGeneration, got SafetensorError: "
+    )
     (tmp_path / "config.json").write_text("{")
     refused(tmp_path, r"config\.json expects a JSON object")
 

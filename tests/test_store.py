@@ -4,6 +4,7 @@ import json
 import math
 import sys
 import tempfile
+from typing import Any, cast
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -45,7 +46,14 @@ def result():
     conditions = {"baseline": "none"}
     how = {"toy/ar:0": DrawnWith("cpu", "float64", 96)}
     return ProbeResult(
-        pd.DataFrame(figures), pd.DataFrame(per_prompt), (record(),), conditions, LARGEST_SEED, 1, "alex", how
+        pd.DataFrame(figures),
+        pd.DataFrame(per_prompt),
+        cast(Any, (record(),)),
+        conditions,
+        LARGEST_SEED,
+        1,
+        "alex",
+        how,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -237,10 +237,10 @@ def decompose(
 
 def features_of(features: Any) -> Features:
     """The network of a name, or the function itself; None is the default. Raises DivlensError for anything else."""
-    network: Any = network_of(features) if features is None or isinstance(features, str) else features
+    network = network_of(features) if features is None or isinstance(features, str) else features
     if not callable(network):
         raise DivlensError(f"features expect a function of pictures, or the name of a network, got {features!r:.80}")
-    return network
+    return cast(Features, network)
 
 
 def feature_batches(

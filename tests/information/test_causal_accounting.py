@@ -41,10 +41,11 @@ def toy(family: str, seed: int = 0) -> ToyModel:
     return model
 
 
-def drawn_sums(model: Any, n: int, seed: int = 0, interventions=(), prompt: str = PROMPT) -> torch.Tensor:
+def drawn_sums(model: Any, n: int, seed: int = 0, interventions=(), prompt: str | Prompt = PROMPT) -> torch.Tensor:
     """Bits of each sample, (n, 6), without pictures or tallies."""
     settings, encoded = settings_for(model, interventions), Encoded(model)
-    rows = rows_of(Prompt(prompt), range(n), interventions, settings, encoded)
+    asked = prompt if isinstance(prompt, Prompt) else Prompt(prompt)
+    rows = rows_of(asked, range(n), interventions, settings, encoded)
     accounts = []
 
     def observers(batch):
@@ -290,9 +291,10 @@ def test_the_monte_carlo_interval_of_two_wordings_is_that_of_a_stratified_sample
 
 
 def test_the_wordings_of_a_run_are_its_strata():
-    n, paraphrase = 32, [Paraphrase(2, "mixed")]
-    found = information(toy("ar"), [PROMPT], n=n, interventions=paraphrase, effort=QUICK).execution
-    values = drawn_sums(toy("ar"), n, interventions=paraphrase)[:, QUANTITIES.index("execution")].numpy()
+    n, paraphrase, prompt = 32, [Paraphrase(2, "mixed")], Prompt(PROMPT, ("blue sky over the sea",))
+    found = information(toy("ar"), [prompt], n=n, interventions=paraphrase, effort=QUICK).execution
+    values = drawn_sums(toy("ar"), n, interventions=paraphrase, prompt=prompt)
+    values = values[:, QUANTITIES.index("execution")].numpy()
     error = math.sqrt((values[::2].var(ddof=1) + values[1::2].var(ddof=1)) / (n / 2) / 4)
     assert math.isclose(found.value, values.mean()) and math.isclose(found.mc_error, error)
     assert not math.isclose(found.mc_error, values.std(ddof=1) / math.sqrt(n), rel_tol=0.01)

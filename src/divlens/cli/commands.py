@@ -288,5 +288,5 @@ def models(name: str | None, words: bool) -> None:
         "A checkpoint follows a colon, as in amused:amused/amused-256. It is a folder or\n"
         "a repository of the model hub; of a toy, a seed; for the zoo and toys, optional.\n"
         "[diffusers] is installed by pip install 'divlens[diffusers]'.\n"
-        "More on one of them: divlens models zoo/ar lists what it knows."
+        "More on one of them: divlens models zoo/ar lists what it knows.\n"
     )

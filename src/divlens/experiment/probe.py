@@ -8,7 +8,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from divlens.diversity import load_network
-from divlens.experiment.measure import ConditionResult, Instruments, Samples, check_before_drawing, measure
+from divlens.experiment.measure import (
+    ConditionResult,
+    Instruments,
+    Samples,
+    check_before_drawing,
+    measure,
+)
 from divlens.fidelity import Judge
 from divlens.fidelity.breakage import fidelity_change
 from divlens.interventions import Argmax, DisableTop, Intervention, Paraphrase, Subset, check_interventions, described
