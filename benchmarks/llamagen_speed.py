@@ -51,7 +51,7 @@ class Bench:
         self.table = rotary_table(SIDE, GPT_B.head_width, torch.device("cpu"))
 
     def predictor(self, conditions: Tensor) -> RasterPredictor:
-        return RasterPredictor(self.gpt, self.gpt.step, self.table, conditions, guided=True)
+        return RasterPredictor("llamagen", self.gpt, self.gpt.step, self.table, conditions, guided=True)
 
     def prefill(self, conditions: Tensor) -> float:
         """Seconds until a batch is ready for its first token."""

@@ -1,5 +1,6 @@
 """aMUSEd against `diffusers.AmusedPipeline`, on tiny random weights saved and loaded in the published layout."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import tiny_pipelines as tiny
-from divlens.calibration import frequencies_of
 from divlens.interventions import Argmax, DisableTop, Guidance
 from divlens.models import amused
 from divlens.models.loading import Options
 from divlens.models.protocol import Limited, Model, Predictor
 from divlens.noise import TorchNoise
 from divlens.paths import ConfidenceUnmasking
-from divlens.sampler import run_loop, sample, settings_for
+from divlens.sampler import Encoded, run_loop, sample, settings_for
 from divlens.types import DivlensError, View
 
 SEED = 3
@@ -85,7 +85,7 @@ def test_a_different_size_in_pixels_would_be_seen(both):
     logits = predictor(view)[0]
     torch.testing.assert_close(logits, expected.flatten(2).transpose(1, 2))
     half = amused.AmusedPredictor(
-        predictor.network, predictor.hidden, predictor.pooled, predictor.micro / 2, model.grid, False
+        model.name, predictor.network, predictor.hidden, predictor.pooled, predictor.micro / 2, model.grid, False
     )
     assert not torch.allclose(logits, half(view)[0], atol=1e-3)
 
@@ -149,8 +149,17 @@ def test_the_schedule_is_read_from_the_scheduler(tmp_path):
     assert model.rule.schedule == "linear" and model.mask == 27
 
 
+def test_a_negative_prompt_is_the_unconditional_branch(model):
+    other = replace(model, negative="blue")
+    assert torch.equal(other.unconditional, model.encode(["blue"])[0])
+    assert torch.equal(model.unconditional, model.encode([""])[0])
+    same, changed = (sample(one, ["red heart"], n=2, seed=3).tokens for one in (replace(model, negative=""), other))
+    assert torch.equal(same, sample(model, ["red heart"], n=2, seed=3).tokens) and not torch.equal(same, changed)
+
+
 def test_the_empty_text_is_encoded_once(model):
-    """Once when the model is made, not per batch; and without guidance the network runs one branch only."""
+    """Once in a model's life, not per batch; and without guidance the network runs one branch only."""
+    sample(model, tiny.PROMPTS[:1], n=1)
     calls = []
     handle = model.text_encoder.register_forward_hook(lambda *_: calls.append(1))
     seen = []
@@ -177,7 +186,7 @@ def test_interventions_reach_it(model):
     def never() -> torch.Tensor:
         pytest.fail("expected the calibration of the run before")
 
-    top = frequencies_of(model, model.encode, never).argmax()
+    top = Encoded(model).frequencies(never).argmax()
     assert (free == top).any() and not (banned == top).any()
 
 

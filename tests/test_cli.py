@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+import warnings
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -11,6 +12,7 @@ import pytest
 
 from divlens import __version__
 from divlens.cli import main
+from divlens.types import DivlensError
 
 
 @pytest.fixture
@@ -160,6 +162,11 @@ def test_models_lists_the_known_ones(run):
     code, out, err = run("models")
     assert (code, err) == (0, "")
     assert {"toy/ar", "toy/mim", "zoo/ar", "zoo/mim", "zoo/diffusion"} <= set(out.split())
+    assert max(map(len, out.splitlines())) <= 80
+    lines = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line}
+    assert lines["amused"] == ["masked", "[diffusers]", "amused/amused-256"]
+    assert lines["janus"] == ["autoregressive", "[transformers]", "deepseek-community/Janus-Pro-1B"]
+    assert "toy/ar, toy/diffusion, toy/mim: tiny and enumerable, for tests and learning." in out
 
 
 def test_zoo_commands_are_there_when_asked_for(run):
@@ -279,14 +286,35 @@ def test_a_bug_is_no_bad_input(run, monkeypatch):
         run("probe", "toy/ar")
 
 
-def test_an_interrupt_is_exit_code_130(run, tmp_path, monkeypatch):
-    def interrupted(*arguments, **options):
-        raise KeyboardInterrupt
+def stopped_by(kind):
+    def stop(*arguments, **options):
+        raise kind
 
-    monkeypatch.setattr("divlens.experiment.measure.sample", interrupted)
+    return stop
+
+
+def test_an_interrupt_is_exit_code_130(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("divlens.experiment.measure.sample", stopped_by(KeyboardInterrupt))
     code, out, err = run("probe", "toy/ar", "--out", "out")
     assert (code, out, err.strip()) == (130, "", "")
     assert snapshot(tmp_path) == {}
+
+
+def test_a_file_that_ends_early_is_no_interrupt(run, monkeypatch):
+    monkeypatch.setattr("divlens.experiment.probe.probe", stopped_by(EOFError))
+    with pytest.raises(EOFError):
+        run("probe", "toy/ar")
+
+
+def test_warnings_of_others_are_shown_as_usual(run, monkeypatch):
+    def warn(*arguments, **options):
+        warnings.warn("from elsewhere", UserWarning, stacklevel=1)
+        raise DivlensError("stopped")
+
+    monkeypatch.setattr("divlens.experiment.probe.probe", warn)
+    with pytest.warns(UserWarning, match="from elsewhere"):
+        code, _, err = run("probe", "toy/ar")
+    assert (code, err) == (2, "divlens: error: stopped\n")
 
 
 # The process itself

@@ -1,7 +1,6 @@
-"""Interventions: what is banned never comes out, what they say is what the filter does, and calibration is kept."""
+"""Interventions: what is banned never comes out, and what they say is what the filter does."""
 
 import math
-import re
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from divlens import calibration, models
+from divlens import models
 from divlens.interventions import (
     Argmax,
     DisableTop,
@@ -25,7 +24,7 @@ from divlens.interventions import (
     filter_logits,
 )
 from divlens.models.toy import ToyModel
-from divlens.paths import ConfidenceUnmasking, Raster
+from divlens.paths import Raster
 from divlens.sampler import sample, settings_for
 from divlens.types import DivlensError
 
@@ -205,82 +204,3 @@ def test_a_temperature_near_zero_is_the_argmax_not_a_nan():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_the_filter_answers_in_float32(dtype):
     assert filter_logits(torch.zeros(1, 2, 3, dtype=dtype), DEFAULTS).dtype == torch.float32
-
-
-# --- calibration ----------------------------------------------------------------------------------------------------
-
-
-def test_frequencies_are_measured_once_and_sum_to_one():
-    runs = []
-
-    def generate():
-        runs.append(1)
-        return torch.tensor([[0, 0, 2], [0, 1, 2]])
-
-    first = calibration.frequencies_of(toy("ar"), toy("ar").encode, generate)
-    second = calibration.frequencies_of(toy("ar"), toy("ar").encode, generate)
-    assert len(runs) == 1 and torch.equal(first, second)
-    torch.testing.assert_close(first, torch.tensor([3, 1, 2], dtype=torch.float64) / 6)
-    calibration.frequencies_of(toy("mim"), toy("mim").encode, generate)
-    assert len(runs) == 2  # another model is another measurement
-    assert not list(calibration.cache_folder().glob("*.*.npy"))  # nothing half-written is left
-
-
-def test_sampling_with_subset_leaves_one_measurement_behind():
-    model = toy("diffusion")
-    sample(model, PROMPTS, n=1, interventions=[Subset(0.7), DisableTop(0.3)])
-    (path,) = calibration.cache_folder().iterdir()
-    kept = np.load(path)
-    assert kept.shape == (3,) and abs(kept.sum() - 1) < 1e-12 and (kept > 0).all()
-    before = path.stat().st_mtime_ns
-    sample(model, PROMPTS, n=1, interventions=[Subset(0.7)])
-    assert path.stat().st_mtime_ns == before
-    sample(toy("ar"), PROMPTS, n=1)
-    assert len(list(calibration.cache_folder().iterdir())) == 1  # no measurement that nobody asked for
-
-
-class Named:
-    codes = 3
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __getattr__(self, name: str):
-        return getattr(toy("ar"), name)
-
-
-def test_no_two_models_share_a_cache_file():
-    names = ["zoo/ar", "zoo_ar", "zoo:ar", "zoo/ar:/a/b", "zoo/ar:/a_b", "zoo/ar:" + "x" * 400, "zoo/ar:" + "x" * 401]
-    files = {calibration.cache_name(Named(name), toy("ar").encode) for name in names}  # type: ignore[arg-type]
-    assert len(files) == len(names)
-    assert all(re.fullmatch(r"[\w.-]{1,100}", file) for file in files)
-
-
-class Same(ToyModel):
-    @property
-    def name(self) -> str:
-        return "same"
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_other_weights_or_other_sampling_under_the_same_name_are_calibrated_anew(family):
-    rule, other = (models.load(f"toy/{family}").rule, ConfidenceUnmasking(2))
-    same = [Same(family, rule), Same(family, rule, 7), Same(family, rule, guidance=1.0), Same(family, other)]
-    files = [calibration.cache_name(model, model.encode) for model in same]
-    assert files == [calibration.cache_name(model, model.encode) for model in same]
-    assert len(set(files)) == 4
-    allowed = [allowed_codes(model, Subset(0.4)) for model in (Same("ar", Raster(3), seed) for seed in range(5))]
-    assert len({tuple(codes) for codes in allowed}) > 1  # the most used code is that of the weights
-
-
-def test_frequencies_that_a_model_ships_are_used_as_they_are():
-    class Shipping(Named):
-        def frequencies(self):
-            return torch.tensor([0.5, 0.25, 0.25])
-
-    def never():
-        raise AssertionError("expected no calibration run")
-
-    got = calibration.frequencies_of(Shipping("shipping"), never, never)  # type: ignore[arg-type]
-    assert got.dtype == torch.float64 and got.tolist() == [0.5, 0.25, 0.25]
-    assert not calibration.cache_folder().exists()

@@ -277,7 +277,8 @@ def test_guidance_off_costs_no_second_pass(model):
 
     conditions = captions([5, 6])
     for guided in (False, True):
-        predictor = RasterPredictor(model.gpt, step, model.predictor(conditions, guided).table, conditions, guided)
+        table = model.predictor(conditions, guided).table
+        predictor = RasterPredictor(model.name, model.gpt, step, table, conditions, guided)
         asked(predictor, torch.zeros(2, 9, dtype=torch.long))
     assert sizes == [2] * 8 + [4] * 8
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import divlens
+import tiny_transformers
 from divlens.models import load
 from divlens.models.loading import DTYPES, Options, read_pt
 from divlens.models.toy import RULES, ToyModel
@@ -173,3 +174,18 @@ class Broken(ToyModel):
 def test_nan_logits_name_the_model_and_the_step():
     with pytest.raises(DivlensError, match="toy/ar:0 gave NaN logits at step 1"):
         sample(Broken("ar", RULES["ar"]), ["a cat"], n=1)
+
+
+@pytest.mark.parametrize("name", ["janus", "emu3"])
+def test_what_a_network_computes_for_itself_keeps_its_precision(name, tmp_path):
+    """Rotary frequencies in half precision put far positions at another phase than the reference's."""
+    network, _ = getattr(tiny_transformers, name)()
+    network.save_pretrained(tmp_path)
+    reference = dict(type(network).from_pretrained(tmp_path, dtype=torch.bfloat16).named_buffers())
+    placed = dict(Options(dtype="bfloat16").place(network).named_buffers())
+    frequencies = [key for key in reference if key.endswith("inv_freq")]
+    assert frequencies and all(torch.equal(placed[key], reference[key]) for key in frequencies)
+    assert {placed[key].dtype for key in frequencies} == {torch.float32}
+    assert next(network.parameters()).dtype == torch.bfloat16
+    # It can fail: half precision does change them.
+    assert any(not torch.equal(placed[key], placed[key].bfloat16().float()) for key in frequencies)

@@ -4,11 +4,13 @@ import re
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import divlens
 from divlens import models
@@ -106,6 +108,91 @@ def test_what_cannot_be_loaded_says_why():
     assert "returned a str, which lacks" in refused(models.load, "not/a-model")
     assert "checkpoint after the colon" in refused(models.load, "toy/ar:")
     assert "expects a seed" in refused(models.load, "toy/ar:seven")
+
+
+# --- any error is one line -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [ValueError("no\nsuch   thing"), RuntimeError(), KeyError("x"), AssertionError()])
+def test_a_factory_that_fails_is_one_line_with_its_cause(error):
+    def fail(checkpoint, options):
+        raise error
+
+    models.register("failing/painter", fail)
+    with pytest.raises(DivlensError) as caught:
+        models.load("failing/painter:here")
+    message = str(caught.value)
+    assert "'failing/painter:here'" in message and type(error).__name__ in message and "\n" not in message
+    assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize("error", [DivlensError("as it is"), KeyboardInterrupt(), SystemExit(3)])
+def test_what_is_one_line_already_or_no_failure_passes(error):
+    def fail(checkpoint, options):
+        raise error
+
+    models.register("failing/painter", fail)
+    with pytest.raises(type(error)) as caught:
+        models.load("failing/painter")
+    assert caught.value is error
+
+
+def test_a_panic_of_a_package_in_rust_is_a_failure():
+    class PanicException(BaseException):
+        """By this name, and outside Exception, as pyo3 raises it."""
+
+    def fail(checkpoint, options):
+        raise PanicException("index out of bounds")
+
+    models.register("panicking/painter", fail)
+    assert "PanicException: index out of bounds" in refused(models.load, "panicking/painter")
+
+
+def test_a_factory_with_other_arguments_and_a_module_that_fails_are_one_line(tmp_path, monkeypatch):
+    models.register("other/arguments", lambda: load_ar())
+    assert "TypeError" in refused(models.load, "other/arguments")
+    (tmp_path / "broken_painter.py").write_text("raise ValueError('broken')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    models.register("broken/module", "broken_painter:make")
+    assert "expects a factory that can be imported, got ValueError: broken" in refused(models.load, "broken/module")
+
+
+@pytest.mark.parametrize("spec", [123, None, b"toy/ar", ["toy/ar"]])
+def test_a_spec_is_a_text(spec):
+    assert f"got {spec!r}" in refused(models.load, spec)
+
+
+def test_a_device_is_a_name_or_torchs_own():
+    by_name, own = models.load("toy/ar", device="cpu"), models.load("toy/ar", device=torch.device("cpu"))
+    assert by_name == own
+    assert "a torch.device, got 0" in refused(models.load, "toy/ar", device=0)
+    assert "one that torch can use here, got 'cuda:99'" in refused(
+        models.load, "toy/ar", device=torch.device("cuda", 99)
+    )
+
+
+def test_a_model_whose_parts_do_not_fit_is_refused_when_it_is_loaded():
+    models.register("odd/painter", lambda checkpoint, options: replace(load_ar(), grid=(2, 3)))
+    assert "expects a rule for its 6 positions" in refused(models.load, "odd/painter")
+
+
+# --- what is known before loading ------------------------------------------------------------------------------------
+
+
+def test_facts_are_known_without_importing_anything(tmp_path, monkeypatch):
+    for name in models.known():
+        facts = registry.facts_of(name)
+        assert facts.family in ("autoregressive", "masked", "diffusion")
+        assert facts.extra in ("", "diffusers", "transformers") and facts.checkpoint
+    assert registry.facts_of("vq-diffusion").extra == "diffusers"
+    for place, family in (("toy/ar", "autoregressive"), ("zoo/mim", "masked"), ("zoo/diffusion", "diffusion")):
+        assert registry.facts_of(place).family == family and registry.facts_of(place).extra == ""
+    install(tmp_path, "outside-painter", "outside/painter", "outside_painter")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert registry.facts_of("outside/painter") == registry.Facts(about="from the package outside-painter")
+    models.register("studio/painter", load_ar)
+    assert registry.facts_of("studio/painter") == registry.Facts()
+    assert "outside_painter" not in sys.modules
 
 
 # --- an installed package -------------------------------------------------------------------------------------------

@@ -1,11 +1,16 @@
-"""How often each code comes out of a model: shipped with it, or measured once and kept in the user's cache."""
+"""How often each code comes out of a model: shipped with it, or measured once and kept in the user's cache.
+
+The cache is a convenience: what it holds is looked at before it is used, and where it cannot be read or written the
+calibration is drawn instead. It may be deleted at any time.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import math
+import io
 import os
-import re
+import secrets
+import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,60 +19,98 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from divlens.models.fingerprint import content_hash
 from divlens.models.protocol import Model
+from divlens.types import DivlensWarning
 
 SAMPLES = 8  # per calibration prompt
-
-Encode = Callable[[Sequence[str]], Tensor]  # conditions of wordings, each encoded once in a run
+FOLDER = "DIVLENS_CACHE"  # the environment's word for another place
+SUM_ROUNDING = 1e-9  # of tens of thousands of float64 shares
 
 
 def frequencies_of(
-    model: Model, encode: Encode, generate: Callable[[], Int[Tensor, "*any"]]
+    model: Model, fingerprint: Callable[[], str | None], generate: Callable[[], Int[Tensor, "*any"]]
 ) -> Float[Tensor, " codes"]:
     """Global code frequencies of `model`, float64, summing to 1.
 
     Taken from the model when it ships them; else from the cache; else `generate()` draws the tokens of a calibration
-    run and the result is cached under the model's `identity`.
+    run, and the result is kept. Nothing of a model without a fingerprint is kept.
     """
     shipped = model.frequencies()
     if shipped is not None:
         return shipped.double()
-    path = cache_folder() / cache_name(model, encode)
-    if path.exists():
-        return torch.from_numpy(np.load(path))
+    known = fingerprint()
+    place = None if known is None else cache_name(known, model.calibration_prompts())
+    if place is not None and (kept := read(place, model.codes)) is not None:
+        return kept
     counts = torch.bincount(generate().flatten(), minlength=model.codes).double()
     share = counts / counts.sum()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.npy")
-    np.save(partial, share.numpy())
-    os.replace(partial, path)
+    if place is not None:
+        keep(share, place)
     return share
 
 
-def cache_name(model: Model, encode: Encode) -> str:
-    """A file name that two models never share: the readable part is cut and cleaned, the digest tells them apart."""
-    readable = re.sub(r"[^A-Za-z0-9]+", "_", model.name)[:60]
-    digest = hashlib.blake2b(identity(model, encode).encode(), digest_size=6).hexdigest()
-    return f"{readable}-{digest}-{model.codes}.npy"
-
-
-@torch.inference_mode()
-def identity(model: Model, encode: Encode) -> str:
-    """The name, the published sampling, and three numbers of the law of the first draw: other weights under the same
-    name must not be taken for those that were calibrated. Rounded, so that another machine's last digits do not count.
-    """
-    conditions = encode(list(model.calibration_prompts()[:1]))
-    empty = torch.full((1, math.prod(model.grid)), model.mask, dtype=torch.long, device=conditions.device)
-    logits, _ = model.predictor(conditions, guided=False)(model.rule.view(empty, 0))
-    law = logits.double().softmax(-1)
-    wave = torch.cos(torch.arange(law.numel(), device=law.device)).view_as(law)
-    numbers = [float(value.sum(-1).mean()) for value in (law**2, torch.special.entr(law), law * wave)]
-    sampling = re.sub(r" at 0x[0-9a-f]+", "", repr(model.rule)), model.guidance, getattr(model, "top_k", 0)
-    return f"{model.name} {sampling} " + " ".join(f"{number:.3e}" for number in numbers)
+def cache_name(fingerprint: str, prompts: Sequence[str]) -> str:
+    """The file of all that the shares depend on: the model's content, the prompts, and the code that draws."""
+    # Not `import divlens`: the package imports every module, so for the layers that would be an import of all.
+    version = vars(sys.modules["divlens"])["__version__"]
+    return f"{content_hash([fingerprint, list(prompts), SAMPLES, version])}.npy"
 
 
 def cache_folder() -> Path:
-    """`DIVLENS_CACHE`, or the platform's cache folder for divlens."""
+    """Below `DIVLENS_CACHE`, or below the platform's cache folder for divlens where that is empty or not set.
+
+    Raises OSError where the path begins with the home folder of a user who has none.
+    """
     import platformdirs
 
-    return Path(os.environ.get("DIVLENS_CACHE", platformdirs.user_cache_dir("divlens"))) / "calibration"
+    above = os.environ.get(FOLDER, "").strip() or platformdirs.user_cache_dir("divlens")
+    try:
+        return Path(above).expanduser() / "calibration"
+    except RuntimeError:
+        raise OSError(f"there is no home folder for {above}") from None
+
+
+def file_of(share: Float[Tensor, " codes"]) -> bytes:
+    """As numpy stores it."""
+    content = io.BytesIO()
+    np.save(content, share.numpy(), allow_pickle=False)
+    return content.getvalue()
+
+
+def read(name: str, codes: int) -> Float[Tensor, " codes"] | None:
+    """The shares that are kept under `name`; None where there are none, or anything but a distribution over codes."""
+    like = file_of(torch.zeros(codes, dtype=torch.float64))
+    begins = like[: len(like) - 8 * codes]  # says that float64 of this shape follow, so numpy need not be asked
+    try:
+        path = cache_folder() / name
+        if not path.is_file() or path.stat().st_size != len(like):
+            return None
+        content = path.read_bytes()
+    except OSError:
+        return None
+    if len(content) != len(like) or not content.startswith(begins):
+        return None
+    share = torch.from_numpy(np.frombuffer(content, offset=len(begins)).copy())
+    return share if bool((share >= 0).all()) and abs(float(share.sum()) - 1) < SUM_ROUNDING else None
+
+
+def keep(share: Float[Tensor, " codes"], name: str) -> None:
+    """Put the shares in the cache, whole or not at all, whoever else does the same. Warns where that is impossible."""
+    folder = None
+    try:
+        folder = cache_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / f".{secrets.token_hex(8)}.partial"
+        try:
+            partial.write_bytes(file_of(share))
+            os.replace(partial, folder / name)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        reason = error if folder is None else f"cannot write to {folder}: {error.strerror or error}"
+        warnings.warn(
+            f"the calibration is not kept, and the next run draws it again: {reason}; {FOLDER} can name another folder",
+            DivlensWarning,
+            stacklevel=2,
+        )

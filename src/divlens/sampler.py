@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from divlens.calibration import SAMPLES, frequencies_of
 from divlens.interventions import Intervention, Settings, apply_all, filter_logits
+from divlens.models.fingerprint import fingerprint_of
 from divlens.models.protocol import Limited, Model, Predictor, check_model
 from divlens.noise import CounterNoise, Noise, entropy_of
 from divlens.paraphrase import wordings_for_samples
@@ -46,7 +48,7 @@ def settings_for(
         drawn = fill(model, rows, 0, defaults, known, batch_size=batch_size)  # tokens only: nothing is decoded
         return torch.cat([filled.tokens.cpu() for filled in drawn])
 
-    return apply_all(interventions, defaults, lambda: frequencies_of(model, known.of, calibrate))
+    return apply_all(interventions, defaults, lambda: known.frequencies(calibrate))
 
 
 def guide(
@@ -139,12 +141,24 @@ class Row:
 
 
 class Encoded:
-    """What is learned of a model in a run: the conditions of wordings, each encoded once, and the batch that fits."""
+    """What is learned of a model once in a run: conditions of wordings, code frequencies, and the batch that fits."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
         self.rows: dict[str, Tensor] = {}
         self.fits = BATCH_SIZE  # how many samples the device holds at once, as far as is known
+        self.shares: Tensor | None = None
+
+    @cached_property
+    def fingerprint(self) -> str | None:
+        """Of the model's content; None where that is not known."""
+        return fingerprint_of(self.model)
+
+    def frequencies(self, generate: Callable[[], Int[Tensor, "*any"]]) -> Float[Tensor, " codes"]:
+        """How often each code comes out; `generate` draws the tokens of a calibration run where that is not known."""
+        if self.shares is None:
+            self.shares = frequencies_of(self.model, lambda: self.fingerprint, generate)
+        return self.shares
 
     def can_read(self, wording: str) -> bool:
         """Whether the model takes the wording; what it encodes on the way is kept."""

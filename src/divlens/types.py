@@ -16,6 +16,10 @@ class DivlensError(Exception):
     """Bad input: one line that says what was expected and what came. The command line exits with code 2."""
 
 
+class DivlensWarning(UserWarning):
+    """What is worth knowing and changes no result: one line. The command line shows it on stderr."""
+
+
 def is_whole(value: object) -> TypeGuard[int]:
     """Whether it is an integer of any kind, but True and False, which Python takes for 1 and 0."""
     return isinstance(value, Integral) and not isinstance(value, bool)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 
 import click
 
 from divlens import __version__
 from divlens.cli import commands
+
+Show = Callable[..., None]
 
 
 class LazyZoo(click.Group):
@@ -42,8 +45,12 @@ for measure in (commands.probe, commands.enhance, commands.information, commands
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line. Bad input: one line on stderr, exit code 2. Interrupted: 130."""
     try:
-        cli.main(args=None if arguments is None else list(arguments), prog_name="divlens", standalone_mode=False)
-    except (click.exceptions.Abort, KeyboardInterrupt):
+        with warnings.catch_warnings():
+            warnings.showwarning = one_line(warnings.showwarning)
+            cli.main(args=None if arguments is None else list(arguments), prog_name="divlens", standalone_mode=False)
+    except (click.exceptions.Abort, KeyboardInterrupt) as error:
+        if isinstance(error.__cause__, EOFError):  # click takes it for the end of what is typed, but nothing is asked
+            raise error.__cause__ from None
         sys.exit(130)
     except click.ClickException as error:
         fail(error.format_message())
@@ -55,6 +62,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fail(str(error))
 
 
+def one_line(usual: Show) -> Show:
+    """How warnings are shown: those of divlens in one line, said once and without the place in its code; others as
+    usual."""
+    said: set[str] = set()
+
+    def show(message: Warning, category: type[Warning], *place: object, **others: object) -> None:
+        if category.__module__.partition(".")[0] != "divlens":
+            usual(message, category, *place, **others)
+        elif str(message) not in said:
+            said.add(str(message))
+            say("warning", str(message))
+
+    return show
+
+
+def say(kind: str, message: str) -> None:
+    click.echo(f"divlens: {kind}: {' '.join(message.split())}", err=True)
+
+
 def fail(message: str) -> None:
-    click.echo(f"divlens: error: {' '.join(message.split())}", err=True)
+    say("error", message)
     sys.exit(2)

@@ -272,7 +272,22 @@ def decompose(
 @click.command()
 def models() -> None:
     """The models that are known by name."""
-    from divlens.models import known
+    from textwrap import fill
 
-    for name in known():
-        click.echo(name)
+    from divlens.models import known
+    from divlens.models.registry import facts_of
+
+    found = {name: facts_of(name) for name in known()}
+    rows = [("model", "family", "needs", "checkpoint, for example")]
+    rows += [(name, of.family, of.extra and f"[{of.extra}]", of.checkpoint) for name, of in found.items()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        click.echo("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+    click.echo()
+    for about in dict.fromkeys(of.about for of in found.values() if of.about):
+        click.echo(fill(f"{', '.join(name for name, of in found.items() if of.about == about)}: {about}.", 80))
+    click.echo(
+        "A checkpoint follows a colon, as in amused:amused/amused-256. It is a folder or\n"
+        "a repository of the model hub; of a toy, a seed; for the zoo and toys, optional.\n"
+        "[diffusers] is installed by pip install 'divlens[diffusers]'."
+    )

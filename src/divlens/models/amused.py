@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,15 +18,17 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from divlens.models.clip_text import (
+    DECODED_AT_ONCE,
     ClipText,
     Layout,
     clip_text_of,
-    decoded,
     load_parts,
     packages_for,
     parts_of,
 )
-from divlens.models.loading import Options, Uncalibrated, check_equal, fingerprint
+from divlens.models.failures import reported
+from divlens.models.fingerprint import all_but, weights_digits
+from divlens.models.loading import Options, Uncalibrated, check_equal, pictures_of
 from divlens.paths import ConfidenceUnmasking
 from divlens.types import DivlensError, View
 
@@ -50,6 +53,7 @@ def layout() -> Layout:
 class AmusedPredictor:
     """Logits at all positions; both branches of guidance in one pass, the unconditional first, as in the reference."""
 
+    name: str
     network: Callable[..., Tensor]
     hidden: Float[Tensor, "rows words hidden"]
     pooled: Float[Tensor, "rows projection"]
@@ -57,6 +61,7 @@ class AmusedPredictor:
     grid: tuple[int, int]
     guided: bool
 
+    @reported("transformer")
     def __call__(self, view: View) -> tuple[Float[Tensor, "batch m codes"], Float[Tensor, "batch m codes"] | None]:
         ids = view.tokens.view(-1, *self.grid)
         ids = torch.cat([ids, ids]) if self.guided else ids
@@ -75,7 +80,7 @@ class AmusedModel(Uncalibrated):
     """aMUSEd, ready for the loop.
 
     A condition is (limit + 1, d): CLIP's penultimate hidden states and, as the last row, its pooled projection; d is
-    the wider of the two, the rest is 0. `unconditional` is that of the empty text.
+    the wider of the two, the rest is 0. `negative` is the text of the unconditional branch.
     """
 
     name: str
@@ -89,24 +94,35 @@ class AmusedModel(Uncalibrated):
     grid: tuple[int, int]
     rule: ConfidenceUnmasking
     micro: Float[Tensor, " five"]
-    unconditional: Float[Tensor, "rows d"]
     guidance: float = GUIDANCE
+    negative: str = ""
+
+    def identity(self) -> Mapping[str, object]:
+        return all_but(self, "name")
+
+    @cached_property
+    def unconditional(self) -> Float[Tensor, "rows d"]:
+        return self.encode([self.negative])[0]
 
     @property
     def limit(self) -> int:
         return self.text.limit
 
+    @reported("tokenizer")
     def lengths(self, wordings: Sequence[str]) -> list[int]:
         return self.text.lengths(wordings)
 
+    @reported("text encoder")
     def encode(self, wordings: Sequence[str]) -> Float[Tensor, "wordings rows d"]:
         return conditions_of(self.text, self.text_encoder, wordings)
 
+    @reported("transformer")
     def predictor(self, conditions: Float[Tensor, "batch rows d"], guided: bool) -> AmusedPredictor:
         if guided:
             conditions = torch.cat([self.unconditional.expand_as(conditions), conditions])
         hidden, projection = self.widths
         return AmusedPredictor(
+            name=self.name,
             network=self.network,
             hidden=conditions[:, :-1, :hidden].contiguous(),
             pooled=conditions[:, -1, :projection].contiguous(),
@@ -115,13 +131,14 @@ class AmusedModel(Uncalibrated):
             guided=guided,
         )
 
+    @reported("decoder")
     def decode(self, tokens: Int[Tensor, "batch h w"]) -> Float[Tensor, "batch 3 H W"]:
         channels = self.vqvae.config.latent_channels
 
         def pictures(part: Tensor) -> Tensor:
             return self.vqvae.decode(part, force_not_quantize=True, shape=(*part.shape, channels)).sample
 
-        return decoded(tokens, pictures)
+        return pictures_of(self.name, tokens, pictures, DECODED_AT_ONCE)
 
 
 @torch.no_grad()
@@ -157,8 +174,8 @@ def from_pipeline(pipeline: Any, options: Options) -> AmusedModel:
     vqvae = parts["vqvae"]
     if vqvae.dtype == torch.float16 and vqvae.config.force_upcast:
         parts["vqvae"] = copy.deepcopy(vqvae).float()
-    name = f"amused:wrapped-{fingerprint(parts['transformer'], parts['text_encoder'])}"
-    return assembled(name, parts, options)
+    digits = weights_digits(*(parts[name] for name in ("transformer", "text_encoder", "vqvae")))
+    return assembled(f"amused:wrapped-{digits}", parts, options)
 
 
 def assembled(name: str, parts: Mapping[str, Any], options: Options) -> AmusedModel:
@@ -187,5 +204,4 @@ def assembled(name: str, parts: Mapping[str, Any], options: Options) -> AmusedMo
         grid=(own.sample_size, own.sample_size),
         rule=ConfidenceUnmasking(STEPS, TEMPERATURE, parts["scheduler"].config.masking_schedule),
         micro=torch.tensor([pixels, pixels, *CROP, AESTHETIC_SCORE], device=transformer.device, dtype=torch.float32),
-        unconditional=conditions_of(text, text_encoder, [""])[0],
     )

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import inspect
 import json
-import math
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,20 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from divlens.models.loading import DTYPES, Options, check_lengths, check_tensors, find_files, needed, read_parts
-from divlens.types import DivlensError, View
+from divlens.models.building import network_from
+from divlens.models.failures import reported
+from divlens.models.fingerprint import all_but
+from divlens.models.loading import (
+    DTYPES,
+    Options,
+    check_lengths,
+    find_files,
+    needed,
+    pictures_of,
+    read_parts,
+)
+from divlens.models.special_tokens import refuse_special_tokens
+from divlens.types import DivlensError, View, is_number
 
 FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")  # and the weights
 DECODED_AT_ONCE = 4  # pictures: the decoder's activations are far larger than its output
@@ -36,25 +47,24 @@ class Published:
     source: str
 
     def load(self, checkpoint: str, options: Options) -> tuple[Any, Any]:
-        """Network, in place, and processor, from a folder or hub repository.
+        """Network, in place, and processor, from a folder or hub repository. Its decoder of pictures is in float32.
 
         Raises DivlensError for a missing package, for missing or damaged files, another kind of model, and for tensors
         that are missing, extra or of another shape, which are named.
         """
         network_kind, processor_kind = needed(self.name, self.network, self.processor)
-        check_type(find_files(checkpoint, FILES, self.source)["config.json"], self.name)
-
-        def read() -> tuple[Any, Any, Any]:
-            processor = processor_kind.from_pretrained(checkpoint)
-            network, found = network_kind.from_pretrained(
-                checkpoint, dtype=DTYPES[options.dtype], output_loading_info=True, ignore_mismatched_sizes=True
-            )
-            return processor, network, found
-
-        expected = f"a {self.network} and a {self.processor}"
-        processor, network, found = read_parts(checkpoint, expected, self.source, read)
-        check_tensors(f"{self.name}:{checkpoint}", found)
-        return options.place(network), processor
+        config = find_files(checkpoint, FILES, self.source)["config.json"]
+        check_type(config, self.name)
+        processor = read_parts(
+            checkpoint,
+            f"the files of a {self.processor}",
+            self.source,
+            lambda: processor_kind.from_pretrained(checkpoint),
+        )
+        network = network_from(network_kind, checkpoint, config, self.source, dtype=DTYPES[options.dtype])
+        options.place(network)
+        network.model.vqmodel.float()  # in half precision it may overflow, and it runs once per picture only
+        return network, processor
 
 
 def check_type(config: Path, expected: str) -> None:
@@ -80,7 +90,7 @@ def guidance_of(network: Any, published: float) -> float:
     own = network.generation_config.guidance_scale
     if own is None:
         return published
-    if not isinstance(own, int | float) or not 0 <= own < math.inf:
+    if not is_number(own) or own < 0:
         raise DivlensError(f"the generation config expects a guidance_scale of at least 0, got {own!r}")
     return float(own)
 
@@ -109,6 +119,9 @@ class Reader:
     limit: int
     truncate: bool
 
+    def identity(self) -> Mapping[str, object]:
+        return all_but(self, "name", "truncate")  # a wording that is cut is refused otherwise: no draw differs
+
     def ids(self, wordings: Sequence[str]) -> list[list[int]]:
         return self.tokenizer([self.template(wording) for wording in wordings], verbose=False).input_ids
 
@@ -117,7 +130,9 @@ class Reader:
         return [len(row) for row in self.ids(wordings)]
 
     def conditions(self, wordings: Sequence[str]) -> Int[Tensor, "wordings limit_plus_one"]:
-        """A row per wording. Raises DivlensError for a wording that is too long, unless it may be cut."""
+        """A row per wording. Raises DivlensError for a wording that is too long, unless it may be cut, and for one with
+        a special token in it: those of the template are the only ones."""
+        refuse_special_tokens(self.name, self.tokenizer, wordings)
         ids = self.ids(wordings)
         check_lengths(self.name, wordings, [len(row) for row in ids], self.limit, self.truncate)
         rows = torch.zeros(len(ids), self.limit + 1, dtype=torch.long)
@@ -216,11 +231,13 @@ class RasterPredictor:
     of the codes.
     """
 
+    name: str
     transformer: CachedTransformer
     embed: Callable[[Tensor, int], Tensor]
     head: Callable[[Tensor], Tensor]
     guided: bool
 
+    @reported("transformer")
     def __call__(self, view: View) -> tuple[Float[Tensor, "batch m codes"], Float[Tensor, "batch m codes"] | None]:
         if view.first == 0:
             hidden = self.transformer.prefill()
@@ -249,12 +266,19 @@ class Pixels:
             return cls()
         if not images.do_normalize:
             return cls((0.0,) * 3, (1.0,) * 3)
-        return cls(tuple(images.image_mean), tuple(images.image_std))
+        return cls(per_channel("image_mean", images.image_mean), per_channel("image_std", images.image_std))
 
     def pictures(
-        self, decode: Callable[[Tensor], Tensor], tokens: Int[Tensor, "batch h w"]
+        self, name: str, decode: Callable[[Tensor], Tensor], tokens: Int[Tensor, "batch h w"]
     ) -> Float[Tensor, "batch 3 H W"]:
         """Float32, on the CPU, a few at a time. `decode`: token grids to (batch, 3, H, W)."""
         mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
-        decoded = [decode(part).float().cpu() for part in tokens.split(DECODED_AT_ONCE)]
-        return (torch.cat(decoded) * std + mean).clip(0, 1)
+        return pictures_of(name, tokens, decode, DECODED_AT_ONCE, lambda pixels: pixels * std + mean)
+
+
+def per_channel(name: str, value: Any) -> tuple[float, ...]:
+    """A number for each of three channels; one for all of them may stand alone, as image processors allow."""
+    values = tuple(value) if isinstance(value, list | tuple) else (value,) * 3
+    if len(values) != 3 or not all(map(is_number, values)):
+        raise DivlensError(f"{name} of the image processor expects a number, or one for each channel, got {value!r}")
+    return tuple(map(float, values))

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
-from divlens.models.loading import Options, check_lengths, check_tensors, find_files, read_parts
-from divlens.types import DivlensError
+from divlens.models.building import check_numbers, network_from
+from divlens.models.fingerprint import all_but
+from divlens.models.loading import Options, check_lengths, find_files, read_parts
+from divlens.models.special_tokens import refuse_special_tokens
+from divlens.types import DivlensError, is_whole
 
 DECODED_AT_ONCE = 8  # pictures: a decoder's activations are far larger than its output
 CONFIGS = {"tokenizer": "tokenizer_config.json", "scheduler": "scheduler_config.json"}  # others: config.json
@@ -45,12 +48,17 @@ class ClipText:
     truncate: bool
     keep_end: bool
 
+    def identity(self) -> Mapping[str, object]:
+        return all_but(self, "name", "truncate")  # a wording that is cut is refused otherwise: no draw differs
+
     def lengths(self, wordings: Sequence[str]) -> list[int]:
         """Tokens of each wording before any cut, begin and end included."""
         return [len(row) for row in self.tokenizer(list(wordings), verbose=False).input_ids]
 
     def ids(self, wordings: Sequence[str]) -> Int[Tensor, "wordings limit"]:
-        """Token ids, padded to `limit`. Raises DivlensError for a longer wording, unless it may be cut."""
+        """Token ids, padded to `limit`. Raises DivlensError for a longer wording, unless it may be cut, and for a
+        special token in one."""
+        refuse_special_tokens(self.name, self.tokenizer, wordings)
         check_lengths(self.name, wordings, self.lengths(wordings), self.limit, self.truncate)
         padded = self.tokenizer(
             list(wordings), padding="max_length", max_length=self.limit, truncation=self.keep_end, verbose=False
@@ -61,8 +69,10 @@ class ClipText:
 def clip_text_of(name: str, parts: Mapping[str, Any], options: Options, keep_end: bool) -> ClipText:
     """The `tokenizer` of `parts`, with the limit that it and the `text_encoder` share: 77 for CLIP."""
     limits = parts["tokenizer"].model_max_length, parts["text_encoder"].config.max_position_embeddings
-    if not all(isinstance(limit, int) for limit in limits):
-        raise DivlensError(f"{name} expects whole numbers for the longest text, got {limits[0]!r} and {limits[1]!r}")
+    if not all(is_whole(limit) and limit > 2 for limit in limits):
+        raise DivlensError(
+            f"{name} expects whole numbers above 2 for the longest text, got {limits[0]!r} and {limits[1]!r}"
+        )
     limit = min(limits)
     return ClipText(name, parts["tokenizer"], limit, options.truncate, keep_end)
 
@@ -88,7 +98,7 @@ def load_parts(checkpoint: str, layout: Layout) -> dict[str, Any]:
     check_class(found["model_index.json"], layout.pipeline)
     for name, kind in layout.parts.items():
         check_class(found[files[name]], kind.__name__)
-    return {name: load_part(checkpoint, name, layout) for name in layout.parts}
+    return {name: load_part(checkpoint, name, layout, found[files[name]]) for name in layout.parts}
 
 
 def check_class(config: Path, expected: str) -> None:
@@ -101,21 +111,18 @@ def check_class(config: Path, expected: str) -> None:
         raise DivlensError(f"{config} expects a {expected}, got a {found}")
 
 
-def load_part(checkpoint: str, name: str, layout: Layout) -> Any:
-    """One part. A network must find exactly its own tensors."""
+def load_part(checkpoint: str, name: str, layout: Layout, config: Path) -> Any:
+    """One part, whose configuration file is `config`. A network must find exactly its own tensors."""
     kind = layout.parts[name]
-    is_network = issubclass(kind, nn.Module)
-    report = {"output_loading_info": True, "ignore_mismatched_sizes": True} if is_network else {}
+    if issubclass(kind, nn.Module):
+        return network_from(kind, checkpoint, config, layout.source, subfolder=name)
 
     def read() -> Any:
-        return kind.from_pretrained(checkpoint, subfolder=name, **report)
+        if name == "scheduler":  # a tokenizer may call the length of its texts 10**30, for any
+            check_numbers(config)
+        return kind.from_pretrained(checkpoint, subfolder=name)
 
-    part = read_parts(f"{checkpoint}/{name}", f"the weights of a {kind.__name__}", layout.source, read)
-    if not is_network:
-        return part
-    network, found = part
-    check_tensors(f"{checkpoint}/{name}", found)
-    return network
+    return read_parts(f"{checkpoint}/{name}", f"the files of a {kind.__name__}", layout.source, read)
 
 
 def parts_of(pipeline: Any, layout: Layout) -> dict[str, Any]:
@@ -131,8 +138,3 @@ def parts_of(pipeline: Any, layout: Layout) -> dict[str, Any]:
         if isinstance(parts[name], nn.Module):
             parts[name].eval()
     return parts
-
-
-def decoded(tokens: Int[Tensor, "batch h w"], pictures: Callable[[Tensor], Tensor]) -> Float[Tensor, "batch 3 H W"]:
-    """`pictures` of a few grids at a time: in [0, 1], float32, on the CPU."""
-    return torch.cat([pictures(part).clamp(0, 1).float().cpu() for part in tokens.split(DECODED_AT_ONCE)])

@@ -11,7 +11,7 @@ that is the same for all codes, so the probabilities of the codes are the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,9 @@ from divlens.models.causal import (
     guidance_of,
     tokenizer_of,
 )
-from divlens.models.loading import Options, Uncalibrated, check_equal, fingerprint
+from divlens.models.failures import reported
+from divlens.models.fingerprint import all_but, weights_digits
+from divlens.models.loading import Options, Uncalibrated, check_equal
 from divlens.paths import Raster
 from divlens.types import DivlensError
 
@@ -67,6 +69,9 @@ class Emu3Model(Uncalibrated):
     suffix: str = SUFFIX
     negative: str = NEGATIVE
 
+    def identity(self) -> Mapping[str, object]:
+        return all_but(self, "name", "truncate")  # a wording that is cut is refused otherwise: no draw differs
+
     @property
     def codes(self) -> int:
         return len(self.words)
@@ -100,18 +105,22 @@ class Emu3Model(Uncalibrated):
             truncate=self.truncate,
         )
 
+    @reported("tokenizer")
     def lengths(self, wordings: Sequence[str]) -> list[int]:
         return self.reader(self.suffix).lengths(wordings)
 
+    @reported("tokenizer")
     def encode(self, wordings: Sequence[str]) -> Int[Tensor, "wordings limit_plus_one"]:
         return self.reader(self.suffix).conditions(wordings).to(self.network.device)
 
+    @reported("transformer")
     def predictor(self, conditions: Int[Tensor, "batch limit_plus_one"], guided: bool) -> RasterPredictor:
         if guided:
             negative = self.reader("").conditions([self.negative]).to(conditions.device)
             conditions = torch.cat([conditions, negative.expand_as(conditions)])
         text_model = self.network.model.text_model
         return RasterPredictor(
+            self.name,
             # Nothing follows the last code, so it and its end of line are never fed.
             CachedTransformer(text_model, self.step, Prompts.of(conditions), room=self.room - 2),
             embed=self.embed,
@@ -134,8 +143,9 @@ class Emu3Model(Uncalibrated):
         rows = weight[first : first + self.codes] if torch.equal(self.words, in_order) else weight[self.words]
         return lambda hidden: linear(hidden, rows)
 
+    @reported("decoder")
     def decode(self, tokens: Int[Tensor, "batch h w"]) -> Float[Tensor, "batch 3 H W"]:
-        return self.pixels.pictures(self.network.model.vqmodel.decode, tokens)
+        return self.pixels.pictures(self.name, self.network.model.vqmodel.decode, tokens)
 
 
 def load(checkpoint: str | None, options: Options) -> Emu3Model:
@@ -156,7 +166,7 @@ def from_model(model: Any, processor: Any, options: Options) -> Emu3Model:
     count. Raises DivlensError for another kind of model, and for a processor that does not fit it.
     """
     check_kind(PUBLISHED, model)
-    return assembled(f"emu3:wrapped-{fingerprint(model)}", model.eval(), processor, options)
+    return assembled(f"emu3:wrapped-{weights_digits(model)}", model.eval(), processor, options)
 
 
 def assembled(name: str, network: Any, processor: Any, options: Options) -> Emu3Model:

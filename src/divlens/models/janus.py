@@ -8,7 +8,7 @@ which is the default of transformers and not of the published sampling; `TopK(50
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,9 @@ from divlens.models.causal import (
     guidance_of,
     tokenizer_of,
 )
-from divlens.models.loading import Options, Uncalibrated, check_equal, fingerprint
+from divlens.models.failures import reported
+from divlens.models.fingerprint import all_but, weights_digits
+from divlens.models.loading import Options, Uncalibrated, check_equal
 from divlens.paths import Raster
 from divlens.types import DivlensError
 
@@ -54,6 +56,9 @@ class JanusModel(Uncalibrated):
     grid: tuple[int, int]
     guidance: float = GUIDANCE
 
+    def identity(self) -> Mapping[str, object]:
+        return all_but(self, "name")
+
     @property
     def mask(self) -> int:
         return self.codes
@@ -66,9 +71,11 @@ class JanusModel(Uncalibrated):
     def limit(self) -> int:
         return self.reader.limit
 
+    @reported("tokenizer")
     def lengths(self, wordings: Sequence[str]) -> list[int]:
         return self.reader.lengths(wordings)
 
+    @reported("tokenizer")
     def encode(self, wordings: Sequence[str]) -> Int[Tensor, "wordings limit_plus_one"]:
         return self.reader.conditions(wordings).to(self.network.device)
 
@@ -77,10 +84,12 @@ class JanusModel(Uncalibrated):
         replaced = ~torch.isin(ids, torch.tensor(self.kept, device=ids.device))
         return torch.cat([conditions[:, :1], ids.masked_fill(replaced, self.padding)], dim=1)
 
+    @reported("transformer")
     def predictor(self, conditions: Int[Tensor, "batch limit_plus_one"], guided: bool) -> RasterPredictor:
         rows = torch.cat([conditions, self.unconditional(conditions)]) if guided else conditions
         model = self.network.model
         return RasterPredictor(
+            self.name,
             # Nothing follows the last code, so it is never fed.
             CachedTransformer(model.language_model, self.step, Prompts.of(rows), room=self.rule.positions - 1),
             embed=lambda codes, _: self.network.prepare_embeddings_for_image_generation(codes[:, None]),
@@ -88,10 +97,12 @@ class JanusModel(Uncalibrated):
             guided=guided,
         )
 
+    @reported("decoder")
     def decode(self, tokens: Int[Tensor, "batch h w"]) -> Float[Tensor, "batch 3 H W"]:
-        return self.pixels.pictures(
-            lambda part: self.network.decode_image_tokens(part.flatten(1)).permute(0, 3, 1, 2), tokens
-        )
+        def pictures(part: Tensor) -> Tensor:
+            return self.network.decode_image_tokens(part.flatten(1)).permute(0, 3, 1, 2)
+
+        return self.pixels.pictures(self.name, pictures, tokens)
 
 
 def load(checkpoint: str | None, options: Options) -> JanusModel:
@@ -112,7 +123,7 @@ def from_model(model: Any, processor: Any, options: Options) -> JanusModel:
     count. Raises DivlensError for another kind of model, and for a processor that does not fit it.
     """
     check_kind(PUBLISHED, model)
-    return assembled(f"janus:wrapped-{fingerprint(model)}", model.eval(), processor, options)
+    return assembled(f"janus:wrapped-{weights_digits(model)}", model.eval(), processor, options)
 
 
 def assembled(name: str, network: Any, processor: Any, options: Options) -> JanusModel:
@@ -154,13 +165,23 @@ def special_ids(name: str, generation: Any, tokenizer: Any) -> dict[str, int]:
     return found | {"boi_token_id": tokenizer.convert_tokens_to_ids(tokenizer.boi_token)}
 
 
-def template_of(name: str, processor: Any, tokenizer: Any) -> Callable[[str], str]:
+@dataclass(frozen=True)
+class Chat:
     """A wording as a user's turn of the chat, answered by a picture."""
+
+    processor: Any
+    begin: str  # of an image
+
+    def identity(self) -> Mapping[str, object]:
+        return all_but(self, "processor") | {"kind": type(self.processor), "template": self.processor.chat_template}
+
+    def __call__(self, wording: str) -> str:
+        chat = [{"role": "user", "content": [{"type": "text", "text": wording}]}]
+        return self.processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False) + self.begin
+
+
+def template_of(name: str, processor: Any, tokenizer: Any) -> Chat:
+    """Raises DivlensError for a processor without a chat template."""
     if not getattr(processor, "chat_template", None):
         raise DivlensError(f"{name} expects a processor with a chat template, got a {type(processor).__name__} without")
-
-    def template(wording: str) -> str:
-        chat = [{"role": "user", "content": [{"type": "text", "text": wording}]}]
-        return processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False) + tokenizer.boi_token
-
-    return template
+    return Chat(processor, tokenizer.boi_token)

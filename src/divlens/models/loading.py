@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import pickle
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from divlens.models.failures import one_line, reason_of
 from divlens.prompts import default_prompts
 from divlens.types import DivlensError
 
@@ -41,7 +42,7 @@ class Options:
         try:
             torch.empty(0, device=self.device)
         except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise DivlensError(f"device expects one that torch can use here, got {self.device!r}: {reason}") from error
 
     def only_device(self, name: str) -> None:
@@ -52,9 +53,20 @@ class Options:
             raise DivlensError(f"{name} expects dtype float32, got {self.dtype}")
 
     def place(self, network: Network) -> Network:
-        """The network for inference: on its device, in its dtype, frozen."""
+        """The network for inference: on its device, in its dtype, frozen.
+
+        Buffers that no checkpoint holds, such as the frequencies of rotary embeddings, keep the precision in which
+        they were computed, as `from_pretrained(dtype=...)` leaves them.
+        """
+        stored = network.state_dict().keys()
+        computed = {
+            name: buffer for name, buffer in network.named_buffers(remove_duplicate=False) if name not in stored
+        }
         # Not the network's own `to`: that of diffusers warns of modules kept in float32 even where there are none.
         nn.Module.to(network, device=self.device, dtype=DTYPES[self.dtype])
+        for key, buffer in computed.items():
+            module, _, name = key.rpartition(".")
+            setattr(network.get_submodule(module), name, buffer.to(self.device))
         return network.eval().requires_grad_(False)
 
     def compiled(self, network: Callable[..., Loaded]) -> Callable[..., Loaded]:
@@ -63,6 +75,13 @@ class Options:
 
 
 CPU = Options()
+
+
+def device_name(device: str | torch.device) -> str:
+    """What `Options` calls a device. Raises DivlensError for what is neither its name nor a torch.device."""
+    if not isinstance(device, str | torch.device):
+        raise DivlensError(f'device expects a name such as "cpu" or "cuda:0", or a torch.device, got {device!r}')
+    return str(device)
 
 
 class Uncalibrated:
@@ -112,22 +131,24 @@ def fetched(checkpoint: str, source: str, load: Callable[[], Loaded]) -> Loaded:
         return load()
     # Wrong names, missing files and a hub that cannot be reached come as OSError or ValueError, in several packages.
     except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
         raise DivlensError(
             f"cannot load {checkpoint!r}: expected a folder, or a repository on the model hub, laid out as {source}; "
-            f"got {type(error).__name__}: {reason}"
+            f"got {reason_of(error)}"
         ) from error
 
 
 def read_parts(place: str, expected: str, source: str, read: Callable[[], Loaded]) -> Loaded:
     """`read()`, any failure of which is one line: the packages raise errors of every kind for a bad configuration."""
-    try:
+    with one_line(f"{place} expects {expected}"):
         return fetched(place, source, read)
-    except (DivlensError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DivlensError(f"{place} expects {expected}, got {type(error).__name__}: {reason}") from error
+
+
+def is_stored(path: Path) -> bool:
+    """Whether it is a zip archive with nothing compressed in it: only then do the numbers lie in the file itself."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
 
 
 def read_pt(path: Path) -> Mapping[str, object]:
@@ -135,7 +156,7 @@ def read_pt(path: Path) -> Mapping[str, object]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected pickle protocol")  # it is refused or read all the same
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_stored(path))
     except Exception as error:  # torch's reader lets almost any error out of a damaged file
         said = str(error)
         if isinstance(error, pickle.UnpicklingError) and ("GLOBAL" in said or "Unsupported class" in said):
@@ -150,7 +171,8 @@ def read_pt(path: Path) -> Mapping[str, object]:
 
 
 def load_checked(network: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
-    """Load `state` into `network`, all of it. Raises DivlensError that names missing, extra and mis-shaped tensors."""
+    """Load `state` into `network`, all of it. Raises DivlensError that names missing, extra and mis-shaped tensors, and
+    those that are no plain numbers."""
     wanted = network.state_dict()
     problems = [f"missing {key} {tuple(wanted[key].shape)}" for key in wanted if key not in state]
     problems += [f"not expected {key} {tuple(state[key].shape)}" for key in state if key not in wanted]
@@ -159,8 +181,24 @@ def load_checked(network: nn.Module, state: Mapping[str, Tensor], name: str) -> 
         for key in wanted
         if key in state and wanted[key].shape != state[key].shape
     ]
+    problems += [f"{key}: expected plain floating point numbers, found {kind}" for key, kind in odd_tensors(state)]
     refuse_misfit(name, problems)
     network.load_state_dict(state)
+
+
+def odd_tensors(state: Mapping[str, Tensor]) -> Iterator[tuple[str, str]]:
+    """Names of tensors that are not all there as an array of finite floating point numbers, and what they are."""
+    for key, tensor in state.items():
+        if tensor.is_quantized:
+            yield key, f"quantised ones, {tensor.dtype}"
+        elif tensor.layout != torch.strided or tensor.is_nested:
+            yield key, f"a tensor of layout {tensor.layout}"
+        elif not tensor.is_floating_point():
+            yield key, str(tensor.dtype)
+        elif tensor.device.type == "meta" or tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+            yield key, f"fewer than its shape {tuple(tensor.shape)} has"
+        elif not bool(tensor.isfinite().all()):
+            yield key, "NaN or infinite ones"
 
 
 def refuse_misfit(place: str, problems: Sequence[str]) -> None:
@@ -180,6 +218,28 @@ def check_lengths(name: str, wordings: Sequence[str], lengths: Sequence[int], li
             )
 
 
+def pictures_of(
+    name: str,
+    tokens: Int[Tensor, "batch h w"],
+    decode: Callable[[Tensor], Tensor],
+    at_once: int,
+    finish: Callable[[Tensor], Tensor] = lambda pixels: pixels,
+) -> Float[Tensor, "batch 3 H W"]:
+    """Token grids as pictures in [0, 1], float32, on the CPU, `at_once` of them decoded at a time.
+
+    `finish`: what is to be done to the decoder's output, float32, before it is cut to that range. Raises DivlensError
+    for a decoder that gives numbers that are not finite, as one in half precision does when it overflows.
+    """
+    pictures = []
+    for part in tokens.split(at_once):
+        decoded = decode(part)
+        if not bool(decoded.isfinite().all()):
+            hint = "; a decoder in float32 has room for larger ones" if decoded.dtype != torch.float32 else ""
+            raise DivlensError(f"{name} expects finite numbers from its decoder, got others in {decoded.dtype}{hint}")
+        pictures.append(finish(decoded.float().cpu()).clamp(0, 1))
+    return torch.cat(pictures)
+
+
 def check_tensors(place: str, found: Mapping[str, Any]) -> None:
     """Raises DivlensError that names the tensors a network missed, did not expect, or found in another shape."""
     # Checkpoints of old transformers versions hold position_ids, which are constants.
@@ -196,13 +256,3 @@ def check_equal(name: str, quantity: str, sizes: Mapping[str, int]) -> None:
     if len(set(sizes.values())) > 1:
         listed = ", ".join(f"{part} {size}" for part, size in sizes.items())
         raise DivlensError(f"{name} expects one {quantity} in all its parts, got {listed}")
-
-
-def fingerprint(*networks: nn.Module) -> str:
-    """Eight hexadecimal digits of the weights: what a wrapped model is called, so that two never share a name."""
-    digest = hashlib.blake2b(digest_size=4)
-    with torch.no_grad():
-        for network in networks:
-            for key, weight in network.state_dict().items():
-                digest.update(f"{key} {float(weight.sum(dtype=torch.float64))!r}".encode())
-    return digest.hexdigest()

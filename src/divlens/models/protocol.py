@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
@@ -11,6 +11,8 @@ from torch import Tensor
 
 from divlens.paths import PathRule
 from divlens.types import DivlensError, View, is_number, is_whole
+
+MOST_POSITIONS = 2**16  # of a grid: Emu3, the largest published one, has 8100
 
 
 @runtime_checkable
@@ -80,6 +82,10 @@ def check_model(model: Model) -> None:
     name, codes, mask, rule, grid = model.name, model.codes, model.mask, model.rule, model.grid
     if len(grid) != 2 or not all(is_whole(side) and side > 0 for side in grid):
         raise DivlensError(f"{name} expects a grid of two whole numbers, (h, w), got {grid}")
+    if math.prod(grid) > MOST_POSITIONS:
+        raise DivlensError(f"{name} expects a grid of at most {MOST_POSITIONS} positions, got {grid}")
+    if not is_whole(codes):
+        raise DivlensError(f"{name} expects a whole number of codes, got {codes!r}")
     if not is_number(model.guidance):
         raise DivlensError(f"{name} expects a number as guidance, got {model.guidance!r}")
     if not is_whole(mask) or 0 <= mask < codes:
@@ -87,6 +93,18 @@ def check_model(model: Model) -> None:
     for member, own in (("codes", codes), ("positions", math.prod(grid))):
         if (fits := getattr(rule, member, own)) != own:
             raise DivlensError(f"{name} expects a rule for its {own} {member}, got one for {fits}")
+
+
+@runtime_checkable
+class Identified(Protocol):
+    """A model that says what it consists of; then its fingerprint is known, and what is measured of it can be kept."""
+
+    def identity(self) -> Mapping[str, object]:
+        """All on which draws and pictures depend: tensors, texts, numbers, and lists and mappings of these (a network
+        of one's own as its `state_dict()`). Not the name, the device or the batch size, which change neither.
+
+        It must be defined by the model's own class: one that inherits it counts as one that has none."""
+        ...
 
 
 @runtime_checkable

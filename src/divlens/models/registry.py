@@ -19,6 +19,8 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # these import torch, which listing the models must not
+    import torch
+
     from divlens.models.protocol import Model
     from divlens.types import DivlensError
 
@@ -27,11 +29,26 @@ Factory = Callable[..., "Model"]
 
 
 @dataclass(frozen=True)
+class Facts:
+    """What a user wants to know of a model before loading it; empty where it is not known.
+
+    family: autoregressive, masked or diffusion. extra: of the package, which brings what the model needs. checkpoint:
+    an example of what follows the colon of its spec; about: what it is, in a few words.
+    """
+
+    family: str = ""
+    extra: str = ""
+    checkpoint: str = ""
+    about: str = ""
+
+
+@dataclass(frozen=True)
 class Registered:
     """A factory, or where it lives ("module:attribute"), and the keyword arguments it gets besides the usual two."""
 
     factory: Factory | str
     arguments: Mapping[str, object] = field(default_factory=dict)
+    facts: Facts = Facts()
 
     def resolved(self) -> Factory:
         if not isinstance(self.factory, str):
@@ -40,20 +57,23 @@ class Registered:
         return getattr(importlib.import_module(module), attribute)
 
 
-BUILT_IN = {
-    "zoo/ar": "divlens.models.zoo.adapter:load_ar",
-    "zoo/mim": "divlens.models.zoo.adapter:load_mim",
-    "zoo/diffusion": "divlens.models.zoo.adapter:load_diffusion",
-    "toy/ar": "divlens.models.toy:load_ar",
-    "toy/mim": "divlens.models.toy:load_mim",
-    "toy/diffusion": "divlens.models.toy:load_diffusion",
-    "amused": "divlens.models.amused:load",
-    "vq-diffusion": "divlens.models.vq_diffusion:load",
-    "llamagen": "divlens.models.llamagen.adapter:load",
-    "janus": "divlens.models.janus:load",
-    "emu3": "divlens.models.emu3:load",
+FAMILIES = {"ar": "autoregressive", "mim": "masked", "diffusion": "diffusion"}
+ZOO, TOY = "emoji art, inside the package", "tiny and enumerable, for tests and learning"
+
+
+def built_in(place: str, family: str, extra: str = "", checkpoint: str = "", about: str = "") -> Registered:
+    return Registered(f"divlens.models.{place}", facts=Facts(FAMILIES[family], extra, checkpoint, about))
+
+
+TABLE: dict[str, Registered] = {
+    **{f"zoo/{f}": built_in(f"zoo.adapter:load_{f}", f, checkpoint=".zoo/weights", about=ZOO) for f in FAMILIES},
+    **{f"toy/{f}": built_in(f"toy:load_{f}", f, checkpoint="7", about=TOY) for f in FAMILIES},
+    "amused": built_in("amused:load", "mim", "diffusers", "amused/amused-256"),
+    "vq-diffusion": built_in("vq_diffusion:load", "diffusion", "diffusers", "microsoft/vq-diffusion-ithq"),
+    "llamagen": built_in("llamagen.adapter:load", "ar", "transformers", "FOLDER#256"),
+    "janus": built_in("janus:load", "ar", "transformers", "deepseek-community/Janus-Pro-1B"),
+    "emu3": built_in("emu3:load", "ar", "transformers", "BAAI/Emu3-Gen-hf"),
 }
-TABLE: dict[str, Registered] = {name: Registered(place) for name, place in BUILT_IN.items()}
 
 
 def refusal(message: str) -> DivlensError:
@@ -91,6 +111,14 @@ def known() -> list[str]:
     return sorted({*TABLE, *offered()})
 
 
+def facts_of(name: str) -> Facts:
+    """What is known of a model without importing it: for one from another package, who offers it."""
+    if name in TABLE:
+        return TABLE[name].facts
+    packages = sorted({entry.dist.name for entry in offered().get(name, []) if entry.dist})
+    return Facts(about=f"from the package {', '.join(packages)}" if packages else "")
+
+
 def factory_of(name: str) -> tuple[Factory, Mapping[str, object]]:
     """The factory behind a name. Raises DivlensError when there is none, or more than one."""
     offers = offered().get(name, [])
@@ -110,30 +138,40 @@ def factory_of(name: str) -> tuple[Factory, Mapping[str, object]]:
 
 
 def load(
-    spec: str, device: str = "cpu", *, dtype: str = "float32", truncate: bool = False, compile: bool = False
+    spec: str,
+    device: str | torch.device = "cpu",
+    *,
+    dtype: str = "float32",
+    truncate: bool = False,
+    compile: bool = False,
 ) -> Model:
     """The model that `spec` names: "zoo/mim", or "name:checkpoint", where all after the first colon is the factory's:
     a folder, or a repository on the model hub.
 
-    `dtype`: of the weights, "float32", "bfloat16" or "float16"; draws stay in float32. `truncate`: cut a wording that
-    the text encoder cannot read whole, and record it, in place of an error. `compile`: `torch.compile` the network.
+    `device`: as torch names it, "cpu" or "cuda:0", or a torch.device. `dtype`: of the weights, "float32", "bfloat16" or
+    "float16"; draws stay in float32, and so do decoders. `truncate`: cut a wording that the text encoder cannot read
+    whole, and record it, in place of an error. `compile`: `torch.compile` the network.
 
     Raises DivlensError, in one line, for a name that is not known, an empty checkpoint, a factory that cannot be
-    imported, and a factory that returns something other than a model.
+    imported or fails, whatever its error, which is the cause, and one that returns something other than a model.
     """
+    if not isinstance(spec, str):
+        raise refusal(f'load expects a name such as "zoo/mim", or "name:checkpoint", got {spec!r:.80}')
     name, colon, checkpoint = spec.partition(":")
     if colon and not checkpoint:
         raise refusal(f"{spec!r} expects a checkpoint after the colon, got nothing")
-    try:
+    from divlens.models.failures import one_line
+    from divlens.models.loading import Options, device_name
+    from divlens.models.protocol import Model, check_model, missing
+
+    with one_line(f"the model {name!r} expects a factory that can be imported"):
         factory, arguments = factory_of(name)
-    except (ImportError, AttributeError) as error:
-        raise refusal(f"the model {name!r} cannot be imported: {error}") from error
-    from divlens.models.loading import Options
-    from divlens.models.protocol import Model, missing
-
-    options = Options(device, dtype, truncate, compile)
-    model = factory(checkpoint or None, options, **arguments)
-
-    if lacking := missing(model, Model):
-        raise refusal(f"the factory of {name!r} returned a {type(model).__name__}, which lacks {', '.join(lacking)}")
+    options = Options(device_name(device), dtype, truncate, compile)
+    with one_line(f"the model {spec!r} expects to be loaded"):
+        model = factory(checkpoint or None, options, **arguments)
+        if lacking := missing(model, Model):
+            raise refusal(
+                f"the factory of {name!r} returned a {type(model).__name__}, which lacks {', '.join(lacking)}"
+            )
+        check_model(model)
     return model

@@ -6,7 +6,7 @@ against brute force. `toy/mim:7` is the toy whose weights come from seed 7.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from divlens.models.fingerprint import all_but
 from divlens.models.loading import CPU, Options
 from divlens.noise import prompt_key
 from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, PathRule, Raster
@@ -94,6 +95,9 @@ class ToyModel:
     codes: int = CODES
     mask: int = CODES
     grid: tuple[int, int] = (1, POSITIONS)
+
+    def identity(self) -> Mapping[str, object]:
+        return all_but(self, "device")
 
     @property
     def name(self) -> str:

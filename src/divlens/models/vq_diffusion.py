@@ -15,8 +15,8 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -25,7 +25,9 @@ from torch import Tensor
 
 from divlens.models import clip_text
 from divlens.models.clip_text import ClipText, Layout
-from divlens.models.loading import Options, Uncalibrated, check_equal, fingerprint
+from divlens.models.failures import reported
+from divlens.models.fingerprint import all_but, weights_digits
+from divlens.models.loading import Options, Uncalibrated, check_equal, pictures_of
 from divlens.paths import MaskReplaceDiffusion
 from divlens.types import DivlensError, View
 
@@ -106,11 +108,13 @@ class VQDiffusionPredictor:
     as the loop does. `trained`: the number of timesteps the network knows.
     """
 
+    name: str
     network: Callable[..., Tensor]
     hidden: Float[Tensor, "rows words hidden"]
     trained: int
     guided: bool
 
+    @reported("transformer")
     def __call__(self, view: View) -> tuple[Float[Tensor, "batch m codes"], Float[Tensor, "batch m codes"] | None]:
         ids = torch.cat([view.tokens, view.tokens]) if self.guided else view.tokens
         # A view's step and time add up to the last step of its rule.
@@ -126,8 +130,8 @@ class VQDiffusionPredictor:
 class VQDiffusionModel(Uncalibrated):
     """VQ-Diffusion, ready for the loop.
 
-    A condition is (limit, d): CLIP's last hidden states, each divided by its length. `unconditional` is the learned
-    one or, where none was learned, that of the empty text.
+    A condition is (limit, d): CLIP's last hidden states, each divided by its length. `learned` is the unconditional
+    one; where none was learned, it is that of the empty text.
     """
 
     name: str
@@ -139,36 +143,47 @@ class VQDiffusionModel(Uncalibrated):
     grid: tuple[int, int]
     rule: MaskReplaceDiffusion
     trained: int
-    unconditional: Float[Tensor, "words d"]
+    learned: Float[Tensor, "words d"] | None
     guidance: float = GUIDANCE
+
+    def identity(self) -> Mapping[str, object]:
+        return all_but(self, "name")
 
     @property
     def mask(self) -> int:
         return self.codes
 
+    @cached_property
+    def unconditional(self) -> Float[Tensor, "words d"]:
+        return self.encode([""])[0] if self.learned is None else self.learned
+
     @property
     def limit(self) -> int:
         return self.text.limit
 
+    @reported("tokenizer")
     def lengths(self, wordings: Sequence[str]) -> list[int]:
         return self.text.lengths(wordings)
 
+    @reported("text encoder")
     def encode(self, wordings: Sequence[str]) -> Float[Tensor, "wordings words d"]:
         return conditions_of(self.text, self.text_encoder, wordings)
 
+    @reported("transformer")
     def predictor(self, conditions: Float[Tensor, "batch words d"], guided: bool) -> VQDiffusionPredictor:
         if guided:
             conditions = torch.cat([self.unconditional.expand_as(conditions), conditions])
-        return VQDiffusionPredictor(self.network, conditions, self.trained, guided)
+        return VQDiffusionPredictor(self.name, self.network, conditions, self.trained, guided)
 
+    @reported("decoder")
     def decode(self, tokens: Int[Tensor, "batch h w"]) -> Float[Tensor, "batch 3 H W"]:
         channels = self.vqvae.quantize.vq_embed_dim
 
         def pictures(part: Tensor) -> Tensor:
             embedded = self.vqvae.quantize.get_codebook_entry(part, shape=(*part.shape, channels))
-            return self.vqvae.decode(embedded, force_not_quantize=True).sample / 2 + 0.5
+            return self.vqvae.decode(embedded, force_not_quantize=True).sample
 
-        return clip_text.decoded(tokens, pictures)
+        return pictures_of(self.name, tokens, pictures, clip_text.DECODED_AT_ONCE, lambda pixels: pixels / 2 + 0.5)
 
 
 @torch.no_grad()
@@ -186,7 +201,10 @@ def load(checkpoint: str | None, options: Options) -> VQDiffusionModel:
     """
     checkpoint = checkpoint or PUBLISHED
     parts = clip_text.load_parts(checkpoint, layout())
-    parts |= {name: options.place(parts[name]) for name in ("text_encoder", "transformer", "vqvae", LEARNED)}
+    # The decoder stays in float32: in half precision it may overflow, and it runs once per picture only.
+    full = replace(options, dtype="float32")
+    placed = {"text_encoder": options, "transformer": options, "vqvae": full, LEARNED: options}
+    parts |= {name: own.place(parts[name]) for name, own in placed.items()}
     return assembled(f"vq-diffusion:{checkpoint}", parts, options)
 
 
@@ -197,8 +215,8 @@ def from_pipeline(pipeline: Any, options: Options) -> VQDiffusionModel:
     `compile` count. Raises DivlensError for another pipeline, and for parts that do not fit each other.
     """
     parts = clip_text.parts_of(pipeline, layout())
-    weights = fingerprint(parts["transformer"], parts["text_encoder"], parts[LEARNED])
-    return assembled(f"vq-diffusion:wrapped-{weights}", parts, options)
+    digits = weights_digits(*(parts[name] for name in ("transformer", "text_encoder", LEARNED, "vqvae")))
+    return assembled(f"vq-diffusion:wrapped-{digits}", parts, options)
 
 
 def assembled(name: str, parts: Mapping[str, Any], options: Options) -> VQDiffusionModel:
@@ -218,13 +236,11 @@ def assembled(name: str, parts: Mapping[str, Any], options: Options) -> VQDiffus
     check_equal(name, "number of steps", {"transformer": own.num_embeds_ada_norm, "scheduler": trained})
     # The reference cuts a long wording behind the 77th token, without an end token.
     text = clip_text.clip_text_of(name, parts, options, keep_end=False)
-    unconditional = (
-        parts[LEARNED].embeddings if parts[LEARNED].learnable else conditions_of(text, text_encoder, [""])[0]
-    )
-    if unconditional.shape != (text.limit, width):
+    learned = parts[LEARNED].embeddings.detach() if parts[LEARNED].learnable else None
+    if learned is not None and learned.shape != (text.limit, width):
         raise DivlensError(
             f"{name} expects a learned unconditional embedding of shape {(text.limit, width)}, "
-            f"got {tuple(unconditional.shape)}"
+            f"got {tuple(learned.shape)}"
         )
     return VQDiffusionModel(
         name=name,
@@ -236,7 +252,7 @@ def assembled(name: str, parts: Mapping[str, Any], options: Options) -> VQDiffus
         grid=(own.sample_size, own.sample_size),
         rule=rule_of(scheduler),
         trained=trained,
-        unconditional=unconditional.detach(),
+        learned=learned,
     )
 
 

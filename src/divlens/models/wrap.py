@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from divlens.models.failures import one_line
 from divlens.models.loading import Options
 from divlens.models.protocol import Model
 from divlens.types import DivlensError
@@ -29,10 +30,12 @@ def wrap(loaded: Any, processor: Any = None, *, truncate: bool = False, compile:
     """
     kind, options = type(loaded).__name__, Options(truncate=truncate, compile=compile)
     if kind in PIPELINES:
-        return importlib.import_module(PIPELINES[kind]).from_pipeline(loaded, options)
+        with one_line(f"wrap expects a {kind} whose parts fit each other"):
+            return importlib.import_module(PIPELINES[kind]).from_pipeline(loaded, options)
     if kind not in NETWORKS:
         known = ", ".join((*PIPELINES, *NETWORKS))
         raise DivlensError(f"wrap expects one of {known}, got {kind}")
     if processor is None:
         raise DivlensError(f"wrap expects the processor of a {kind} as its second argument, got none")
-    return importlib.import_module(NETWORKS[kind]).from_model(loaded, processor, options)
+    with one_line(f"wrap expects a {kind} that fits its processor"):
+        return importlib.import_module(NETWORKS[kind]).from_model(loaded, processor, options)

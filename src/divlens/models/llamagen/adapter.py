@@ -15,12 +15,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from divlens.models.llamagen.captions import left_padded
+from divlens.models.failures import reported
+from divlens.models.fingerprint import all_but
+from divlens.models.llamagen.captions import clean_caption, left_padded
 from divlens.models.llamagen.checkpoints import gpt_from, vq_from
 from divlens.models.llamagen.gpt import Cache, Gpt, Prefix, rotary_table
 from divlens.models.llamagen.text import CaptionEncoder, text_from
 from divlens.models.llamagen.vq import VqTokenizer
-from divlens.models.loading import Options, Uncalibrated, check_lengths, find_files, needed
+from divlens.models.loading import Options, Uncalibrated, check_lengths, find_files, needed, pictures_of
+from divlens.models.special_tokens import refuse_special_tokens
 from divlens.paths import Raster
 from divlens.types import DivlensError, View
 
@@ -46,17 +49,19 @@ class RasterPredictor:
 
     def __init__(
         self,
+        name: str,
         gpt: Gpt,
         step: Step,
         table: Float[Tensor, "n two half"],
         conditions: Float[Tensor, "batch tokens d_and_mask"],
         guided: bool,
     ) -> None:
-        self.step, self.table, self.guided = step, table, guided
+        self.name, self.step, self.table, self.guided = name, step, table, guided
         prefix, row = read_once(gpt, conditions, guided)
         self.first_logits = prefix.logits[row]
         self.cache = gpt.new_cache(prefix, row, slots=len(table) - 1)  # the last token is not read
 
+    @reported("transformer")
     def __call__(self, view: View) -> tuple[Tensor, Tensor | None]:
         if view.first == 0:
             logits = self.first_logits
@@ -108,6 +113,9 @@ class LlamaGen(Uncalibrated):
     guidance: float = 7.5
     top_k: int = 1000
 
+    def identity(self) -> Mapping[str, object]:
+        return all_but(self, "name", "truncate")  # a wording that is cut is refused otherwise: no draw differs
+
     @property
     def codes(self) -> int:
         return self.gpt.sizes.codes
@@ -128,26 +136,30 @@ class LlamaGen(Uncalibrated):
     def limit(self) -> int:
         return self.gpt.sizes.caption_tokens
 
+    @reported("tokenizer")
     def lengths(self, wordings: Sequence[str]) -> list[int]:
         """Tokens of each wording once it is cleaned, with the end mark, before any cut."""
         return [len(self.text.ids(wording)) for wording in wordings]
 
+    @reported("text encoder")
     def encode(self, wordings: Sequence[str]) -> Float[Tensor, "wordings tokens d_and_mask"]:
-        """Raises DivlensError for a wording of more than `limit` tokens, unless it may be cut, and for one of which the
-        cleaning leaves nothing."""
+        """Raises DivlensError for a wording of more than `limit` tokens, unless it may be cut, for one of which the
+        cleaning leaves nothing, and for one with a special token in what it leaves."""
+        refuse_special_tokens(self.name, self.text.tokenizer, [clean_caption(wording) for wording in wordings])
         check_lengths(self.name, wordings, self.lengths(wordings), self.limit, self.truncate)
         dtype = self.gpt.output.weight.dtype
         features = [self.text.features(wording, self.limit).to(dtype) for wording in wordings]
         return torch.stack([left_padded(feature, self.limit) for feature in features])
 
+    @reported("transformer")
     def predictor(self, conditions: Float[Tensor, "batch tokens d_and_mask"], guided: bool) -> RasterPredictor:
         table = rotary_table(self.side, self.gpt.sizes.head_width, conditions.device)
-        return RasterPredictor(self.gpt, self.step, table, conditions, guided)
+        return RasterPredictor(self.name, self.gpt, self.step, table, conditions, guided)
 
+    @reported("decoder")
     def decode(self, tokens: Int[Tensor, "batch h w"]) -> Float[Tensor, "batch 3 H W"]:
         """Pictures in [0, 1], float32, on the CPU."""
-        pictures = [self.tokenizer.decode(some).cpu() for some in tokens.split(PICTURES_AT_ONCE)]
-        return ((torch.cat(pictures) + 1) / 2).clamp(0, 1)
+        return pictures_of(self.name, tokens, self.tokenizer.decode, PICTURES_AT_ONCE, lambda pixels: (pixels + 1) / 2)
 
     def encode_pictures(self, pictures: Float[Tensor, "batch 3 H W"]) -> Int[Tensor, "batch h w"]:
         """The tokens of pictures in [0, 1] whose sides are multiples of 16 pixels."""
@@ -216,7 +228,7 @@ def config_of(folder: Path | None) -> Mapping[str, int]:
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise DivlensError(f"{path} expects JSON: {error}") from error
     found = {key: content[key] for key in ("n_head", "grid") if key in content} if isinstance(content, dict) else {}
     for key, value in found.items():

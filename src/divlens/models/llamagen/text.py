@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from divlens.models.building import network_from
 from divlens.models.llamagen.captions import clean_caption
-from divlens.models.loading import Options, check_tensors, needed, read_parts
+from divlens.models.loading import Options, find_files, needed, read_parts
 from divlens.types import DivlensError
 
 OTHER_HALF = ("decoder.", "lm_head.")  # of the T5 that the published files hold whole
@@ -54,16 +55,16 @@ def text_from(place: str, options: Options) -> CaptionEncoder:
     there and is not read.
     """
     tokenizer_kind, network_kind = needed("llamagen", "AutoTokenizer", "T5EncoderModel")
-
-    def read() -> tuple[Any, Any, Any]:
-        tokenizer = tokenizer_kind.from_pretrained(place)
-        return tokenizer, *network_kind.from_pretrained(place, output_loading_info=True, ignore_mismatched_sizes=True)
-
     source = "a T5 text encoder with its tokenizer"
-    tokenizer, network, found = read_parts(place, "the weights of a T5 text encoder", source, read)
-    extra = [key for key in found["unexpected_keys"] if not key.startswith(OTHER_HALF)]
-    check_tensors(place, {**found, "unexpected_keys": extra})
-    network = options.place(network)
+    config = find_files(place, ["config.json"], source)["config.json"]
+    tokenizer = read_parts(
+        # Without the last argument, a tokenizer with code of its own would make transformers ask at the terminal.
+        place,
+        "the files of a T5 tokenizer",
+        source,
+        lambda: tokenizer_kind.from_pretrained(place, trust_remote_code=False),
+    )
+    network = options.place(network_from(network_kind, place, config, source, ignored=OTHER_HALF))
     if options.dtype == "float16":
         for name, module in network.named_modules():
             if name.endswith(".wo"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from divlens.models.loading import CPU, Options
+from divlens.models.fingerprint import all_but
+from divlens.models.loading import CPU, Options, load_checked
 from divlens.models.protocol import Predictor
 from divlens.models.zoo.assets import packaged_folder, read_lines, read_tensors
 from divlens.models.zoo.networks import CODES, GRID, MASK, POSITIONS, WORDS, Backbone, Sizes, Tokenizer
@@ -101,6 +102,9 @@ class ZooModel:
     mask: int = MASK
     grid: tuple[int, int] = field(default=(GRID, GRID))
 
+    def identity(self) -> Mapping[str, object]:
+        return all_but(self, "name")
+
     def encode(self, wordings: Sequence[str]) -> Float[Tensor, "wordings d"]:
         return self.backbone.condition(self.vocabulary.ids(wordings).to(self.backbone.places.device))
 
@@ -122,7 +126,8 @@ class ZooModel:
 def tokenizer_from(folder: Path | None, device: str) -> Tokenizer:
     """The tokenizer is the same object for all three families."""
     tokenizer = Tokenizer()
-    tokenizer.load_state_dict(read_tensors("tokenizer", folder))
+    place = (folder or packaged_folder()) / "tokenizer.safetensors"
+    load_checked(tokenizer, read_tensors("tokenizer", folder), str(place))
     return tokenizer.to(memory_format=torch.channels_last).to(device).eval().requires_grad_(False)
 
 
@@ -136,7 +141,8 @@ def load(family: Family, checkpoint: str | None = None, options: Options = CPU) 
     counts = state.pop("counts", None)
     vocabulary = Vocabulary(tuple(read_lines("vocabulary.txt", folder or packaged_folder())))
     backbone = Backbone(Sizes(len(vocabulary), causal=family == "ar"))
-    backbone.load_state_dict(state)
+    place = (folder or packaged_folder()) / f"{family}.safetensors"
+    load_checked(backbone, state, f"{place}, with the {len(vocabulary.words)} words of vocabulary.txt,")
     rule, guidance = DEFAULTS[family]
     return ZooModel(
         family=family,

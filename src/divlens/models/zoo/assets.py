@@ -11,6 +11,7 @@ from pathlib import Path
 from safetensors.torch import load, save
 from torch import Tensor
 
+from divlens.models.failures import one_line
 from divlens.types import DivlensError
 
 CHECKSUMS = "checksums.json"
@@ -27,14 +28,16 @@ def read_tensors(name: str, folder: Path | None = None) -> dict[str, Tensor]:
     """
     folder = folder or packaged_folder()
     path = folder / f"{name}.safetensors"
-    if not path.exists():
+    if not path.is_file():
         raise DivlensError(f"zoo weights are missing: expected {path.name} in {folder}")
     content = path.read_bytes()
     expected = read_checksums(folder).get(path.name, "no entry")
     found = hashlib.sha256(content).hexdigest()
     if found != expected:
         raise DivlensError(f"{path.name} is damaged: expected sha256 {expected[:16]}..., found {found[:16]}...")
-    return {key: value.float() if value.is_floating_point() else value for key, value in load(content).items()}
+    with one_line(f"{path} expects tensors in the format of safetensors"):
+        tensors = load(content)
+    return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
 
 
 def read_checksums(folder: Path) -> dict[str, str]:

@@ -1,0 +1,88 @@
+"""The text of a prompt is text: special tokens in a wording are refused, and whatever merely looks odd is read."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+import tiny_llamagen
+import tiny_pipelines
+import tiny_transformers
+from divlens.models import amused, emu3, janus, vq_diffusion
+from divlens.models.loading import Options
+from divlens.models.special_tokens import refuse_special_tokens, special_tokens
+from divlens.sampler import sample
+from divlens.types import DivlensError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    with tiny_pipelines.one_thread():
+        yield
+
+
+def model_of(name: str, folder: Path) -> Any:
+    if name == "amused":
+        return amused.from_pipeline(tiny_pipelines.amused(), Options())
+    if name == "vq-diffusion":
+        return vq_diffusion.from_pipeline(tiny_pipelines.vq_diffusion(), Options())
+    if name == "llamagen":
+        return tiny_llamagen.golden(folder)
+    module = {"janus": janus, "emu3": emu3}[name]
+    return module.from_model(*getattr(tiny_transformers, name)(), Options())
+
+
+SPECIAL = {
+    "amused": ["<|endoftext|>", "<|startoftext|>"],
+    "vq-diffusion": ["<|endoftext|>", "<|startoftext|>"],
+    "janus": ["<image>", "<|image start|>", "<|User|>", "</s>", "<pad>"],
+    "emu3": ["<|visual token 000003|>", "<|extra_200|>", "<|image token|>", "<s>"],
+    # Markup is cleaned away before the text encoder sees it; escaped well enough, it outlives the cleaning.
+    "llamagen": ["%25EF%25BC%259Cpad%25EF%25BC%259E"],
+}
+
+
+@pytest.mark.parametrize("name", SPECIAL)
+def test_a_special_token_in_a_wording_is_refused_by_name(name, tmp_path):
+    model = model_of(name, tmp_path / "model")
+    for token in SPECIAL[name]:
+        for wording in (f"red {token} heart", f"red heart{token}", token):
+            with pytest.raises(DivlensError, match="expects a text, got the special token '<") as error:
+                model.encode(["blue", wording])
+            assert "\n" not in str(error.value)
+            assert name == "llamagen" or repr(token) in str(error.value)
+
+
+@pytest.mark.parametrize("name", SPECIAL)
+def test_what_merely_looks_odd_is_read(name, tmp_path):
+    """Signs, brackets, parts of special tokens, and letters that the tiny vocabularies lack: these become unknown."""
+    model = model_of(name, tmp_path / "model")
+    odd = ["<", "heart < arrow", "a <heart>", "<|endof", "image start|>", "[x] heart!", "endoftext", "caf\u00e9 \u2603"]
+    assert len(model.encode(odd)) == len(odd)
+    # The end of a text that is not there is not read: what follows it in the tokens is the rest of the wording.
+    plain, changed = model.encode(["red < heart", "red < cat"])
+    assert not plain.equal(changed)
+
+
+def test_a_wording_is_refused_before_anything_is_drawn(tmp_path):
+    with pytest.raises(DivlensError, match=r"got the special token '<image>' in 'red <image> heart'"):
+        sample(model_of("janus", tmp_path), ["red <image> heart"], n=1)
+
+
+def words(unknown: str | None = None, **named: Any) -> PreTrainedTokenizerFast:
+    vocabulary = {token: i for i, token in enumerate(["<unk>", "red", "heart", "!", "\u00f8"])}
+    base = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    base.pre_tokenizer = pre_tokenizers.Whitespace()
+    base.add_tokens([AddedToken("\u00f8", special=False), AddedToken("<place>", special=False)])
+    return PreTrainedTokenizerFast(tokenizer_object=base, unk_token="<unk>", **named)
+
+
+def test_added_text_and_the_unknown_are_no_special_tokens():
+    tokenizer = words(pad_token="!", eos_token="</s>")
+    assert set(special_tokens(tokenizer).values()) == {"<unk>", "</s>", "<place>"}
+    refuse_special_tokens("it", tokenizer, ["red \u00f8", "red!", "red sky"])  # a letter, the padding, an unknown word
+    for token in ("<unk>", "</s>", "<place>"):
+        with pytest.raises(DivlensError, match=f"it expects a text, got the special token '{token}'"):
+            refuse_special_tokens("it", tokenizer, ["red heart", f"red {token}"])
