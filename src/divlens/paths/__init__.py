@@ -11,7 +11,6 @@ from divlens.paths.mask_replace_diffusion import MaskReplaceDiffusion
 from divlens.paths.random_order import RandomOrder
 from divlens.paths.raster import Raster
 from divlens.paths.rule import Advance, Draws, PathRule
-from divlens.paths.schedule import still_masked
 
 __all__ = [
     "Advance",
@@ -23,5 +22,4 @@ __all__ = [
     "RandomOrder",
     "Raster",
     "halton_order",
-    "still_masked",
 ]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from divlens.noise import Noise
 from divlens.paths.rule import Advance, Draws
-from divlens.paths.schedule import Schedule, check_schedule, still_masked, without_the_last
+from divlens.paths.schedule import Schedule, check_schedule, masked_share, still_masked, without_the_last
 from divlens.types import DivlensError, View, is_number
 
 
@@ -61,7 +61,8 @@ class ConfidenceUnmasking:
         positions = proposed.shape[1]
         # Drawn even where tau is 0, as the reference does: a shared generator must stay in step with it.
         score = draws.log_probability.double() + tau * noise.path_gumbel(view.step, positions, proposed.device)
-        count = still_masked(self.schedule, view.step, self.steps, unknown.sum(1, keepdim=True), positions)
+        share = masked_share(self.schedule, torch.tensor((view.step + 1) / self.steps))  # float32, as the reference's
+        count = still_masked(share, unknown.sum(1, keepdim=True), positions)
         committed = without_the_last(score, unknown, count)
         nothing = math.nan if tau > 0 else 0.0
         path = torch.full((len(proposed),), nothing, dtype=torch.float64, device=proposed.device)

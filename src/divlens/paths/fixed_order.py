@@ -14,7 +14,7 @@ from torch import Tensor
 
 from divlens.noise import Noise
 from divlens.paths.rule import Advance, Draws
-from divlens.paths.schedule import Schedule, check_schedule, still_masked, without_the_last
+from divlens.paths.schedule import Schedule, check_schedule, exact_share, still_masked, without_the_last
 from divlens.types import DivlensError, View, is_whole
 
 
@@ -58,7 +58,8 @@ class FixedOrder:
     def advance(self, view: View, draws: Draws, mask: int, noise: Noise) -> Advance:
         committed = unknown = view.tokens == mask
         if view.step < self.steps - 1:
-            count = still_masked(self.schedule, view.step, self.steps, unknown.sum(1, keepdim=True), self.positions)
+            share = exact_share(self.schedule, view.step, self.steps)
+            count = still_masked(share, unknown.sum(1, keepdim=True), self.positions)
             committed = without_the_last(-self.turn(view, noise), unknown, count)
         tokens = torch.where(committed, draws.tokens, view.tokens)
         choice = torch.full((len(tokens),), -self.log_choices(view.step), dtype=torch.float64, device=tokens.device)

@@ -33,11 +33,14 @@ def masked_share(schedule: Schedule, ratio: Float[Tensor, ""]) -> Float[Tensor, 
     return 1 - ratio if schedule == "linear" else torch.arccos(ratio) / (math.pi / 2)
 
 
-def still_masked(
-    schedule: Schedule, step: int, steps: int, unknown: Int[Tensor, "batch 1"], positions: int
-) -> Int[Tensor, "batch 1"]:
-    """How many positions stay masked after `step`: the schedule's count, but fewer than now, and at least one."""
-    share = masked_share(schedule, torch.tensor((step + 1) / steps))
+def exact_share(schedule: Schedule, step: int, steps: int) -> Float[Tensor, ""]:
+    """The share that stays masked after `step`, float64, a little above: a whole number of positions that a rounding
+    error brings below stays whole."""
+    return masked_share(schedule, torch.tensor((step + 1) / steps, dtype=torch.float64)) + 1e-12
+
+
+def still_masked(share: Float[Tensor, ""], unknown: Int[Tensor, "batch 1"], positions: int) -> Int[Tensor, "batch 1"]:
+    """How many positions stay masked: that share of all, rounded down, but fewer than now, and at least one."""
     wanted = (positions * share).floor().long().to(unknown.device)
     return torch.minimum(unknown - 1, wanted).clamp(min=1)
 
