@@ -18,7 +18,7 @@ sys.path[:0] = [str(TESTS), str(TESTS / "information")]  # the events are those 
 
 from test_unmasking_quadrature import one_event
 
-from divlens.information.unmasking import event_log_probabilities
+from divlens.information.laws.unmasking_events import event_log_probabilities
 
 POSITIONS, CODES = 256, 8192
 

@@ -12,6 +12,7 @@ from diffusers.schedulers.scheduling_vq_diffusion import VQDiffusionScheduler
 from divlens.interventions import Settings
 from divlens.noise import TorchNoise
 from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion
+from divlens.paths.schedule import masked_share, still_masked
 from divlens.sampler import run_loop
 from divlens.types import View
 
@@ -169,10 +170,10 @@ def test_a_rule_other_than_the_reference_would_be_seen(rule, seed):
 @pytest.mark.parametrize("schedule", ["cosine", "linear"])
 def test_the_count_of_masked_positions_is_that_of_the_reference(positions, schedule):
     for steps in range(2, 65):
-        rule = ConfidenceUnmasking(steps, (2.0, 0.0), schedule)
         unknown = torch.tensor([[positions], [max(positions // 2, 1)]])
         for step in range(steps - 1):
             ratio = (torch.tensor([[step]]) + 1) / steps  # the reference's own lines, its own shapes
             share = torch.cos(ratio * math.pi / 2) if schedule == "cosine" else 1 - ratio
+            ours = torch.tensor((step + 1) / steps)
             wanted = torch.max(torch.tensor([1]), torch.min(unknown - 1, (positions * share).floor()))
-            assert torch.equal(rule.still_masked(step, unknown, positions), wanted.long())
+            assert torch.equal(still_masked(masked_share(schedule, ours), unknown, positions), wanted.long())

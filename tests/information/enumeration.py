@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, Raster
+from divlens.paths import ConfidenceUnmasking, FixedOrder, MaskReplaceDiffusion, RandomOrder, Raster
 from divlens.types import View
 from toy_oracle import posterior, selection_chance
 
@@ -75,6 +75,8 @@ def outcomes(case: Case, step: int, state: State) -> Iterator[Outcome]:
             yield (), code, (*state[:step], code, *state[step + 1 :]), chance
     elif isinstance(rule, ConfidenceUnmasking):
         yield from unmasked(case, rule, step, state, log_p, draws)
+    elif isinstance(rule, RandomOrder | FixedOrder):
+        yield from chosen_first(case, rule, step, state, draws)
     else:
         assert isinstance(rule, MaskReplaceDiffusion)
         time, known = rule.steps - step, case.uniform(step) if case.uniform else [None] * n
@@ -127,10 +129,7 @@ def unmasked(
 ) -> Iterator[Outcome]:
     mask = case.model.mask  # type: ignore[attr-defined]
     opened = [i for i, token in enumerate(state) if token == mask]
-    last = step == rule.steps - 1
-    ratio = (step + 1) / rule.steps
-    share = math.cos(ratio * math.pi / 2) if rule.schedule == "cosine" else 1 - ratio
-    left = 0 if last else max(1, min(len(opened) - 1, math.floor(len(state) * np.float32(share))))
+    left = still_masked(rule, step, len(opened), len(state))
     tau = (
         0.0
         if rule.steps == 1
@@ -150,6 +149,33 @@ def unmasked(
             for i, code in zip(chosen, tokens, strict=True):
                 following[i] = code
             yield chosen, tokens, tuple(following), chance
+
+
+def still_masked(rule: Any, step: int, opened: int, positions: int) -> int:
+    """How many positions the step leaves masked."""
+    ratio = (step + 1) / rule.steps
+    shares = {"cosine": math.cos(ratio * math.pi / 2), "linear": 1 - ratio, "arccos": math.acos(ratio) * 2 / math.pi}
+    share = np.float32(shares[rule.schedule]) if isinstance(rule, ConfidenceUnmasking) else shares[rule.schedule] + 1e-9
+    wanted = math.floor(positions * share)
+    return 0 if step == rule.steps - 1 else max(1, min(opened - 1, wanted))
+
+
+def chosen_first(case: Case, rule: Any, step: int, state: State, draws: list) -> Iterator[Outcome]:
+    """Positions chosen without a look at the tokens; of a fixed order, one that is not rolled."""
+    opened = [i for i, token in enumerate(state) if token == case.model.mask]  # type: ignore[attr-defined]
+    count = len(opened) - still_masked(rule, step, len(opened), len(state))
+    if isinstance(rule, FixedOrder):
+        assert not rule.roll
+        sets = [tuple(sorted([i for i in rule.order if i in opened][:count]))]
+    else:
+        sets = list(itertools.combinations(opened, count))
+    for chosen in sets:
+        for every in itertools.product(*(draws[i] for i in chosen)):
+            following = list(state)
+            for i, (code, _) in zip(chosen, every, strict=True):
+                following[i] = code
+            chance = math.prod(part for _, part in every) / len(sets)
+            yield chosen, tuple(code for code, _ in every), tuple(following), chance
 
 
 def chosen_chance(case: Case, step: int, chosen: tuple, log_p: dict[int, float], tau: float) -> float:
@@ -228,7 +254,7 @@ def truth(case: Case) -> Truth:
             moved += weight * entropy(list(states.values()))
             for after, chance in states.items():
                 following[after] += weight * chance
-            if isinstance(rule, ConfidenceUnmasking):
+            if isinstance(rule, ConfidenceUnmasking | RandomOrder | FixedOrder):
                 for (route, at), before in records.items():
                     if at == state:
                         for event, _, after, chance in listed:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from divlens.information.diffusion import (
+from divlens.information.laws.diffusion_steps import (
     chances_of,
     event_log_probability,
     known_noise_entropies,

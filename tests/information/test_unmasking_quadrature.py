@@ -9,10 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from divlens.information import mixtures
-from divlens.information import unmasking as module
-from divlens.information.mixtures import Direct, Shared, binned, bracketed, exceedance
-from divlens.information.unmasking import Windows, event_log_probabilities, scores_of, selections, windows
+from divlens.information.laws import gumbel_mixtures
+from divlens.information.laws import unmasking_events as module
+from divlens.information.laws.gumbel_mixtures import Direct, Shared, binned, bracketed, exceedance
+from divlens.information.laws.scores import scores_of
+from divlens.information.laws.unmasking_events import Windows, event_log_probabilities, selections, windows
 
 
 def logits(*shape: int, seed: int = 0, scale: float = 1.5) -> torch.Tensor:
@@ -128,7 +129,7 @@ def test_twice_the_nodes_and_bins_change_nothing(tau, monkeypatch):
     monkeypatch.setattr(module, "NODES_PER_ROOT", 2.4)
     monkeypatch.setattr(module, "BULK", 1e-13)
     monkeypatch.setattr(module, "NEGLIGIBLE", 40.0)
-    monkeypatch.setattr(mixtures, "BINS_PER_TAU", 24)
+    monkeypatch.setattr(gumbel_mixtures, "BINS_PER_TAU", 24)
     for a, b in zip(usual, event_log_probabilities(scores, samples, tau), strict=True):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
 

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from divlens.information.accounting import QUANTITIES, UNKNOWN_RULE, Tally, account, is_known
+from divlens.information.accounting import QUANTITIES, UNKNOWN_RULE, Tally, account
 from divlens.information.asking import Asked, Kept
 from divlens.information.collecting import MIXTURE, PATHS, Collected, collect, kept_of
 from divlens.information.conditional import Bracket, conditional_entropy, full_support
 from divlens.information.exact import Exact, exact_for_ar
+from divlens.information.laws import law_of
 from divlens.information.mutual import mutual_information
 from divlens.information.records import (
     BITS,
@@ -30,7 +31,6 @@ from divlens.interventions import Intervention, Settings
 from divlens.models.answers import loaded_model
 from divlens.models.protocol import Model
 from divlens.paraphrase import templated
-from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, Raster
 from divlens.progress import OnBatch, followed
 from divlens.prompts import distinct_prompts
 from divlens.sampler import (
@@ -83,10 +83,11 @@ class Effort:
     def grids(self, n: int, wordings: Sequence[Sequence[str]], settings: Settings) -> tuple[int, int]:
         """Of each prompt: those that are weighed by paths, which AR has no need of, and those that are asked under the
         other prompts. None where the likelihood is not known."""
-        if not is_known(settings.rule) or settings.frozen:
+        law = law_of(settings.rule)
+        if not law.known or settings.frozen:
             return 0, 0
         each = [len(set(used)) for used in wordings]
-        weighed = 0 if isinstance(settings.rule, Raster) else self.for_paths(n, max(each))
+        weighed = 0 if law.path_is_certain else self.for_paths(n, max(each))
         return weighed, self.for_mixture(n, sum(each))
 
     def for_paths(self, n: int, wordings: int) -> int:
@@ -166,7 +167,7 @@ def accounted(
     positions, most, exact = math.prod(model.grid), full_support(run), None
     estimates = causal(collected.tally, settings, reading, most.value)
     weighed, asked_again = kept_of(collected, PATHS), kept_of(collected, MIXTURE)
-    if isinstance(settings.rule, Raster) and asked_again:
+    if law_of(settings.rule).path_is_certain and asked_again:
         exact = exact_for_ar(run, collected.tally, asked_again, most.value)
     bracket = bracket_of(run, collected.tally, estimates, effort.paths, weighed, exact)
     estimates |= {"conditional_lower": bracket.lower, "conditional_upper": bracket.upper}
@@ -225,13 +226,14 @@ def causal(tally: Tally, settings: Settings, reading: str, most: float) -> dict[
     at most."""
     note = "; ".join(FROZEN.format(stream) for stream in sorted(settings.frozen))
     found = {name: account(tally, name, settings, most, note) for name in QUANTITIES}
-    if not is_known(settings.rule):
+    law = law_of(settings.rule)
+    if not law.known:
         reason = UNKNOWN_RULE.format(type(settings.rule).__name__)
         found["execution"] = replace(found["execution"], note=reason)
         for name in QUANTITIES:
             if name != "execution":
                 found[name] = undefined(reason)
-    if not isinstance(settings.rule, MaskReplaceDiffusion):
+    if law.draws_once:
         for name in QUANTITIES[:3]:
             found[f"trajectory_{name}"] = found[name]
     for name in QUANTITIES[:3]:
@@ -244,7 +246,7 @@ def causal(tally: Tally, settings: Settings, reading: str, most: float) -> dict[
 def bracket_of(
     run: Asked, tally: Tally, found: dict[str, Estimate], paths: int, kept: Kept | None, exact: Exact | None
 ) -> Bracket:
-    if not is_known(run.settings.rule):
+    if not law_of(run.settings.rule).known:
         return Bracket(undefined(found["path"].note), full_support(run))
     if exact is not None and reworded(run):
         return Bracket(exact.conditional, exact.conditional)
@@ -262,7 +264,7 @@ def over_prompts(
     if exact is not None:
         mutual = {"mutual_lower": exact.mutual, "mutual_upper": exact.mutual, "ceiling": ceiling}
         return mutual | {"sequence_lower": exact.sequence, "sequence_upper": exact.sequence}
-    if not is_known(run.settings.rule):
+    if not law_of(run.settings.rule).known:
         lower = upper = undefined(found["path"].note)
     elif run.settings.frozen:
         lower = upper = undefined(NOT_FROZEN)
@@ -274,7 +276,7 @@ def over_prompts(
     if not run.settings.frozen and math.isfinite(relevant.value) and not lower.value >= relevant.value:
         lower = replace(relevant, note=f"I(Z;Y), {relevant.note}")
     whole = capped(plus(found["conditional_upper"], upper), most.value)
-    beyond = whole.value > most.value or not is_known(run.settings.rule)  # of which only that nothing exceeds this
+    beyond = whole.value > most.value or not law_of(run.settings.rule).known  # of which only that nothing exceeds this
     return {
         "mutual_lower": lower,
         "mutual_upper": upper,
@@ -310,16 +312,16 @@ def at_least_nothing(bound: Estimate, prompts: int) -> Estimate:
 
 
 def notes_of(run: Asked, found: Mapping[str, Estimate], reading: str) -> Iterator[str]:
-    rule = run.settings.rule
+    law = law_of(run.settings.rule)
     yield from (FROZEN.format(stream) for stream in sorted(run.settings.frozen))
     if reworded(run):
         yield (
             "path, execution and joint, and what is said of H(P|X) and H(Z|P,X), are given the wording; H(Z|X) "
             f"{'' if found['conditional_lower'] == found['conditional_upper'] else 'at most '}includes which it was"
         )
-    if is_known(rule) and isinstance(rule, ConfidenceUnmasking):
-        yield "maps: a step's bits are divided over the positions it committed"
-    if isinstance(rule, MaskReplaceDiffusion) and reading == "trajectory":
+    if law.map_note:
+        yield law.map_note
+    if not law.draws_once and reading == "trajectory":
         yield "maps and steps are of the schedule"
     for name, label in (("conditional", "H(Z|X)"), ("mutual", "I(X;Z)"), ("sequence", "H(Z) of images")):
         if found[f"{name}_lower"].value > found[f"{name}_upper"].value + ROUNDING:

@@ -15,18 +15,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from divlens.information.accounting import Known, is_known
-from divlens.information.diffusion import event_log_probability, known_events, state_log_probability
-from divlens.information.unmasking import event_log_probabilities, scores_of
+from divlens.information.laws import Law, law_of
 from divlens.interventions import Settings
 from divlens.models.protocol import Model
 from divlens.noise import CounterNoise, Noise
-from divlens.paths import Advance, Draws, MaskReplaceDiffusion, PathRule, Raster
+from divlens.paths import Advance, Draws, PathRule
 from divlens.sampler import Encoded, Moment, Observer, filled_from
 from divlens.types import View
 
 ALLOWED = 2.0**-10  # costs 0.0014 bits, and 10 where nothing else is left
-IMPROBABLE = -40.0  # log p of a token that a filter stops: rounding in another batch may stop one that was drawn
 
 
 @dataclass(frozen=True)
@@ -86,62 +83,18 @@ class Recorder:
         self.committed.append(moment.result.committed[self.keep])
 
 
-def silent_results(rule: MaskReplaceDiffusion, moment: Moment) -> Int[Tensor, "batch n codes"]:
-    """The next state of a silent rule for every x_0; no step but the last, which takes x_0 itself."""
-    view, unread = moment.view, CounterNoise.of(0, [], [], [])
-    uniform = rule.uniforms(view, unread)
-    return known_events(rule, view.time + 1, view.tokens, moment.log_p.shape[-1], moment.mask, uniform)[2]
-
-
-def step_log_probability(rule: Known, moment: Moment, greedy: bool) -> Float[Tensor, " batch"]:
-    """log of the chance of what the step did, natural: of V and z_V, or of x_{t-1}, under the sampler's own law."""
-    view, log_p, result = moment.view, moment.log_p, moment.result
-    best = log_p.argmax(-1) if greedy else None
-    law = log_p
-    if best is not None:
-        law = torch.full_like(log_p, -math.inf).scatter(-1, best.unsqueeze(-1), 0.0)
-    if isinstance(rule, MaskReplaceDiffusion):
-        if rule.silent and view.time > 0:
-            leads_there = silent_results(rule, moment) == result.tokens.unsqueeze(-1)
-            return law.double().masked_fill(~leads_there, -math.inf).logsumexp(-1).sum(1)
-        return state_log_probability(rule, view.time + 1, view.tokens, result.tokens, moment.mask, law)
-    if isinstance(rule, Raster) or view.step == rule.steps - 1:
-        here = result.tokens[:, view.first : view.first + view.count].masked_fill(~moment.drawn, 0)
-        chance = law.gather(-1, here.unsqueeze(-1)).squeeze(-1).double()
-        if isinstance(rule, Raster):
-            chance = chance.clamp(min=IMPROBABLE)
-        return torch.where(moment.drawn, chance, 0.0).sum(1)
-    tokens = torch.where(result.committed, result.tokens, 0)
-    scores = scores_of(log_p, moment.drawn, result.committed, tokens, best)
-    return event_log_probabilities(scores, len(log_p), rule.tau(view.step))[1]
-
-
-def proposal_log_probability(rule: Known, moment: Moment) -> Float[Tensor, " batch"]:
-    """log of the chance that the rule does what it did when every draw is the final grid's token."""
-    view, grid, committed = moment.view, moment.draws.tokens, moment.result.committed
-    if isinstance(rule, MaskReplaceDiffusion):
-        if rule.silent and view.time > 0:
-            after = silent_results(rule, moment).gather(-1, grid.unsqueeze(-1)).squeeze(-1)
-            return torch.where((after == moment.result.tokens).all(1), 0.0, -math.inf).double()
-        return event_log_probability(rule, view.time + 1, view.tokens, moment.result.tokens, grid, moment.mask)
-    if isinstance(rule, Raster) or view.step == rule.steps - 1:
-        return torch.zeros(len(grid), dtype=torch.float64, device=grid.device)
-    scores = scores_of(moment.log_p, moment.drawn, committed, grid, certain=grid)
-    return event_log_probabilities(scores, len(grid), rule.tau(view.step))[0]
-
-
 @dataclass
 class Weigher:
     """An observer that sums log P(step) and log Q(step) along a path."""
 
-    rule: Known
+    law: Law
     greedy: bool
     log_p: Any = 0.0
     log_q: Any = 0.0
 
     def __call__(self, moment: Moment) -> None:
-        self.log_p = self.log_p + step_log_probability(self.rule, moment, self.greedy)
-        self.log_q = self.log_q + proposal_log_probability(self.rule, moment)
+        self.log_p = self.log_p + self.law.log_probability(moment, moment.log_p.argmax(-1) if self.greedy else None)
+        self.log_q = self.log_q + self.law.proposal_log_probability(moment)
 
 
 @dataclass(frozen=True)
@@ -173,14 +126,14 @@ def importance_log_weights(
     Q is the model's own rule with every draw replaced by the final token. E w = p where Q reaches every path that P
     does, as it does with noise in each step; for AR the weight is p itself.
     """
-    rule = target.settings.rule
-    assert is_known(rule)
+    rule, law = target.settings.rule, law_of(target.settings.rule)
+    assert law.known
     parts = []
     for first in range(0, len(grids), target.batch_size):
         rows = slice(first, first + target.batch_size)
         own = keys[rows]
         inner = CounterNoise.of(seed, own, [0] * len(own), [0] * len(own))
-        weigher = Weigher(rule, target.settings.greedy)
+        weigher = Weigher(law, target.settings.greedy)
         target.run(rule, Dictated(grids[rows], inner), weigher, rows)
         parts.append(torch.where(weigher.log_p > -math.inf, weigher.log_p - weigher.log_q, -math.inf))
     return torch.cat(parts).cpu()
@@ -191,15 +144,15 @@ def transcript_log_probabilities(
     target: Target, states: Sequence[Int[Tensor, "batch n"]], committed: Sequence[Bool[Tensor, "batch n"]]
 ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
     """log P of the whole record of each sample under the target's conditions, and log Q of it given its final grid."""
-    rule = target.settings.rule
-    assert is_known(rule)
+    rule, law = target.settings.rule, law_of(target.settings.rule)
+    assert law.known
     log_p, log_q = [], []
     for first in range(0, len(states[0]), target.batch_size):
         rows = slice(first, first + target.batch_size)
         replayed = Replayed(rule, [state[rows] for state in states], [part[rows] for part in committed])
         count = len(states[0][rows])
         unused = CounterNoise.of(0, ["replay"] * count, [0] * count, [0] * count)
-        weigher = Weigher(rule, target.settings.greedy)
+        weigher = Weigher(law, target.settings.greedy)
         target.run(replayed, Dictated(states[-1][rows], unused), weigher, rows)
         log_p.append(weigher.log_p)
         log_q.append(weigher.log_q)

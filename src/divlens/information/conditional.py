@@ -15,12 +15,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from divlens.information.accounting import QUANTITIES, Tally, account, is_known
+from divlens.information.accounting import QUANTITIES, Tally, account
 from divlens.information.asking import OUT_OF_REACH, Asked, Kept, shares
 from divlens.information.bounds import importance_log_weights, path_key, sandwich, transcript_log_probabilities
+from divlens.information.laws import law_of
 from divlens.information.records import BITS, LABELS, Estimate, Tightness, certain, estimate, undefined
 from divlens.information.strata import Sums
-from divlens.paths import MaskReplaceDiffusion, Raster
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,17 @@ class Bracket:
 
 def conditional_entropy(asked: Asked, tally: Tally, kept: Kept | None, paths: int, note: str) -> Bracket:
     """`kept`: samples that get `paths` proposed paths each; None, or no paths, leaves the joint and the execution."""
-    rule = asked.settings.rule
-    assert is_known(rule)
+    law = law_of(asked.settings.rule)
+    assert law.known
     wording, most = np.array([wording_entropy(used) for used in asked.wordings]), full_support(asked)
 
     def known(name: str, extra: Float[np.ndarray, " prompts"] | float = 0.0) -> Estimate:
-        label = "exact" if isinstance(rule, Raster) and not wording.any() else LABELS[name]
+        label = "exact" if law.path_is_certain and not wording.any() else LABELS[name]
         return account(tally, name, asked.settings, most.value, "; ".join(filter(None, (label, note))), extra)
 
-    # A diffusion may draw a token again, so that its committed tokens say more than Z: only the last draw is all of Z.
-    lowers = [known("trajectory_execution" if isinstance(rule, MaskReplaceDiffusion) else "execution")]
-    names = ["joint", "trajectory_joint"] if isinstance(rule, MaskReplaceDiffusion) else ["joint"]
+    # Where a token may be drawn again, the committed tokens say more than Z: only the last draw is all of Z.
+    lowers = [known("execution" if law.draws_once else "trajectory_execution")]
+    names = ["joint"] if law.draws_once else ["joint", "trajectory_joint"]
     uppers = [*(known(name, wording) for name in names), most]
     tightness = []
     if kept is not None and paths:
@@ -63,7 +63,7 @@ def conditional_entropy(asked: Asked, tally: Tally, kept: Kept | None, paths: in
 def full_support(asked: Asked) -> Estimate:
     """What no grid of this size exceeds: every code alike at every position, of those that may be drawn. A rule that is
     not known may bring others into the grid."""
-    allowed, known = asked.settings.allowed, is_known(asked.settings.rule)
+    allowed, known = asked.settings.allowed, law_of(asked.settings.rule).known
     codes = int(allowed.sum()) if known and allowed is not None else asked.model.codes
     note = "every allowed code alike" if known else "every code alike"
     return certain(math.prod(asked.model.grid) * math.log2(codes), len(asked.wordings), note)
@@ -83,7 +83,7 @@ def weighted(
     log_p, log_q = transcript_log_probabilities(target, kept.states, kept.committed)
     # Not fitted: the few grids there are would tell it badly, and bias the mean. How the own path of a diffusion weighs
     # has little to do with how likely its record was, most of which the picture does not show.
-    own_slope = 0.0 if isinstance(asked.settings.rule, MaskReplaceDiffusion) else 1.0
+    own_slope = 1.0 if law_of(asked.settings.rule).draws_once else 0.0
     proposed = torch.cat([several(asked, kept, part) for part in asked.together(len(kept.rows), paths)], 1)
     control, result = -log_p * BITS, []
     for each in sandwich(proposed, log_p, log_q):

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from divlens.paths import MaskReplaceDiffusion, PathRule, Raster
+from divlens.paths import PathRule
 from divlens.types import DivlensError, View, is_number, is_whole
 
 MOST_POSITIONS = 2**16  # of a grid: Emu3, the largest published one, has 8100
@@ -91,10 +91,9 @@ def check_model(model: Model) -> None:
         raise DivlensError(f"{name} expects a number as guidance, got {model.guidance!r}")
     if not is_whole(mask) or 0 <= mask < codes:
         raise DivlensError(f"{name} expects a mask that is a whole number and no code, got {mask} of {codes} codes")
-    if isinstance(rule, MaskReplaceDiffusion) and rule.codes != codes:
-        raise DivlensError(f"{name} expects a rule for its {codes} codes, got one for {rule.codes}")
-    if isinstance(rule, Raster) and rule.positions != math.prod(grid):
-        raise DivlensError(f"{name} expects a rule for its {math.prod(grid)} positions, got one for {rule.positions}")
+    for member, own in (("codes", codes), ("positions", math.prod(grid))):
+        if (fits := getattr(rule, member, own)) != own:
+            raise DivlensError(f"{name} expects a rule for its {own} {member}, got one for {fits}")
 
 
 @runtime_checkable

@@ -5,14 +5,11 @@ The rule ranks by (score, position): of two equal scores the one further back in
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from divlens.information.unmasking import Scores
+from divlens.information.laws.scores import Scores
 
 
 def atom_log_probabilities(

@@ -1,165 +1,25 @@
-"""The three path rules: which drawn tokens are committed, and what the next state is.
-
-`Raster` (AR), `ConfidenceUnmasking` (MIM: MaskGIT, Chang et al., 2022; aMUSEd) and `MaskReplaceDiffusion`
-(VQ-Diffusion, Gu et al., 2022). A rule is a frozen record; its randomness is an argument.
-"""
+"""The path of mask-and-replace diffusion (VQ-Diffusion, Gu et al., 2022)."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from reprlib import repr as shortened
-from typing import Literal, Protocol, runtime_checkable
+from typing import final
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from divlens.noise import Noise
+from divlens.paths.rule import Advance, Draws
 from divlens.types import DivlensError, View, check_whole, is_number
 
 CHANCE_ROUNDING = 1e-6  # chances may have been float32
 
 
-@dataclass(frozen=True)
-class Draws:
-    """The execution draws of one step at the positions of a view: tokens and their natural log-probabilities."""
-
-    tokens: Int[Tensor, "batch m"]
-    log_probability: Float[Tensor, "batch m"]
-
-
-@dataclass(frozen=True)
-class Advance:
-    """The state after a step, what was committed, and the log-probability of the path event given the draws.
-
-    `path_log_probability` is NaN where the rule does not know it in closed form.
-    """
-
-    tokens: Int[Tensor, "batch n"]
-    committed: Bool[Tensor, "batch n"]
-    path_log_probability: Float[Tensor, " batch"]
-
-
-@runtime_checkable
-class PathRule(Protocol):
-    """A path: how many steps, what is asked at each, and what becomes of the answers."""
-
-    @property
-    def steps(self) -> int: ...
-
-    def view(self, tokens: Int[Tensor, "batch n"], step: int) -> View:
-        """What the model is asked at `step`."""
-        ...
-
-    def drawn(self, view: View, mask: int) -> Bool[Tensor, "batch m"]:
-        """The positions of the view at which the execution draw matters."""
-        ...
-
-    def advance(self, view: View, draws: Draws, mask: int, noise: Noise) -> Advance:
-        """The path draw."""
-        ...
-
-    def silenced(self) -> PathRule:
-        """The same rule without randomness (a fixed path)."""
-        ...
-
-
-@dataclass(frozen=True)
-class Raster:
-    """Position s at step s: no path draw, so the path entropy is 0 exactly."""
-
-    positions: int
-
-    @property
-    def steps(self) -> int:
-        return self.positions
-
-    def view(self, tokens: Int[Tensor, "batch n"], step: int) -> View:
-        return View(step, tokens, first=step, count=1, time=step)
-
-    def drawn(self, view: View, mask: int) -> Bool[Tensor, "batch m"]:
-        return torch.ones_like(view.tokens[:, :1], dtype=torch.bool)
-
-    def advance(self, view: View, draws: Draws, mask: int, noise: Noise) -> Advance:
-        tokens = view.tokens.clone()
-        tokens[:, view.first : view.first + 1] = draws.tokens
-        committed = torch.zeros_like(tokens, dtype=torch.bool)
-        committed[:, view.first] = True
-        return Advance(tokens, committed, torch.zeros(len(tokens), dtype=torch.float64, device=tokens.device))
-
-    def silenced(self) -> Raster:
-        return self
-
-
-@dataclass(frozen=True)
-class ConfidenceUnmasking:
-    """Commit the most confident draws: score = log p(token) + tau * Gumbel; the rest is masked again.
-
-    `temperature` (first, last): at step s of 0, ..., S - 1 tau is first + (last - first) s / (S - 1). `schedule`: of N
-    positions floor(N cos(pi/2 (s + 1) / S)) stay masked, or floor(N (1 - (s + 1) / S)) for "linear", but fewer than
-    before, and always at least one; the last step fills all. p(token) is that of the draw, after guidance and filters.
-
-    Agrees with `diffusers.AmusedScheduler.step` token for token when the noise source makes the reference's calls
-    (`divlens.noise.TorchNoise`); a single number t given to the reference means (t, 0.01) here. Where scores tie
-    exactly the reference commits more than the schedule says; this rule keeps the count.
-    """
-
-    steps: int = 12
-    temperature: tuple[float, float] = (2.0, 0.0)
-    schedule: Literal["cosine", "linear"] = "cosine"
-
-    def __post_init__(self) -> None:
-        check_whole("ConfidenceUnmasking(steps=...)", self.steps, 1)
-        ends = self.temperature
-        if not (isinstance(ends, tuple | list) and len(ends) == 2 and all(is_number(tau) and tau >= 0 for tau in ends)):
-            raise DivlensError(
-                f"ConfidenceUnmasking(temperature=...) expects two numbers of at least 0, (first, last), got {ends!r}"
-            )
-        if self.schedule not in ("cosine", "linear"):
-            raise DivlensError(f'ConfidenceUnmasking(schedule=...) expects "cosine" or "linear", got {self.schedule!r}')
-
-    def view(self, tokens: Int[Tensor, "batch n"], step: int) -> View:
-        return View(step, tokens, first=0, count=tokens.shape[1], time=self.steps - 1 - step)
-
-    def drawn(self, view: View, mask: int) -> Bool[Tensor, "batch m"]:
-        return view.tokens == mask
-
-    def tau(self, step: int) -> float:
-        return float(torch.linspace(*self.temperature, self.steps)[step])
-
-    def still_masked(self, step: int, unknown: Int[Tensor, "batch 1"], positions: int) -> Int[Tensor, "batch 1"]:
-        """How many positions stay masked after `step`: the schedule's count, but fewer than now and at least one."""
-        ratio = torch.tensor((step + 1) / self.steps)
-        share = torch.cos(ratio * math.pi / 2) if self.schedule == "cosine" else 1 - ratio
-        wanted = (positions * share).floor().long().to(unknown.device)
-        return torch.minimum(unknown - 1, wanted).clamp(min=1)
-
-    def advance(self, view: View, draws: Draws, mask: int, noise: Noise) -> Advance:
-        unknown = view.tokens == mask
-        proposed = torch.where(unknown, draws.tokens, view.tokens)
-        if view.step == self.steps - 1:
-            exact = torch.zeros(len(proposed), dtype=torch.float64, device=proposed.device)
-            return Advance(proposed, unknown, exact)
-        tau = self.tau(view.step)
-        positions = proposed.shape[1]
-        # Drawn even where tau is 0, as the reference does: a shared generator must stay in step with it.
-        score = draws.log_probability.double() + tau * noise.path_gumbel(view.step, positions, proposed.device)
-        score = score.masked_fill(~unknown, math.inf)
-        count = self.still_masked(view.step, unknown.sum(1, keepdim=True), positions)
-        # Ranks, not a threshold: equal scores must not change the count.
-        rank = score.argsort(dim=1, stable=True).argsort(dim=1)
-        masked_again = unknown & (rank < count)
-        nothing = math.nan if tau > 0 else 0.0
-        path = torch.full((len(proposed),), nothing, dtype=torch.float64, device=proposed.device)
-        return Advance(proposed.masked_fill(masked_again, mask), unknown & ~masked_again, path)
-
-    def silenced(self) -> ConfidenceUnmasking:
-        return replace(self, temperature=(0.0, 0.0))
-
-
+@final
 @dataclass(frozen=True)
 class MaskReplaceDiffusion:
     """x_{t-1} ~ q(x_{t-1} | x_t, x_0) with the x_0 that was drawn (VQ-Diffusion, equations 7 to 11).

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from divlens.information.laws.law import StepEntropies
 from divlens.paths import MaskReplaceDiffusion
 
 
@@ -73,16 +74,6 @@ def coefficients(
         taken=pick(reveal_masked, torch.full_like(here, reveal_differ)) - less,
         certain=torch.where(masked, 0.0, here),
     )
-
-
-@dataclass(frozen=True)
-class StepEntropies:
-    """Nats per position, (batch, n), float64. `path` + `execution` is the entropy of (event, token); `state` that of
-    x_{t-1} alone, so `state` <= `path` + `execution`."""
-
-    path: Float[Tensor, "batch n"]
-    execution: Float[Tensor, "batch n"]
-    state: Float[Tensor, "batch n"]
 
 
 def xlogx(values: Tensor) -> Tensor:

@@ -18,11 +18,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from divlens.information.atoms import atom_log_probabilities
-from divlens.information.mixtures import BINS_PER_TAU, Direct, Mixture, binned, bracketed, gumbel_tail
+from divlens.information.laws.atoms import atom_log_probabilities
+from divlens.information.laws.gumbel_mixtures import BINS_PER_TAU, Direct, Mixture, binned, bracketed, gumbel_tail
+from divlens.information.laws.scores import Scores
 
 FEW_CODES = 32  # up to here codes are taken one by one
 COARSE = 96  # nodes and bins of the search for where the integrand lives
@@ -31,62 +32,11 @@ NEGLIGIBLE = 28.0  # an interval of the search is left out when it holds less th
 FEWEST_NODES_PER_TAU = 5.0
 NODES_PER_ROOT = 1.2  # an order statistic of m Gumbels has a standard deviation of at least 1.24 tau / sqrt(m)
 BULK = 1e-10  # what the codes that are taken together may change of any F
-IMPOSSIBLE = -1e9  # log p of a banned code: its weight is 0, and its score passes nothing
 CODES_AT_ONCE = 330_000  # few samples share their nodes: these then cover little that one sample does not need
 ELEMENTS_AT_ONCE = 300_000
 MORE_OFF_CPU = 64  # there is no cache to stay in, and every operation has a cost of its own
 FEW_OFF_CPU = 8  # of codes taken one by one: the search holds COARSE numbers for each
 NODES_AT_ONCE = 320  # each lot of nodes has to do with the bins around it alone
-
-
-@dataclass(frozen=True)
-class Scores:
-    """The open positions of one step, one row each.
-
-    sample, position: where the row is. committed: whether the step fixed it. token: which code it drew (it matters
-    where committed). weight, location: with what chance each code is drawn, rows sum to 1, and its log-probability as
-    the rule reads it; they differ where the draw is certain and the confidence is not 1 (Argmax).
-    """
-
-    sample: Int[Tensor, " rows"]
-    position: Int[Tensor, " rows"]
-    committed: Bool[Tensor, " rows"]
-    token: Int[Tensor, " rows"]
-    weight: Float[Tensor, "rows codes"]
-    location: Float[Tensor, "rows codes"]
-
-    def rows(self, which: Bool[Tensor, " rows"] | slice) -> Scores:
-        parts = (self.sample, self.position, self.committed, self.token, self.weight, self.location)
-        return Scores(*(part[which] for part in parts))
-
-    def of_token(self, values: Float[Tensor, "rows codes"]) -> Float[Tensor, " rows"]:
-        return values.gather(1, self.token[:, None])[:, 0]
-
-
-def scores_of(
-    log_p: Float[Tensor, "batch n codes"],
-    opened: Bool[Tensor, "batch n"],
-    committed: Bool[Tensor, "batch n"],
-    tokens: Int[Tensor, "batch n"],
-    certain: Int[Tensor, "batch n"] | None = None,
-) -> Scores:
-    """Rows for the open positions. `certain`: the tokens that were drawn, where the draw had no choice."""
-    sample, position = opened.nonzero(as_tuple=True)
-    location, token = log_p[sample, position].clamp(min=IMPOSSIBLE), tokens[sample, position]
-    if certain is not None:
-        sure = certain[sample, position]
-        agree = (token == sure).double()[:, None]  # another token than the only one possible has no chance
-        location = location.gather(1, sure[:, None]).double()
-        weight, token = torch.ones_like(location), torch.zeros_like(token)
-        if not bool(agree.all()):
-            location = torch.cat([location, location], 1)
-            weight = torch.cat([weight, torch.zeros_like(weight)], 1)
-            token = (1 - agree[:, 0]).long()
-    else:
-        weight = location.exp().double()  # in the precision in which the sampler takes it
-        weight /= weight.sum(1, keepdim=True)  # float32 leaves a sum of 1 +- 1e-6; the draw divides by it too
-        location = location.double()
-    return Scores(sample, position, committed[sample, position], token, weight, location)
 
 
 def event_log_probabilities(
@@ -100,7 +50,7 @@ def event_log_probabilities(
 
     `tau` >= 0 is the temperature of the Gumbel noise. `shift` is tau * G itself where the noise is known (a frozen
     path); then, and at tau = 0, scores are atoms and both chances are finite sums. `few_codes`: with more codes than
-    this they are binned, see `mixtures.binned`.
+    this they are binned, see `gumbel_mixtures.binned`.
     """
     device = scores.weight.device
     log_path = torch.zeros(samples, dtype=torch.float64, device=device)

@@ -1,0 +1,57 @@
+"""The law of rules that choose positions without a look at the tokens: raster, random and fixed orders.
+
+Such a step has two independent parts: which positions, where all possible sets are alike, and their tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from divlens.information.laws.law import (
+    StepEntropies,
+    committed_entropies,
+    committed_log_probability,
+    nothing_at,
+)
+from divlens.noise import Noise
+from divlens.sampler import Moment
+
+IMPROBABLE = -40.0  # log p of a token that a filter stops: rounding in another batch may stop one that was drawn
+
+
+@dataclass(frozen=True)
+class ChosenFirst:
+    """`log_choices`: log of how many sets of positions the step may commit, all alike, natural; None where the path
+    has no choice at any step."""
+
+    log_choices: Callable[[Moment], Float[Tensor, " batch"]] | None = None
+    known: bool = True
+    draws_once: bool = True
+    map_note: str = ""
+
+    @property
+    def path_is_certain(self) -> bool:
+        return self.log_choices is None
+
+    def choice(self, moment: Moment) -> Float[Tensor, " batch"]:
+        if self.log_choices is None:
+            return torch.zeros(len(moment.view.tokens), dtype=torch.float64, device=moment.view.tokens.device)
+        return self.log_choices(moment)
+
+    def entropies(self, moment: Moment, certain: Int[Tensor, "batch m"] | None, noise: Noise) -> StepEntropies:
+        path, execution = nothing_at(moment.view.tokens), committed_entropies(moment, certain)
+        if "path" not in moment.settings.frozen:
+            committed = moment.result.committed
+            path = self.choice(moment)[:, None] * committed / committed.sum(1, keepdim=True).clamp(min=1)
+        return StepEntropies(path, execution, path + execution)
+
+    def log_probability(self, moment: Moment, certain: Int[Tensor, "batch m"] | None) -> Float[Tensor, " batch"]:
+        return committed_log_probability(moment, certain, IMPROBABLE) - self.choice(moment)
+
+    def proposal_log_probability(self, moment: Moment) -> Float[Tensor, " batch"]:
+        return -self.choice(moment)

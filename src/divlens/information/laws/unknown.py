@@ -1,0 +1,34 @@
+"""What stands in for the law of a rule that has none here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from divlens.information.laws.law import StepEntropies, committed_entropies
+from divlens.noise import Noise
+from divlens.sampler import Moment
+
+
+@dataclass(frozen=True)
+class UnknownLaw:
+    """Path entropies are NaN; the execution is the entropy of the draws that were committed."""
+
+    known: bool = False
+    path_is_certain: bool = False
+    draws_once: bool = True
+    map_note: str = ""
+
+    def entropies(self, moment: Moment, certain: Int[Tensor, "batch m"] | None, noise: Noise) -> StepEntropies:
+        execution = committed_entropies(moment, certain)
+        path = torch.full_like(execution, torch.nan)
+        return StepEntropies(path, execution, path)
+
+    def log_probability(self, moment: Moment, certain: Int[Tensor, "batch m"] | None) -> Float[Tensor, " batch"]:
+        return torch.full((len(moment.view.tokens),), torch.nan, dtype=torch.float64)
+
+    def proposal_log_probability(self, moment: Moment) -> Float[Tensor, " batch"]:
+        return torch.full((len(moment.view.tokens),), torch.nan, dtype=torch.float64)
