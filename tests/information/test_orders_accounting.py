@@ -1,7 +1,9 @@
 """Random and fixed orders are accounted for exactly: against every transcript of small models."""
 
+import ast
 import math
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from enumeration import Case, Truth, entropy, truth
 from small import Small
 
 from divlens.information import Effort, information
+from divlens.information import laws as law_module
 from divlens.interventions import Argmax, Freeze
 from divlens.paths import FixedOrder, RandomOrder
 
@@ -101,3 +104,17 @@ def test_weights_are_unbiased(name):
     error = weights.std(1) / math.sqrt(times)
     for grid, mean, spread in zip(grids.tolist(), weights.mean(1), error, strict=True):
         assert abs(float(mean) - exact.get(tuple(grid), 0.0)) <= ERRORS * float(spread) + 1e-6
+
+
+def test_only_a_rules_law_asks_which_rule_it_is():
+    """The rest of the accounting works for any rule whose law stands in the folder of laws."""
+    folder = Path(law_module.__file__).parent
+    names = [rule.__name__ for rule in law_module.LAWS]
+
+    def asks(file: Path) -> list[str]:
+        tree = ast.parse(file.read_text())
+        used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        return [name for name in names if name in used]
+
+    assert {file.name: found for file in folder.parent.glob("*.py") if (found := asks(file))} == {}
+    assert asks(folder / "__init__.py") == names  # it can fail
