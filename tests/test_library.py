@@ -72,7 +72,7 @@ def test_a_probe_takes_one_model_or_several():
     both = divlens.probe(("toy/ar", divlens.load("toy/mim")), PROMPTS, n=2)
     assert list(one.table["model"].unique()) == ["toy/mim:0"]
     assert list(both.table["model"].unique()) == ["toy/ar:0", "toy/mim:0"]
-    own = both.table[both.table["model"] == "toy/mim:0"]["diversity"].to_numpy()
+    own = both.table.query("model == 'toy/mim:0'")["diversity"].to_numpy()
     assert own == pytest.approx(one.table["diversity"].to_numpy(), abs=1e-6)
     with pytest.raises(DivlensError, match="expected a model, got 3, which lacks"):
         divlens.probe(["toy/ar", 3], PROMPTS)  # type: ignore[list-item]

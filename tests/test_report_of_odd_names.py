@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from divlens.cli import main
-from divlens.cli.options import progress_bar
+from divlens.progress import followed
 from divlens.report.tables import fitted
 
 
@@ -22,9 +22,9 @@ def test_a_models_name_is_printed_as_it_is(name):
 def test_a_progress_bar_says_a_models_name_as_it_is(name, monkeypatch, capsys):
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setenv("COLUMNS", "80")
-    with progress_bar(3) as (advance, describe):
-        describe(name)
-        advance(3)
+    with followed(True, None, 3, "") as told:
+        told.describe(name)
+        told.advance(3)
     assert name in capsys.readouterr().err
 
 
