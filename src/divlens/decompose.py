@@ -237,7 +237,7 @@ def decompose(
 
 def features_of(features: Any) -> Features:
     """The network of a name, or the function itself; None is the default. Raises DivlensError for anything else."""
-    network = network_of(features) if features is None or isinstance(features, str) else features
+    network: Any = network_of(features) if features is None or isinstance(features, str) else features
     if not callable(network):
         raise DivlensError(f"features expect a function of pictures, or the name of a network, got {features!r:.80}")
     return cast(Features, network)

@@ -256,31 +256,29 @@ def looks(model: Model, drawn: Iterable[Filled], instruments: Instruments, on_ba
 
 
 def by_prompt(seen: Iterable[Look], n: int, network: FeatureNetwork, with_floor: bool) -> Iterator[Looked]:
-    """Looks at all pictures to what is kept of each prompt's `n`."""
-    tokens: list[Tensor] = []
-    judged: list[Judged] = []
+    """Looks at all pictures to what is kept of each prompt's `n`.
+
+    It is written into tensors that are made at once: small ones in between the pictures would keep the memory that
+    these leave from being used again.
+    """
     sums, floor = FeatureSums.empty(), math.nan
+    tokens, verdict = torch.empty(0), torch.empty(0)
     for look in seen:
         first = 0
         while first < len(look.tokens):
             part = look.part(first, first + n - sums.count)
-            if with_floor and not sums.count:
-                floor = noise_floor(part.pictures, network)
-            sums = sums.merge(FeatureSums.of(part.features))
-            tokens.append(part.tokens)
+            if not sums.count:
+                tokens, verdict = part.tokens.new_empty(n, part.tokens.shape[1]), torch.empty(n, 2, dtype=torch.long)
+                floor = noise_floor(part.pictures, network) if with_floor else math.nan
+            here = slice(sums.count, sums.count + len(part.tokens))
+            tokens[here] = part.tokens
             if part.judged is not None:
-                judged.append(Judged(part.judged.concept[:, :1].cpu(), part.judged.style.cpu()))
+                verdict[here, 0], verdict[here, 1] = part.judged.concept[:, 0], part.judged.style
+            sums = sums.merge(FeatureSums.of(part.features))
             first += len(part.tokens)
             if sums.count == n:
-                yield Looked(torch.cat(tokens), sums, joined(judged), floor)
-                tokens, judged, sums = [], [], FeatureSums.empty()
-
-
-def joined(judged: Sequence[Judged]) -> Judged | None:
-    """The verdicts of several batches together; None for none."""
-    if not judged:
-        return None
-    return Judged(torch.cat([part.concept for part in judged]), torch.cat([part.style for part in judged]))
+                yield Looked(tokens, sums, part.judged and Judged(verdict[:, :1], verdict[:, 1]), floor)
+                sums = FeatureSums.empty()
 
 
 def verdicts(
