@@ -98,9 +98,10 @@ def colours_for_lpips(monkeypatch):
     from divlens.diversity import FeatureNetwork  # not above: the package is checked by what stands in this file
 
     network = FeatureNetwork(Colours(), torch.zeros(3), torch.ones(3), [torch.ones(3)], smallest=1)
-    for module in ("divlens.experiment.probe", "divlens.enhance", "divlens.decompose"):
+    places = {"experiment.probe": "load_network", "enhance": "load_network", "decompose": "network_of"}
+    for module, loader in places.items():
         # Not by the module's path: divlens.enhance is a function.
-        monkeypatch.setattr(import_module(module), "load_network", lambda name="stlpips": network)
+        monkeypatch.setattr(import_module(f"divlens.{module}"), loader, lambda name=None: network)
 
 
 @pytest.fixture(autouse=True)

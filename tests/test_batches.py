@@ -116,6 +116,8 @@ def test_blocks_hold_all_rows_in_order_and_all_have_one_size(count):
 class Wordless:
     """A model whose conditions are integers and which does not say what it computes in."""
 
+    name = "wordless"
+
     def encode(self, wordings):
         return torch.ones(len(wordings), 1, dtype=torch.long)
 

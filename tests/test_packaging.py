@@ -116,7 +116,7 @@ def test_imports_follow_the_layers(copied_package):
     ("module", "line"),
     [
         ("types.py", "from divlens import sampler"),
-        ("paths.py", "def late():\n    import divlens.interventions"),
+        ("noise.py", "def late():\n    import divlens.interventions"),
         ("models/zoo/adapter.py", "import divlens.zoo.training"),
         ("diversity/lpips.py", "from divlens.fidelity import judge"),
     ],
