@@ -124,7 +124,7 @@ def information(
     `model`: a model, or the spec of one ("zoo/mim"). Probabilities are those the sampler draws from, under the
     interventions. `reading`: for diffusion, whether the path is the schedule of reveals and replacements or the whole
     latent trajectory z_T, ..., z_1. `judge`: pictures to labels, for I(Z;Y); Y is a prompt's concept, or its text where
-    it has none. For the zoo it is `divlens.fidelity.judge.load_judge()`. `effort`: a `divlens.Effort`, how much is
+    it has none. For the zoo it is `divlens.load_judge()`. `effort`: a `divlens.Effort`, how much is
     spent on the bounds, which take longer than the samples. `progress`: True shows a bar on stderr. `on_batch` is told
     how many more samples are done. Raises DivlensError for bad prompts, n, seed, batch size, interventions, judge or
     effort, for an unknown reading, and for prompts that come twice.
