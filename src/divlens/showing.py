@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -48,6 +49,13 @@ def counted(number: int, name: str) -> str:
     return f"{number} {name}{'s' * (number != 1)}"
 
 
+def written(value: float, low: float, high: float) -> str:
+    """`0.215 [0.198, 0.231]`; the mean alone where no interval is known; `NaN` where there is no mean."""
+    if math.isnan(value):
+        return "NaN"
+    return f"{value:.3f}" if math.isnan(low) or math.isnan(high) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
 def with_intervals(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """Some columns of a table as text, those with `_low` and `_high` as `0.215 [0.198, 0.231]`."""
     import pandas as pd
@@ -56,7 +64,7 @@ def with_intervals(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
         if f"{name}_low" not in table:
             return list(table[name])
         ends = zip(table[name], table[f"{name}_low"], table[f"{name}_high"], strict=True)
-        return [f"{value:.3f}" if low != low else f"{value:.3f} [{low:.3f}, {high:.3f}]" for value, low, high in ends]
+        return [written(*figures) for figures in ends]
 
     return pd.DataFrame({name: text(name) for name in columns})
 
