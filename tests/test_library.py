@@ -337,3 +337,15 @@ def test_a_table_of_many_samples_is_read_back_from_its_folder(results, tmp_path)
     pd.testing.assert_frame_equal(table, pd.read_csv(io.StringIO(results["probe"].table.to_csv(index=False))))
     kept = pd.read_parquet(tmp_path / "out" / "samples.parquet")
     assert [tuple(tokens) for tokens in kept["tokens"]] == [record.tokens for record in results["probe"].samples]
+
+
+def test_a_result_is_saved_over_itself_and_not_over_another(tmp_path):
+    prompts = [divlens.Prompt("red heart", ("heart icon",)), divlens.Prompt("a cat", ("cat icon",))]
+    enhanced = divlens.enhance("toy/mim", prompts, 3)
+    for _ in range(2):
+        divlens.save(enhanced, tmp_path / "enhanced")
+    one, other = (divlens.decompose("toy/mim", prompts, 1, paths, 2) for paths in (2, 3))
+    for _ in range(2):
+        divlens.save(one, tmp_path / "split")
+    with pytest.raises(DivlensError, match="with other levels"):
+        divlens.save(other, tmp_path / "split")

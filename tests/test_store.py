@@ -4,14 +4,14 @@ import json
 import math
 import sys
 import tempfile
-from typing import Any, cast
 
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from divlens.experiment import store
-from divlens.experiment.measure import SampleRecord
+from divlens.experiment.measure import PromptSamples, SampleRecord, Samples
 from divlens.experiment.probe import ProbeResult
 from divlens.interventions import Argmax
 from divlens.types import DivlensError, DrawnWith, Prompt
@@ -45,10 +45,13 @@ def result():
     per_prompt = {"model": ["toy/ar:0"], "prompt": ["a fox"], "diversity": [math.nan]}
     conditions = {"baseline": "none"}
     how = {"toy/ar:0": DrawnWith("cpu", "float64", 96)}
+    one = record()
+    whose, tokens = (one.model, one.condition, one.prompt, one.seed), torch.tensor([one.tokens], dtype=torch.int16)
+    part = PromptSamples(*whose, tokens, [one.wording], [(one.judged_concept, one.judged_style)], {})
     return ProbeResult(
         pd.DataFrame(figures),
         pd.DataFrame(per_prompt),
-        cast(Any, (record(),)),
+        Samples((part,)),
         conditions,
         LARGEST_SEED,
         1,

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from divlens.experiment.measure import SampleRecord
+from divlens.experiment.measure import SampleRecord, Samples
 from divlens.experiment.probe import Conditions, ProbeResult
 from divlens.interventions import described
 from divlens.types import DivlensError, DrawnWith, Prompt
@@ -40,7 +40,12 @@ def request_of(
     """
     asked = {"command": command, "models": list(models), "prompts": [asdict(prompt) for prompt in prompts]}
     done = {name: described(interventions) for name, interventions in conditions.items()}
-    return json.loads(json.dumps(asked | {"conditions": done} | options))  # as it will be read again
+    return as_read(asked | {"conditions": done} | options)
+
+
+def as_read(record: Record) -> Record:
+    """As run.json gives it back: a tuple is a list there."""
+    return json.loads(json.dumps(record))
 
 
 def check_output(folder: Path, request: Record) -> None:
@@ -62,7 +67,7 @@ def check_output(folder: Path, request: Record) -> None:
             shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
             raise DivlensError(f"--out expects a new or empty folder, or one of divlens; {folder} holds {shown}")
         if record:
-            refuse_another(record, request, folder)
+            refuse_another(record, as_read(request), folder)
     above = existing_parent(folder)
     try:  # permissions do not tell: nobody can make a folder in some file systems
         tempfile.TemporaryDirectory(prefix=BESIDE, dir=above).cleanup()
@@ -176,8 +181,9 @@ def found_of(used: Iterable[Used], drawn_with: Mapping[str, DrawnWith], **others
     return {"wordings": wordings, "drawn_with": {model: asdict(how) for model, how in drawn_with.items()}, **others}
 
 
-def wordings_in(samples: Iterable[SampleRecord]) -> Iterator[Used]:
-    return ((record.model, record.condition, record.prompt, record.wording) for record in samples)
+def wordings_in(*samples: Samples) -> Iterator[Used]:
+    parts = (part for some in samples for part in some.parts)
+    return ((part.model, part.condition, part.prompt, wording) for part in parts for wording in part.wordings)
 
 
 def write_samples(samples: Iterable[SampleRecord], path: Path) -> None:

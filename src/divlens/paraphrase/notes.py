@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from divlens.showing import counted
+
 MOST_NOTES = 4  # that are said one by one
-
-
-def counted(number: int, name: str) -> str:
-    """`1 prompt`, `2 prompts`."""
-    return f"{number} {name}{'s' * (number != 1)}"
 
 
 def wording_lines(templated: Sequence[str], prompts: int, unread: Mapping[str, Mapping[str, str]]) -> list[str]:

@@ -62,25 +62,24 @@ class FixedOrder:
             count = still_masked(share, unknown.sum(1, keepdim=True), self.positions)
             committed = without_the_last(-self.turn(view, noise), unknown, count)
         tokens = torch.where(committed, draws.tokens, view.tokens)
-        choice = torch.full((len(tokens),), -self.log_choices(view.step), dtype=torch.float64, device=tokens.device)
-        return Advance(tokens, committed, choice)
+        return Advance(tokens, committed, -self.log_choices(view.step, unknown))
 
     def turn(self, view: View, noise: Noise) -> Float[Tensor, "batch n"]:
         """When each position's turn is. The roll is that of the first step's noise, at every step."""
         device, positions = view.tokens.device, self.positions
-        turn = torch.empty(positions, dtype=torch.float64, device=device)
-        turn[torch.tensor(self.order, device=device)] = torch.arange(positions, dtype=torch.float64, device=device)
+        turn = torch.tensor(self.order, device=device).argsort().double()
         if not self.roll:
             return turn.expand(view.tokens.shape)
         rolled = (noise.path_uniform(0, 1, device)[..., 0] * positions).floor()
         return (turn + rolled) % positions
 
-    def log_choices(self, step: int) -> float:
-        """log of how many sets of positions `step` may commit, given the steps before, all alike, natural.
+    def log_choices(self, step: int, unknown: Bool[Tensor, "batch n"]) -> Float[Tensor, " batch"]:
+        """log of how many sets of positions may be committed, given the steps before, all alike, natural, float64.
 
         The first step commits a stretch of the rolled order, which tells where it begins, unless it commits all.
         """
-        return math.log(self.positions) if self.roll and step == 0 and self.steps > 1 else 0.0
+        chosen = math.log(self.positions) if self.roll and step == 0 and self.steps > 1 else 0.0
+        return torch.full((len(unknown),), chosen, dtype=torch.float64, device=unknown.device)
 
     def silenced(self) -> FixedOrder:
         return replace(self, roll=False)

@@ -13,7 +13,7 @@ from divlens.fidelity.breakage import FidelityChange
 from divlens.statistics import Interval
 
 if TYPE_CHECKING:
-    from divlens.experiment.measure import SampleRecord
+    from divlens.experiment.measure import Samples
 
 UNKNOWN = "n/a"
 WIDTH = 80
@@ -91,10 +91,9 @@ def judged_note(known: int, prompts: int) -> list[str]:
     ]
 
 
-def unread(samples: Sequence[SampleRecord]) -> dict[str, dict[str, str]]:
+def unread(*samples: Samples) -> dict[str, dict[str, str]]:
     """What was not read of a wording, by model, for those wordings only."""
-    found: dict[str, dict[str, str]] = {sample.model: {} for sample in samples}
-    for sample in samples:
-        if sample.note:
-            found[sample.model][sample.wording] = sample.note
+    found: dict[str, dict[str, str]] = {}
+    for part in (part for some in samples for part in some.parts):
+        found.setdefault(part.model, {}).update(part.notes)
     return found

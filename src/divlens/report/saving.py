@@ -96,4 +96,6 @@ def request_of_splits(results: Sequence[Decomposition]) -> store.Record:
         "prompts": [asdict(prompt) for prompt in results[0].prompts],
         "seed": results[0].seed,
         "distance": results[0].distance,
+        "levels": {result.model: result.levels._asdict() for result in results},
+        "sources": list(results[0].sources),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
 from typing import no_type_check
@@ -14,7 +14,6 @@ from torch import Tensor
 
 from divlens.enhance import Enhanced, Side
 from divlens.experiment import store
-from divlens.experiment.measure import SampleRecord
 from divlens.pictures import checked_pictures
 from divlens.sampler import BATCH_SIZE
 
@@ -78,15 +77,13 @@ def write_enhanced(result: Enhanced, request: store.Record, folder: Path) -> Non
 
     `request`: what was asked for (see `store.request_of`). Raises DivlensError as `store.write_output` does.
     """
-
-    def samples() -> Iterator[SampleRecord]:
-        return chain(result.before.result.samples, result.after.result.samples)
+    both = result.before.result.samples, result.after.result.samples
 
     def write(partial: Path) -> None:
         save_pictures(result.before, partial, "before")
         save_pictures(result.after, partial, "after")
         store.write_tables({"table": [result.table]}, partial)
-        store.write_samples(samples(), partial / "samples.parquet")
+        store.write_samples(chain(*both), partial / "samples.parquet")
 
-    found = store.found_of(store.wordings_in(samples()), {result.model: result.drawn_with}, templated=result.templated)
+    found = store.found_of(store.wordings_in(*both), {result.model: result.drawn_with}, templated=result.templated)
     store.write_output(folder, request, found, write)

@@ -12,7 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from divlens.paraphrase.notes import counted, wording_lines
+from divlens.paraphrase.notes import wording_lines
 from divlens.report.notes import (
     UNKNOWN,
     UNSEEN,
@@ -25,6 +25,7 @@ from divlens.report.notes import (
     unread,
     warnings,
 )
+from divlens.showing import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -142,8 +143,8 @@ def enhance_table(result: Enhanced) -> Group:
         lines.append("n/a: LPIPS diversity is undefined (NaN) for fewer than 2 samples.")
     known = min(row["prompts"] for row in figures if row["figure"] != "diversity")
     lines += judged_note(known, prompts) if known else [UNSEEN]
-    samples = (*result.before.result.samples, *result.after.result.samples)
-    lines += wording_lines(result.templated, prompts, unread(samples))
+    notes = unread(result.before.result.samples, result.after.result.samples)
+    lines += wording_lines(result.templated, prompts, notes)
     fall = result.fidelity_change
     warned = warnings([fall_text(fall, n)] if fall.fell else [])
     return Group(fitted(result.model, ("", *sides), texts), *warned, Text(), below(lines))

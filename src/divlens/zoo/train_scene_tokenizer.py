@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -15,8 +14,8 @@ from divlens.lab.attributes import ATTRIBUTES, STYLE
 from divlens.lab.pictures import Atlas, compose
 from divlens.lab.scenes import all_scenes, held_out
 from divlens.models.zoo.scene_networks import SceneTokenizer
-from divlens.zoo.train_tokenizer import COMMITMENT, MovingCodebook, perplexity
-from divlens.zoo.training import Recipe, fit
+from divlens.zoo.train_tokenizer import COMMITMENT, MovingCodebook, fitted, perplexity
+from divlens.zoo.training import Recipe
 
 RECIPE = Recipe(steps=12_000, batch=64, rate=8e-4, warmup=200, decay=0.6, averaging=0.9985)
 QUANTISE_FROM = 300  # steps; before that the codebook would be fitted to noise
@@ -56,35 +55,19 @@ def train(
     torch.manual_seed(recipe.seed)
     tokenizer = (tokenizer or SceneTokenizer()).to(memory_format=torch.channels_last).to(device)
     codebook = MovingCodebook(tokenizer, rare=RARE, far=True)
-    tokenizer.register_buffer("usage", codebook.counts, persistent=True)  # so that a checkpoint holds it
     scenes = all_scenes()
     pool = scenes[~held_out(scenes)]
 
     def loss(step: int) -> tuple[Tensor, Mapping[str, float]]:
         images = pictures_of(draw_scenes(pool, recipe.batch), atlas).to(device)
-        features = tokenizer.features(images).float()
-        flat = features.detach().reshape(-1, features.shape[-1])
-        if step < QUANTISE_FROM:
-            codes, commitment = features, features.square().mean() * 0.01
-        else:
-            if step == QUANTISE_FROM:
-                codebook.start(flat)
-            ids = tokenizer.quantise(flat)
-            codebook.update(flat, ids)
-            nearest = tokenizer.codebook[ids].view_as(features)
-            commitment = F.mse_loss(features, nearest)
-            codes = features + (nearest - features).detach()
+        codes, commitment = codebook.codes_of(tokenizer.features(images).float(), step - QUANTISE_FROM)
         drawn = tokenizer.decode_features(codes).float()
         error, edges = squared_error(drawn, images), edge_error(drawn, images)
         figures = {"psnr": float(-10 * error.detach().log10().mean()), "used": perplexity(codebook.counts)}
         # The logarithm weighs every picture alike: the first term is, up to a factor, the mean PSNR.
         return (error + 1e-4).log().mean() + SHARPNESS * (edges + 1e-4).log().mean() + COMMITMENT * commitment, figures
 
-    state = fit(name, tokenizer, loss, recipe, folder, device=device)
-    state.pop("usage")
-    del tokenizer.usage
-    tokenizer.load_state_dict(state)
-    return tokenizer.eval()
+    return fitted(name, tokenizer, codebook, loss, recipe, folder, device)
 
 
 @torch.inference_mode()

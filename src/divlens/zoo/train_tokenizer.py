@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from divlens.models.zoo.networks import Tokenizer
-from divlens.models.zoo.scene_networks import SceneTokenizer
+from divlens.models.zoo.networks import Codec, Tokenizer
 from divlens.zoo.data import Pictures
 from divlens.zoo.training import Recipe, fit
 
@@ -41,9 +41,7 @@ class MovingCodebook:
     far from their code are the likelier ones (as in k-means++), for where most features are alike.
     """
 
-    def __init__(
-        self, tokenizer: Tokenizer | SceneTokenizer, decay: float = 0.99, rare: float = 0.15, far: bool = False
-    ) -> None:
+    def __init__(self, tokenizer: Codec, decay: float = 0.99, rare: float = 0.15, far: bool = False) -> None:
         self.tokenizer, self.decay, self.rare, self.far = tokenizer, decay, rare, far
         self.codes = len(tokenizer.codebook)
         self.counts = torch.ones(self.codes, device=tokenizer.codebook.device)
@@ -71,6 +69,23 @@ class MovingCodebook:
             codebook[dead] = features[self.fresh(features, ids, len(dead))]
             self.counts[dead] = 0.5 * len(features) / self.codes
 
+    def codes_of(
+        self, features: Float[Tensor, "batch gh gw c"], since: int
+    ) -> tuple[Float[Tensor, "batch gh gw c"], Float[Tensor, ""]]:
+        """What the decoder gets for an encoder's output, with the gradient of the latter, and the commitment loss.
+
+        `since`: steps since quantising began, at 0 with k-means; before that it is the output itself.
+        """
+        if since < 0:
+            return features, features.square().mean() * 0.01
+        flat = features.detach().reshape(-1, features.shape[-1])
+        if since == 0:
+            self.start(flat)
+        ids = self.tokenizer.quantise(flat)
+        self.update(flat, ids)
+        nearest = self.tokenizer.codebook[ids].view_as(features)
+        return features + (nearest - features).detach(), F.mse_loss(features, nearest)
+
     def fresh(self, features: Float[Tensor, "n c"], ids: Int[Tensor, " n"], count: int) -> Int[Tensor, " count"]:
         """Which features codes start anew at."""
         if not self.far:
@@ -79,12 +94,33 @@ class MovingCodebook:
         return torch.multinomial(distance + 1e-9, count, replacement=count > len(features))
 
 
+Trained = TypeVar("Trained", bound=Codec)
+Loss = Callable[[int], tuple[Tensor, Mapping[str, float]]]
+
+
+def fitted(
+    name: str,
+    tokenizer: Trained,
+    codebook: MovingCodebook,
+    loss: Loss,
+    recipe: Recipe,
+    folder: Path,
+    device: torch.device,
+) -> Trained:
+    """The trained tokenizer. `folder/name.pt` is the checkpoint, which holds how often codes are used, too."""
+    tokenizer.register_buffer("usage", codebook.counts, persistent=True)
+    state = fit(name, tokenizer, loss, recipe, folder, device=device)
+    state.pop("usage")
+    del tokenizer.usage
+    tokenizer.load_state_dict(state)
+    return tokenizer.eval()
+
+
 def train(pictures: Pictures, folder: Path, device: torch.device, recipe: Recipe = RECIPE) -> Tokenizer:
     """Half of each batch is zoo concepts, half any other emoji; held-out pictures are never seen."""
     torch.manual_seed(recipe.seed)
     tokenizer = Tokenizer().to(memory_format=torch.channels_last).to(device)
     codebook = MovingCodebook(tokenizer)
-    tokenizer.register_buffer("usage", codebook.counts, persistent=True)  # so that a checkpoint holds it
     known = ~pictures.held_out
     pools = [
         torch.from_numpy(pictures.images[known & (pictures.concept >= 0)]),
@@ -96,28 +132,13 @@ def train(pictures: Pictures, folder: Path, device: torch.device, recipe: Recipe
         images = torch.cat(rows).to(device).permute(0, 3, 1, 2).float() / 255
         with torch.autocast(device.type, enabled=False):
             images = jitter(images)
-        features = tokenizer.features(images).float()
-        flat = features.detach().reshape(-1, features.shape[-1])
-        if step < QUANTISE_FROM:
-            codes, commitment = features, features.square().mean() * 0.01
-        else:
-            if step == QUANTISE_FROM:
-                codebook.start(flat)
-            ids = tokenizer.quantise(flat)
-            codebook.update(flat, ids)
-            nearest = tokenizer.codebook[ids].view_as(features)
-            commitment = F.mse_loss(features, nearest)
-            codes = features + (nearest - features).detach()
+        codes, commitment = codebook.codes_of(tokenizer.features(images).float(), step - QUANTISE_FROM)
         error = (tokenizer.decode_features(codes).float() - images).square().mean((1, 2, 3))
         figures = {"psnr": float(-10 * error.detach().log10().mean()), "used": perplexity(codebook.counts)}
         # The logarithm weighs every picture alike: it is, up to a factor, the mean PSNR.
         return (error + 1e-4).log().mean() + COMMITMENT * commitment, figures
 
-    state = fit("tokenizer", tokenizer, loss, recipe, folder, device=device)
-    state.pop("usage")
-    del tokenizer.usage
-    tokenizer.load_state_dict(state)
-    return tokenizer.eval()
+    return fitted("tokenizer", tokenizer, codebook, loss, recipe, folder, device)
 
 
 def perplexity(counts: Float[Tensor, " codes"]) -> float:

@@ -19,8 +19,10 @@ from divlens.information.laws.law import (
     nothing_at,
 )
 from divlens.noise import Noise
+from divlens.paths import FixedOrder, RandomOrder
 from divlens.sampler import Moment
 
+DIVIDED = "maps: the bits of a step's choice are divided evenly over the positions it committed"
 IMPROBABLE = -40.0  # log p of a token that a filter stops: rounding in another batch may stop one that was drawn
 
 
@@ -32,11 +34,14 @@ class ChosenFirst:
     log_choices: Callable[[Moment], Float[Tensor, " batch"]] | None = None
     known: bool = True
     draws_once: bool = True
-    map_note: str = ""
 
     @property
     def path_is_certain(self) -> bool:
         return self.log_choices is None
+
+    @property
+    def map_note(self) -> str:
+        return "" if self.path_is_certain else DIVIDED
 
     def choice(self, moment: Moment) -> Float[Tensor, " batch"]:
         if self.log_choices is None:
@@ -55,3 +60,8 @@ class ChosenFirst:
 
     def proposal_log_probability(self, moment: Moment) -> Float[Tensor, " batch"]:
         return -self.choice(moment)
+
+
+def orders(rule: RandomOrder | FixedOrder) -> Callable[[Moment], Float[Tensor, " batch"]]:
+    """How many sets of positions the rule may commit at a step."""
+    return lambda moment: rule.log_choices(moment.view.step, moment.view.tokens == moment.mask)

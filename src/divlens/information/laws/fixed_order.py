@@ -2,22 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-
-from divlens.information.laws.chosen_first import ChosenFirst
-from divlens.information.laws.random_order import DIVIDED
+from divlens.information.laws.chosen_first import ChosenFirst, orders
 from divlens.paths import FixedOrder
 
 
 def fixed_order_law(rule: FixedOrder) -> ChosenFirst:
-    if not rule.roll:
-        return ChosenFirst()
-    return ChosenFirst(
-        lambda moment: torch.full(
-            (len(moment.view.tokens),),
-            rule.log_choices(moment.view.step),
-            dtype=torch.float64,
-            device=moment.view.tokens.device,
-        ),
-        map_note=DIVIDED,
-    )
+    return ChosenFirst(orders(rule) if rule.roll else None)

@@ -17,7 +17,7 @@ from divlens.models.fingerprint import all_but
 from divlens.models.loading import CPU, Options, load_checked
 from divlens.models.protocol import Predictor
 from divlens.models.zoo.assets import packaged_folder, read_lines, read_tensors
-from divlens.models.zoo.lexicon import TEMPLATES, near
+from divlens.models.zoo.lexicon import TEMPLATES, concepts, near
 from divlens.models.zoo.networks import CODES, GRID, MASK, POSITIONS, WORDS, Backbone, Sizes, Tokenizer
 from divlens.models.zoo.text import Vocabulary
 from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, PathRule, Raster
@@ -167,7 +167,7 @@ class ZooModel:
         return self.shipped_frequencies
 
     def calibration_prompts(self) -> Sequence[str]:
-        return read_lines("concepts.txt", packaged_folder())
+        return concepts()
 
 
 @cache

@@ -6,6 +6,7 @@ that a difference between `zoo/ar`, `zoo/mim` and `zoo/diffusion` is a differenc
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -37,13 +38,39 @@ class ResidualBlock(nn.Module):
         return x + self.conv2(F.silu(self.norm2(y)))
 
 
-class Tokenizer(nn.Module):
+class Codec(nn.Module, ABC):
+    """A VQ-VAE (van den Oord et al., 2017) but for its networks: pictures to tokens, the nearest codes, and back."""
+
+    codebook: Tensor
+    decoder: nn.Module
+
+    @abstractmethod
+    def features(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch gh gw c"]:
+        """The encoder's output before quantisation."""
+
+    def quantise(self, features: Float[Tensor, "*shape c"]) -> Int[Tensor, "*shape"]:
+        """Nearest code, by Euclidean distance in float32."""
+        flat = features.float().reshape(-1, features.shape[-1])
+        distance = self.codebook.square().sum(1) - 2 * flat @ self.codebook.T
+        return distance.argmin(1).reshape(features.shape[:-1])
+
+    def encode(self, images: Float[Tensor, "batch 3 h w"]) -> Int[Tensor, "batch gh gw"]:
+        return self.quantise(self.features(images))
+
+    def decode_features(self, codes: Float[Tensor, "batch gh gw c"]) -> Float[Tensor, "batch 3 h w"]:
+        """Codebook vectors to pictures, not clipped (training needs the gradient outside [0, 1])."""
+        x = codes.permute(0, 3, 1, 2).to(memory_format=torch.channels_last)
+        return (self.decoder(x) + 1) / 2
+
+    def decode(self, tokens: Int[Tensor, "batch gh gw"]) -> Float[Tensor, "batch 3 h w"]:
+        return self.decode_features(self.codebook[tokens]).clamp(0, 1)
+
+
+class Tokenizer(Codec):
     """A VQ-VAE (van den Oord et al., 2017): 64x64 pictures to 8x8 tokens of 512 codes and back.
 
     Images are float in [0, 1], shape (batch, 3, 64, 64); tokens int64 in [0, 512), shape (batch, 8, 8).
     """
-
-    codebook: Tensor
 
     def __init__(self, code_channels: int = 16) -> None:
         super().__init__()
@@ -79,23 +106,6 @@ class Tokenizer(nn.Module):
         """The encoder's output before quantisation."""
         x = (images * 2 - 1).to(memory_format=torch.channels_last)
         return self.encoder(x).permute(0, 2, 3, 1)
-
-    def quantise(self, features: Float[Tensor, "*shape c"]) -> Int[Tensor, "*shape"]:
-        """Nearest code, by Euclidean distance in float32."""
-        flat = features.float().reshape(-1, features.shape[-1])
-        distance = self.codebook.square().sum(1) - 2 * flat @ self.codebook.T
-        return distance.argmin(1).reshape(features.shape[:-1])
-
-    def encode(self, images: Float[Tensor, "batch 3 h w"]) -> Int[Tensor, "batch gh gw"]:
-        return self.quantise(self.features(images))
-
-    def decode_features(self, codes: Float[Tensor, "batch gh gw c"]) -> Float[Tensor, "batch 3 h w"]:
-        """Codebook vectors to pictures, not clipped (training needs the gradient outside [0, 1])."""
-        x = codes.permute(0, 3, 1, 2).to(memory_format=torch.channels_last)
-        return (self.decoder(x) + 1) / 2
-
-    def decode(self, tokens: Int[Tensor, "batch gh gw"]) -> Float[Tensor, "batch 3 h w"]:
-        return self.decode_features(self.codebook[tokens]).clamp(0, 1)
 
 
 def rms_norm(x: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape d"]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from divlens.models.zoo.networks import ResidualBlock, rms_norm
+from divlens.models.zoo.networks import Codec, ResidualBlock, rms_norm
 
 TOKEN_PIXELS = 6
 CODES = 1024
@@ -30,7 +30,7 @@ class PointwiseBlock(nn.Module):
         return x + self.narrow(F.silu(self.widen(rms_norm(x))))
 
 
-class SceneTokenizer(nn.Module):
+class SceneTokenizer(Codec):
     """A VQ-VAE (van den Oord et al., 2017) with 8x8 tokens.
 
     Images are float in [0, 1], shape (batch, 3, 8 p, 8 p) with p pixels along a token, an even number; tokens int64 in
@@ -40,8 +40,6 @@ class SceneTokenizer(nn.Module):
     border on the border's pixels repeated. A sprite has a transparent edge, so these are background: the same sprite
     at another place is exactly the same tokens at another place.
     """
-
-    codebook: Tensor
 
     def __init__(
         self,
@@ -83,23 +81,6 @@ class SceneTokenizer(nn.Module):
         """The encoder's output before quantisation."""
         x = (images * 2 - 1).to(memory_format=torch.channels_last)
         return self.name(self.look(x).permute(0, 2, 3, 1))
-
-    def quantise(self, features: Float[Tensor, "*shape c"]) -> Int[Tensor, "*shape"]:
-        """Nearest code, by Euclidean distance in float32."""
-        flat = features.float().reshape(-1, features.shape[-1])
-        distance = self.codebook.square().sum(1) - 2 * flat @ self.codebook.T
-        return distance.argmin(1).reshape(features.shape[:-1])
-
-    def encode(self, images: Float[Tensor, "batch 3 h w"]) -> Int[Tensor, "batch gh gw"]:
-        return self.quantise(self.features(images))
-
-    def decode_features(self, codes: Float[Tensor, "batch gh gw c"]) -> Float[Tensor, "batch 3 h w"]:
-        """Codebook vectors to pictures, not clipped (training needs the gradient outside [0, 1])."""
-        x = codes.permute(0, 3, 1, 2).to(memory_format=torch.channels_last)
-        return (self.decoder(x) + 1) / 2
-
-    def decode(self, tokens: Int[Tensor, "batch gh gw"]) -> Float[Tensor, "batch 3 h w"]:
-        return self.decode_features(self.codebook[tokens]).clamp(0, 1)
 
 
 class SceneJudge(nn.Module):
