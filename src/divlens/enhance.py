@@ -13,7 +13,7 @@ from torch import Tensor
 
 from divlens.diversity import load_network
 from divlens.experiment.measure import ConditionResult, Instruments, check_before_drawing, measure
-from divlens.experiment.probe import LIMITS, Conditions, enhancer, judge_for, undefined
+from divlens.experiment.probe import FIGURES, Conditions, change_of, enhancer, judge_for, mean_of, undefined
 from divlens.fidelity.breakage import FidelityChange, fidelity_change
 from divlens.models.answers import loaded_model, pictures_of
 from divlens.models.protocol import Model
@@ -22,7 +22,7 @@ from divlens.progress import OnBatch, followed
 from divlens.prompts import distinct_prompts
 from divlens.sampler import BATCH_SIZE, BatchSize, Encoded, drawn_with
 from divlens.showing import Shown, counted, with_intervals
-from divlens.statistics import Interval, bootstrap_mean, paired_change
+from divlens.statistics import Interval
 from divlens.types import DrawnWith, Prompt
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Side:
 
     def mean(self, name: str) -> Interval:
         """Mean over prompts of "diversity", "coverage" or "fidelity"; the interval needs two prompts."""
-        return bootstrap_mean(self.result.column(name), self.seed, limits=LIMITS[name])
+        return mean_of(self.result, name, self.n, self.seed)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -98,7 +98,7 @@ class Enhanced(Shown):
 
     def change(self, name: str = "diversity") -> Interval:
         """Mean over prompts of after - before, paired; NaN bounds for a single prompt."""
-        return paired_change(self.after.result.column(name), self.before.result.column(name), self.after.seed)
+        return change_of(self.after.result, self.before.result, name, self.after.n, self.after.seed)
 
     @property
     def templated(self) -> tuple[str, ...]:
@@ -118,7 +118,7 @@ class Enhanced(Shown):
         import pandas as pd
 
         rows: list[dict[str, object]] = []
-        for name in LIMITS:
+        for name in FIGURES:
             columns = {"before": self.before.mean(name), "after": self.after.mean(name), "change": self.change(name)}
             row: dict[str, object] = {"model": self.model, "figure": name, "prompts": columns["change"].count}
             for column, interval in columns.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -14,6 +14,7 @@ CONFIDENCE = 0.95
 FEWEST_TO_RESAMPLE = 6  # below, nearly constant resamples make the bootstrap-t twice as wide as need be
 NEXT_TO_NONE = 0.01  # of the error of all values: a t a hundred times too large
 UNLIMITED = (-math.inf, math.inf)
+MEANS, CORRELATIONS = 400, 20  # cells of the grid on which the posterior of a share is computed
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def bootstrap_mean(
     The studentised bootstrap keeps its coverage on skewed values at a dozen prompts, where percentiles and Student's t
     are too narrow. With fewer than 6 prompts, or where most values are equal so that many resamples are constant and
     have no t, the interval is Student's. `limits`: what a single value can be; bounds are cut there. NaN values (an
-    undefined measurement) are left out. Equal values give an interval of width 0.
+    undefined measurement) are left out. Equal values give an interval of width 0; of shares see `mean_share`.
     """
     known = np.asarray(values, float)
     known = known[~np.isnan(known)]
@@ -89,6 +90,86 @@ def student_t(freedom: int, confidence: float = CONFIDENCE) -> float:
     share = np.cumsum(np.cos((edges[1:] + edges[:-1]) / 2) ** (freedom - 1))
     angle = np.interp(confidence, np.concatenate([[0.0], share / share[-1]]), edges)
     return math.sqrt(freedom) * math.tan(angle)
+
+
+def mean_share(values: Float[np.ndarray, " prompts"], trials: int) -> Interval:
+    """Mean over prompts of shares in [0, 1], each of `trials` samples of a prompt, with a 95% interval for the mean
+    over all prompts that might have been asked.
+
+    Shares near 0 or 1 scatter little, and hardly say how much prompts differ. So the interval is the posterior's under
+    a beta-binomial law: each prompt has a chance of its own, of beta law, and its samples go by that. The prior is
+    Jeffreys' for the mean, and even for the correlation between the samples of a prompt, which runs from 0, where all
+    samples are trials, to 1, where only prompts are. Where every value is 0, or every one 1, nothing tells what the
+    trials are, and the interval holds Clopper and Pearson's for the prompts. NaN values are left out; NaN bounds for
+    one prompt.
+    """
+    known = np.asarray(values, float)
+    known = known[~np.isnan(known)]
+    if (count := len(known)) < 2:
+        return Interval(float(known.mean()) if count else math.nan, math.nan, math.nan, count)
+    value = float(np.clip(known.mean(), known.min(), known.max()))
+    low, high = quantiles(MEAN_SHARES, posterior_of_share(known * trials, np.full(count, float(trials))))
+    low = min(low, 1 - unseen(count)) if value == 1 else low
+    high = max(high, unseen(count)) if value == 0 else high
+    return Interval(value, min(low, value), max(high, value), count)
+
+
+def change_of_share(
+    changed: Float[np.ndarray, " prompts"], baseline: Float[np.ndarray, " prompts"], trials: int, seed: int = 0
+) -> Interval:
+    """Mean over prompts of changed - baseline, of two shares of the same `trials` samples, with a 95% interval.
+
+    A change is how often a sample is another than before, less or more, times which way it goes: both are shares, with
+    posteriors as in `mean_share`, of as many samples as the difference of the two counts shows. Samples that went one
+    way and others that went back do not show in it, so the interval holds that of `paired_change`, too; and where no
+    prompt changed, what Clopper and Pearson's allows for in the prompts, either way.
+    """
+    change = np.asarray(changed, float) - np.asarray(baseline, float)
+    change = change[~np.isnan(change)]
+    resampled, moved = bootstrap_mean(change, seed, limits=(-1.0, 1.0)), np.abs(change) * trials
+    if (count := resampled.count) < 2:
+        return resampled
+    often = posterior_of_share(moved, np.full(count, float(trials)))
+    upward = posterior_of_share(np.maximum(change, 0) * trials, moved)
+    net = MEAN_SHARES[:, None] * (2 * MEAN_SHARES - 1)
+    order = net.flatten().argsort()
+    low, high = quantiles(net.flatten()[order], np.outer(often, upward).flatten()[order])
+    if not change.any():
+        low, high = min(low, -unseen(count)), max(high, unseen(count))
+    return replace(resampled, low=min(low, resampled.low), high=max(high, resampled.high))
+
+
+# Even in the angle whose squared sine they are: that is Jeffreys' prior of a share.
+MEAN_SHARES = np.sin((np.arange(MEANS) + 0.5) / MEANS * math.pi / 2) ** 2
+
+
+def posterior_of_share(
+    successes: Float[np.ndarray, " prompts"], trials: Float[np.ndarray, " prompts"]
+) -> Float[np.ndarray, " means"]:
+    """Chances of each of MEAN_SHARES to be the mean, under a beta-binomial law, see `mean_share`. Fractions of a
+    success count in proportion between the whole ones."""
+    correlation = (np.arange(CORRELATIONS) + 0.5) / CORRELATIONS
+    both = 1 / correlation - 1  # a + b of the beta law
+    a, b = MEAN_SHARES[:, None] * both, (1 - MEAN_SHARES[:, None]) * both
+    log_likelihood = np.zeros_like(a)
+    for before in range(math.ceil(trials.max(initial=0.0))):
+        # Of prompts that had one success (failure, trial) more after so many.
+        good, bad, any_ = (np.clip(part - before, 0, 1).sum() for part in (successes, trials - successes, trials))
+        log_likelihood += good * np.log(a + before) + bad * np.log(b + before) - any_ * np.log(both + before)
+    chance = np.exp(log_likelihood - log_likelihood.max()).sum(1)
+    return chance / chance.sum()
+
+
+def quantiles(values: Float[np.ndarray, " cells"], chances: Float[np.ndarray, " cells"]) -> tuple[float, float]:
+    """The 2.5% and 97.5% quantiles of a law on cells around rising values."""
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.interp([tail, 1 - tail], chances.cumsum() - chances / 2, values)
+    return float(low), float(high)
+
+
+def unseen(count: int) -> float:
+    """The chance of what so many trials all miss with a probability of 0.025 (Clopper and Pearson, 1934)."""
+    return 1 - ((1 - CONFIDENCE) / 2) ** (1 / count)
 
 
 def paired_change(

@@ -31,6 +31,7 @@ from divlens.information.collecting import MIXTURE, chosen, collect, kept_of
 from divlens.information.conditional import conditional_entropy, controlled
 from divlens.information.laws import law_of
 from divlens.information.mutual import DOUBT, LEAST, classified, density, mixed, mutual_information
+from divlens.information.rare import RareDraws
 from divlens.information.records import Estimate
 from divlens.information.relevance import Readings, information_per_prompt, labels_of
 from divlens.information.strata import Strata, Sums
@@ -240,6 +241,7 @@ def two_prompts(model: Small) -> tuple[float, float]:
         (Small(Raster(3), codes=4, sharpness=3.0, guidance=1.0, stateless=True, seed=3), "low"),
         (Small(ConfidenceUnmasking(1), codes=4, sharpness=4.0, guidance=1.0), "low"),
         (Small(ConfidenceUnmasking(1), codes=4, positions=1, sharpness=4.0, guidance=1.0), "high"),
+        (Small(Raster(1), codes=4, positions=1, sharpness=4.0, guidance=1.0), "high"),
     ],
 )
 def test_intervals_allow_for_grids_that_were_not_seen(model, side):
@@ -373,7 +375,7 @@ def stratified_errors(strata: Strata, repeats: int) -> dict[str, float]:
         values = 0.5 * control + 2 * wording.repeat(2) + noise[2]
         sums = Sums.of(joint[:, None].expand(48, len(QUANTITIES))).gathered(stratum, len(strata))
         kept = Kept([], prompt[chosen], stratum[chosen], strata, [], [], joint[chosen])
-        tally = Tally(strata, sums, maps, maps)
+        tally = Tally(strata, sums, RareDraws.empty(len(strata)), maps, maps)
         found["bound"].append(controlled(tally, kept, values[chosen], control[chosen], 0.5, ""))
         found["mutual"].append(per_prompt(values[chosen], kept, 1.0, ""))
     return {

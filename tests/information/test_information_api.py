@@ -81,7 +81,7 @@ def test_tables_say_whose_they_are_and_add_up():
 
 def test_the_interval_of_one_prompt_is_students():
     """19 degrees of freedom: 2.093 standard errors."""
-    found = information("toy/ar", PROMPTS, n=20, effort=Effort(0, 0, 0)).joint
+    found = information("toy/mim", PROMPTS, n=20, effort=Effort(0, 0, 0)).joint
     reach = np.array(found.per_prompt_mc_high) - found.per_prompt
     np.testing.assert_allclose(reach, 2.093 * np.array(found.per_prompt_mc_error), rtol=1e-3)
 

@@ -14,6 +14,7 @@ from divlens.information.laws import unmasking_events as module
 from divlens.information.laws.gumbel_mixtures import Direct, Shared, binned, bracketed, exceedance
 from divlens.information.laws.scores import scores_of
 from divlens.information.laws.unmasking_events import Windows, event_log_probabilities, selections, windows
+from divlens.types import DivlensError
 
 
 def logits(*shape: int, seed: int = 0, scale: float = 1.5) -> torch.Tensor:
@@ -84,6 +85,71 @@ def test_little_noise_is_the_limit_of_none():
     for a, b in zip(little, none, strict=True):
         torch.testing.assert_close(a.exp(), b.exp(), atol=1e-7, rtol=0)
     assert (every_event(log_p, 2, 0.1)[1].exp() - none[1].exp()).abs().max() > 1e-3
+
+
+def tied(n: int, codes: int, seed: int = 0) -> torch.Tensor:
+    """Of which all different scores are more than 0.25 apart, and those of the first two positions the same."""
+    found = (logits(n, codes, seed=at) for at in range(seed, seed + 1000))
+    log_p = next(p for p in found if p[1:].flatten().sort()[0].diff().min() > 0.25)
+    log_p[0] = log_p[1]
+    return log_p
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_at_a_small_temperature_equal_scores_are_drawn_by_lot(count):
+    """The quadrature, which knows no atoms, agrees; and so does every temperature below, as without noise none does."""
+    log_p = tied(3, 2)
+    small, tiny, none = (every_event(log_p, count, tau) for tau in (6e-3, 1e-12, 0.0))
+    n = len(small[0])
+    opened = torch.ones(n, 3, dtype=torch.bool)
+    chosen, tokens = [], []
+    for which in selections(opened[0], count):
+        for drawn in itertools.product(range(2), repeat=count):
+            token = torch.zeros(3, dtype=torch.long)
+            token[which] = torch.tensor(drawn)
+            chosen.append(which)
+            tokens.append(token)
+    scores = scores_of(log_p.expand(n, 3, 2), opened, torch.stack(chosen), torch.stack(tokens))
+    for atoms, same, integral in zip(small, tiny, module.integrated(scores, n, 6e-3, 32), strict=True):
+        torch.testing.assert_close(atoms.exp(), integral.exp(), atol=1e-11, rtol=0)
+        torch.testing.assert_close(atoms, same)
+    assert (small[1].exp() - none[1].exp()).abs().max() > 1e-5  # the control
+    assert abs(float(small[1].exp().sum()) - 1) < 1e-12
+
+
+def test_where_all_scores_are_equal_every_selection_is_as_likely():
+    path, joint = every_event(torch.full((5, 2), -math.log(2), dtype=torch.float64), 2, 1e-12)
+    torch.testing.assert_close(path.exp(), torch.full_like(path, 1 / 10), atol=1e-14, rtol=0)
+    torch.testing.assert_close(joint.exp(), torch.full_like(joint, 1 / 40), atol=1e-14, rtol=0)
+
+
+def test_nodes_far_from_all_scores_are_left_out_and_nothing_is_lost(monkeypatch):
+    """Two scores closer together than a small temperature tells apart, and others far off."""
+    log_p = tied(3, 2)
+    log_p[0, 0] += 3e-3
+    log_p = log_p.log_softmax(-1)
+    near = every_event(log_p, 2, 3e-3)
+    counted = []
+
+    def all_nodes(scores, extent, step, tau):
+        counted.append(len(nodes_near(scores, extent, step, tau)) / (extent / step))
+        return torch.arange(0, extent + step, step, dtype=torch.float64)
+
+    nodes_near = module.nodes_near
+    monkeypatch.setattr(module, "nodes_near", all_nodes)
+    for some, every in zip(near, every_event(log_p, 2, 3e-3), strict=True):
+        torch.testing.assert_close(some.exp(), every.exp(), atol=1e-12, rtol=0)
+    assert min(counted) < 0.5
+    assert abs(float(near[1].exp().sum()) - 1) < 1e-8
+
+
+def test_a_temperature_that_takes_too_much_is_refused():
+    """Hundreds of scores that 1e-7 decides between: neither atoms nor nodes."""
+    scores, samples = one_event(40, 200, 4, 1e-7)
+    with pytest.raises(DivlensError, match=r"a path of temperature 0 or about .* and more, got 1e-07"):
+        event_log_probabilities(scores, samples, 1e-7)
+    path, _ = event_log_probabilities(scores, samples, 0.0)
+    assert path.isfinite().all()  # the control
 
 
 def test_much_noise_is_the_limit_of_a_random_choice():

@@ -25,7 +25,14 @@ from divlens.progress import OnBatch, followed
 from divlens.prompts import distinct_prompts
 from divlens.sampler import BATCH_SIZE, BatchSize, Encoded, drawn_with
 from divlens.showing import Shown, counted, with_intervals
-from divlens.statistics import bootstrap_mean, paired_change, relative_change
+from divlens.statistics import (
+    Interval,
+    bootstrap_mean,
+    change_of_share,
+    mean_share,
+    paired_change,
+    relative_change,
+)
 from divlens.types import DivlensError, DrawnWith, Prompt
 
 if TYPE_CHECKING:
@@ -34,8 +41,8 @@ if TYPE_CHECKING:
 BASELINE = "baseline"
 Condition = Intervention | Sequence[Intervention]
 Conditions = Mapping[str, Sequence[Intervention]]
-POSITIVE, SHARE = (0.0, math.inf), (0.0, 1.0)
-LIMITS = {"diversity": POSITIVE, "coverage": SHARE, "fidelity": SHARE}  # the figures with an interval
+SHARES = ("coverage", "fidelity")
+FIGURES = ("diversity", *SHARES)  # those with an interval
 
 
 def enhancer(disable_top: float = 0.05) -> tuple[Intervention, ...]:
@@ -230,11 +237,24 @@ def summarised(
     return ProbeResult(pd.DataFrame(rows), pd.DataFrame(per_prompt), samples, conditions, seed, n, lpips, how)
 
 
+def mean_of(result: ConditionResult, name: str, n: int, seed: int) -> Interval:
+    """Mean over prompts of one of FIGURES, measured on `n` samples of each, with its interval over prompts."""
+    if name in SHARES:
+        return mean_share(result.column(name), n)
+    return bootstrap_mean(result.column(name), seed, limits=(0.0, math.inf))
+
+
+def change_of(here: ConditionResult, baseline: ConditionResult, name: str, n: int, seed: int) -> Interval:
+    """Mean over prompts of what one of FIGURES is more here than in the baseline, paired by prompt."""
+    changed, before = here.column(name), baseline.column(name)
+    return change_of_share(changed, before, n, seed) if name in SHARES else paired_change(changed, before, seed)
+
+
 def summary(here: ConditionResult, baseline: ConditionResult, n: int, seed: int) -> dict[str, float]:
     """The figures of one row of the table. The same seed resamples the same prompts in every row."""
     row: dict[str, float] = {}
-    for name, limits in LIMITS.items():
-        interval = bootstrap_mean(here.column(name), seed, limits=limits)
+    for name in FIGURES:
+        interval = mean_of(here, name, n, seed)
         row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
         row[f"{name}_prompts"] = interval.count
     pair = here.column("diversity"), baseline.column("diversity")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float, Float64
 
-from divlens.statistics import CONFIDENCE, Interval, paired_change
+from divlens.statistics import CONFIDENCE, Interval, change_of_share
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,9 @@ class FidelityChange:
 
     @property
     def by_samples(self) -> bool:
-        """Whether prompts tell nothing of how far the change may be off: there is one, or all changed alike."""
-        return not self.change.low < self.change.high
+        """Whether the samples decide, for prompts tell little of how far the change may be off: there is one, or all
+        went down alike."""
+        return not math.isnan(self.chance)
 
     @property
     def fell(self) -> bool:
@@ -43,11 +44,11 @@ def fidelity_change(
     judge does not know."""
     known = ~(np.isnan(before) | np.isnan(after))
     first, second = before[known], after[known]
-    change = paired_change(second, first, seed)
+    change = change_of_share(second, first, n, seed)
     if not known.any():
         return FidelityChange(math.nan, math.nan, change)
     found = FidelityChange(float(first.mean()), float(second.mean()), change)
-    if not (found.by_samples and change.value < 0):
+    if change.value >= 0 or np.ptp(second - first) > 0:
         return found
     return replace(found, chance=chance_of_fall(np.rint(first * n), np.rint(second * n), n))
 

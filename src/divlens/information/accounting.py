@@ -15,11 +15,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from divlens.information.laws import law_of
-from divlens.information.records import BITS, Estimate, Moments, estimate, unless_alike
+from divlens.information.rare import RareDraws
+from divlens.information.records import BITS, Estimate, Moments, Sides, estimate, extended, widened
 from divlens.information.strata import Strata, Sums, moments_of
 from divlens.interventions import Settings
 from divlens.noise import Noise
 from divlens.sampler import Moment
+from divlens.statistics import unseen
 
 QUANTITIES = ("path", "execution", "joint", "trajectory_path", "trajectory_execution", "trajectory_joint")
 UNKNOWN_RULE = (
@@ -31,19 +33,25 @@ UNKNOWN_RULE = (
 @dataclass
 class BatchAccount:
     """An observer of one batch. `sums`: bits per sample of QUANTITIES, (batch, 6); `path_map`, `execution_map`: sums
-    over the batch of the bits per step and position, (steps, n)."""
+    over the batch of the bits per step and position, (steps, n). `rare`: the draws that were
+    possible where there is one path only."""
 
     noise: Noise
     sums: Tensor = field(default_factory=lambda: torch.zeros(0))
     path_map: list[Tensor] = field(default_factory=list)
     execution_map: list[Tensor] = field(default_factory=list)
+    rare: RareDraws = field(default_factory=lambda: RareDraws.empty(0))
 
     def __call__(self, moment: Moment) -> None:
         settings = moment.settings
-        has_choice = not (settings.greedy or "execution" in settings.frozen)
-        step = law_of(settings.rule).entropies(moment, None if has_choice else moment.draws.tokens, self.noise)
+        certain = moment.draws.tokens if settings.greedy or "execution" in settings.frozen else None
+        law = law_of(settings.rule)
+        step = law.entropies(moment, certain, self.noise)
         if not len(self.sums):
             self.sums = torch.zeros(len(step.path), len(QUANTITIES), dtype=torch.float64, device=step.path.device)
+            self.rare = RareDraws.empty(len(step.path), step.path.device)
+        if law.path_is_certain and certain is None:
+            self.rare = self.rare.after(moment)
         path, execution, state = (part.sum(1) * BITS for part in (step.path, step.execution, step.state))
         last = moment.view.step == settings.rule.steps - 1
         trajectory = (torch.zeros_like(state), state) if last else (state, torch.zeros_like(state))
@@ -57,29 +65,33 @@ class Tally:
     """Running sums over samples, whose size does not depend on how many samples there were.
 
     sums: of QUANTITIES, a group per wording of a prompt, which `strata` lists; path_map, execution_map: (steps, n) sums
-    over all samples.
+    over all samples; rare: the draws that were possible, where there is one path only.
     """
 
     strata: Strata
     sums: Sums
+    rare: RareDraws
     path_map: Float[Tensor, "steps n"]
     execution_map: Float[Tensor, "steps n"]
 
     @classmethod
     def empty(cls, strata: Strata, steps: int, positions: int) -> Tally:
         sums = Sums.empty(len(strata), len(QUANTITIES))
-        return cls(strata, sums, *(torch.zeros(steps, positions, dtype=torch.float64) for _ in range(2)))
+        maps = (torch.zeros(steps, positions, dtype=torch.float64) for _ in range(2))
+        return cls(strata, sums, RareDraws.empty(len(strata)), *maps)
 
     @classmethod
     def of_batch(cls, account: BatchAccount, stratum: Int[Tensor, " batch"], strata: Strata) -> Tally:
         """`stratum`: the one of each row of the batch."""
         sums = Sums.of(account.sums.cpu()).gathered(stratum, len(strata))
-        return cls(strata, sums, *(torch.stack(rows).cpu() for rows in (account.path_map, account.execution_map)))
+        rare = account.rare.cpu().gathered(stratum, len(strata))
+        maps = (torch.stack(rows).cpu() for rows in (account.path_map, account.execution_map))
+        return cls(strata, sums, rare, *maps)
 
     def merged(self, other: Tally) -> Tally:
         """The tally of both together; it does not matter in which order."""
         maps = self.path_map + other.path_map, self.execution_map + other.execution_map
-        return Tally(self.strata, self.sums.merged(other.sums), *maps)
+        return Tally(self.strata, self.sums.merged(other.sums), self.rare.merged(other.rare), *maps)
 
     def moments(self, quantity: int, extra: Float[np.ndarray, " prompts"] | float = 0.0) -> Moments:
         """Of one of QUANTITIES, with `extra` added to the means."""
@@ -95,11 +107,49 @@ def account(
     note: str,
     extra: Float[np.ndarray, " prompts"] | float = 0.0,
 ) -> Estimate:
-    """One of QUANTITIES, with `extra` added. Where the path has no noise of its own samples may take the same way and
-    have the same bits; with one step there is one way, and the path of AR is certain."""
+    """One of QUANTITIES, with `extra` added, and with intervals that allow for ways that no sample took, where the path
+    has no noise of its own."""
     moments = tally.moments(QUANTITIES.index(name), extra)
     found = estimate(moments, note)
-    certain_path = law_of(settings.rule).path_is_certain and name == "path"
-    if certain_path or settings.rule.steps == 1 or "path" not in settings.without_noise | settings.frozen:
+    if law_of(settings.rule).path_is_certain:
+        return found if name == "path" else beyond_rare_draws(found, tally, moments.mean, most)
+    if "path" not in settings.without_noise | settings.frozen:
         return found
-    return unless_alike(found, moments, tally.moments(QUANTITIES.index("trajectory_joint")).mean, most)
+    joint = tally.moments(QUANTITIES.index("trajectory_joint")).mean
+    return beyond_unseen(found, moments, joint, most)
+
+
+def beyond_rare_draws(found: Estimate, tally: Tally, means: Float[np.ndarray, " prompts"], most: float) -> Estimate:
+    """Where there is one path only: with intervals that reach further by what draws rarer than any that a sample made
+    would add, if no bits came after them, or as many as a grid of `most` has room for.
+
+    Of all prompts together by what all their samples drew, or of the one where that is more by what its own drew.
+    """
+    allowance = tally.rare.allowance(tally.strata)
+    bits = most / tally.path_map.shape[1]
+    own = allowance.own * means, allowance.own_room * bits
+    pooled = allowance.pooled * means, allowance.pooled_room * bits
+    return extended(found, together(pooled, own), own, most)
+
+
+def beyond_unseen(found: Estimate, moments: Moments, joint: Float[np.ndarray, " prompts"], most: float) -> Estimate:
+    """With intervals that reach at least as far as states would move the mean that no sample visited, if they had no
+    bits, or `most`.
+
+    Their chance is at most that of what all samples miss, of each prompt by itself or of all together. It is also at
+    most the nats of a way, from `joint`, the mean bits of whole records: a draw of entropy H takes another than its
+    likeliest outcome with a chance of at most H.
+    """
+    nats, sides = joint / BITS, (moments.mean, np.maximum(most - moments.mean, 0.0))
+    each = np.minimum([unseen(count) for count in moments.count.tolist()], nats)
+    every = np.minimum(unseen(int(moments.count.sum())), nats)
+    own, pooled = ((chance * sides[0], chance * sides[1]) for chance in (each, every))
+    return widened(found, together(pooled, own), own)
+
+
+def together(pooled: Sides, own: Sides) -> Sides:
+    """Of the mean over prompts: by what all samples tell, or by what those of the one prompt do where that is more."""
+    down, up = (
+        max(float(np.mean(every)), float(np.max(each)) / np.size(each)) for each, every in zip(own, pooled, strict=True)
+    )
+    return down, up

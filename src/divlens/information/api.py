@@ -81,8 +81,8 @@ class Effort:
             )
 
     def grids(self, n: int, wordings: Sequence[Sequence[str]], settings: Settings) -> tuple[int, int]:
-        """Of each prompt: those that are weighed by paths, which AR has no need of, and those that are asked under the
-        other prompts. None where the likelihood is not known."""
+        """Of each prompt: those that are weighed by paths, none where there is one path only, and those that are asked
+        under the other prompts. None where the likelihood is not known."""
         law = law_of(settings.rule)
         if not law.known or settings.frozen:
             return 0, 0

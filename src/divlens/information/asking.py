@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from divlens.information.strata import Strata, Sums, moments_of
 from divlens.interventions import Settings
 from divlens.models.protocol import Model
 from divlens.sampler import Encoded, Row
+from divlens.statistics import unseen
 
 OUT_OF_REACH = "{}: some grids were out of reach"
 
@@ -86,19 +88,19 @@ def cautious(
     kept: Kept,
     bits: Float[Tensor, " kept"],
     least: Float[Tensor, " prompts"] | float,
-    most: float | None = None,
+    most: Float[Tensor, " prompts"] | float | None = None,
 ) -> Estimate:
     """With intervals that allow for grids that none of the kept samples showed: that they tell not `bits`, as those do,
-    but `least` or, of a bound that is one from above, `most`.
+    but `least`, or `most`; None of a bound from below, which holds whatever they tell.
 
     m samples may all miss what has a chance of 1 - 0.025^(1/m) (Clopper and Pearson, 1934). At its ceiling I(X;Z) is a
-    mean of values all alike, of whose rare exceptions few samples know nothing. Far below it values differ smoothly,
-    and what is known exactly has Student's interval above.
+    mean of values all alike, of whose rare exceptions few samples know nothing, and so it is near 0.
     """
     single = len(kept.strata) == len(asked.wordings)
     if single and asked.settings.without_noise == {"path", "execution"}:
         return found  # each prompt has one grid, and it was seen
     count = kept.prompt.bincount()
     told = kept.prompt.bincount(bits) / count
-    up = 0 * told if most is None else most - told
-    return widened(found, count.numpy(), (told - least).numpy(), up.numpy())
+    down, up = (told - least).numpy(), (0 * told if most is None else most - told).numpy()
+    own, pooled = np.array([unseen(samples) for samples in count.tolist()]), unseen(len(bits))
+    return widened(found, (pooled * down.mean(), pooled * up.mean()), (own * down, own * up))

@@ -1,4 +1,4 @@
-"""H(Z|X): exact for AR (under several wordings by what `exact` adds), a bracket for the other known rules.
+"""H(Z|X): exact for AR (under several wordings by what `exact` adds) and for one step, else a bracket for known rules.
 
 From above: the joint, or an importance-weighted bound. From below: the execution entropy where no token is drawn twice,
 or the bound that has the sample's own path among those it weighs (`bounds.sandwich`).
@@ -35,17 +35,21 @@ def conditional_entropy(asked: Asked, tally: Tally, kept: Kept | None, paths: in
     law = law_of(asked.settings.rule)
     assert law.known
     wording, most = np.array([wording_entropy(used) for used in asked.wordings]), full_support(asked)
+    exact = law.path_is_certain and not wording.any()
 
     def known(name: str, extra: Float[np.ndarray, " prompts"] | float = 0.0) -> Estimate:
-        label = "exact" if law.path_is_certain and not wording.any() else LABELS[name]
+        label = "exact" if exact else LABELS[name]
         return account(tally, name, asked.settings, most.value, "; ".join(filter(None, (label, note))), extra)
 
     # Where a token may be drawn again, the committed tokens say more than Z: only the last draw is all of Z.
     lowers = [known("execution" if law.draws_once else "trajectory_execution")]
+    if exact:
+        return Bracket(lowers[0], lowers[0])
     names = ["joint"] if law.draws_once else ["joint", "trajectory_joint"]
     uppers = [*(known(name, wording) for name in names), most]
     tightness = []
-    if kept is not None and paths:
+    # Where the path is certain the draws are all of Z given the wording, and a noisy bound could only miss that.
+    if kept is not None and paths and not law.path_is_certain and most.value > 0:
         by_paths = weighted(asked, tally, kept, paths, wording)
         tightness = [
             Tightness(count, below.value, below.mc_error, above.value, above.mc_error)

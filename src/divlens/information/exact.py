@@ -16,11 +16,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from divlens.information.accounting import QUANTITIES, Tally
+from divlens.information.accounting import QUANTITIES, Tally, beyond_rare_draws
 from divlens.information.asking import Asked, Kept, cautious, per_prompt, shares
 from divlens.information.conditional import controlled, wording_entropy
 from divlens.information.mutual import by_wording, mixed, told, told_of_prompts
-from divlens.information.records import Estimate, capped, unless_alike
+from divlens.information.records import Estimate, capped
 
 
 @dataclass(frozen=True)
@@ -45,16 +45,15 @@ def exact_for_ar(asked: Asked, tally: Tally, kept: Kept, most: float) -> Exact:
         own, share = kept.prompt == i, shares(used)
         wording[own] = told(torch.stack([log_p[text][own] for text in share], 1), list(share.values()))
     note = f"exact, from {len(kept.rows)} samples"
+    of_wording = torch.tensor([wording_entropy(used) for used in asked.wordings], dtype=torch.float64)
     # No posterior is more uncertain than that of wordings all alike.
-    least = [wording_entropy(used) - math.log2(len(set(used))) for used in asked.wordings]
-    least = torch.tensor(least, dtype=torch.float64)
-
+    alike = torch.tensor([math.log2(len(set(used))) for used in asked.wordings], dtype=torch.float64)
     joint = tally.moments(QUANTITIES.index("joint"))
 
-    def beyond(bits: Float[Tensor, " kept"]) -> Estimate:
+    def beyond(bits: Float[Tensor, " kept"], most_told: Float[Tensor, " prompts"]) -> Estimate:
         found = controlled(tally, kept, kept.joint + bits, kept.joint, 1.0, note)
-        found = unless_alike(found, joint, joint.mean, most)
-        return capped(cautious(found, asked, kept, bits, least), most)
+        found = beyond_rare_draws(found, tally, joint.mean, most)
+        return capped(cautious(found, asked, kept, bits, of_wording - alike, most_told), most)
 
-    mutual = cautious(per_prompt(prompt, kept, ceiling, note, skewed=True), asked, kept, prompt, 0.0)
-    return Exact(beyond(wording), mutual, beyond(wording + prompt))
+    mutual = cautious(per_prompt(prompt, kept, ceiling, note, skewed=True), asked, kept, prompt, 0.0, ceiling)
+    return Exact(beyond(wording, of_wording), mutual, beyond(wording + prompt, of_wording + ceiling))

@@ -15,7 +15,7 @@ from divlens.statistics import bootstrap_mean, student_t
 from divlens.types import DrawnWith
 
 BITS = 1 / math.log(2)  # of a nat
-ROUNDING = 1e-6  # of a value, between samples that took the same way
+Sides = tuple[np.ndarray | float, np.ndarray | float]  # bits, down and up: of the mean, or (prompts,) each
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Estimate:
     two. mc_error: the Monte-Carlo standard error for exactly these prompts, and mc_low, mc_high its 95% interval.
     `note` says why a value is NaN, or what it is conditional on. per_prompt: bits per image of each prompt;
     per_prompt_mc_error the Monte-Carlo standard error of each, per_prompt_mc_low and per_prompt_mc_high its 95%
-    interval (Student's). Of what is told about prompts or wordings all intervals allow for grids not seen (`widened`).
+    interval (Student's). Intervals also allow for what no sample showed; see docs/theory.md, section 7.
     """
 
     value: float
@@ -91,63 +91,39 @@ def capped(found: Estimate, most: float) -> Estimate:
     return replace(found, low=min(low, found.value), high=high, mc_low=min(mc_low, found.value), mc_high=mc_high)
 
 
-def widened(
-    found: Estimate,
-    count: Int[np.ndarray, " prompts"],
-    down: Float[np.ndarray, " prompts"],
-    up: Float[np.ndarray, " prompts"],
-) -> Estimate:
-    """With intervals that reach at least as far, down to 0 at most, as the mean would move if what `count` samples of
-    each prompt may all have missed, with a probability of 0.025, were so much (`down`, `up`) less or more than it."""
+def widened(found: Estimate, beyond: Sides, each: Sides) -> Estimate:
+    """With intervals that reach at least so far down, to 0 at most, and up from the values: those of the mean over
+    prompts by `beyond`, those of the prompts by `each`."""
 
-    def reached(value: float, low: float, high: float, samples: int, less: float, more: float) -> tuple[float, float]:
-        missed = unseen(samples)
-        return min(low, max(value - missed * less, 0.0)), max(high, value + missed * more)
+    def reached(value: float, low: float, high: float, less: float, more: float) -> tuple[float, float]:
+        return min(low, max(value - less, 0.0)), max(high, value + more)
 
     if not found.per_prompt:
         return found
-    whole = int(count.sum()), float(down.mean()), float(up.mean())
-    low, high = reached(found.value, found.low, found.high, *whole)
-    mc_low, mc_high = reached(found.value, found.mc_low, found.mc_high, *whole)
+    low, high = reached(found.value, found.low, found.high, *map(float, beyond))
+    mc_low, mc_high = reached(found.value, found.mc_low, found.mc_high, *map(float, beyond))
     ends = (found.per_prompt, found.per_prompt_mc_low, found.per_prompt_mc_high)
-    each = zip(*ends, count.tolist(), down.tolist(), up.tolist(), strict=True)
-    lows, highs = zip(*(reached(*one) for one in each), strict=True)
+    whole = zip(*ends, *(np.asarray(side).tolist() for side in each), strict=True)
+    lows, highs = zip(*(reached(*one) for one in whole), strict=True)
     sides = {"low": low, "high": high, "mc_low": mc_low, "mc_high": mc_high}
     return replace(found, **sides, per_prompt_mc_low=lows, per_prompt_mc_high=highs)
 
 
-def unseen(samples: int) -> float:
-    """The chance of what so many samples all miss with a probability of 0.025 (Clopper and Pearson, 1934)."""
-    return 1 - 0.025 ** (1 / samples)
-
-
-def unless_alike(found: Estimate, moments: Moments, joint: Float[np.ndarray, " prompts"], most: float) -> Estimate:
-    """With intervals that allow for states that no sample visited, where all samples of a prompt have the same value,
-    whose scatter then says nothing: what others have may be anything from 0 to `most`.
-
-    Their chance is at most that of what all samples miss, of each prompt by itself or of all alike ones together. It is
-    also at most the nats of the way that all took, from `joint`, the mean bits of whole records: a draw of entropy H
-    takes another than its likeliest outcome with a chance of at most H.
-    """
-    means, nats = moments.mean, joint / BITS
-    alike = (moments.variance <= (ROUNDING * means) ** 2) & (nats > 0)
-    if not (found.per_prompt and alike.any()):
+def extended(found: Estimate, beyond: Sides, each: Sides, most: float) -> Estimate:
+    """With intervals that reach so much further than they do, between 0 and `most`."""
+    if not found.per_prompt:
         return found
-    together = unseen(int(moments.count[alike].sum()))
-    each = np.minimum([unseen(count) for count in moments.count.tolist()], nats)
-    down, up = np.where(alike, means, 0.0), np.where(alike, np.maximum(most - means, 0.0), 0.0)
-    less, more = (
-        max(float((np.minimum(together, nats) * part).mean()), float((each * part).max()) / len(part))
-        for part in (down, up)
-    )
+    (less, more), (down, up) = beyond, each
     return replace(
         found,
         low=max(found.low - less, 0.0),
         high=min(found.high + more, max(found.high, most)),
         mc_low=max(found.mc_low - less, 0.0),
         mc_high=min(found.mc_high + more, max(found.mc_high, most)),
-        per_prompt_mc_low=tuple((np.array(found.per_prompt_mc_low) - each * down).tolist()),
-        per_prompt_mc_high=tuple((np.array(found.per_prompt_mc_high) + each * up).tolist()),
+        per_prompt_mc_low=tuple(np.maximum(np.array(found.per_prompt_mc_low) - down, 0.0).tolist()),
+        per_prompt_mc_high=tuple(
+            np.minimum(np.array(found.per_prompt_mc_high) + up, np.maximum(found.per_prompt_mc_high, most)).tolist()
+        ),
     )
 
 

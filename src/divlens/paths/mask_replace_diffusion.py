@@ -90,8 +90,8 @@ class MaskReplaceDiffusion:
         uniform = self.uniforms(view, noise)
         event = uniform[..., 0]
         other = self.other_code(uniform[..., 1], now, origin, others)
-        is_reveal = (event >= stay) & (event < stay + reveal)
-        is_other = event >= stay + reveal
+        is_other = (event >= stay + reveal) & (replaced > 0)
+        is_reveal = (event >= stay) & ~is_other
         tokens = torch.where(is_other, other, torch.where(is_reveal, origin, now))
         chance = torch.where(is_other, replaced / others, torch.where(is_reveal, reveal, stay))
         path = torch.zeros_like(chance[:, 0]) if self.silent else chance.log().sum(1)
@@ -120,8 +120,10 @@ class MaskReplaceDiffusion:
         stay_agree = (keep + blur) * (kept_before + spread_before) / same if same > 0 else 1.0
         stay = pick(masked_before / masked, stay_agree, stay_differ)
         reveal = pick(mask * (kept_before + spread_before) / masked, 0.0, reveal_differ)
-        others = pick(codes - 1, codes - 1, max(codes - 2, 1))
-        return stay, reveal, (1 - stay - reveal).clamp(min=0), others
+        others = pick(codes - 1, codes - 1, codes - 2)
+        # Where there are no others, not even by rounding.
+        replaced = (1 - stay - reveal).clamp(min=0).masked_fill(others <= 0, 0.0)
+        return stay, reveal, replaced, others.clamp(min=1)
 
     def other_code(self, uniform: Tensor, now: Tensor, origin: Tensor, others: Tensor) -> Tensor:
         """The index-th of the codes that are neither x_t nor x_0: counted up, skipping the two in order."""

@@ -16,7 +16,7 @@ from divlens.fidelity.judge import ZooJudge
 from divlens.models.zoo.adapter import ZooModel
 from divlens.models.zoo.networks import CODES, GRID, Tokenizer
 from divlens.sampler import sample
-from divlens.statistics import UNLIMITED, bootstrap_mean
+from divlens.statistics import UNLIMITED, bootstrap_mean, mean_share
 from divlens.types import Prompt
 from divlens.zoo.data import STYLES, Pictures
 from divlens.zoo.likelihood import bits_per_image
@@ -42,10 +42,14 @@ class Measure:
 
 
 def measure(name: str, values: np.ndarray, bar: float = math.nan) -> Measure:
-    """The mean of what was measured of each picture or prompt; a mean of shares has an interval within [0, 1]."""
+    """The mean of what was measured of each picture or prompt; a mean of shares has an interval within [0, 1],
+    and where they are all alike one that takes each for a trial."""
     known = np.asarray(values, float)
-    shares = ((known >= 0) & (known <= 1) | np.isnan(known)).all()
-    interval = bootstrap_mean(known, limits=(0, 1) if shares else UNLIMITED)
+    shares = bool(((known >= 0) & (known <= 1) | np.isnan(known)).all())
+    if shares and len(np.unique(known[~np.isnan(known)])) == 1:
+        interval = mean_share(known, 1)
+    else:
+        interval = bootstrap_mean(known, limits=(0, 1) if shares else UNLIMITED)
     return Measure(name, interval.value, interval.low, interval.high, bar)
 
 

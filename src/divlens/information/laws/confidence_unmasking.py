@@ -29,9 +29,12 @@ from divlens.sampler import Moment
 class UnmaskingLaw:
     rule: ConfidenceUnmasking
     known: bool = True
-    path_is_certain: bool = False
     draws_once: bool = True
     map_note: str = "maps: a step's bits are divided over the positions it committed"
+
+    @property
+    def path_is_certain(self) -> bool:
+        return self.rule.steps == 1
 
     def is_last(self, moment: Moment) -> bool:
         """Whether the step commits all that is open, so that nothing is chosen."""

@@ -165,10 +165,10 @@ def known_events(
     """For every x_0, with the path's noise known: whether it is taken, whether another code comes, and x_{time - 1}."""
     now = state.unsqueeze(-1).expand(*state.shape, codes)
     origin = torch.arange(codes, device=state.device).expand_as(now)
-    stay, reveal, _, others = rule.events(time, now == mask, now == origin)
+    stay, reveal, other_chance, others = rule.events(time, now == mask, now == origin)
     event, place = uniform[..., :1], uniform[..., 1:].expand(now.shape)
-    taken = (event >= stay) & (event < stay + reveal)
-    replaced = event >= stay + reveal
+    replaced = (event >= stay + reveal) & (other_chance > 0)
+    taken = (event >= stay) & ~replaced
     other = rule.other_code(place, now, origin, others)
     return taken, replaced, torch.where(replaced, other, torch.where(taken, origin, now))
 

@@ -7,4 +7,4 @@ from divlens.paths import FixedOrder
 
 
 def fixed_order_law(rule: FixedOrder) -> ChosenFirst:
-    return ChosenFirst(orders(rule) if rule.roll else None)
+    return ChosenFirst(orders(rule) if rule.roll and rule.steps > 1 else None)

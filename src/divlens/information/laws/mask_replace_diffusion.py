@@ -25,9 +25,12 @@ from divlens.sampler import Moment
 class DiffusionLaw:
     rule: MaskReplaceDiffusion
     known: bool = True
-    path_is_certain: bool = False
     draws_once: bool = False
     map_note: str = ""
+
+    @property
+    def path_is_certain(self) -> bool:
+        return self.rule.steps == 1
 
     def entropies(self, moment: Moment, certain: Int[Tensor, "batch m"] | None, noise: Noise) -> StepEntropies:
         rule, view, time = self.rule, moment.view, moment.view.time + 1

@@ -7,4 +7,4 @@ from divlens.paths import RandomOrder
 
 
 def random_order_law(rule: RandomOrder) -> ChosenFirst:
-    return ChosenFirst(None if rule.silent else orders(rule))
+    return ChosenFirst(None if rule.silent or rule.steps == 1 else orders(rule))
