@@ -16,7 +16,7 @@ from divlens.diversity import FeatureNetwork, network_of
 from divlens.diversity.anova import CrossedSums, Source, whole_blocks
 from divlens.experiment.design import FACTORS, Levels, Plan, levels_of, plan_of
 from divlens.interventions import Intervention, Settings
-from divlens.models.answers import loaded_model, pictures_of
+from divlens.models.answers import loaded_model
 from divlens.models.protocol import Model
 from divlens.paraphrase.notes import wording_lines
 from divlens.progress import OnBatch, followed
@@ -252,7 +252,7 @@ def feature_batches(
     """
     device = features.device if isinstance(features, FeatureNetwork) else "cpu"
     for filled in drawn:
-        images = pictures_of(model, filled.tokens)
+        images = filled.pictures()
         if isinstance(features, FeatureNetwork):
             features.check_size(images, f"pictures of {model.name}")
         for part in images.split(IMAGES_PER_PASS):

@@ -148,7 +148,7 @@ def information(
     with followed(progress, on_batch, len(asked) * n, model.name) as told:
         collected = collect(run, rows, keep, judge, told.advance, batch_size)
         if batch_size == "auto":
-            run = replace(run, batch_size=encoded.fits)  # known once samples were drawn
+            run = replace(run, batch_size=encoded.drawing.fits)  # known once samples were drawn
         told.describe(f"{model.name}: bounds")
         return accounted(run, collected, asked, interventions, reading, judge, effort)
 
