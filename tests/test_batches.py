@@ -137,7 +137,7 @@ def test_of_an_automatic_batch_the_size_that_fitted_is_told():
     encoded = Encoded(divlens.load("toy/mim"))
     encoded.of(["a cat"])
     assert drawn_with(encoded, "auto").batch_size == 96
-    encoded.fits = 12
+    encoded.drawing.fits = 12
     assert drawn_with(encoded, "auto").batch_size == 12
 
 

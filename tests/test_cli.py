@@ -17,6 +17,7 @@ import torch
 import divlens
 from divlens import __version__
 from divlens.cli import main
+from divlens.models.toy import ToyModel
 from divlens.types import DivlensError
 
 
@@ -167,6 +168,21 @@ def test_decompose_takes_several_models(run, tmp_path):
     alone = run("decompose", "toy/ar", *sizes)[1]
     assert alone.strip() in out
     assert list(pd.read_csv(tmp_path / "out" / "per_prompt.csv")["model"]) == ["toy/mim:0"] * 2 + ["toy/ar:0"] * 2
+
+
+def test_decompose_refuses_what_any_model_would_before_the_first_is_asked(run, monkeypatch):
+    asked, predictor = [], ToyModel.predictor
+
+    def counted(model, conditions, guided):
+        asked.append(model.name)
+        return predictor(model, conditions, guided)
+
+    monkeypatch.setattr(ToyModel, "predictor", counted)
+    nothing = ("--limit", 2, "--wordings", 1, "--executions", 1)
+    code, out, err = run("decompose", "toy/mim", "toy/ar", *nothing)
+    assert (code, out, asked) == (2, "", [])
+    assert err == ("divlens: error: decompose finds nothing to vary: toy/ar:0 makes no draw of the factors asked for\n")
+    assert run("decompose", "toy/mim", *nothing)[0] == 0 and set(asked) == {"toy/mim:0"}  # the control
 
 
 def test_models_lists_the_known_ones(run):

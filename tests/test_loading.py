@@ -1,7 +1,7 @@
 """How outside models are set up: options, wrapping, batches that fit, and wordings that are cut."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -154,6 +154,72 @@ def test_an_automatic_batch_finds_what_fits_and_changes_no_sample():
         sample(small, ["a cat"], n=8)
     with pytest.raises(torch.OutOfMemoryError):
         sample(Small("mim", RULES["mim"], room=0), ["a cat"], n=2, batch_size="auto")
+
+
+@dataclass(frozen=True)
+class SmallDecoder(ToyModel):
+    """A toy whose device draws as many samples as one likes, and decodes a few at a time. It notes how many each."""
+
+    room: int = 5
+    asked: tuple[list[int], list[int]] = field(default_factory=lambda: ([], []))
+
+    @property
+    def drawn(self) -> list[int]:
+        return self.asked[0]
+
+    @property
+    def decoded(self) -> list[int]:
+        return self.asked[1]
+
+    def predictor(self, conditions, guided):
+        self.drawn.append(len(conditions))
+        return super().predictor(conditions, guided)
+
+    def decode(self, tokens):
+        if len(tokens) > self.room:
+            raise torch.OutOfMemoryError("no room")
+        self.decoded.append(len(tokens))
+        return super().decode(tokens)
+
+
+def small_decoder(room: int = 5) -> SmallDecoder:
+    return SmallDecoder("mim", RULES["mim"], room=room)
+
+
+def test_an_automatic_batch_decodes_in_parts_that_fit_and_draws_nothing_again():
+    small, prompts, n = small_decoder(), ["a cat", "red heart"], 60
+    found, plain = sample(small, prompts, n, batch_size="auto"), sample(toy(), prompts, n)
+    assert torch.equal(found.tokens, plain.tokens) and torch.equal(found.images, plain.images)
+    assert not torch.equal(found.images, sample(toy(), prompts, n, seed=1).images)  # the control
+    assert small.drawn == [96, 24] and found.drawn_with.batch_size == 96
+    assert sum(small.decoded) == 120 and max(small.decoded) == 3  # halved from 96; a part of 24 is not tried anew
+
+
+def test_a_decoder_without_room_ends_a_run_of_another_batch_or_of_single_pictures():
+    with pytest.raises(torch.OutOfMemoryError):  # a size that was asked for is kept to
+        sample(small_decoder(), ["a cat"], 8, batch_size=8)
+    assert sample(small_decoder(), ["a cat"], 8, batch_size=5).images.shape[1] == 8
+    with pytest.raises(torch.OutOfMemoryError):
+        sample(small_decoder(room=0), ["a cat"], 8, batch_size="auto")
+
+
+@pytest.mark.usefixtures("colours_for_lpips")
+@pytest.mark.parametrize("verb", ["probe", "enhance", "information", "decompose"])
+def test_every_measurement_decodes_in_parts_that_fit(verb):
+    def measured(model, batch_size):
+        if verb == "information":
+            judge = lambda images: images[:, :, 0, 0].argmax(1)  # noqa: E731
+            return divlens.information(model, ["a cat", "snow"], 12, judge=judge, batch_size=batch_size).relevant
+        if verb == "decompose":
+            return divlens.decompose(model, ["a cat"], 1, 4, 4, batch_size=batch_size).components.tolist()
+        if verb == "enhance":
+            found = divlens.enhance(model, ["a cat"], 12, batch_size=batch_size)
+            return found.table.to_csv(), found.images.tolist()
+        return divlens.probe(model, ["a cat", "snow"], 12, batch_size=batch_size).table.to_csv()
+
+    assert measured(small_decoder(), "auto") == measured(small_decoder(room=96), "auto")
+    with pytest.raises(torch.OutOfMemoryError):  # the control
+        measured(small_decoder(), 12)
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,23 @@
-"""What the project promises as a package: one version, a light install, whole wheels, layers, offline tests."""
+"""What the project promises as a package: one version, a light install, whole wheels and source distributions, layers,
+offline tests."""
 
+import email
 import os
 import re
 import shutil
 import socket
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
+from html.parser import HTMLParser
 from importlib import metadata
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "divlens"
@@ -19,19 +25,60 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LARGEST_WHEEL = 45e6  # bytes: 40 MB of weights and token grids, and the code
 
 
+def built(target, project, folder):
+    """The distribution of a project, built without the network."""
+    command = [sys.executable, "-m", "hatchling", "build", "--target", target, "--directory", str(folder)]
+    subprocess.run(command, check=True, cwd=project, capture_output=True, text=True)
+    (found,) = folder.iterdir()
+    return found
+
+
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """The wheel that `pip install .` would build, built without the network."""
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
-    subprocess.run(command, check=True, cwd=ROOT, capture_output=True, text=True)
-    return next(folder.glob("*.whl"))
+def unpacked(tmp_path_factory):
+    """The folder that the source distribution unpacks to."""
+    folder = tmp_path_factory.mktemp("unpacked")
+    with tarfile.open(built("sdist", ROOT, tmp_path_factory.mktemp("sdist"))) as archive:
+        archive.extractall(folder, filter="data")
+    (found,) = folder.iterdir()
+    return found
 
 
-def package_files():
-    """Every file of the package that is meant to travel, relative to src/."""
-    files = (path for path in PACKAGE.rglob("*") if path.is_file())
-    return {str(p.relative_to(ROOT / "src")) for p in files if p.suffix != ".pyc" and p.name != ".DS_Store"}
+@pytest.fixture(scope="module")
+def wheel(unpacked, tmp_path_factory):
+    """The wheel that an installer makes of the source distribution: what is missing there is missing here."""
+    return built("wheel", unpacked, tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def described(wheel):
+    """The metadata of the wheel, the long description as its payload."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        return email.message_from_string(archive.read(name).decode())
+
+
+class Addresses(HTMLParser):
+    """Collects what the links and pictures of a page point to."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attrs):
+        self.found += [value for name, value in attrs if name in ("href", "src")]
+
+
+def relative_addresses(markdown):
+    """What relative links and pictures of a text point to."""
+    page = Addresses()
+    page.feed(MarkdownIt().render(markdown))
+    return [address for address in page.found if not urlsplit(address).scheme]
+
+
+def files_that_travel(folder, root):
+    """Every file of a folder that is meant to travel, relative to `root`."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(p.relative_to(root)) for p in files if p.suffix != ".pyc" and p.name != ".DS_Store"}
 
 
 def required_names(requirements):
@@ -50,7 +97,7 @@ def test_the_version_is_the_same_everywhere():
 
 def test_the_wheel_holds_the_whole_package(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert package_files() <= names
+    assert files_that_travel(PACKAGE, ROOT / "src") <= names
     assert {"divlens/py.typed", "divlens/models/zoo/assets/concepts.txt"} <= names
     assert not [name for name in names if not name.startswith(("divlens/", "divlens-"))]
 
@@ -62,6 +109,36 @@ def test_the_wheel_carries_its_licence_and_attributions(wheel):
 
 def test_the_wheel_is_small(wheel):
     assert wheel.stat().st_size < LARGEST_WHEEL
+
+
+def test_the_metadata_name_the_authors_and_where_to_find_the_project(described):
+    assert described["Author"] == "The divlens authors"
+    addresses = dict(entry.split(", ") for entry in described.get_all("Project-URL"))
+    assert addresses.keys() == {"Homepage", "Documentation", "Changelog", "Issues"}
+    assert all(address.startswith("https://github.com/divlens/divlens") for address in addresses.values())
+
+
+def test_the_long_description_is_the_readme_with_absolute_links_and_pictures(described):
+    readme, description = (ROOT / "README.md").read_text(), described.get_payload()
+    assert described["Description-Content-Type"] == "text/markdown"
+    assert {"docs/samples.png", "docs/models.md"} <= set(relative_addresses(readme))  # the control
+    assert not relative_addresses(description)
+    assert "](https://github.com/divlens/divlens/raw/HEAD/docs/samples.png)" in description
+    assert "](https://github.com/divlens/divlens/blob/HEAD/docs/models.md)" in description
+    added = r"https://github.com/divlens/divlens/(raw|blob)/HEAD/"
+    assert re.sub(added, "", description).strip() == readme.strip()
+
+
+def test_the_source_distribution_holds_what_the_readme_links_to(unpacked):
+    linked = relative_addresses((ROOT / "README.md").read_text())
+    assert linked and not [address for address in linked if not (unpacked / urlsplit(address).path).exists()]
+    assert not (unpacked / ".ci").exists()  # the control: not everything travels
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "docs", "src", "studies", "tests"])
+def test_the_source_distribution_holds_the_whole_folder(folder, unpacked):
+    files = files_that_travel(ROOT / folder, ROOT)
+    assert files and files <= files_that_travel(unpacked, unpacked)
 
 
 def test_a_plain_install_is_light_and_pins_nothing():

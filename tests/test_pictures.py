@@ -16,7 +16,6 @@ from divlens.diversity import FeatureNetwork, lpips_diversity
 from divlens.experiment.measure import noise_floor
 from divlens.fidelity.judge import load_judge
 from divlens.interventions import Argmax
-from divlens.models.answers import pictures_of
 from divlens.models.toy import RULES, ToyModel
 from divlens.pictures import PictureError, checked_pictures
 from divlens.report.sheets import contact_sheet
@@ -209,7 +208,7 @@ def test_held_pictures_are_counted():
         model = decoding(watched)
         encoded, settings = Encoded(model), settings_for(model, ())
         rows = rows_of(Prompt("a cat"), range(60), (), settings, encoded)
-        held = [keep(pictures_of(model, part.tokens)) for part in fill(model, rows, 0, settings, encoded, batch_size=4)]
+        held = [keep(part.pictures()) for part in fill(model, rows, 0, settings, encoded, batch_size=4)]
         assert watched.most == 14 and watched.alive() == len(held) == 15
 
 

@@ -14,22 +14,17 @@ from torch import Tensor
 
 from divlens.diversity import FeatureNetwork, network_of
 from divlens.diversity.anova import CrossedSums, Source, whole_blocks
-from divlens.experiment.design import FACTORS, Levels, Plan, levels_of, plan_of
+from divlens.experiment.design import FACTORS, Design, Levels, Plan, design_of
 from divlens.interventions import Intervention, Settings
-from divlens.models.answers import loaded_model, pictures_of
 from divlens.models.protocol import Model
 from divlens.paraphrase.notes import wording_lines
 from divlens.progress import OnBatch, followed
-from divlens.prompts import distinct_prompts
 from divlens.sampler import (
     BATCH_SIZE,
     BatchSize,
-    Encoded,
     Filled,
-    check_request,
     drawn_with,
     fill,
-    settings_for,
     wording_notes,
 )
 from divlens.showing import Shown, counted, with_intervals
@@ -205,33 +200,45 @@ def decompose(
     here), more than a million pictures of a prompt, fewer wordings than asked for, a wording that the model cannot
     read, length_control of a single wording, and what `divlens.sample` refuses.
     """
-    known = loaded_model(model)
-    asked = distinct_prompts(prompts)
-    check_request(1, seed, batch_size)
-    encoded = Encoded(known)
-    settings = settings_for(known, interventions, encoded, batch_size)
-    levels = levels_of(settings, wordings, paths, executions)
-    if length_control and wordings == 1:
-        raise DivlensError("length_control expects at least 2 wordings, got 1")
-    plans = [plan_of(encoded, prompt, wordings, seed, interventions, length_control) for prompt in asked]
-    network = features_of(features)
+    design = design_of(
+        model,
+        prompts,
+        Levels(wordings, paths, executions),
+        seed,
+        interventions=interventions,
+        length_control=length_control,
+        batch_size=batch_size,
+    )
+    return carried_out(design, features, progress=progress, on_batch=on_batch)
+
+
+def carried_out(
+    design: Design,
+    features: Features | str | None = None,
+    *,
+    progress: bool | None = None,
+    on_batch: OnBatch | None = None,
+) -> Decomposition:
+    """Draw a design and split what comes out; see `decompose`."""
+    encoded, levels, plans = design.encoded, design.levels, design.plans
+    model, network = encoded.model, features_of(features)
     rows = [row for plan in plans for row in plan.rows(levels)]
-    drawn = fill(known, rows, seed, settings, encoded, batch_size=batch_size)
-    with followed(progress, on_batch, len(rows), known.name) as told:
-        splits = list(split_by_source(plans, levels, feature_batches(known, drawn, network, told.advance)))
+    drawn = fill(model, rows, design.seed, design.settings, encoded, batch_size=design.batch_size)
+    with followed(progress, on_batch, len(rows), model.name) as told:
+        splits = list(split_by_source(plans, levels, feature_batches(model, drawn, network, told.advance)))
     return Decomposition(
-        model=known.name,
-        prompts=asked,
-        seed=seed,
-        drawn_with=drawn_with(encoded, batch_size),
+        model=model.name,
+        prompts=tuple(plan.prompt for plan in plans),
+        seed=design.seed,
+        drawn_with=drawn_with(encoded, design.batch_size),
         levels=levels,
         wordings=tuple(plan.wordings for plan in plans),
         sources=tuple(splits[0][0]),
         components=np.array([list(components.values()) for components, _ in splits]),
         pairwise=np.array([pairwise for _, pairwise in splits]),
-        remarks=remarks_on(settings, Levels(wordings, paths, executions)),
+        remarks=remarks_on(design.settings, design.asked),
         distance=LPIPS if isinstance(network, FeatureNetwork) else SQUARED,
-        wording_notes=wording_notes(known, [text for plan in plans for text in plan.texts]),
+        wording_notes=wording_notes(model, [text for plan in plans for text in plan.texts]),
     )
 
 
@@ -252,7 +259,7 @@ def feature_batches(
     """
     device = features.device if isinstance(features, FeatureNetwork) else "cpu"
     for filled in drawn:
-        images = pictures_of(model, filled.tokens)
+        images = filled.pictures()
         if isinstance(features, FeatureNetwork):
             features.check_size(images, f"pictures of {model.name}")
         for part in images.split(IMAGES_PER_PASS):

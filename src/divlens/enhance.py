@@ -17,6 +17,7 @@ from divlens.experiment.probe import FIGURES, Conditions, change_of, enhancer, j
 from divlens.fidelity.breakage import FidelityChange, fidelity_change
 from divlens.models.answers import loaded_model, pictures_of
 from divlens.models.protocol import Model
+from divlens.models.room import Room
 from divlens.paraphrase import templated
 from divlens.progress import OnBatch, followed
 from divlens.prompts import distinct_prompts
@@ -58,7 +59,7 @@ class Side:
     def pictures_of(self, prompt: int, samples: slice = slice(None)) -> Float[Tensor, "some 3 H W"]:
         """The pictures of some samples of a prompt, which is named by its place; float32 in [0, 1]."""
         ids = self.result.samples.parts[prompt].tokens[samples].long().view(-1, *self.model.grid)
-        return torch.cat([pictures_of(self.model, part.to(self.drawn_with.device)) for part in ids.split(BATCH_SIZE)])
+        return pictures_of(self.model, ids.to(self.drawn_with.device), Room(BATCH_SIZE))
 
     @property
     def images(self) -> Float[Tensor, "prompts n 3 H W"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal
 
 import torch
@@ -24,6 +24,7 @@ from divlens.models.answers import (
 )
 from divlens.models.fingerprint import fingerprint_of
 from divlens.models.protocol import Lexical, Limited, Model, Predictor, Templated, check_model
+from divlens.models.room import Room
 from divlens.noise import CounterNoise, Noise, entropy_of
 from divlens.paraphrase import wordings_for_samples, wordings_of
 from divlens.paths import Advance, Draws
@@ -38,7 +39,6 @@ from divlens.types import (
     Trace,
     View,
     check_whole,
-    is_out_of_memory,
     is_whole,
 )
 
@@ -166,7 +166,7 @@ class Encoded:
     def __init__(self, model: Model) -> None:
         self.model = model
         self.rows: dict[str, Tensor] = {}
-        self.fits = BATCH_SIZE  # how many samples the device holds at once, as far as is known
+        self.drawing, self.decoding = Room(BATCH_SIZE), Room(BATCH_SIZE)  # of an automatic batch
         self.shares: Tensor | None = None
 
     @cached_property
@@ -215,7 +215,7 @@ def drawn_with(encoded: Encoded, batch_size: BatchSize) -> DrawnWith:
     row = next(iter(encoded.rows.values()))
     dtype = getattr(encoded.model, "dtype", row.dtype if row.is_floating_point() else None)
     known = None if dtype is None else str(dtype).removeprefix("torch.")
-    return DrawnWith(str(row.device), known, encoded.fits if batch_size == "auto" else batch_size)
+    return DrawnWith(str(row.device), known, encoded.drawing.fits if batch_size == "auto" else batch_size)
 
 
 def rows_of(
@@ -232,10 +232,11 @@ def rows_of(
 
 @dataclass(frozen=True)
 class Filled:
-    """A batch of finished grids, on the model's device."""
+    """A batch of finished grids, on the model's device. `pictures` decodes them, anew at every call."""
 
     rows: Sequence[Row]
     tokens: Int[Tensor, "batch h w"]
+    pictures: Callable[[], Float[Tensor, "batch 3 H W"]]
 
 
 def fill(
@@ -251,21 +252,21 @@ def fill(
     """Fill the grids of `rows`, batch by batch. `observers` gives those of one batch; they see its every step.
 
     "auto" starts with the usual batch and halves it whenever the device runs out of memory, and `encoded` remembers;
-    observers of a batch that did not fit are dropped.
+    observers of a batch that did not fit are dropped. Where pictures do not fit, fewer are decoded at once, and nothing
+    is drawn again.
     """
     encoded.of(list(dict.fromkeys(row.wording for row in rows)))
-    done = 0
-    while done < len(rows):
-        batch = rows[done : done + (encoded.fits if batch_size == "auto" else batch_size)]
-        try:
-            tokens = fill_batch(model, batch, seed, settings, encoded.of([row.wording for row in batch]), observers)
-        except Exception as error:
-            if batch_size != "auto" or len(batch) == 1 or not is_out_of_memory(error):
-                raise
-            encoded.fits = len(batch) // 2
-            continue
-        yield Filled(batch, tokens)
-        done += len(batch)
+    if batch_size == "auto":
+        drawing, decoding = encoded.drawing, encoded.decoding
+    else:
+        drawing = decoding = Room(batch_size, asked_for=True)
+
+    def drawn(part: slice) -> Int[Tensor, "batch h w"]:
+        batch = rows[part]
+        return fill_batch(model, batch, seed, settings, encoded.of([row.wording for row in batch]), observers)
+
+    for part, tokens in drawing.parts(len(rows), drawn):
+        yield Filled(rows[part], tokens, partial(pictures_of, model, tokens, decoding))
 
 
 @torch.inference_mode()
@@ -345,7 +346,7 @@ def sample(
     recorded: list[Step] = []
     with followed(progress, on_batch, len(rows), known.name) as told:
         for filled in fill(known, rows, seed, settings, encoded, batch_size=batch_size, observers=tracers):
-            pictures, last = pictures_of(known, filled.tokens), done + len(filled.rows)
+            pictures, last = filled.pictures(), done + len(filled.rows)
             if not done:
                 images = torch.empty(len(rows), *pictures.shape[1:])
             check_same_size(known, pictures, images)

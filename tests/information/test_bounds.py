@@ -33,7 +33,7 @@ from divlens.information.laws import law_of
 from divlens.information.mutual import DOUBT, LEAST, classified, density, mixed, mutual_information
 from divlens.information.rare import RareDraws
 from divlens.information.records import Estimate
-from divlens.information.relevance import Readings, information_per_prompt, labels_of
+from divlens.information.relevance import Readings, concepts_of, information_per_prompt, labels_of
 from divlens.information.strata import Strata, Sums
 from divlens.interventions import Argmax, Freeze, Paraphrase, Temperature
 from divlens.models.toy import ToyModel
@@ -585,7 +585,7 @@ def test_neither_a_group_of_samples_nor_a_half_is_that_of_a_wording(n):
 
 
 def bits(labels: np.ndarray, prompts: list[Prompt]) -> float:
-    return float(information_per_prompt(readings(labels), prompts).mean.mean())
+    return float(information_per_prompt(readings(labels), concepts_of(prompts, ())).mean.mean())
 
 
 def test_relevant_information_of_a_perfect_a_blind_and_a_noisy_judge():
@@ -606,6 +606,39 @@ def test_prompts_of_one_concept_share_it():
     labels = np.repeat(np.array([[0], [0], [1]]), 1000, 1)
     third = -(2 / 3 * math.log2(2 / 3) + 1 / 3 * math.log2(1 / 3))
     assert abs(bits(labels, prompts) - third) < 0.01
+
+
+def test_wordings_of_one_concept_share_it():
+    def found(*texts: str, names: tuple[str, ...] = ()) -> list[str]:
+        return concepts_of([Prompt(text) for text in texts], names)
+
+    assert found("red heart", "a red heart", "A  Red Heart ", "The red heart") == ["red heart"] * 4
+    others = ["hearty", "heart", "another red heart", "theatre", "a"]
+    assert found(*others) == others  # the control: other words are others
+    assert concepts_of([Prompt("my prompt", concept="A Red heart"), Prompt("red heart", concept="love")], ()) == [
+        "red heart",
+        "love",
+    ]
+    named = ("❤️", "a picture of a red heart", "A shiny rocket", "fire truck")
+    names = ("red heart", "rocket")
+    assert found(*named, names=names) == ["red heart", "red heart", "rocket", "fire truck"]
+    assert len(set(found(*named))) == 4  # the control: a judge that names nothing
+
+
+def test_an_article_brings_no_bits():
+    """Every wording gives one grid, so that this judge tells all of them apart."""
+    model: Any = Small(Raster(3), codes=16, sharpness=1e4, guidance=1.0)
+
+    def judge(images: torch.Tensor) -> torch.Tensor:
+        return (images[:, 0].flatten(1) * 16).round().long() @ torch.tensor([1, 16, 256])
+
+    def told(text: str) -> float:
+        return information(model, ["red heart", text], n=16, judge=judge, effort=Effort(0, 0, 0)).relevant.value
+
+    assert told("A red heart") == 0
+    assert told("old red heart") > 0.8  # the control; the prior of the fit takes the rest of 1 bit
+    judge.concepts = ("red heart", "rocket")  # type: ignore[attr-defined]
+    assert told("old red heart") == 0
 
 
 def test_the_plane_has_a_point_with_a_judge_and_nan_without():

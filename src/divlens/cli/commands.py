@@ -221,9 +221,10 @@ def decompose(
     setup: Setup,
 ) -> None:
     """Split the LPIPS diversity of MODELS by source: wording, path, execution and their interactions."""
-    from divlens.decompose import decompose as run
+    from divlens.decompose import carried_out
     from divlens.diversity import load_network
     from divlens.experiment import store
+    from divlens.experiment.design import Levels, design_of
     from divlens.experiment.probe import BASELINE
     from divlens.models.answers import loaded_models
     from divlens.report.decomposition import write_decomposition
@@ -231,28 +232,18 @@ def decompose(
 
     prompts = chosen_prompts(prompt_file, limit, DECOMPOSE_PROMPTS)
     options = {"seed": seed, "lpips": lpips, "length_control": length_control}
-    options |= {"levels": {"wordings": wordings, "paths": paths, "executions": executions}}
+    levels = Levels(wordings, paths, executions)
+    options |= {"levels": levels._asdict()}
     conditions = {BASELINE: ()}
     request = setup.request("decompose", models, prompts, conditions, **options)
     if out:
         store.check_output(out, request)
-    loaded, network = loaded_models(setup.load(models)), load_network(lpips).to(setup.device)
+    loaded = loaded_models(setup.load(models))
     setup.check(loaded, prompts, conditions, seed)
-    results = []
-    for model in loaded:
-        result = run(
-            model,
-            prompts,
-            wordings,
-            paths,
-            executions,
-            seed,
-            features=network,
-            length_control=length_control,
-            batch_size=setup.batch_size,
-            progress=on_terminal(),
-        )
-        results.append(result)
+    control = {"length_control": length_control, "batch_size": setup.batch_size}
+    designs = [design_of(model, prompts, levels, seed, **control) for model in loaded]
+    network = load_network(lpips).to(setup.device)
+    results = [carried_out(design, network, progress=on_terminal()) for design in designs]
     deliver([decomposition_table(result) for result in results], out, partial(write_decomposition, results, request))
 
 

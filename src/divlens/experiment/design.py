@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -9,10 +10,12 @@ from typing import NamedTuple
 import numpy as np
 
 from divlens.interventions import Intervention, Paraphrase, Settings
+from divlens.models.answers import loaded_model
 from divlens.models.protocol import Limited, Model
 from divlens.noise import prompt_key
 from divlens.paraphrase import chosen, length
-from divlens.sampler import MOST_SAMPLES, Encoded, Row
+from divlens.prompts import distinct_prompts
+from divlens.sampler import BATCH_SIZE, MOST_SAMPLES, BatchSize, Encoded, Row, check_request, settings_for
 from divlens.types import DivlensError, Prompt, check_whole
 
 FACTORS = ("wording", "path", "execution")
@@ -27,27 +30,30 @@ class Levels(NamedTuple):
     executions: int
 
 
-def levels_of(settings: Settings, wordings: int, paths: int, executions: int) -> Levels:
+def levels_of(settings: Settings, asked: Levels, name: str) -> Levels:
     """The levels that are drawn: one path where the rule makes no path draw, one execution where draws are greedy.
 
-    Raises DivlensError for levels below 1, for nothing to vary, asked for or left, and for a stream that is frozen.
+    `name`: the model's. Raises DivlensError for levels below 1, for nothing to vary, asked for or left, and for a
+    stream that is frozen.
     """
-    for name, count in zip(FACTORS, (wordings, paths, executions), strict=True):
-        check_whole(f"{name}s", count, 1)
-    if wordings == paths == executions == 1:
+    for factor, count in zip(Levels._fields, asked, strict=True):
+        check_whole(factor, count, 1)
+    if max(asked) == 1:
         raise DivlensError("decompose expects at least 2 wordings, paths or executions, got 1 of each")
-    if wordings * paths * executions > MOST_SAMPLES:
+    if math.prod(asked) > MOST_SAMPLES:
         raise DivlensError(
             f"wordings x paths x executions expects at most {MOST_SAMPLES:,} pictures of a prompt, got "
-            f"{wordings * paths * executions:,}"
+            f"{math.prod(asked):,}"
         )
     if settings.frozen:
         streams = " and ".join(sorted(settings.frozen))
         raise DivlensError(f"decompose varies the noise itself, got Freeze of {streams}: ask for 1 level instead")
     still = settings.without_noise
-    drawn = Levels(wordings, 1 if "path" in still else paths, 1 if "execution" in still else executions)
+    drawn = Levels(
+        asked.wordings, 1 if "path" in still else asked.paths, 1 if "execution" in still else asked.executions
+    )
     if max(drawn) == 1:
-        raise DivlensError("decompose finds nothing to vary: this sampler makes no draw of the factors asked for")
+        raise DivlensError(f"decompose finds nothing to vary: {name} makes no draw of the factors asked for")
     return drawn
 
 
@@ -99,6 +105,42 @@ def plan_of(
         plan = Plan(prompt, plan.wordings, lengthened, tuple(filled_up(w, longest, measure) for w in plan.wordings))
     encoded.of(plan.texts)
     return plan
+
+
+@dataclass(frozen=True)
+class Design:
+    """All that `decompose` will draw of a model, checked. `asked`: the levels asked for; `levels`: those drawn."""
+
+    encoded: Encoded
+    settings: Settings
+    seed: int
+    batch_size: BatchSize
+    asked: Levels
+    levels: Levels
+    plans: Sequence[Plan]
+
+
+def design_of(
+    model: str | Model,
+    prompts: Sequence[str | Prompt],
+    asked: Levels,
+    seed: int,
+    *,
+    interventions: Sequence[Intervention] = (),
+    length_control: bool = False,
+    batch_size: BatchSize = BATCH_SIZE,
+) -> Design:
+    """Raises every DivlensError that `decompose` says it raises before anything is drawn."""
+    known = loaded_model(model)
+    distinct = distinct_prompts(prompts)
+    check_request(1, seed, batch_size)
+    encoded = Encoded(known)
+    settings = settings_for(known, interventions, encoded, batch_size)
+    levels = levels_of(settings, asked, known.name)
+    if length_control and asked.wordings == 1:
+        raise DivlensError("length_control expects at least 2 wordings, got 1")
+    plans = [plan_of(encoded, prompt, asked.wordings, seed, interventions, length_control) for prompt in distinct]
+    return Design(encoded, settings, seed, batch_size, asked, levels, plans)
 
 
 def length_in(model: Model) -> Callable[[str], int]:

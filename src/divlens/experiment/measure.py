@@ -15,7 +15,6 @@ from torch import Tensor
 from divlens.diversity import FeatureNetwork, FeatureSums, lpips_diversity
 from divlens.fidelity import Judge, Judged, concept_index, fidelity, mode_coverage
 from divlens.interventions import Intervention
-from divlens.models.answers import pictures_of
 from divlens.models.protocol import Model
 from divlens.paraphrase import wordings_for_samples
 from divlens.pictures import checked_pictures
@@ -246,7 +245,7 @@ def looks(model: Model, drawn: Iterable[Filled], instruments: Instruments, on_ba
     network, judge = instruments.network, instruments.judge
     small = torch.int16 if model.codes <= 2**15 else torch.int32
     for filled in drawn:
-        pictures, tokens = pictures_of(model, filled.tokens), filled.tokens.flatten(1).to("cpu", small)
+        pictures, tokens = filled.pictures(), filled.tokens.flatten(1).to("cpu", small)
         network.check_size(pictures, f"pictures of {model.name}")
         for some, ids in zip(pictures.split(IMAGES_PER_PASS), tokens.split(IMAGES_PER_PASS), strict=True):
             with torch.inference_mode():

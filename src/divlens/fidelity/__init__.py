@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from divlens.models.zoo.lexicon import named_concept, split_words
+from divlens.models.zoo.lexicon import asked_concept
 from divlens.types import Prompt
 
 
@@ -38,14 +38,8 @@ class Judge(Protocol):
 
 
 def concept_index(judge: Judge, prompt: Prompt) -> int | None:
-    """Which of the judge's concepts a prompt asks for; None when the judge knows none.
-
-    Its `concept`, by name or emoji; where it has none, the one that its text names (see `named_concept`).
-    """
-    if prompt.concept is None:
-        return named_concept(prompt.text, judge.concepts)
-    asked = split_words(prompt.concept)
-    return next((index for index, name in enumerate(judge.concepts) if split_words(name) == asked), None)
+    """Which of the judge's concepts a prompt asks for, see `asked_concept`; None when the judge knows none."""
+    return asked_concept(prompt.text, prompt.concept, judge.concepts)
 
 
 def fidelity(judged: Judged, concept: int | None) -> float:

@@ -25,7 +25,7 @@ from divlens.information.records import (
     plus,
     undefined,
 )
-from divlens.information.relevance import Judge, information_per_prompt
+from divlens.information.relevance import Judge, concepts_of, information_per_prompt
 from divlens.information.tokens import TokenEntropy, token_entropies, usage
 from divlens.interventions import Intervention, Settings
 from divlens.models.answers import loaded_model
@@ -123,8 +123,9 @@ def information(
 
     `model`: a model, or the spec of one ("zoo/mim"). Probabilities are those the sampler draws from, under the
     interventions. `reading`: for diffusion, whether the path is the schedule of reveals and replacements or the whole
-    latent trajectory z_T, ..., z_1. `judge`: pictures to labels, for I(Z;Y); Y is a prompt's concept, or its text where
-    it has none. For the zoo it is `divlens.load_judge()`. `effort`: a `divlens.Effort`, how much is
+    latent trajectory z_T, ..., z_1. `judge`: pictures to labels, for I(Z;Y); Y is the concept that a prompt asks
+    for: its own, or the one that its text names where the judge has `concepts`; else its text, whatever its case,
+    spaces and leading article. For the zoo it is `divlens.load_judge()`. `effort`: a `divlens.Effort`, how much is
     spent on the bounds, which take longer than the samples. `progress`: True shows a bar on stderr. `on_batch` is told
     how many more samples are done. Raises DivlensError for bad prompts, n, seed, batch size, interventions, judge or
     effort, for an unknown reading, and for prompts that come twice.
@@ -148,7 +149,7 @@ def information(
     with followed(progress, on_batch, len(asked) * n, model.name) as told:
         collected = collect(run, rows, keep, judge, told.advance, batch_size)
         if batch_size == "auto":
-            run = replace(run, batch_size=encoded.fits)  # known once samples were drawn
+            run = replace(run, batch_size=encoded.drawing.fits)  # known once samples were drawn
         told.describe(f"{model.name}: bounds")
         return accounted(run, collected, asked, interventions, reading, judge, effort)
 
@@ -289,7 +290,7 @@ def over_prompts(
 def relevance(collected: Collected, prompts: Sequence[Prompt], judge: Judge | None) -> Estimate:
     if judge is None:
         return undefined("no judge was given")
-    moments = information_per_prompt(collected.readings, prompts)
+    moments = information_per_prompt(collected.readings, concepts_of(prompts, getattr(judge, "concepts", ())))
     found = estimate(moments, "cross-fitted on halves of the samples", limits=(0.0, math.log2(len(prompts))))
     return at_least_nothing(found, len(prompts))
 

@@ -17,7 +17,6 @@ from divlens.information.bounds import Recorder
 from divlens.information.relevance import Judge, Readings, read_pictures
 from divlens.information.strata import strata_of
 from divlens.information.tokens import GROUPS, TokenCounts
-from divlens.models.answers import pictures_of
 from divlens.noise import prompt_key
 from divlens.sampler import BatchSize, Observer, Row, fill, noise_of
 
@@ -110,8 +109,7 @@ def collect(
         collected.tally = collected.tally.merged(Tally.of_batch(account, stratum[index], strata))
         collected.tokens.add(filled.tokens.flatten(1), prompt, group[index])
         if judge is not None:
-            images = pictures_of(model, filled.tokens)
-            collected.readings.add(read_pictures(judge, images), prompt, group[index])
+            collected.readings.add(read_pictures(judge, filled.pictures()), prompt, group[index])
         if len(recorder.keep):
             states, committed = torch.stack(recorder.states, 1), torch.stack(recorder.committed, 1)
             joint = account.sums[:, QUANTITIES.index("trajectory_joint")].cpu()

@@ -7,6 +7,7 @@ itself and the estimate errs downward only.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +18,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from divlens.information.records import Moments
+from divlens.models.zoo.lexicon import asked_concept
 from divlens.types import DivlensError, Prompt
 
+LEADING_ARTICLE = re.compile("^(an?|the) ")
 PRIOR = 1.0  # pseudo-readings, spread as Y is: a reading never met says nothing
 
 Judge = Callable[[Float[Tensor, "batch 3 H W"]], object]
@@ -57,16 +60,26 @@ class Readings:
         return Readings(Counter(self.counts) + Counter(other.counts))
 
 
-def information_per_prompt(readings: Readings, prompts: Sequence[Prompt]) -> Moments:
-    """Bits that a reading gives about Y."""
-    concepts = [prompt.concept or prompt.text for prompt in prompts]
+def concepts_of(prompts: Sequence[Prompt], names: Sequence[str]) -> list[str]:
+    """Y of each prompt: which of the names, those of the judge's concepts, it asks for; else its own `concept` or,
+    without one, its text, both without a leading article, in one case and with single spaces."""
+    found = []
+    for prompt in prompts:
+        index = asked_concept(prompt.text, prompt.concept, names)
+        wording = names[index] if index is not None else prompt.concept or prompt.text
+        found.append(LEADING_ARTICLE.sub("", " ".join(wording.casefold().split())))
+    return found
+
+
+def information_per_prompt(readings: Readings, concepts: Sequence[str]) -> Moments:
+    """Bits that a reading gives about Y, which is `concepts` prompt by prompt."""
     share = {name: concepts.count(name) / len(concepts) for name in concepts}
     seen: Counter[tuple[int, int, str]] = Counter()
     total: Counter[tuple[int, int]] = Counter()
     for (half, prompt, label), count in readings.counts.items():
         seen[half, label, concepts[prompt]] += count
         total[half, label] += count
-    number, first, second = (np.zeros(len(prompts)) for _ in range(3))
+    number, first, second = (np.zeros(len(concepts)) for _ in range(3))
     for (half, prompt, label), count in readings.counts.items():
         own, other = concepts[prompt], 1 - half
         given = (seen[other, label, own] + PRIOR * share[own]) / (total[other, label] + PRIOR)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from divlens.models.protocol import Model, Predictor, check_model
 from divlens.models.registry import load
+from divlens.models.room import Room
 from divlens.pictures import PictureError, checked_pictures
 from divlens.showing import counted
 from divlens.types import DivlensError, View
@@ -37,9 +38,18 @@ def loaded_models(models: str | Model | Sequence[str | Model]) -> list[Model]:
 
 
 @torch.inference_mode()
-def pictures_of(model: Model, tokens: Int[Tensor, "batch h w"]) -> Float[Tensor, "batch 3 H W"]:
-    """The pictures of token grids, float32 in [0, 1], on the CPU. Raises PictureError for anything else."""
-    return checked_pictures(model.decode(tokens), f"the pictures of {model.name}", len(tokens)).cpu()
+def pictures_of(model: Model, tokens: Int[Tensor, "batch h w"], room: Room) -> Float[Tensor, "batch 3 H W"]:
+    """The pictures of token grids, float32 in [0, 1], on the CPU, as many decoded at once as there is `room` for.
+
+    Raises PictureError for anything else.
+    """
+
+    def decoded(part: slice) -> Tensor:
+        grids = tokens[part]
+        return checked_pictures(model.decode(grids), f"the pictures of {model.name}", len(grids)).cpu()
+
+    first, *others = (pictures for _, pictures in room.parts(max(len(tokens), 1), decoded))  # no grids are one part
+    return torch.cat([first, *others]) if others else first  # one part is not copied
 
 
 def check_same_size(model: Model, pictures: Float[Tensor, "batch 3 H W"], before: Float[Tensor, "n 3 h w"]) -> None:

@@ -110,6 +110,17 @@ def named_concept(text: str, names: Sequence[str]) -> int | None:
     return found.pop() if clear and len(found) == 1 else None
 
 
+def asked_concept(text: str, concept: str | None, names: Sequence[str]) -> int | None:
+    """Which of the names a prompt asks for; None for none of them.
+
+    Its `concept`, by name or emoji; where it has none, the one that its text names (see `named_concept`).
+    """
+    if concept is None:
+        return named_concept(text, names)
+    asked = split_words(concept)
+    return next((index for index, name in enumerate(names) if split_words(name) == asked), None)
+
+
 def covers(other: tuple[int, int, int], one: tuple[int, int, int]) -> bool:
     """Whether a span (first, end, _) holds another and more."""
     return other[:2] != one[:2] and other[0] <= one[0] and one[1] <= other[1]
