@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -66,7 +66,9 @@ MODELS: dict[str, Callable[[], Any]] = {
     "VQ-Diffusion": cache(lambda: wrap(tiny_pipelines.vq_diffusion())),
     "LlamaGen": tiny_llamagen_model,
     "Janus": cache(lambda: wrap(*tiny_transformers.janus())),
-    "Emu3": cache(lambda: replace(wrap(*tiny_transformers.emu3()), grid=(3, 5))),  # the published one has 8,100
+    "Emu3": cache(
+        lambda: replace(cast(Any, wrap(*tiny_transformers.emu3())), grid=(3, 5))
+    ),  # the published one has 8,100
 }
 # All interventions of the models that run fast, two of the others.
 CASES = [
