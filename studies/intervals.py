@@ -130,7 +130,7 @@ def changes(repetitions: int) -> None:
 
 def rare_first_token(repetitions: int) -> None:
     print(f"\nrare first token, 32 samples a prompt: held, width; by Student's interval; {repetitions} repetitions")
-    for after in ((0.22, 0.2202, 1.58), (0.22, 0.26, 1.58), (1.5, 1.45, 0.0)):
+    for after in ((0.22, 0.2202, 1.58), (0.22, 0.26, 1.58), (1.5, 1.45, 0.01)):
         model: Any = RareFirst(after=after)
         exact = truth(Case(model, "0")).execution
         for prompts in (1, 3, 12):
