@@ -17,7 +17,7 @@ from divlens.models.zoo.scene_networks import SceneTokenizer
 from divlens.zoo.train_tokenizer import COMMITMENT, MovingCodebook, fitted, perplexity
 from divlens.zoo.training import Recipe
 
-RECIPE = Recipe(steps=12_000, batch=64, rate=8e-4, warmup=200, decay=0.6, averaging=0.9985)
+RECIPE = Recipe(steps=4_000, batch=64, rate=8e-4, warmup=200, decay=0.6, averaging=0.9985)
 QUANTISE_FROM = 300  # steps; before that the codebook would be fitted to noise
 RARE = 0.02  # most tokens are background, by a few codes: the others' share is small without being idle
 SHARPNESS = 0.3  # weight of the error of the differences between neighbouring pixels
