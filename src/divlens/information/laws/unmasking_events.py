@@ -23,8 +23,9 @@ from torch import Tensor
 
 from divlens.information.laws.atoms import atom_log_probabilities
 from divlens.information.laws.gumbel_mixtures import BINS_PER_TAU, Direct, Mixture, binned, bracketed, gumbel_tail
+from divlens.information.laws.integrands import integrands
+from divlens.information.laws.little_noise import little_noise
 from divlens.information.laws.scores import Scores
-from divlens.types import DivlensError
 
 FEW_CODES = 32  # up to here codes are taken one by one
 COARSE = 96  # nodes and bins of the search for where the integrand lives
@@ -37,9 +38,7 @@ CODES_AT_ONCE = 330_000  # few samples share their nodes: these then cover littl
 ELEMENTS_AT_ONCE = 300_000
 MORE_OFF_CPU = 64  # there is no cache to stay in, and every operation has a cost of its own
 FEW_OFF_CPU = 8  # of codes taken one by one: the search holds COARSE numbers for each
-APART = 40.0  # scores so many tau apart change places with a chance below exp(-40), 4e-18
-SMALL_TAU = 0.01  # from here on scores of a step are hardly ever all so far apart
-MOST_IN_BINS = 2**28  # numbers, of 8 bytes each
+SMALL_TAU = 0.003  # below, `little_noise` is faster with hundreds of codes, and as fast with few
 NODES_AT_ONCE = 320  # each lot of nodes has to do with the bins around it alone
 
 
@@ -81,43 +80,12 @@ def event_log_probabilities(
             moved = torch.zeros_like(rows.weight[:, 0]) if shift is None else shift[part]
             path, joint = atom_log_probabilities(rows, last - first, moved)
         elif tau < SMALL_TAU:
-            path, joint = at_small_tau(rows, last - first, tau, few_codes)
+            path, joint = little_noise(rows, last - first, tau)
         else:
             path, joint = integrated(rows, last - first, tau, few_codes)
         paths.append(path.clamp(max=0))
         joints.append(torch.minimum(joint, path).clamp(max=0))
     log_path[choice], log_joint[choice] = torch.cat(paths), torch.cat(joints)
-    return log_path, log_joint
-
-
-def at_small_tau(
-    scores: Scores, samples: int, tau: float, few_codes: int
-) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
-    """As atoms whose ties go to any, for the samples whose different scores are all more than APART * tau apart.
-
-    There the noise decides between equal scores only: that of m positions makes any two others change places with a
-    chance below m^2 / 2 * exp(-APART), by which at most each chance is off.
-    """
-    located = torch.where(scores.weight > 0, scores.location, torch.nan)
-    apart = torch.zeros(samples, dtype=torch.bool, device=scores.weight.device)
-    for i in range(samples):
-        different = located[scores.sample == i].flatten().unique()
-        different = different[~different.isnan()]
-        apart[i] = bool((different.diff() > APART * tau).all())
-    log_path = torch.zeros(samples, dtype=torch.float64, device=scores.weight.device)
-    log_joint = log_path.clone()
-    for which in (apart, ~apart):
-        if not bool(which.any()):
-            continue
-        rows = scores.rows(which[scores.sample])
-        rows = replace(rows, sample=torch.unique_consecutive(rows.sample, return_inverse=True)[1])
-        count = int(which.sum())
-        if which is apart:
-            still = torch.zeros_like(rows.weight[:, 0])
-            found = atom_log_probabilities(rows, count, still, ties_to_any=True)
-        else:
-            found = integrated(rows, count, tau, few_codes)
-        log_path[which], log_joint[which] = found
     return log_path, log_joint
 
 
@@ -145,52 +113,13 @@ def integrated(
     mixture = Direct(scores.weight, scores.location) if direct else in_bins(scores, origin, extent, window.below, tau)
     parts = scores.weight.shape[1] if direct else 1
     size = min(max(16, room(ELEMENTS_AT_ONCE, scores.weight.device) // (len(scores.sample) * parts)), NODES_AT_ONCE)
-    if direct and tau < SMALL_TAU:
-        nodes = nodes_near(scores, extent, step, tau)
-    else:
-        nodes = torch.arange(0, extent + step, step, dtype=torch.float64, device=scores.weight.device)
+    nodes = torch.arange(0, extent + step, step, dtype=torch.float64, device=scores.weight.device)
     paths, joints = [], []
     for part in nodes.split(size):
         log_path, log_joint = integrands(scores, samples, mixture, part, tau)
         paths.append(log_path.logsumexp(1))
         joints.append(log_joint.logsumexp(1))
     return torch.stack(paths).logsumexp(0) + math.log(step), torch.stack(joints).logsumexp(0) + math.log(step)
-
-
-def nodes_near(scores: Scores, extent: float, step: float, tau: float) -> Float[Tensor, " nodes"]:
-    """Multiples of `step` from 0 to `extent`, but for those that no committed score is near: there the integrands hold
-    less than exp(-APART). So a chance as small as that may be given as any such, or as 0. A small tau leaves few."""
-    rows = scores.rows(scores.committed)
-    places = rows.location[rows.weight > 0].sort().values
-    first = ((places - 6 * tau) / step).floor().clamp(min=0, max=extent / step + 1).long()
-    last = ((places + APART * tau) / step).ceil().clamp(min=-1, max=extent / step + 1).long()
-    # Where one code's nodes end before the next one's begin there is a gap; last rises as first does.
-    first = torch.maximum(first, torch.nn.functional.pad(last[:-1] + 1, (1, 0)))
-    counts = (last - first + 1).clamp(min=0)
-    start = first.repeat_interleave(counts)
-    within = torch.arange(len(start), device=start.device) - (counts.cumsum(0) - counts).repeat_interleave(counts)
-    return (start + within).double() * step
-
-
-def integrands(
-    scores: Scores, samples: int, mixture: Mixture, nodes: Float[Tensor, " nodes"], tau: float
-) -> tuple[Float[Tensor, "batch nodes"], Float[Tensor, "batch nodes"]]:
-    """Logarithms of both integrands at the nodes. -d/dc of a product is the product times the sum of f / S."""
-    inside = scores.committed
-    rows = scores.rows(inside)
-    empty = torch.zeros(samples, len(nodes), dtype=torch.float64, device=nodes.device)
-
-    def per_sample(sample: Tensor, values: Tensor) -> Tensor:
-        return empty.index_add(0, sample, values)
-
-    others = per_sample(scores.sample[~inside], mixture.rows(~inside).log_below(nodes, tau))
-    drawn, drawn_rate = gumbel_tail(rows.of_token(rows.location), nodes, tau)
-    drawn += rows.of_token(rows.weight).log()[:, None]
-    joint = per_sample(rows.sample, drawn) + per_sample(rows.sample, drawn_rate).log()
-    above, rate = mixture.rows(inside).tail(nodes, tau)
-    # The drawn code is one of the mixture's: a tail below its share is the binning's rounding.
-    path = per_sample(rows.sample, torch.maximum(above, drawn)) + per_sample(rows.sample, rate).log()
-    return path + others, joint + others
 
 
 @dataclass(frozen=True)
@@ -274,13 +203,6 @@ def in_bins(
     bulk = (math.log(BULK / scores.weight.shape[1]) + spare + (start + origin) / tau) / (1 + 1 / tau) - origin
     lowest = torch.maximum(torch.maximum(bulk, start - 37 * tau), scores.location.amin(1))
     highest = max(min(extent + 6 * tau, float(top.max())), float(lowest.min()) + tau)
-    spread = highest - float(lowest.min())
-    if len(top) * spread / tau * BINS_PER_TAU > MOST_IN_BINS:
-        least = len(top) * spread * BINS_PER_TAU / MOST_IN_BINS
-        raise DivlensError(
-            f"information expects a path of temperature 0 or about {least:.1g} and more, got {tau:g}: the scores "
-            f"of a step lie over {spread:.2g} nats and in part so close together that it would decide between them"
-        )
     return binned(scores.weight, scores.location, lowest, highest, tau)
 
 
