@@ -29,10 +29,12 @@ from transformers.models.clip.configuration_clip import CLIPTextConfig
 from transformers.models.clip.modeling_clip import CLIPTextModelWithProjection
 from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
+from divlens.loop import moments
 from divlens.models import amused
 from divlens.models.loading import Options
 from divlens.noise import CounterNoise, Noise, TorchNoise
-from divlens.sampler import run_loop, settings_for, traced
+from divlens.run import Reading
+from divlens.sampler import step_of
 
 PROMPTS = ["a", "b", "c", "d"]
 ALLOWED_RATIO = 1.03
@@ -98,15 +100,16 @@ def theirs(reference: Any, conditions: Tensor, empty: Tensor) -> Callable[[], Te
 
 
 def ours(model: amused.AmusedModel, conditions: Tensor, noise: Callable[[], Noise]) -> Callable[[], Tensor]:
-    settings = settings_for(model, [])
+    settings = Reading(model).settings([])
 
+    @torch.inference_mode()
     def run() -> Tensor:
-        steps = []
-        start = torch.full((len(conditions), 256), model.mask)
+        tokens = start = torch.full((len(conditions), 256), model.mask)
         predictor = model.predictor(conditions, guided=True)
-        return run_loop(
-            predictor, settings, noise(), start, model.mask, [lambda moment: steps.append(traced(moment))]
-        ).view(-1, *model.grid)
+        for moment in moments(predictor, settings, noise(), start, model.mask):
+            step_of(moment)
+            tokens = moment.result.tokens
+        return tokens.view(-1, *model.grid)
 
     return run
 

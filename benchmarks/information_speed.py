@@ -12,15 +12,16 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 import torch
 
 from divlens import models
 from divlens.information.accounting import BatchAccount, Tally
 from divlens.information.strata import strata_of
+from divlens.loop import Moment
 from divlens.models.protocol import Model
-from divlens.sampler import Encoded, Observer, Row, fill, noise_of, rows_of, settings_for
+from divlens.run import fill, plan
 from divlens.types import Prompt
 
 MOST = {"zoo/ar": 1.1, "zoo/mim": 1.5, "zoo/diffusion": 1.1}
@@ -29,24 +30,20 @@ PROMPTS = ("red heart", "cat face", "rocket", "pizza")
 
 def seconds(model: Model, samples: int, accounting: bool) -> float:
     """One run over all prompts: the loop alone, or with each batch accounted for and added to the running sums."""
-    settings, encoded = settings_for(model, ()), Encoded(model)
-    by_prompt = [rows_of(Prompt(text), range(samples), (), settings, encoded) for text in PROMPTS]
-    rows = [row for part in by_prompt for row in part]
-    strata, stratum = strata_of([[row.wording for row in part] for part in by_prompt])
-    tally = Tally.empty(strata, settings.rule.steps, model.grid[0] * model.grid[1])
-    account, done = BatchAccount(noise_of((), 0)), 0
+    run = plan(model, [Prompt(text) for text in PROMPTS], samples, 0)
+    strata, stratum = strata_of(run.wordings)
+    tally = Tally.empty(strata, run.settings.rule.steps, model.grid[0] * model.grid[1])
 
-    def observers(batch: Sequence[Row]) -> Sequence[Observer]:
-        nonlocal account
-        account = BatchAccount(noise_of(batch, 0))
-        return [account] if accounting else []
+    def see(place: slice, passing: Iterator[Moment]) -> BatchAccount:
+        account = BatchAccount()
+        for moment in passing if accounting else ():
+            account.add(moment)
+        return account
 
     start = time.perf_counter()
-    for filled in fill(model, rows, 0, settings, encoded, observers=observers):
+    for batch in fill(run, see):
         if accounting:
-            part = stratum.flatten()[done : done + len(filled.rows)]
-            tally = tally.merged(Tally.of_batch(account, part, strata))
-        done += len(filled.rows)
+            tally = tally.merged(Tally.of_batch(batch.seen, stratum.flatten()[batch.place], strata))
     return time.perf_counter() - start
 
 

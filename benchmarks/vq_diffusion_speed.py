@@ -34,9 +34,10 @@ from diffusers.schedulers.scheduling_vq_diffusion import VQDiffusionScheduler
 from torch import Tensor
 
 from divlens.interventions import Settings
+from divlens.loop import moments
 from divlens.noise import CounterNoise
 from divlens.paths import MaskReplaceDiffusion
-from divlens.sampler import run_loop, traced
+from divlens.sampler import step_of
 from divlens.types import View
 
 CODES, POSITIONS, GUIDANCE = 4096, 1024, 5.0
@@ -78,9 +79,10 @@ def ours(logits: Tensor, state: Tensor) -> Callable[[], Any]:
         unconditional, conditional = logits.chunk(2)
         return conditional, unconditional
 
+    @torch.inference_mode()
     def run() -> None:
-        steps = []
-        run_loop(predictor, settings, noise, state, CODES, [lambda moment: steps.append(traced(moment))])
+        for moment in moments(predictor, settings, noise, state, CODES):
+            step_of(moment)
 
     return run
 

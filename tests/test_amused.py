@@ -9,13 +9,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import tiny_pipelines as tiny
+from divlens.calibration import frequencies_of
 from divlens.interventions import Argmax, DisableTop, Guidance
+from divlens.loop import filled
 from divlens.models import amused
+from divlens.models.fingerprint import fingerprint_of
 from divlens.models.loading import Options
 from divlens.models.protocol import Limited, Model, Predictor
 from divlens.noise import TorchNoise
 from divlens.paths import ConfidenceUnmasking
-from divlens.sampler import Encoded, run_loop, sample, settings_for
+from divlens.run import Reading
+from divlens.sampler import sample
 from divlens.types import DivlensError, View
 
 SEED = 3
@@ -50,8 +54,8 @@ def ours(model: amused.AmusedModel, rows: list[str], guidance: float, seed: int 
     start = torch.full((len(rows), height * width), model.mask)
     noise = TorchNoise(torch.Generator().manual_seed(seed), len(rows))
     predictor = model.predictor(model.encode(rows), guided=guidance != 1.0)
-    settings = settings_for(model, [Guidance(guidance)])
-    return run_loop(predictor, settings, noise, start, model.mask).view(-1, height, width)
+    settings = Reading(model).settings([Guidance(guidance)])
+    return filled(predictor, settings, noise, start, model.mask).view(-1, height, width)
 
 
 @pytest.mark.parametrize("guidance", [10.0, 1.0])
@@ -186,14 +190,14 @@ def test_interventions_reach_it(model):
     def never() -> torch.Tensor:
         pytest.fail("expected the calibration of the run before")
 
-    top = Encoded(model).frequencies(never).argmax()
+    top = frequencies_of(model, lambda: fingerprint_of(model), never).argmax()
     assert (free == top).any() and not (banned == top).any()
 
 
 def test_half_precision_draws_in_float32(tmp_path):
     model = amused.load(tiny.saved(tiny.amused(), tmp_path), Options(dtype="bfloat16"))
     assert model.encode(["red"]).dtype == torch.bfloat16
-    made = sample(model, ["red heart"], n=2)
+    made = sample(model, ["red heart"], n=2, trace=True)
     assert made.trace is not None and made.trace.steps[0].entropy.dtype == torch.float32
     assert made.images.dtype == torch.float32
 

@@ -6,12 +6,13 @@ import pytest
 import torch
 
 import divlens
+from divlens.models.toy import ToyModel
 from divlens.models.zoo import adapter
 from divlens.models.zoo.adapter import ZooModel
 from divlens.models.zoo.networks import Backbone, Sizes
-from divlens.paths import ConfidenceUnmasking
-from divlens.sampler import Encoded, drawn_with
-from divlens.types import DrawnWith, Generation
+from divlens.paths import ConfidenceUnmasking, Raster
+from divlens.run import plan
+from divlens.types import DrawnWith, Generation, Prompt
 
 FAMILIES = ("ar", "mim", "diffusion")
 PROMPTS = ("doughnut", "red heart", "a picture of a rocket")
@@ -42,12 +43,12 @@ def alike(one: Generation, other: Generation) -> bool:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_tokens_and_pictures_of_the_zoo_are_those_of_any_batch(family):
     model, prompts = narrow(family), PROMPTS[:2]
-    whole = divlens.sample(model, prompts, 2, batch_size=96, trace=False)
+    whole = divlens.sample(model, prompts, 2, batch_size=96)
     for batch_size in (1, 3, 7, "auto"):
-        assert alike(whole, divlens.sample(model, prompts, 2, batch_size=batch_size, trace=False)), batch_size
+        assert alike(whole, divlens.sample(model, prompts, 2, batch_size=batch_size)), batch_size
     alone = divlens.sample(model, prompts[1:], 1)
     assert torch.equal(alone.tokens[0], whole.tokens[1, :1]) and torch.equal(alone.images[0], whole.images[1, :1])
-    assert not alike(whole, divlens.sample(model, prompts, 2, seed=1, trace=False))  # the control
+    assert not alike(whole, divlens.sample(model, prompts, 2, seed=1))  # the control
 
 
 def test_tokens_and_pictures_of_the_packaged_weights_are_those_of_any_batch():
@@ -113,10 +114,8 @@ def test_blocks_hold_all_rows_in_order_and_all_have_one_size(count):
 # --- what a result says of how it was drawn -------------------------------------------------------------------------
 
 
-class Wordless:
+class Wordless(ToyModel):
     """A model whose conditions are integers and which does not say what it computes in."""
-
-    name = "wordless"
 
     def encode(self, wordings):
         return torch.ones(len(wordings), 1, dtype=torch.long)
@@ -127,18 +126,20 @@ class Half(Wordless):
 
 
 def test_the_precision_is_the_models_own_word_else_that_of_its_conditions_else_unknown():
-    for model, expected in ((Wordless(), None), (Half(), "bfloat16"), (divlens.load("toy/mim"), "float64")):
-        encoded = Encoded(model)  # type: ignore[arg-type]
-        encoded.of(["a cat"])
-        assert drawn_with(encoded, 5) == DrawnWith("cpu", expected, 5)
+    for model, expected in (
+        (Wordless("ar", Raster(3)), None),
+        (Half("ar", Raster(3)), "bfloat16"),
+        (divlens.load("toy/mim"), "float64"),
+    ):
+        run = plan(model, [Prompt("a cat")], 1, 0, batch_size=5)
+        assert run.drawn_with == DrawnWith("cpu", expected, 5)
 
 
 def test_of_an_automatic_batch_the_size_that_fitted_is_told():
-    encoded = Encoded(divlens.load("toy/mim"))
-    encoded.of(["a cat"])
-    assert drawn_with(encoded, "auto").batch_size == 96
-    encoded.drawing.fits = 12
-    assert drawn_with(encoded, "auto").batch_size == 12
+    run = plan(divlens.load("toy/mim"), [Prompt("a cat")], 1, 0, batch_size="auto")
+    assert run.drawn_with.batch_size == 96
+    run.rooms.drawing.fits = 12
+    assert run.drawn_with.batch_size == 12
 
 
 def test_every_result_says_how_it_was_drawn():

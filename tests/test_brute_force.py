@@ -46,7 +46,7 @@ class Blind(Wrapped):
 
 def sampled_counts(model: ToyModel, n: int, seed: int = 0, interventions=()) -> np.ndarray:
     blind: Any = Blind(model)
-    out = sample(blind, [PROMPT], n=n, seed=seed, interventions=interventions, batch_size=3000, trace=False)
+    out = sample(blind, [PROMPT], n=n, seed=seed, interventions=interventions, batch_size=3000)
     return counts_of(out.tokens)
 
 
@@ -113,7 +113,7 @@ class Visited(Wrapped):
 
 def traced(family: str, n: int = 40, interventions=()) -> tuple[Generation, list[torch.Tensor], ToyModel]:
     watched: Any = Visited(toy(family))
-    out = sample(watched, [PROMPT], n=n, seed=3, interventions=interventions)
+    out = sample(watched, [PROMPT], n=n, seed=3, interventions=interventions, trace=True)
     return out, watched.states, watched.model
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 import tiny_llamagen
 import tiny_transformers
 from divlens import calibration, models, probe
-from divlens.calibration import cache_folder, cache_name, keep, read
+from divlens.calibration import cache_folder, cache_name, frequencies_of, keep, read
 from divlens.cli import main
 from divlens.interventions import DisableTop, Subset
 from divlens.models.fingerprint import fingerprint_of
@@ -25,7 +25,8 @@ from divlens.models.loading import Options
 from divlens.models.protocol import Model
 from divlens.models.wrap import wrap
 from divlens.paths import Raster
-from divlens.sampler import Encoded, sample, settings_for
+from divlens.run import Reading
+from divlens.sampler import sample
 from divlens.types import DivlensWarning
 from tiny_pipelines import one_thread
 
@@ -45,7 +46,7 @@ def file_name(model: Model) -> str:
 
 
 def allowed_codes(model: Model, *interventions) -> set[int]:
-    allowed = settings_for(model, interventions).allowed
+    allowed = Reading(model).settings(interventions).allowed
     assert allowed is not None
     return set(allowed.nonzero().flatten().tolist())
 
@@ -60,11 +61,14 @@ def test_frequencies_are_measured_once_and_sum_to_one():
         runs.append(1)
         return torch.tensor([[0, 0, 2], [0, 1, 2]])
 
-    first = Encoded(models.load("toy/ar")).frequencies(generate)
-    second = Encoded(models.load("toy/ar")).frequencies(generate)
+    def measured(name):
+        model = models.load(name)
+        return frequencies_of(model, lambda: fingerprint_of(model), generate)
+
+    first, second = measured("toy/ar"), measured("toy/ar")
     assert len(runs) == 1 and torch.equal(first, second)
     torch.testing.assert_close(first, torch.tensor([3, 1, 2], dtype=torch.float64) / 6)
-    Encoded(models.load("toy/mim")).frequencies(generate)
+    measured("toy/mim")
     assert len(runs) == 2  # another model is another measurement
     assert [path.suffix for path in kept()] == [".npy"] * 2  # nothing half-written is left
 
@@ -178,7 +182,7 @@ def test_what_cannot_be_kept_is_drawn_once_in_a_run():
     probe([model, declared], PROMPTS[:1], n=1, conditions=conditions)
     assert (model.calls.count(40), declared.calls.count(40)) == (1, 1)
     for one in (model, declared):
-        settings_for(one, [Subset()])  # of another run
+        Reading(one).settings([Subset()])  # of another run
     assert (model.calls.count(40), declared.calls.count(40)) == (2, 1)
     assert len(kept()) == 1
 
@@ -197,7 +201,7 @@ def test_another_negative_prompt_is_another_measurement():
     model = replace(wrap(*tiny_transformers.emu3()), grid=(2, 2))  # type: ignore[type-var]
     with one_thread():
         for negative in ("zzzz", "zzzz", "yyyy"):
-            settings_for(replace(model, negative=negative), [Subset(0.5)])  # type: ignore[call-arg]
+            Reading(replace(model, negative=negative)).settings([Subset(0.5)])  # type: ignore[call-arg]
     assert len(kept()) == 2
     files = {file_name(replace(model, **changes)) for changes in ({}, {"suffix": ""}, {"top_k": 3}, {"grid": (1, 4)})}
     assert len(files) == 4
@@ -216,7 +220,7 @@ def test_folders_share_a_measurement_when_their_content_is_the_same(tmp_path):
     folders += [changed(name, name) for name in ("cls_embedding.uncond_embedding", "layers.1.attention.wqkv.weight")]
     with one_thread():
         for folder in folders:
-            settings_for(load_llamagen(str(folder), Options()), [Subset(0.5)])
+            Reading(load_llamagen(str(folder), Options())).settings([Subset(0.5)])
     assert len(kept()) == 3
 
 
@@ -281,14 +285,14 @@ def test_good_content_is_read():
 
 def test_bad_content_is_drawn_again():
     model = models.load("toy/ar")
-    settings_for(model, [Subset(0.4)])
+    Reading(model).settings([Subset(0.4)])
     path = cache_folder() / file_name(model)
     good = path.read_bytes()
     for name, content in bad_contents().items():
         path.write_bytes(content)
         assert read(path.name, 3) is None, name
         if name in ("empty", "cut", "not a number"):
-            settings_for(model, [Subset(0.4)])
+            Reading(model).settings([Subset(0.4)])
             assert path.read_bytes() == good, name
 
 
@@ -342,10 +346,10 @@ def test_a_folder_that_cannot_be_written_costs_one_warning(place, tmp_path, monk
     expected = allowed_codes(models.load("toy/ar"), Subset(0.4))
     monkeypatch.setenv("DIVLENS_CACHE", str(place(tmp_path)))
     before = sorted(tmp_path.rglob("*"))
-    encoded = Encoded(models.load("toy/ar"))
+    reading = Reading(models.load("toy/ar"))
     with pytest.warns(DivlensWarning, match=r"^the calibration is not kept, .*; DIVLENS_CACHE can name") as said:
         for _ in range(2):
-            allowed = settings_for(encoded.model, [Subset(0.4)], encoded).allowed
+            allowed = reading.settings([Subset(0.4)]).allowed
             assert allowed is not None and set(allowed.nonzero().flatten().tolist()) == expected
     assert len(said) == 1 and "\n" not in str(said[0].message)
     assert sorted(tmp_path.rglob("*")) == before  # nothing half-written, nothing in the current folder
@@ -358,7 +362,7 @@ def test_a_full_disk_costs_one_warning_and_leaves_nothing(monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.warns(DivlensWarning, match="cannot write to .*: No space left on device"):
-        settings_for(models.load("toy/ar"), [Subset(0.4)])
+        Reading(models.load("toy/ar")).settings([Subset(0.4)])
     assert kept() == []
 
 

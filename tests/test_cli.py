@@ -277,7 +277,7 @@ RUNS = {
     "information": ("information", "toy/ar", "--limit", 2, "-n", 2, "--under", "baseline", "--under", "paraphrase"),
     "decompose": ("decompose", "toy/ar", "--limit", 2, "--wordings", 2, "--executions", 2),
 }
-BEFORE_DRAWING = "divlens.sampler.fill_batch"
+BEFORE_DRAWING = "divlens.run.steps"
 
 
 @pytest.mark.parametrize("command", RUNS)

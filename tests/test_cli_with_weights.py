@@ -66,7 +66,7 @@ def test_a_prompt_that_one_of_several_models_cannot_read_is_told_before_any_draw
 ):
     (empty_folder / "long.txt").write_text(f"red heart\n{TOO_LONG}\n")
     drawn = []
-    monkeypatch.setattr("divlens.sampler.fill_batch", lambda *arguments: drawn.append(arguments))
+    monkeypatch.setattr("divlens.run.steps", lambda *arguments: drawn.append(arguments))
     assert len(divlens.load("toy/mim").encode([TOO_LONG])) == 1  # the control: the first could draw
     said = refusal(capsys, command, "toy/mim", "zoo/ar", "--prompts", "long.txt")
     assert "up to 24 words" in said and not drawn

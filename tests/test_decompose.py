@@ -20,7 +20,7 @@ from divlens.interventions import Argmax, DisableTop, Freeze, Paraphrase, Subset
 from divlens.models import load
 from divlens.models.toy import CODES, POSITIONS, ToyModel
 from divlens.report.tables import decomposition_table
-from divlens.sampler import Encoded, Row, fill, settings_for
+from divlens.run import Reading, Row, fill
 from divlens.statistics import ratio_of_means
 from divlens.types import DivlensError, Prompt
 from toy_oracle import MASK, STATES, chances, posterior
@@ -56,10 +56,10 @@ def components_by_pairs(features):
 
 def features_by_hand(model, prompt, wordings, levels, seed, features, interventions=()):
     """Every picture of a prompt's design, drawn with the sampler."""
-    settings, encoded = settings_for(model, interventions), Encoded(model)
+    reading = Reading(model, 7)
     noise = list(itertools.product(range(levels[1]), range(levels[2])))
     rows = [Row(prompt, wording, path, execution) for wording in wordings for path, execution in noise]
-    tokens = [filled.tokens for filled in fill(model, rows, seed, settings, encoded, batch_size=7)]
+    tokens = [filled.tokens for filled in fill(reading.run(rows, reading.settings(interventions), seed))]
     with torch.inference_mode():
         return torch.cat([features(model.decode(some)) for some in tokens]).double().view(*levels, -1)
 

@@ -290,7 +290,7 @@ def test_half_precision_draws_in_float32(tmp_path):
     model = replace(emu3.load(saved(tmp_path), Options(dtype="bfloat16")), grid=(3, 5))
     (logits, _) = tiny.logits_along(model, ["red"], torch.zeros(1, 15, dtype=torch.long), guided=True)
     assert logits.dtype == torch.bfloat16
-    out = sample(model, tiny.PROMPTS, n=2)
+    out = sample(model, tiny.PROMPTS, n=2, trace=True)
     assert out.images.dtype == torch.float32 and out.trace is not None
     assert {step.log_probability.dtype for step in out.trace.steps} == {torch.float32}
 

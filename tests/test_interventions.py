@@ -26,7 +26,8 @@ from divlens.interventions import (
 )
 from divlens.models.toy import ToyModel
 from divlens.paths import Raster
-from divlens.sampler import sample, settings_for
+from divlens.run import Reading
+from divlens.sampler import sample
 from divlens.types import DivlensError
 
 FAMILIES = ("ar", "mim", "diffusion")
@@ -42,7 +43,7 @@ def toy(family: str) -> ToyModel:
 
 
 def allowed_codes(model: ToyModel, *interventions) -> set[int]:
-    allowed = settings_for(model, interventions).allowed
+    allowed = Reading(model).settings(interventions).allowed
     return set(range(model.codes)) if allowed is None else set(allowed.nonzero().flatten().tolist())
 
 
@@ -177,7 +178,9 @@ EXTREME = [
 
 @pytest.mark.parametrize("intervention", EXTREME, ids=repr)
 def test_every_value_in_range_draws(intervention):
-    trace = sample(ToyModel("ar", Raster(3)), ["a cat"], n=4, interventions=[Subset(0.7), intervention]).trace
+    trace = sample(
+        ToyModel("ar", Raster(3)), ["a cat"], n=4, interventions=[Subset(0.7), intervention], trace=True
+    ).trace
     assert trace is not None and all(step.log_probability.isfinite().all() for step in trace.steps)
 
 
@@ -187,7 +190,7 @@ def test_at_the_limit_of_its_range_a_value_is_the_draw_of_the_best_or_any():
     for cold in (Temperature(1.2e-38), TopP(1e-300)):
         assert torch.equal(sample(model, asked, n=20, interventions=[cold]).tokens, best)
     assert not torch.equal(sample(model, asked, n=20).tokens, best)  # the control
-    hot = sample(model, asked, n=20, interventions=[Temperature(3.4e38)]).trace
+    hot = sample(model, asked, n=20, interventions=[Temperature(3.4e38)], trace=True).trace
     assert hot is not None
     chance = hot.steps[0].log_probability[:, 0].exp()
     assert torch.allclose(chance, torch.full_like(chance, 1 / 3))

@@ -225,7 +225,7 @@ def test_half_precision_draws_in_float32(tmp_path):
     tokens = torch.randint(model.codes, (2, model.rule.positions))
     (logits, _) = tiny.logits_along(model, ["red", "a sea"], tokens, guided=True)
     assert logits.dtype == torch.bfloat16
-    out = sample(model, tiny.PROMPTS, n=2)
+    out = sample(model, tiny.PROMPTS, n=2, trace=True)
     assert out.images.dtype == torch.float32 and out.trace is not None
     assert {step.log_probability.dtype for step in out.trace.steps} == {torch.float32}
 

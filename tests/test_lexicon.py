@@ -25,7 +25,7 @@ from divlens.models.zoo.lexicon import (
 from divlens.models.zoo.text import Vocabulary
 from divlens.report.notes import unread
 from divlens.report.tables import decomposition_table, enhance_table, information_tables, probe_tables
-from divlens.sampler import Encoded, wording_notes
+from divlens.run import Reading, wording_notes
 from divlens.types import DivlensError, Prompt
 
 VOCABULARY = Vocabulary.packaged()
@@ -136,7 +136,7 @@ def test_the_zoo_tells_what_it_does_not_know():
     model = divlens.load("zoo/ar")
     notes = wording_notes(model, ["red haert", "red heart", "red haert"])
     assert notes == {"red haert": "words not known: haert (did you mean heart?)"}
-    assert wording_notes(model, Encoded(model).rewording(Prompt("red heart"))) == {}  # nor do its templates bring any
+    assert wording_notes(model, Reading(model).wordings(Prompt("red heart"))) == {}  # nor do its templates bring any
 
 
 # Emoji

@@ -16,7 +16,7 @@ from divlens.cli import main
 from divlens.diversity import FeatureNetwork
 from divlens.interventions import Argmax, DisableTop, Subset, Temperature
 from divlens.models.toy import RULES, ToyModel
-from divlens.sampler import Encoded
+from divlens.run import Reading
 from divlens.types import DivlensError
 
 PROMPTS = ["a cat", "<b>snow</b>"]
@@ -185,11 +185,12 @@ def test_conditions_that_misfit_are_refused_in_one_line(name):
 
 def test_conditions_whose_shape_depends_on_what_they_are_asked_with_are_refused():
     wide = misfit(rows=lambda rows: torch.nn.functional.pad(rows, (0, len(rows) - 1)))
-    encoded = Encoded(wide)
-    assert encoded.of(["a cat", "snow"]).shape == (2, 7)
+    reading = Reading(wide)
+    reading.read(["a cat", "snow"])
     with pytest.raises(DivlensError, match=r"every wording in one shape, got \(6,\) after \(7,\)"):
-        encoded.of(["a fox"])
-    assert encoded.of(["a fox", "a dog"]).shape == (2, 7)  # the control
+        reading.read(["a fox"])
+    reading.read(["a fox", "a dog"])  # the control
+    assert {tuple(row.shape) for row in reading.conditions.values()} == {(7,)} and len(reading.conditions) == 4
 
 
 @pytest.mark.parametrize("name", FREQUENCIES)

@@ -15,6 +15,7 @@ from transformers import T5EncoderModel
 
 import tiny_llamagen as tiny
 from divlens.interventions import Argmax, Guidance, Settings
+from divlens.loop import filled
 from divlens.models.llamagen.adapter import LlamaGen, RasterPredictor, load
 from divlens.models.llamagen.captions import left_padded
 from divlens.models.llamagen.checkpoints import gpt_sizes
@@ -24,7 +25,8 @@ from divlens.models.loading import Options
 from divlens.models.protocol import Limited, Model, Predictor
 from divlens.noise import TorchNoise
 from divlens.paths import Raster
-from divlens.sampler import run_loop, sample, settings_for
+from divlens.run import Reading
+from divlens.sampler import sample
 from divlens.types import DivlensError, View
 
 SEED = 7  # of the goldens
@@ -76,7 +78,7 @@ def asked(predictor: Predictor, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
 def drawn(model: LlamaGen, conditions: Tensor, settings: Settings, seed: int = SEED) -> Tensor:
     noise = TorchNoise(torch.Generator().manual_seed(seed), len(conditions))
     start = torch.full((len(conditions), settings.rule.steps), model.mask)
-    return run_loop(model.predictor(conditions, settings.guidance != 1), settings, noise, start, model.mask)
+    return filled(model.predictor(conditions, settings.guidance != 1), settings, noise, start, model.mask)
 
 
 def captions(lengths: list[int], width: int = 16, seed: int = 0) -> Tensor:
@@ -222,7 +224,7 @@ def test_greedy_tokens_at_any_guidance(model, scale):
         best = (free + scale * (given - free)).topk(2)
         assert (best.values[:, 0] - best.values[:, 1]).min() > 1e-3
         tokens[:, i] = best.indices[:, 0]
-    settings = settings_for(model, [Guidance(scale), Argmax()])
+    settings = Reading(model).settings([Guidance(scale), Argmax()])
     assert torch.equal(drawn(model, conditions, settings), tokens)
 
 
@@ -298,7 +300,7 @@ def test_samples_are_grouped_by_prompt(model):
 
 def test_it_is_a_model_with_the_published_defaults(model):
     assert isinstance(model, Model) and isinstance(model, Limited)
-    settings = settings_for(model, [])
+    settings = Reading(model).settings([])
     assert (settings.rule, settings.guidance, settings.temperature) == (Raster(9), 7.5, 1.0)
     assert (settings.top_k, settings.top_p) == (1000, 1.0)
     assert (model.codes, model.mask, model.grid, model.limit) == (50, 50, (3, 3), 120)
@@ -308,7 +310,7 @@ def test_it_is_a_model_with_the_published_defaults(model):
 
 
 def test_pictures_and_trace_through_the_loop(model):
-    out = sample(model, ["red heart"], n=2, seed=0)
+    out = sample(model, ["red heart"], n=2, seed=0, trace=True)
     assert out.images.shape == (1, 2, 3, 6, 6) and out.images.min() >= 0 and out.images.max() <= 1
     assert out.trace is not None and len(out.trace.steps) == 9
     assert torch.equal(out.trace.steps[-1].state.view(1, 2, 3, 3), out.tokens)

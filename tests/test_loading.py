@@ -127,7 +127,9 @@ FULL = [
 @pytest.mark.parametrize("full", FULL, ids=str)
 def test_an_automatic_batch_gives_way_on_every_device(full):
     counts: list[int] = []
-    sample(Small("mim", RULES["mim"], full=full), ["a cat"], n=16, batch_size="auto", on_batch=counts.append)
+    sample(
+        Small("mim", RULES["mim"], full=full), ["a cat"], n=16, batch_size="auto", trace=True, on_batch=counts.append
+    )
     assert sum(counts) == 16 and max(counts) <= 5
 
 
@@ -146,7 +148,7 @@ def test_another_error_is_not_taken_for_a_full_device(other):
 def test_an_automatic_batch_finds_what_fits_and_changes_no_sample():
     small = Small("mim", RULES["mim"])
     counts: list[int] = []
-    found = sample(small, ["a cat", "red heart"], n=8, batch_size="auto", on_batch=counts.append)
+    found = sample(small, ["a cat", "red heart"], n=8, batch_size="auto", trace=True, on_batch=counts.append)
     assert sum(counts) == 16 and max(counts) <= 5
     assert torch.equal(found.tokens, sample(toy(), ["a cat", "red heart"], n=8).tokens)
     assert found.trace is not None and all(len(step.tokens) == 16 for step in found.trace.steps)

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from divlens import noise as noise_module
 from divlens.interventions import Settings, filter_logits
+from divlens.loop import filled
 from divlens.noise import STREAMS, CounterNoise, Stream, TorchNoise, draw_by_inversion, philox4x32, prompt_key, rising
 from divlens.paths import Raster
-from divlens.sampler import run_loop
 from toy_oracle import chi_square_p
 
 # Every chi-square test below rejects at 1e-6: over random seeds that is its false-alarm rate. Seeds are fixed.
@@ -278,7 +278,7 @@ seen: list[torch.Tensor] = []
 def test_draws_are_made_in_float32_whatever_the_model_computes_in(dtype):
     seen.clear()
     start = torch.full((2, 2), 3)
-    run_loop(HalfPredictor(dtype), Settings(Raster(2), 1.0), RecordingNoise((1, 1), (0, 1), (0, 1)), start, mask=3)
+    filled(HalfPredictor(dtype), Settings(Raster(2), 1.0), RecordingNoise((1, 1), (0, 1), (0, 1)), start, mask=3)
     expected = HalfPredictor.logits.softmax(-1)
     assert len(seen) == 2
     for p in seen:

@@ -236,7 +236,7 @@ def test_shapes_are_checked_while_the_tests_run():
     import torch
     from jaxtyping import TypeCheckError
 
-    from divlens.sampler import guide
+    from divlens.loop import guide
 
     assert guide(torch.zeros(1, 2, 3), torch.ones(1, 2, 3), 2.0).shape == (1, 2, 3)
     with pytest.raises(TypeCheckError):

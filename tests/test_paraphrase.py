@@ -7,24 +7,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import divlens
-from divlens.interventions import Argmax, Paraphrase
+from divlens.interventions import Argmax, Paraphrase, templated
 from divlens.models.zoo.lexicon import TEMPLATES, split_words
 from divlens.models.zoo.text import Vocabulary
 from divlens.paraphrase import (
     AROUND_A_PICTURE,
     AROUND_A_SENTENCE,
     AROUND_A_THING,
-    chosen,
     ends_first,
     from_templates,
     length,
-    templated,
     templates_around,
-    wordings_for_samples,
     wordings_of,
 )
 from divlens.paraphrase.notes import wording_lines
-from divlens.sampler import Encoded
+from divlens.run import Reading, plan
 from divlens.types import DivlensError, Prompt
 
 fixed = settings(derandomize=True, deadline=None)  # the same examples every time, however busy the machine
@@ -101,12 +98,12 @@ def test_an_article_is_written_small_after_of_and_kept_after_a_colon():
 
 
 def test_a_model_may_have_templates_of_its_own():
-    zoo = Encoded(divlens.load("zoo/ar"))
-    assert zoo.rewording(Prompt("rocket")) == ("rocket", *(template.format("rocket") for template in TEMPLATES))
-    toy = Encoded(divlens.load("toy/ar"))
-    assert toy.rewording(Prompt("rocket")) == ("rocket", *(template.format("rocket") for template in AROUND_A_THING))
+    zoo = Reading(divlens.load("zoo/ar"))
+    assert zoo.wordings(Prompt("rocket")) == ("rocket", *(template.format("rocket") for template in TEMPLATES))
+    toy = Reading(divlens.load("toy/ar"))
+    assert toy.wordings(Prompt("rocket")) == ("rocket", *(template.format("rocket") for template in AROUND_A_THING))
     assert set(split_words(" ".join(TEMPLATES))) <= set(Vocabulary.packaged().words)  # it was trained on them
-    assert zoo.rewording(HEART)[1:] == HEART.paraphrases
+    assert zoo.wordings(HEART)[1:] == HEART.paraphrases
 
 
 def test_it_is_said_which_prompts_got_templates():
@@ -129,14 +126,14 @@ def test_what_was_not_read_is_said_once_for_all_wordings_and_models_it_holds_for
 
 
 def test_similar_lengths_are_those_nearest_to_the_prompt():
-    assert chosen(HEART, Paraphrase(n=2)) == ("red heart", "heart red")
-    assert chosen(HEART, Paraphrase(n=3)) == ("red heart", "heart red", "heart")
-    assert chosen(HEART, Paraphrase()) == ("red heart", "heart red", "heart")  # half of them, rounded up
+    assert Paraphrase(n=2).wordings(HEART, wordings_of) == ("red heart", "heart red")
+    assert Paraphrase(n=3).wordings(HEART, wordings_of) == ("red heart", "heart red", "heart")
+    assert Paraphrase().wordings(HEART, wordings_of) == ("red heart", "heart red", "heart")  # half of them, rounded up
 
 
 def test_mixed_lengths_run_from_the_shortest_to_the_longest():
-    assert chosen(HEART, Paraphrase(n=2, lengths="mixed")) == ("heart", HEART.paraphrases[-1])
-    everything = chosen(HEART, Paraphrase(lengths="mixed"))
+    assert Paraphrase(n=2, lengths="mixed").wordings(HEART, wordings_of) == ("heart", HEART.paraphrases[-1])
+    everything = Paraphrase(lengths="mixed").wordings(HEART, wordings_of)
     assert sorted(everything) == sorted(wordings_of(HEART))
     sizes = sorted(map(length, everything))
     assert [length(wording) for wording in everything[:2]] == [sizes[0], sizes[-1]]  # however few samples there are
@@ -159,7 +156,7 @@ words = st.lists(st.sampled_from("abcde"), min_size=1, max_size=9).map(" ".join)
 )
 def test_chosen_wordings_are_distinct_wordings_of_the_prompt(text, paraphrases, n, lengths):
     prompt = Prompt(text, tuple(paraphrases))
-    got = chosen(prompt, Paraphrase(n, lengths))
+    got = Paraphrase(n, lengths).wordings(prompt, wordings_of)
     available = wordings_of(prompt)
     assert set(got) <= set(available) and len(set(got)) == len(got)
     if n is not None:
@@ -170,9 +167,12 @@ def test_chosen_wordings_are_distinct_wordings_of_the_prompt(text, paraphrases, 
 
 
 def test_samples_take_the_wordings_in_turn():
-    got = wordings_for_samples(HEART, [Argmax(), Paraphrase(n=2)], (0, 1, 2, 5))
-    assert got == ("red heart", "heart red", "red heart", "heart red")
-    assert wordings_for_samples(HEART, [Argmax()], (0, 1)) == ("red heart", "red heart")
+    def used(*interventions):
+        return plan(divlens.load("toy/ar"), [HEART], 4, 0, interventions).wordings[0]
+
+    assert used(Argmax(), Paraphrase(n=2)) == ("red heart", "heart red", "red heart", "heart red")
+    assert used(Argmax()) == ("red heart",) * 4
+    assert used(Paraphrase(n=2), Paraphrase(n=1)) == ("red heart",) * 4  # the last counts
 
 
 @pytest.mark.parametrize("make", [lambda: Prompt("  "), lambda: Prompt("a cat", paraphrases=("cat", " "))])

@@ -10,10 +10,10 @@ from diffusers.schedulers.scheduling_amused import AmusedScheduler
 from diffusers.schedulers.scheduling_vq_diffusion import VQDiffusionScheduler
 
 from divlens.interventions import Settings
+from divlens.loop import filled
 from divlens.noise import TorchNoise
 from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion
 from divlens.paths.schedule import masked_share, still_masked
-from divlens.sampler import run_loop
 from divlens.types import View
 
 # --- VQ-Diffusion ---------------------------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ class Chaotic:
 def ours(model: Chaotic, rule: ConfidenceUnmasking, seed: int) -> list[torch.Tensor]:
     source = TorchNoise(torch.Generator().manual_seed(seed), BATCH)
     start = torch.full((BATCH, SIDE * SIDE), CODES)
-    last = run_loop(model, Settings(rule, 1.0), source, start, CODES)
+    last = filled(model, Settings(rule, 1.0), source, start, CODES)
     return [*model.visited[1:], last]
 
 

@@ -19,7 +19,7 @@ from divlens.interventions import Argmax
 from divlens.models.toy import RULES, ToyModel
 from divlens.pictures import PictureError, checked_pictures
 from divlens.report.sheets import contact_sheet
-from divlens.sampler import Encoded, fill, rows_of, settings_for
+from divlens.run import fill, plan
 from divlens.types import DivlensError, Prompt
 
 
@@ -206,9 +206,8 @@ def test_held_pictures_are_counted():
     for keep in (plain, lambda p: p[:1]):
         watched = Watched()
         model = decoding(watched)
-        encoded, settings = Encoded(model), settings_for(model, ())
-        rows = rows_of(Prompt("a cat"), range(60), (), settings, encoded)
-        held = [keep(part.pictures()) for part in fill(model, rows, 0, settings, encoded, batch_size=4)]
+        run = plan(model, [Prompt("a cat")], 60, 0, batch_size=4)
+        held = [keep(part.pictures()) for part in fill(run)]
         assert watched.most == 14 and watched.alive() == len(held) == 15
 
 
@@ -222,13 +221,13 @@ def test_what_is_enhanced_makes_its_pictures_anew(quick):
 
 
 def test_no_more_conditions_are_put_together_than_a_batch_needs(quick, monkeypatch):
-    sizes, of = [], Encoded.of
+    sizes, predictor = [], ToyModel.predictor
 
-    def counted(self, wordings):
-        sizes.append(len(wordings))
-        return of(self, wordings)
+    def counted(self, conditions, guided):
+        sizes.append(len(conditions))
+        return predictor(self, conditions, guided)
 
-    monkeypatch.setattr(Encoded, "of", counted)
+    monkeypatch.setattr(ToyModel, "predictor", counted)
     divlens.probe("toy/ar", ["a cat"], n=60, batch_size=10, conditions={"baseline": ()})
     assert max(sizes) == 10
 

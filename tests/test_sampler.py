@@ -8,12 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from divlens import models, sampler
+from divlens import models
 from divlens.interventions import Argmax, Guidance, Paraphrase, Subset, Temperature
+from divlens.loop import guide
 from divlens.models.toy import PIXELS, ToyModel
-from divlens.noise import CounterNoise, TorchNoise
+from divlens.noise import TorchNoise
 from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, Raster
-from divlens.sampler import guide, sample
+from divlens.run import fill, noise_of, plan
+from divlens.sampler import sample
 from divlens.types import DivlensError, Prompt
 
 FAMILIES = ("ar", "mim", "diffusion")
@@ -47,27 +49,34 @@ def rows_of(out, prompt: int) -> tuple[torch.Tensor, ...]:
     seed=st.sampled_from([0, 1, 2**64 - 1]),
 )
 def test_a_sample_depends_on_nothing_but_its_seed_prompt_and_index(family, others, place, extra, batch_size, seed):
-    alone = sample(toy(family), [POOL[0]], n=4, seed=seed)
+    alone = sample(toy(family), [POOL[0]], n=4, seed=seed, trace=True)
     prompts = [*others[:place], POOL[0], *others[place:]]
-    among = sample(toy(family), prompts, n=4 + extra, seed=seed, batch_size=batch_size)
+    among = sample(toy(family), prompts, n=4 + extra, seed=seed, batch_size=batch_size, trace=True)
     for expected, got in zip(rows_of(alone, 0), rows_of(among, prompts.index(POOL[0])), strict=True):
         assert torch.equal(expected.nan_to_num(-1), got[:4].nan_to_num(-1))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_shared_generator_would_make_samples_depend_on_their_batch(family, monkeypatch):
+def test_a_shared_generator_would_make_samples_depend_on_their_batch(family):
     """Positive control: the same check, with one torch generator for all, fails."""
 
-    class Shared:
-        @staticmethod
-        def of(seed, prompts, path, execution):
-            return TorchNoise(torch.Generator().manual_seed(seed), len(path))
+    def tokens(n: int, batch_size: int) -> torch.Tensor:
+        return drawn_with(shared_generator, toy(family), POOL[:1], n, batch_size=batch_size)
 
-    monkeypatch.setattr(sampler, "CounterNoise", Shared)
-    whole = sample(toy(family), [POOL[0]], n=64, batch_size=64).tokens
-    assert torch.equal(whole, sample(toy(family), [POOL[0]], n=64, batch_size=64).tokens)
-    assert not torch.equal(whole, sample(toy(family), [POOL[0]], n=64, batch_size=7).tokens)
-    assert not torch.equal(whole[:, :32], sample(toy(family), [POOL[0]], n=32, batch_size=64).tokens)
+    whole = tokens(64, 64)
+    assert torch.equal(whole, tokens(64, 64))
+    assert not torch.equal(whole, tokens(64, 7))
+    assert not torch.equal(whole[:32], tokens(32, 64))
+
+
+def drawn_with(noise, model, prompts: list[str], n: int, interventions=(), batch_size: int = 96) -> torch.Tensor:
+    """The tokens of a run, (prompts * n, h, w), drawn from `noise(rows, seed)`."""
+    run = plan(model, [Prompt(text) for text in prompts], n, 0, interventions, batch_size=batch_size)
+    return torch.cat([batch.tokens for batch in fill(run, noise=noise)])
+
+
+def shared_generator(rows, seed):
+    return TorchNoise(torch.Generator().manual_seed(seed), len(rows))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -79,21 +88,18 @@ def test_samples_prompts_and_seeds_differ(family):
     assert not torch.equal(out.tokens, again.tokens)
 
 
-def test_a_noise_that_ignores_the_sample_would_be_seen(monkeypatch):
-    class Deaf:
-        @staticmethod
-        def of(seed, prompts, path, execution):
-            return CounterNoise.of(seed, prompts, [0] * len(path), [0] * len(execution))
+def test_a_noise_that_ignores_the_sample_would_be_seen():
+    def deaf(rows, seed):
+        return noise_of([replace(row, path=0, execution=0) for row in rows], seed)
 
-    monkeypatch.setattr(sampler, "CounterNoise", Deaf)
-    assert len(sample(toy("mim"), POOL[:1], n=30).tokens[0].view(-1, 3).unique(dim=0)) == 1
+    assert len(drawn_with(deaf, toy("mim"), POOL[:1], 30).view(-1, 3).unique(dim=0)) == 1
 
 
 # --- common random numbers ------------------------------------------------------------------------------------------
 
 
-def recorded_path_noise(monkeypatch, source_of, *interventions) -> list[torch.Tensor]:
-    """The Gumbels of each step of a run, from a noise that `source_of(seed, prompts, path, execution)` makes."""
+def recorded_path_noise(source_of, *interventions) -> list[torch.Tensor]:
+    """The Gumbels of each step of a run, from a noise that `source_of(rows, seed)` makes."""
     heard: list[torch.Tensor] = []
 
     @dataclass(frozen=True)
@@ -110,32 +116,21 @@ def recorded_path_noise(monkeypatch, source_of, *interventions) -> list[torch.Te
             heard.append(self.inner.path_gumbel(step, positions, device))  # type: ignore[attr-defined]
             return heard[-1]
 
-    class Source:
-        @staticmethod
-        def of(*arguments):
-            return Listening(source_of(*arguments))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(sampler, "CounterNoise", Source)
-        sample(toy("mim"), POOL[:2], n=5, interventions=interventions)
+    drawn_with(lambda rows, seed: Listening(source_of(rows, seed)), toy("mim"), POOL[:2], 5, interventions)
     return heard
 
 
-def shared_generator(seed, prompts, path, execution):
-    return TorchNoise(torch.Generator().manual_seed(seed), len(path))
-
-
 @pytest.mark.parametrize("intervention", [Argmax(), Temperature(0.5)])
-def test_the_same_seed_uses_the_same_path_noise_under_two_interventions(monkeypatch, intervention):
-    plain = recorded_path_noise(monkeypatch, CounterNoise.of)
-    changed = recorded_path_noise(monkeypatch, CounterNoise.of, intervention)
+def test_the_same_seed_uses_the_same_path_noise_under_two_interventions(intervention):
+    plain = recorded_path_noise(noise_of)
+    changed = recorded_path_noise(noise_of, intervention)
     assert len(plain) == 2 and all(torch.equal(a, b) for a, b in zip(plain, changed, strict=True))
 
 
-def test_a_shared_generator_would_change_the_path_noise(monkeypatch):
+def test_a_shared_generator_would_change_the_path_noise():
     """Positive control: without execution draws a shared generator gives the path other numbers."""
-    plain = recorded_path_noise(monkeypatch, shared_generator)
-    changed = recorded_path_noise(monkeypatch, shared_generator, Argmax())
+    plain = recorded_path_noise(shared_generator)
+    changed = recorded_path_noise(shared_generator, Argmax())
     assert not any(torch.equal(a, b) for a, b in zip(plain, changed, strict=True))
 
 
@@ -176,7 +171,7 @@ def test_shapes_ranges_and_order(family):
     assert [prompt.text for prompt in out.prompts] == POOL[:2]
     colours = out.images[:, :, :, PIXELS // 2, PIXELS // 2 :: PIXELS].argmax(2)
     assert torch.equal(colours, out.tokens[:, :, 0])
-    assert sample(toy(family), POOL[:1], n=1, trace=False).trace is None
+    assert sample(toy(family), POOL[:1], n=1).trace is None
 
 
 REFUSED = {

@@ -81,7 +81,7 @@ CASES = [
 
 def token_hash(model: Any, prompts: Sequence[str], interventions: Sequence[Intervention], seed: int = 0) -> str:
     n = 16 if model.name.startswith("toy/") else 2  # the grids of toys are small
-    tokens = divlens.sample(model, prompts, n, seed, interventions, trace=False).tokens
+    tokens = divlens.sample(model, prompts, n, seed, interventions).tokens
     return hashlib.blake2b(tokens.to(torch.int32).numpy().tobytes(), digest_size=8).hexdigest()
 
 

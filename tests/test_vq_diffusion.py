@@ -11,12 +11,14 @@ from diffusers.schedulers.scheduling_vq_diffusion import VQDiffusionScheduler
 
 import tiny_pipelines as tiny
 from divlens.interventions import Argmax, Guidance, Settings, TopP, filter_logits
+from divlens.loop import Moment, guide, moments
 from divlens.models import vq_diffusion
 from divlens.models.loading import DTYPES, Options
 from divlens.models.protocol import Limited, Model, Predictor
 from divlens.noise import CounterNoise, Noise
 from divlens.paths import MaskReplaceDiffusion
-from divlens.sampler import Moment, guide, run_loop, sample, settings_for
+from divlens.run import Reading
+from divlens.sampler import sample
 from divlens.types import DivlensError
 
 SEED = 3
@@ -76,14 +78,13 @@ def trajectory(
         assert isinstance(settings.rule, MaskReplaceDiffusion)
         noise = vq_diffusion.ReferenceNoise(torch.Generator().manual_seed(SEED), settings.rule, start)
     predictor = model.predictor(model.encode(rows), guided=settings.guidance != 1.0)
-    moments: list[Moment] = []
-    run_loop(predictor, settings, noise, start, model.mask, [moments.append])
-    return moments
+    with torch.inference_mode():
+        return list(moments(predictor, settings, noise, start, model.mask))
 
 
 def ours(model: vq_diffusion.VQDiffusionModel, rows: list[str], guidance: float) -> list[torch.Tensor]:
-    moments = trajectory(model, rows, settings_for(model, [Guidance(guidance)]))
-    return [moment.result.tokens for moment in moments]
+    settings = Reading(model).settings([Guidance(guidance)])
+    return [moment.result.tokens for moment in trajectory(model, rows, settings)]
 
 
 def agree(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
@@ -158,7 +159,7 @@ def posterior_differences(pipeline: Any, model: vq_diffusion.VQDiffusionModel, s
     """The largest difference at each step of a run with the library's own noise. `shift`: of our clock."""
     noise = CounterNoise.of(7, tiny.PROMPTS, [0, 1, 2], [0, 1, 2])
     differences = []
-    for moment in trajectory(model, tiny.PROMPTS, settings_for(model, []), noise):
+    for moment in trajectory(model, tiny.PROMPTS, Reading(model).settings([]), noise):
         state, time = moment.view.tokens, moment.view.time
         expected = reference_posterior(pipeline, tiny.PROMPTS, state, time, 5.0).flatten(0, 1)
         p = moment.log_p.double().exp().flatten(0, 1)
@@ -219,7 +220,7 @@ def test_the_default_truncation_drops_about_a_hundred_thousandth():
 
 def test_truncated_runs_agree_too(model):
     pipeline = tiny.vq_diffusion()
-    settings = settings_for(model, [TopP(0.8)])
+    settings = Reading(model).settings([TopP(0.8)])
     states = [moment.result.tokens for moment in trajectory(model, ["red heart"] * 2, settings)]
     assert agree(states, theirs(pipeline, ["red heart"], 2, 5.0, truncation_rate=0.8))
     assert not agree(states, theirs(pipeline, ["red heart"], 2, 5.0, truncation_rate=1.0))
@@ -243,7 +244,8 @@ def test_fewer_steps_stride_where_the_reference_does_not():
     moments: list[Moment] = []
     noise = CounterNoise.of(0, ["a", "b"], [0, 0], [0, 0])
     times = times_asked(
-        pipeline.transformer, lambda: moments.extend(trajectory(few, ["red heart"] * 2, settings_for(few, []), noise))
+        pipeline.transformer,
+        lambda: moments.extend(trajectory(few, ["red heart"] * 2, Reading(few).settings([]), noise)),
     )
     assert times == list(range(99, -1, -11))
     masked = [(moment.result.tokens == few.mask).double().mean() for moment in moments]
@@ -333,7 +335,7 @@ def test_the_text_is_encoded_once_and_one_branch_runs_without_guidance():
 
 def test_argmax_silences_the_draw_and_leaves_the_path(model):
     model = quick(model)
-    greedy = sample(model, ["red heart"], n=3, interventions=[Argmax()])
+    greedy = sample(model, ["red heart"], n=3, interventions=[Argmax()], trace=True)
     assert greedy.trace is not None
     state = greedy.trace.steps[5].state
     assert not (state == state[0]).all()  # which positions are revealed is still random
@@ -345,7 +347,7 @@ def test_guided_log_probabilities_are_normalised(model):
     predictor = model.predictor(model.encode(["red heart"]), guided=True)
     view = model.rule.view(torch.full((1, 16), model.mask), 0)
     conditional, unconditional = predictor(view)
-    log_p = filter_logits(guide(conditional, unconditional, 5.0), settings_for(model, []))
+    log_p = filter_logits(guide(conditional, unconditional, 5.0), Reading(model).settings([]))
     torch.testing.assert_close(log_p.exp().sum(-1), torch.ones(1, 16))
 
 

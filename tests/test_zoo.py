@@ -12,13 +12,14 @@ from torch import nn
 
 from divlens.fidelity.judge import load_judge
 from divlens.interventions import Paraphrase, Settings
+from divlens.loop import filled, guide
 from divlens.models.zoo import adapter
 from divlens.models.zoo.assets import CHECKSUMS, packaged_folder, read_tensors, write_tensors
 from divlens.models.zoo.lexicon import split_words
 from divlens.models.zoo.networks import CODES, MASK, POSITIONS, WORDS, Backbone, Sizes, Tokenizer
 from divlens.models.zoo.text import UNKNOWN, Vocabulary
 from divlens.noise import CounterNoise
-from divlens.sampler import guide, run_loop, sample
+from divlens.sampler import sample
 from divlens.types import DivlensError, View
 from divlens.zoo import likelihood, train_generators, wordings
 from divlens.zoo.data import STYLES, Pictures, choose_held_out, concepts, slug
@@ -145,7 +146,7 @@ def test_every_family_fills_the_grid(family: adapter.Family):
     start = torch.full((2, POSITIONS), MASK)
     settings = Settings(rule=model.rule, guidance=model.guidance)
     noise = CounterNoise.of(0, ["red heart", "a cat"], [0, 0], [0, 0])
-    tokens = run_loop(model.predictor(conditions, True), settings, noise, start, MASK)
+    tokens = filled(model.predictor(conditions, True), settings, noise, start, MASK)
     assert tokens.min() >= 0 and tokens.max() < CODES
     images = model.decode(tokens.view(2, 8, 8))
     assert images.shape == (2, 3, 64, 64) and images.dtype == torch.float32
@@ -319,10 +320,10 @@ def test_a_folder_without_its_text_files_is_one_clear_line(tmp_path: Path):
 
 def test_neutral_wordings_that_do_not_fit_are_left_out():
     model, long = zoo_model("mim"), "cat " * 20
-    generation = sample(model, [long.strip()], n=8, interventions=[Paraphrase(lengths="mixed")], trace=False)
+    generation = sample(model, [long.strip()], n=8, interventions=[Paraphrase(lengths="mixed")])
     used = set(generation.wordings[0])
     assert len(used) > 1 and all(len(split_words(wording)) <= WORDS for wording in used)
-    short = sample(model, ["cat"], n=8, interventions=[Paraphrase(lengths="mixed")], trace=False)
+    short = sample(model, ["cat"], n=8, interventions=[Paraphrase(lengths="mixed")])
     assert len(set(short.wordings[0])) > len(used)  # the control: for a short prompt they all fit
     with pytest.raises(DivlensError, match="got 25"):
         sample(model, ["cat " * 25], n=2, interventions=[Paraphrase()])

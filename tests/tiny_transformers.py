@@ -20,7 +20,8 @@ from transformers.models.janus.processing_janus import JanusProcessor
 from transformers.models.llama.configuration_llama import LlamaConfig
 
 from divlens.interventions import Intervention
-from divlens.sampler import run_loop, settings_for
+from divlens.loop import filled
+from divlens.run import Reading
 from tiny_pipelines import sensitive
 
 PROMPTS = ["red heart", "a cat on the sea", "blue"]
@@ -145,10 +146,10 @@ def tokens_of(
 ) -> Int[torch.Tensor, "batch h w"]:
     """The one loop over `rows`, a wording each, with a noise source of the test's own."""
     start = torch.full((len(rows), model.rule.positions), model.mask)
-    settings = settings_for(model, interventions)
+    settings = Reading(model).settings(interventions)
     with torch.inference_mode():
         predictor = model.predictor(model.encode(rows), guided=settings.guidance != 1.0)
-        return run_loop(predictor, settings, noise, start, model.mask).view(-1, *model.grid)
+        return filled(predictor, settings, noise, start, model.mask).view(-1, *model.grid)
 
 
 def logits_along(model: Any, rows: list[str], tokens: Int[torch.Tensor, "batch n"], guided: bool) -> list[torch.Tensor]:

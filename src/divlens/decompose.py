@@ -19,14 +19,7 @@ from divlens.interventions import Intervention, Settings
 from divlens.models.protocol import Model
 from divlens.paraphrase.notes import wording_lines
 from divlens.progress import OnBatch, followed
-from divlens.sampler import (
-    BATCH_SIZE,
-    BatchSize,
-    Filled,
-    drawn_with,
-    fill,
-    wording_notes,
-)
+from divlens.run import BATCH_SIZE, BatchSize, Filled, fill, wording_notes
 from divlens.showing import Shown, counted, with_intervals
 from divlens.statistics import Interval, bootstrap_mean, ratio_of_means
 from divlens.types import DivlensError, DrawnWith, Prompt
@@ -209,10 +202,10 @@ def decompose(
         length_control=length_control,
         batch_size=batch_size,
     )
-    return carried_out(design, features, progress=progress, on_batch=on_batch)
+    return decompose_design(design, features, progress=progress, on_batch=on_batch)
 
 
-def carried_out(
+def decompose_design(
     design: Design,
     features: Features | str | None = None,
     *,
@@ -220,23 +213,21 @@ def carried_out(
     on_batch: OnBatch | None = None,
 ) -> Decomposition:
     """Draw a design and split what comes out; see `decompose`."""
-    encoded, levels, plans = design.encoded, design.levels, design.plans
-    model, network = encoded.model, features_of(features)
-    rows = [row for plan in plans for row in plan.rows(levels)]
-    drawn = fill(model, rows, design.seed, design.settings, encoded, batch_size=design.batch_size)
-    with followed(progress, on_batch, len(rows), model.name) as told:
-        splits = list(split_by_source(plans, levels, feature_batches(model, drawn, network, told.advance)))
+    run, levels, plans = design.run, design.levels, design.plans
+    model, network = run.model, features_of(features)
+    with followed(progress, on_batch, len(run.rows), model.name) as told:
+        splits = list(split_by_source(plans, levels, feature_batches(fill(run), network, told.advance)))
     return Decomposition(
         model=model.name,
         prompts=tuple(plan.prompt for plan in plans),
-        seed=design.seed,
-        drawn_with=drawn_with(encoded, design.batch_size),
+        seed=run.seed,
+        drawn_with=run.drawn_with,
         levels=levels,
         wordings=tuple(plan.wordings for plan in plans),
         sources=tuple(splits[0][0]),
         components=np.array([list(components.values()) for components, _ in splits]),
         pairwise=np.array([pairwise for _, pairwise in splits]),
-        remarks=remarks_on(design.settings, design.asked),
+        remarks=remarks_on(run.settings, design.asked),
         distance=LPIPS if isinstance(network, FeatureNetwork) else SQUARED,
         wording_notes=wording_notes(model, [text for plan in plans for text in plan.texts]),
     )
@@ -251,7 +242,7 @@ def features_of(features: Any) -> Features:
 
 
 def feature_batches(
-    model: Model, drawn: Iterable[Filled], features: Features, on_batch: Callable[[int], None]
+    drawn: Iterable[Filled[None]], features: Features, on_batch: Callable[[int], None]
 ) -> Iterator[Float[Tensor, "batch features"]]:
     """Feature vectors of all pictures in order; each picture is decoded and looked at once.
 
@@ -261,7 +252,7 @@ def feature_batches(
     for filled in drawn:
         images = filled.pictures()
         if isinstance(features, FeatureNetwork):
-            features.check_size(images, f"pictures of {model.name}")
+            features.check_size(images, f"pictures of {filled.run.model.name}")
         for part in images.split(IMAGES_PER_PASS):
             with torch.inference_mode():
                 vectors = features(part.to(device))

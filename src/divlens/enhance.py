@@ -12,16 +12,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from divlens.diversity import load_network
-from divlens.experiment.measure import ConditionResult, Instruments, check_before_drawing, measure
+from divlens.experiment.measure import ConditionResult, Instruments, measure
 from divlens.experiment.probe import FIGURES, Conditions, change_of, enhancer, judge_for, mean_of, undefined
 from divlens.fidelity.breakage import FidelityChange, fidelity_change
+from divlens.interventions import templated
 from divlens.models.answers import loaded_model, pictures_of
 from divlens.models.protocol import Model
 from divlens.models.room import Room
-from divlens.paraphrase import templated
 from divlens.progress import OnBatch, followed
 from divlens.prompts import distinct_prompts
-from divlens.sampler import BATCH_SIZE, BatchSize, Encoded, drawn_with
+from divlens.run import BATCH_SIZE, BatchSize, plans
 from divlens.showing import Shown, counted, with_intervals
 from divlens.statistics import Interval
 from divlens.types import DrawnWith, Prompt
@@ -174,17 +174,12 @@ def enhance(
     """
     chosen = loaded_model(model)
     asked = distinct_prompts(prompts)
-    conditions = sides(disable_top)
-    encoded = Encoded(chosen)
-    for interventions in conditions.values():
-        check_before_drawing(encoded, asked, n, seed, interventions, batch_size)
+    runs = plans(chosen, asked, n, seed, sides(disable_top), batch_size=batch_size)
     instruments = Instruments(load_network(lpips), judge_for(chosen))
     found: dict[str, Side] = {}
     with followed(progress, on_batch, 2 * len(asked) * n, chosen.name) as told:
-        for condition in conditions.items():
-            told.describe(f"{chosen.name} {condition[0]}")
-            result = measure(
-                encoded, asked, n, seed, condition, instruments, batch_size=batch_size, on_batch=told.advance
-            )
-            found[condition[0]] = Side(chosen, asked, seed, drawn_with(encoded, batch_size), result)
+        for name, run in runs.items():
+            told.describe(f"{chosen.name} {name}")
+            result = measure(run, name, instruments, on_batch=told.advance)
+            found[name] = Side(chosen, asked, seed, result.drawn_with, result)
     return Enhanced(chosen.name, found["before"], found["after"], disable_top, lpips)

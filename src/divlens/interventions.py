@@ -1,4 +1,4 @@
-"""Interventions: frozen dataclasses, each applied by a pure function to the settings of a sampler.
+"""Interventions: frozen dataclasses, each a pure change of a sampler's settings or of a prompt's wordings.
 
 An intervention touches exactly one place: the prompt (Paraphrase), the predicted distribution (Subset, DisableTop,
 Temperature, TopK, TopP, Guidance), the execution draw (Argmax, Freeze) or the path draw (Argmax(scope="all"),
@@ -16,8 +16,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from divlens.paraphrase import mixed_in_length, similar_in_length
 from divlens.paths import PathRule
-from divlens.types import DivlensError, check_whole, is_number, shown
+from divlens.types import DivlensError, Prompt, check_whole, is_number, shown
 
 MOST_GUIDANCE = 1e6  # published scales are below 20; far beyond this, guided logits leave float32
 COLDEST, HOTTEST = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max  # what float32 can divide by
@@ -44,14 +45,26 @@ class Settings:
 
 
 Frequencies = Callable[[], Float[Tensor, " codes"]]
+Wordings = Callable[[Prompt], tuple[str, ...]]
 
 
 @runtime_checkable
-class Intervention(Protocol):
-    """`apply(settings, frequencies)`: the changed settings. `frequencies` gives, when called, how often each code
-    comes out of a calibration run (it sums to 1)."""
+class OnSettings(Protocol):
+    """An intervention on the sampler. `apply(settings, frequencies)`: the changed settings. `frequencies` gives, when
+    called, how often each code comes out of a calibration run (it sums to 1)."""
 
     def apply(self, settings: Settings, frequencies: Frequencies) -> Settings: ...
+
+
+@runtime_checkable
+class OnPrompt(Protocol):
+    """An intervention on the prompt. `wordings(prompt, known)`: what is asked in its place, at least one text; sample i
+    gets the (i mod n)-th of n. `known` gives, when called, the wordings that a prompt has and the model can read."""
+
+    def wordings(self, prompt: Prompt, known: Wordings) -> tuple[str, ...]: ...
+
+
+Intervention = OnSettings | OnPrompt
 
 
 def described(interventions: Sequence[Intervention]) -> str:
@@ -152,8 +165,11 @@ class Paraphrase:
         if self.lengths not in ("similar", "mixed"):
             raise DivlensError(f'Paraphrase(lengths=...) expects "similar" or "mixed", got {self.lengths!r}')
 
-    def apply(self, settings: Settings, frequencies: Frequencies) -> Settings:
-        return settings  # it acts on the prompt, see divlens.paraphrase
+    def wordings(self, prompt: Prompt, known: Wordings) -> tuple[str, ...]:
+        wordings = known(prompt)
+        if self.lengths == "similar":
+            return similar_in_length(wordings, prompt.text, self.n or (len(wordings) + 1) // 2)
+        return mixed_in_length(wordings, min(self.n or len(wordings), len(wordings)))
 
 
 @dataclass(frozen=True)
@@ -242,8 +258,21 @@ def check_interventions(interventions: Sequence[Intervention]) -> None:
 def apply_all(interventions: Sequence[Intervention], settings: Settings, frequencies: Frequencies) -> Settings:
     check_interventions(interventions)
     for intervention in interventions:
-        settings = intervention.apply(settings, frequencies)
+        if isinstance(intervention, OnSettings):
+            settings = intervention.apply(settings, frequencies)
     return settings
+
+
+def wordings_under(interventions: Sequence[Intervention], prompt: Prompt, known: Wordings) -> tuple[str, ...]:
+    """What is asked in place of a prompt: itself, or what the last intervention on prompts says."""
+    on_prompt = [intervention for intervention in interventions if isinstance(intervention, OnPrompt)]
+    return on_prompt[-1].wordings(prompt, known) if on_prompt else (prompt.text,)
+
+
+def templated(prompts: Sequence[Prompt], interventions: Sequence[Intervention]) -> tuple[str, ...]:
+    """The texts of the prompts that get other wordings, and get them from templates, for they have no paraphrases."""
+    reworded = any(isinstance(intervention, OnPrompt) for intervention in interventions)
+    return tuple(prompt.text for prompt in prompts if not prompt.paraphrases) if reworded else ()
 
 
 def filter_logits(logits: Float[Tensor, "batch m codes"], settings: Settings) -> Float[Tensor, "batch m codes"]:

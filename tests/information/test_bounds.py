@@ -19,28 +19,29 @@ from divlens import models
 from divlens.information import Effort, information
 from divlens.information.accounting import QUANTITIES, Tally
 from divlens.information.api import TRIVIAL
-from divlens.information.asking import Asked, Kept, per_prompt
-from divlens.information.bounds import (
+from divlens.information.conditional_entropy import conditional_entropy, controlled
+from divlens.information.estimates import Estimate
+from divlens.information.kept import Kept, per_prompt
+from divlens.information.laws import law_of
+from divlens.information.mutual_information import DOUBT, LEAST, classified, density, mixed, mutual_information
+from divlens.information.one_pass import MIXTURE, chosen, collect, kept_of
+from divlens.information.rare import RareDraws
+from divlens.information.relevance import Readings, concepts_of, information_per_prompt, labels_of
+from divlens.information.replay import (
     ALLOWED,
-    Target,
     importance_log_weights,
     log_mean_exp,
     sandwich,
 )
-from divlens.information.collecting import MIXTURE, chosen, collect, kept_of
-from divlens.information.conditional import conditional_entropy, controlled
-from divlens.information.laws import law_of
-from divlens.information.mutual import DOUBT, LEAST, classified, density, mixed, mutual_information
-from divlens.information.rare import RareDraws
-from divlens.information.records import Estimate
-from divlens.information.relevance import Readings, concepts_of, information_per_prompt, labels_of
 from divlens.information.strata import Strata, Sums
 from divlens.interventions import Argmax, Freeze, Paraphrase, Temperature
+from divlens.loop import Moment
 from divlens.models.toy import ToyModel
 from divlens.noise import CounterNoise
-from divlens.paraphrase import wordings_for_samples
+from divlens.paraphrase import wordings_of
 from divlens.paths import ConfidenceUnmasking, Draws, MaskReplaceDiffusion, Raster
-from divlens.sampler import Encoded, Moment, rows_of, sample, settings_for
+from divlens.run import Reading, Row, plan
+from divlens.sampler import sample
 from divlens.types import DivlensError, Prompt
 
 PROMPTS = ["red heart", "a cat", "blue sky"]
@@ -101,10 +102,10 @@ def test_importance_weights_are_unbiased_for_the_probability_of_a_grid(family):
     model, text = toy(family), PROMPTS[0]
     exact = truth(Case(model, text)).grids
     repeats = 400
-    settings, encoded = settings_for(model, ()), Encoded(model)
+    run = plan(model, [Prompt(text)], 1, 1, batch_size=repeats)
     for grid in sorted(exact, key=lambda key: -exact[key])[:3]:
-        target = Target(model, settings, encoded, [text] * repeats, repeats)
-        log_w = importance_log_weights(target, torch.tensor([grid] * repeats), 1, [str(i) for i in range(repeats)])
+        keys = [str(i) for i in range(repeats)]
+        log_w = importance_log_weights(run, [text] * repeats, torch.tensor([grid] * repeats), keys)
         weights = log_w.exp()
         error = float(weights.std()) / math.sqrt(repeats)
         assert abs(float(weights.mean()) - exact[grid]) < SIGMAS * error + 1e-6 * exact[grid]
@@ -278,9 +279,8 @@ def test_a_token_that_rounding_put_outside_of_its_law_leaves_the_prompt_known():
     model: Any = Small(Raster(6), codes=5, positions=6, stateless=True, guidance=1.0)
     turned = sample(model, PROMPTS[:1], n=1, interventions=[Argmax()]).tokens.view(1, 6)
     turned[0, 2] = (turned[0, 2] + 1) % 5
-    settings, encoded = settings_for(model, [Argmax()]), Encoded(model)
-    targets = [Target(model, settings, encoded, [text], 8) for text in PROMPTS[:2]]
-    own, other = (float(importance_log_weights(target, turned, 0, ["0"])) for target in targets)
+    run = plan(model, [Prompt(text) for text in PROMPTS[:2]], 1, 0, [Argmax()])
+    own, other = (float(importance_log_weights(run, [text], turned, ["0"])) for text in PROMPTS[:2])
     assert math.isfinite(own) and own > other + 30
 
 
@@ -291,7 +291,7 @@ def test_kept_samples_stand_for_all_wordings_by_their_shares(n, wordings, kept):
     prompts = [Prompt(f"{a} 0", paraphrases=tuple(f"{a} {i}" for i in range(1, wordings))) for a in "abcdef"]
     change, effort = [Paraphrase(wordings, "mixed")], Effort(mixture_samples=kept)
     found = information(model, prompts, n=n, interventions=change, effort=effort)
-    used = wordings_for_samples(prompts[0], change, range(n))
+    used = plan(model, prompts[:1], n, 0, change).wordings[0]
     share = np.array([used.count(text) for text in set(used)]) / n
     exact = float(-(share * np.log2(share)).sum())
     assert found.conditional_lower.value == pytest.approx(exact, abs=1e-6)
@@ -342,7 +342,7 @@ def test_the_samples_that_are_kept_do_not_prefer_a_wording():
     model, effort = toy("ar"), Effort(0, 0, 2)
     texts = [(word, f"{word} {word} {word} {word}", "blue sky", "a small thing") for word in ("heart", "cat", "sea")]
     prompts = [Prompt(used[0], paraphrases=used[1:]) for used in texts]
-    assert wordings_for_samples(prompts[0], [Paraphrase(4, "mixed")], range(2)) == texts[0][:2]
+    assert plan(model, prompts[:1], 2, 0, [Paraphrase(4, "mixed")]).wordings[0] == texts[0][:2]
     p = np.array([[sorted(truth(Case(model, text)).grids.items()) for text in used] for used in texts], object)
     by_wording = p[..., 1].astype(float)  # (prompts, wordings, 27)
     by_prompt = by_wording.mean(1, keepdims=True)
@@ -396,19 +396,20 @@ def test_errors_of_bounds_are_those_of_samples_stratified_by_wording():
 
 def test_a_mixture_of_wordings_is_that_of_all_samples():
     wordings = [["a", "b", "a", "a", "c"], ["b", "d", "b", "d", "b"]]
-    asked: Any = replace(asked_of(2, 1)[0], wordings=wordings)
+    run, rows = asked_of(2, 1)[0], []
+    for prompt, used in zip("xy", wordings, strict=True):
+        rows += [Row(Prompt(prompt), wording, i, i) for i, wording in enumerate(used)]
+    run = replace(run, rows=tuple(rows))
     by_wording = {text: torch.randn(7, dtype=torch.float64) * 30 for text in "abcd"}
     every = torch.stack([log_mean_exp(torch.stack([by_wording[text] for text in used]), 0) for used in wordings], 1)
-    torch.testing.assert_close(mixed(asked, by_wording), every, atol=1e-12, rtol=0)
+    torch.testing.assert_close(mixed(run, by_wording), every, atol=1e-12, rtol=0)
 
 
 def asked_of(n: int, keep: int):
     """A run of the toy with two wordings per prompt, of which `keep` samples are kept."""
     model, change = toy("diffusion"), [Paraphrase(2)]
-    settings, encoded = settings_for(model, change), Encoded(model)
-    rows = [rows_of(Prompt(text), range(n), change, settings, encoded) for text in PROMPTS]
-    asked = Asked(model, settings, encoded, 0, 24, [[row.wording for row in part] for part in rows])
-    return asked, collect(asked, rows, (keep, keep), None, lambda count: None, 24)
+    run = plan(model, [Prompt(text) for text in PROMPTS], n, 0, change, batch_size=24)
+    return run, collect(run, (keep, keep), None, lambda count: None)
 
 
 class Largest(TorchFunctionMode):
@@ -426,14 +427,14 @@ class Largest(TorchFunctionMode):
 
 def test_what_the_bounds_hold_depends_on_the_kept_samples_only():
     def largest(n: int, keep: int) -> int:
-        asked, collected = asked_of(n, keep)
+        run, collected = asked_of(n, keep)
         kept = kept_of(collected, MIXTURE)
         assert kept is not None
         for row, i in zip(kept.rows, kept.stratum.tolist(), strict=True):
-            assert wordings_for_samples(row.prompt, [Paraphrase(2)], [i % 2]) == (row.wording,)
+            assert Paraphrase(2).wordings(row.prompt, wordings_of)[i % 2] == row.wording
         with Largest() as seen:
-            mutual_information(asked, kept)
-            conditional_entropy(asked, collected.tally, kept, 2, "")
+            mutual_information(run, kept)
+            conditional_entropy(run, collected.tally, kept, 2, "")
         return seen.numel
 
     few, many = largest(12, 8), largest(60, 8)
@@ -445,13 +446,14 @@ def silent_moment(time: int, grid: torch.Tensor, state: torch.Tensor) -> Moment:
     """A step of the toy's silent rule from `state` with the draws `grid`, whose law is random but fixed."""
     model = toy("diffusion")
     rule = model.rule.silenced()
-    settings = settings_for(model, [Argmax(scope="all")])
+    settings = Reading(model).settings([Argmax(scope="all")])
     random = torch.Generator().manual_seed(time)
     law = torch.randn(1, 3, 3, generator=random, dtype=torch.float64).log_softmax(-1).expand(len(grid), 3, 3)
     view = rule.view(state.expand_as(grid), rule.steps - 1 - time)
     draws = Draws(grid, law.gather(-1, grid[..., None])[..., 0])
-    result = rule.advance(view, draws, model.mask, CounterNoise.of(0, [], [], []))
-    return Moment(view, law, rule.drawn(view, model.mask), draws, result, settings, model.mask)
+    noise = CounterNoise.of(0, [], [], [])
+    result = rule.advance(view, draws, model.mask, noise)
+    return Moment(view, law, rule.drawn(view, model.mask), draws, result, settings, model.mask, noise)
 
 
 @pytest.mark.parametrize("time", [0, 1, 2, 3])

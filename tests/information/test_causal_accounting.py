@@ -16,17 +16,17 @@ from small import RareFirst, Small
 from divlens import models
 from divlens.information import Effort, information
 from divlens.information.accounting import QUANTITIES, BatchAccount, Tally, beyond_unseen
-from divlens.information.asking import Asked
-from divlens.information.bounds import Replayed
-from divlens.information.collecting import chosen, collect
+from divlens.information.estimates import Estimate, Moments, estimate, undefined
 from divlens.information.laws import LAWS, law_of
+from divlens.information.one_pass import chosen, collect
 from divlens.information.rare import RareDraws
-from divlens.information.records import Estimate, Moments, estimate, undefined
+from divlens.information.replay import Replayed
 from divlens.information.strata import Strata, Sums, strata_of
 from divlens.interventions import Argmax, Freeze, Paraphrase
+from divlens.loop import Moment
 from divlens.models.toy import ToyModel
 from divlens.paths import ConfidenceUnmasking, Draws, FixedOrder, MaskReplaceDiffusion, RandomOrder, Raster
-from divlens.sampler import Encoded, Moment, fill, noise_of, rows_of, settings_for
+from divlens.run import Reading, fill, noise_of, plan
 from divlens.statistics import student_t
 from divlens.types import Prompt
 
@@ -45,18 +45,16 @@ def toy(family: str, seed: int = 0) -> ToyModel:
 
 def drawn_sums(model: Any, n: int, seed: int = 0, interventions=(), prompt: str | Prompt = PROMPT) -> torch.Tensor:
     """Bits of each sample, (n, 6), without pictures or tallies."""
-    settings, encoded = settings_for(model, interventions), Encoded(model)
     asked = prompt if isinstance(prompt, Prompt) else Prompt(prompt)
-    rows = rows_of(asked, range(n), interventions, settings, encoded)
-    accounts = []
 
-    def observers(batch):
-        accounts.append(BatchAccount(noise_of(batch, seed)))
-        return [accounts[-1]]
+    def accounted(place, passing):
+        account = BatchAccount()
+        for moment in passing:
+            account.add(moment)
+        return account
 
-    for _ in fill(model, rows, seed, settings, encoded, batch_size=4000, observers=observers):
-        pass
-    return torch.cat([account.sums for account in accounts])
+    run = plan(model, [asked], n, seed, interventions, batch_size=4000)
+    return torch.cat([batch.seen.sums for batch in fill(run, accounted)])
 
 
 def check(sums: torch.Tensor, exact, names=QUANTITIES) -> None:
@@ -394,8 +392,9 @@ def test_what_is_allowed_for_is_what_was_rarer_than_all_that_was_drawn():
         draws = Draws(n[:, None], log_p[n][:, None])
         noise = noise_of((), 0)
         result = model.rule.advance(view, draws, model.mask, noise)
-        law, settings = log_p.expand(batch, 1, 3), settings_for(model, [])
-        first = Moment(view, law, torch.ones(batch, 1, dtype=torch.bool), draws, result, settings, model.mask)
+        law, settings = log_p.expand(batch, 1, 3), Reading(model).settings([])
+        open_ = torch.ones(batch, 1, dtype=torch.bool)
+        first = Moment(view, law, open_, draws, result, settings, model.mask, noise)
         second = replace(first, view=model.rule.view(result.tokens, 1))
         return RareDraws.empty(batch).after(first).after(second)
 
@@ -474,12 +473,10 @@ def test_the_error_of_what_ar_tells_falls_as_the_root_of_n():
 
 def test_tallies_merge_in_any_order():
     model = toy("mim")
-    settings, encoded = settings_for(model, ()), Encoded(model)
     prompts = [Prompt("red heart"), Prompt("a cat")]
-    rows = [rows_of(prompt, range(20), (), settings, encoded) for prompt in prompts]
     # To 1e-6 bits: the nodes of the quadrature are shared within a batch, so its rounding depends on the batch.
     whole, parts = (
-        collect(Asked(model, settings, encoded, 0, size, []), rows, (0, 0), None, lambda count: None, size).tally
+        collect(plan(model, prompts, 20, 0, batch_size=size), (0, 0), None, lambda count: None).tally
         for size in (40, 7)
     )
     for name in ("path_map", "execution_map"):
@@ -498,9 +495,8 @@ def test_tallies_merge_in_any_order():
 def test_running_sums_do_not_grow_with_the_number_of_samples():
     def size(n: int) -> int:
         model = toy("mim")
-        settings, encoded = settings_for(model, ()), Encoded(model)
-        rows = [rows_of(Prompt(PROMPT), range(n), [Paraphrase(2)], settings, encoded)]
-        found = collect(Asked(model, settings, encoded, 0, 50, []), rows, (4, 4), None, lambda count: None, 50)
+        run = plan(model, [Prompt(PROMPT)], n, 0, [Paraphrase(2)], batch_size=50)
+        found = collect(run, (4, 4), None, lambda count: None)
         tally = found.tally
         parts = [*vars(tally.strata).values(), *vars(tally.sums).values(), tally.path_map, tally.execution_map]
         arrays = vars(found.tokens).values()

@@ -12,7 +12,7 @@ from small import Small
 from divlens import models
 from divlens.information import Effort, information
 from divlens.information.api import PER_IMAGE, ROUNDING, TOO_FEW, TRIVIAL
-from divlens.information.records import LABELS, Estimate, Moments, plus, straightened
+from divlens.information.estimates import LABELS, Estimate, Moments, plus, straightened
 from divlens.interventions import Freeze, Subset, Temperature
 from divlens.paths import Advance, ConfidenceUnmasking, MaskReplaceDiffusion, Raster
 from divlens.types import DivlensError, View

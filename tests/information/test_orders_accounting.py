@@ -89,18 +89,18 @@ def test_weights_are_unbiased(name):
     """The mean weight of a grid is its probability: over all grids they add up to 1."""
     import itertools
 
-    from divlens.information.asking import Asked
-    from divlens.information.bounds import importance_log_weights
-    from divlens.sampler import Encoded, settings_for
+    from divlens.information.replay import importance_log_weights
+    from divlens.run import plan
+    from divlens.types import Prompt
 
     model: Any = Small(RULES[name], codes=2)
     exact = truth_of(model, PROMPTS[0]).grids
     grids = torch.tensor(list(itertools.product(range(2), repeat=3)))
     times = 300
     every = grids.repeat_interleave(times, 0)
-    asked = Asked(model, settings_for(model, ()), Encoded(model), 0, 96, [[PROMPTS[0]]])
+    run = plan(model, [Prompt(PROMPTS[0])], 1, 0)
     keys = [f"{i}" for i in range(len(every))]
-    weights = importance_log_weights(asked.target([PROMPTS[0]] * len(every)), every, 0, keys).exp().view(-1, times)
+    weights = importance_log_weights(run, [PROMPTS[0]] * len(every), every, keys).exp().view(-1, times)
     error = weights.std(1) / math.sqrt(times)
     for grid, mean, spread in zip(grids.tolist(), weights.mean(1), error, strict=True):
         assert abs(float(mean) - exact.get(tuple(grid), 0.0)) <= ERRORS * float(spread) + 1e-6

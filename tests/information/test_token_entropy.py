@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from divlens.information.tokens import ESTIMATORS, TokenCounts, entropies, plug_in, token_entropies, usage
+from divlens.information.token_entropy import ESTIMATORS, TokenCounts, entropies, plug_in, token_entropies, usage
 
 
 def counts_of(tokens: np.ndarray, codes: int) -> TokenCounts:

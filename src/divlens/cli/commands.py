@@ -164,10 +164,12 @@ def information(
     from divlens.experiment import store
     from divlens.experiment.probe import default_conditions, judge_for
     from divlens.information import Effort
-    from divlens.information import information as run
+    from divlens.information.api import information_of_run
     from divlens.models.answers import loaded_models
+    from divlens.prompts import distinct_prompts
     from divlens.report.maps import write_information
     from divlens.report.tables import information_tables
+    from divlens.run import plans
 
     prompts = chosen_prompts(prompt_file, limit, INFORMATION_PROMPTS)
     effort, known = Effort(paths, path_samples, mixture_samples), default_conditions()
@@ -176,21 +178,17 @@ def information(
     request = setup.request("information", models, prompts, conditions, **options)
     if out:
         store.check_output(out, request)
-    loaded = loaded_models(setup.load(models))
-    setup.check(loaded, prompts, conditions, seed)
+    loaded, asked = loaded_models(setup.load(models)), distinct_prompts(prompts)
+    runs = [plans(model, asked, n, seed, conditions, batch_size=setup.batch_size) for model in loaded]
     results = []
-    for model in loaded:
-        for name, interventions in conditions.items():
-            result = run(
-                model,
-                prompts,
-                n,
-                seed,
-                interventions=interventions,
+    for of_model in runs:
+        for name, run in of_model.items():
+            result = information_of_run(
+                run,
+                conditions[name],
                 reading=reading,
-                judge=judge_for(model),
+                judge=judge_for(run.model),
                 effort=effort,
-                batch_size=setup.batch_size,
                 progress=on_terminal(),
             )
             results.append((name, result))
@@ -221,7 +219,7 @@ def decompose(
     setup: Setup,
 ) -> None:
     """Split the LPIPS diversity of MODELS by source: wording, path, execution and their interactions."""
-    from divlens.decompose import carried_out
+    from divlens.decompose import decompose_design
     from divlens.diversity import load_network
     from divlens.experiment import store
     from divlens.experiment.design import Levels, design_of
@@ -239,11 +237,10 @@ def decompose(
     if out:
         store.check_output(out, request)
     loaded = loaded_models(setup.load(models))
-    setup.check(loaded, prompts, conditions, seed)
     control = {"length_control": length_control, "batch_size": setup.batch_size}
     designs = [design_of(model, prompts, levels, seed, **control) for model in loaded]
     network = load_network(lpips).to(setup.device)
-    results = [carried_out(design, network, progress=on_terminal()) for design in designs]
+    results = [decompose_design(design, network, progress=on_terminal()) for design in designs]
     deliver([decomposition_table(result) for result in results], out, partial(write_decomposition, results, request))
 
 

@@ -59,16 +59,6 @@ class Setup:
         options = {"dtype": self.dtype, "truncate": self.truncate, "compile": self.compile}
         return [load(spec, self.device, **options) for spec in specs]
 
-    def check(self, models: Sequence[Model], prompts: Sequence[Prompt], conditions: Conditions, seed: int) -> None:
-        """Raise the DivlensError of any model, for a prompt that it cannot read, say, before the first draws."""
-        from divlens.experiment.measure import check_before_drawing
-        from divlens.sampler import Encoded
-
-        for model in models:
-            encoded = Encoded(model)
-            for interventions in conditions.values():
-                check_before_drawing(encoded, prompts, 1, seed, interventions, self.batch_size)
-
     def request(
         self,
         command: str,

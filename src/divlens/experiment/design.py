@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from divlens.interventions import Intervention, Paraphrase, Settings
+from divlens.interventions import Intervention, OnPrompt, Settings, wordings_under
 from divlens.models.answers import loaded_model
 from divlens.models.protocol import Limited, Model
 from divlens.noise import prompt_key
-from divlens.paraphrase import chosen, length
+from divlens.paraphrase import length
 from divlens.prompts import distinct_prompts
-from divlens.sampler import BATCH_SIZE, MOST_SAMPLES, BatchSize, Encoded, Row, check_request, settings_for
+from divlens.run import BATCH_SIZE, MOST_SAMPLES, BatchSize, Reading, Row, Run, check_request
 from divlens.types import DivlensError, Prompt, check_whole
 
 FACTORS = ("wording", "path", "execution")
@@ -81,7 +81,7 @@ class Plan:
 
 
 def plan_of(
-    encoded: Encoded,
+    reading: Reading,
     prompt: Prompt,
     wordings: int,
     seed: int,
@@ -89,21 +89,18 @@ def plan_of(
     length_control: bool,
 ) -> Plan:
     """The prompt's wordings: a simple random choice of those it has (of those that `Paraphrase` takes), so that the
-    mean over pairs of them estimates the mean over pairs of all without bias. All texts are encoded on the way."""
-    pool = encoded.rewording(prompt)
-    for intervention in interventions:
-        if isinstance(intervention, Paraphrase):
-            pool = chosen(prompt, intervention, encoded.rewording)
+    mean over pairs of them estimates the mean over pairs of all without bias."""
+    reworded = any(isinstance(intervention, OnPrompt) for intervention in interventions)
+    pool = wordings_under(interventions, prompt, reading.wordings) if reworded else reading.wordings(prompt)
     if len(pool) < wordings:
         raise DivlensError(f"decompose expects at least {wordings} wordings of {prompt.text!r}, got {len(pool)}")
     order = np.random.default_rng([seed, prompt_key(prompt.text)]).permutation(len(pool))
     plan = Plan(prompt, tuple(pool[i] for i in sorted(order[:wordings])) if wordings > 1 else pool[:1])
     if length_control:
-        measure = length_in(encoded.model)
+        measure = length_in(reading.model)
         shortest, longest = min(pool, key=measure), max(map(measure, pool))
         lengthened = tuple(filled_up(shortest, measure(wording), measure) for wording in plan.wordings)
         plan = Plan(prompt, plan.wordings, lengthened, tuple(filled_up(w, longest, measure) for w in plan.wordings))
-    encoded.of(plan.texts)
     return plan
 
 
@@ -111,10 +108,7 @@ def plan_of(
 class Design:
     """All that `decompose` will draw of a model, checked. `asked`: the levels asked for; `levels`: those drawn."""
 
-    encoded: Encoded
-    settings: Settings
-    seed: int
-    batch_size: BatchSize
+    run: Run
     asked: Levels
     levels: Levels
     plans: Sequence[Plan]
@@ -134,13 +128,14 @@ def design_of(
     known = loaded_model(model)
     distinct = distinct_prompts(prompts)
     check_request(1, seed, batch_size)
-    encoded = Encoded(known)
-    settings = settings_for(known, interventions, encoded, batch_size)
+    reading = Reading(known, batch_size)
+    settings = reading.settings(interventions)
     levels = levels_of(settings, asked, known.name)
     if length_control and asked.wordings == 1:
         raise DivlensError("length_control expects at least 2 wordings, got 1")
-    plans = [plan_of(encoded, prompt, asked.wordings, seed, interventions, length_control) for prompt in distinct]
-    return Design(encoded, settings, seed, batch_size, asked, levels, plans)
+    plans = [plan_of(reading, prompt, asked.wordings, seed, interventions, length_control) for prompt in distinct]
+    run = reading.run([row for plan in plans for row in plan.rows(levels)], settings, seed)
+    return Design(run, asked, levels, plans)
 
 
 def length_in(model: Model) -> Callable[[str], int]:

@@ -14,23 +14,10 @@ from torch import Tensor
 
 from divlens.diversity import FeatureNetwork, FeatureSums, lpips_diversity
 from divlens.fidelity import Judge, Judged, concept_index, fidelity, mode_coverage
-from divlens.interventions import Intervention
-from divlens.models.protocol import Model
-from divlens.paraphrase import wordings_for_samples
 from divlens.pictures import checked_pictures
 from divlens.progress import OnBatch
-from divlens.sampler import (
-    BATCH_SIZE,
-    BatchSize,
-    Encoded,
-    Filled,
-    check_request,
-    fill,
-    rows_of,
-    settings_for,
-    wording_notes,
-)
-from divlens.types import Prompt
+from divlens.run import Filled, Run, fill, wording_notes
+from divlens.types import DrawnWith, Prompt
 
 IMAGES_PER_PASS = 32  # of the feature network and the judge; it bounds memory
 FLOOR_SIGMA = 1 / 255  # one grey level
@@ -127,10 +114,11 @@ class Samples(Sequence[SampleRecord]):
 
 @dataclass(frozen=True)
 class ConditionResult:
-    """One condition of one model: the figures of each prompt, and all samples, prompt by prompt."""
+    """One condition of one model: the figures of each prompt, all samples prompt by prompt, and how they were drawn."""
 
     figures: tuple[PromptFigures, ...]
     samples: Samples
+    drawn_with: DrawnWith
 
     def column(self, name: str) -> Float[np.ndarray, " prompts"]:
         """One figure of every prompt."""
@@ -156,24 +144,6 @@ def noise_floor(images: Float[Tensor, "n 3 h w"], network: FeatureNetwork, seed:
     return float(lpips_diversity((images[:1] + noise).clamp(0, 1)[None], network)[0])
 
 
-def check_before_drawing(
-    encoded: Encoded,
-    prompts: Sequence[Prompt],
-    n: int,
-    seed: int,
-    interventions: Sequence[Intervention],
-    batch_size: BatchSize = BATCH_SIZE,
-) -> None:
-    """Raise the DivlensError that `measure` would, before any time is spent: wordings, interventions, n and seed.
-
-    What is encoded on the way is kept in `encoded`, which knows the model.
-    """
-    check_request(n, seed, batch_size)
-    for prompt in prompts:
-        encoded.of(list(dict.fromkeys(wordings_for_samples(prompt, interventions, range(n), encoded.rewording))))
-    settings_for(encoded.model, interventions, encoded, batch_size)
-
-
 @dataclass(frozen=True)
 class Instruments:
     """What looks at the pictures. Without a judge, coverage and fidelity are NaN."""
@@ -183,37 +153,28 @@ class Instruments:
 
 
 def measure(
-    encoded: Encoded,
-    prompts: Sequence[Prompt],
-    n: int,
-    seed: int,
-    condition: tuple[str, Sequence[Intervention]],
+    run: Run,
+    condition: str,
     instruments: Instruments,
     *,
     with_noise_floor: bool = False,
-    batch_size: BatchSize = BATCH_SIZE,
     on_batch: OnBatch = lambda count: None,
 ) -> ConditionResult:
     """Draw and look batch by batch. Memory grows with the samples by their tokens and records only: of pictures, two
     batches are held at most.
 
-    `encoded`: the model, with the conditions it shares with other measurements. `condition`: its name and its
-    interventions. `on_batch` is told how many more samples are done.
+    `condition`: the name of the one that the run is drawn under. `on_batch` is told how many more samples are done.
     """
-    model, (name, interventions) = encoded.model, condition
-    settings = settings_for(model, interventions, encoded, batch_size)
-    rows = [row for prompt in prompts for row in rows_of(prompt, range(n), interventions, settings, encoded)]
-    seen = looks(model, fill(model, rows, seed, settings, encoded, batch_size=batch_size), instruments, on_batch)
+    model, n = run.model, len(run.wordings[0])
     figures, parts = [], []
-    for prompt, looked in zip(prompts, by_prompt(seen, n, instruments.network, with_noise_floor), strict=True):
-        own = rows[len(parts) * n : (len(parts) + 1) * n]
-        wordings = [row.wording for row in own]
-        coverage, right, names = verdicts(looked.judged, n, prompt, instruments.judge)
-        diversity = looked.sums.mean_pairwise_distance()
-        figures.append(PromptFigures(diversity, coverage, right, looked.floor, count_duplicates(looked.tokens)))
-        whose = (model.name, name, prompt.text, seed)
-        parts.append(PromptSamples(*whose, looked.tokens, wordings, names, wording_notes(model, wordings)))
-    return ConditionResult(tuple(figures), Samples(tuple(parts)))
+    looked = by_prompt(looks(fill(run), instruments, on_batch), n, instruments.network, with_noise_floor)
+    for seen, row, wordings in zip(looked, run.rows[::n], run.wordings, strict=True):
+        coverage, right, names = verdicts(seen.judged, n, row.prompt, instruments.judge)
+        diversity = seen.sums.mean_pairwise_distance()
+        figures.append(PromptFigures(diversity, coverage, right, seen.floor, count_duplicates(seen.tokens)))
+        whose = (model.name, condition, row.prompt.text, run.seed)
+        parts.append(PromptSamples(*whose, seen.tokens, wordings, names, wording_notes(model, wordings)))
+    return ConditionResult(tuple(figures), Samples(tuple(parts)), run.drawn_with)
 
 
 @dataclass(frozen=True)
@@ -240,11 +201,12 @@ class Looked:
     floor: float
 
 
-def looks(model: Model, drawn: Iterable[Filled], instruments: Instruments, on_batch: OnBatch) -> Iterator[Look]:
+def looks(drawn: Iterable[Filled[None]], instruments: Instruments, on_batch: OnBatch) -> Iterator[Look]:
     """A few pictures after the other, whatever their prompts, so that few samples of a prompt fill a pass, too."""
     network, judge = instruments.network, instruments.judge
-    small = torch.int16 if model.codes <= 2**15 else torch.int32
     for filled in drawn:
+        model = filled.run.model
+        small = torch.int16 if model.codes <= 2**15 else torch.int32
         pictures, tokens = filled.pictures(), filled.tokens.flatten(1).to("cpu", small)
         network.check_size(pictures, f"pictures of {model.name}")
         for some, ids in zip(pictures.split(IMAGES_PER_PASS), tokens.split(IMAGES_PER_PASS), strict=True):

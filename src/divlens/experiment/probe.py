@@ -12,18 +12,25 @@ from divlens.experiment.measure import (
     ConditionResult,
     Instruments,
     Samples,
-    check_before_drawing,
     measure,
 )
 from divlens.fidelity import Judge
 from divlens.fidelity.breakage import fidelity_change
-from divlens.interventions import Argmax, DisableTop, Intervention, Paraphrase, Subset, check_interventions, described
+from divlens.interventions import (
+    Argmax,
+    DisableTop,
+    Intervention,
+    Paraphrase,
+    Subset,
+    check_interventions,
+    described,
+    templated,
+)
 from divlens.models.answers import loaded_models
 from divlens.models.protocol import Model
-from divlens.paraphrase import templated
 from divlens.progress import OnBatch, followed
 from divlens.prompts import distinct_prompts
-from divlens.sampler import BATCH_SIZE, BatchSize, Encoded, drawn_with
+from divlens.run import BATCH_SIZE, BatchSize, plans
 from divlens.showing import Shown, counted, with_intervals
 from divlens.statistics import (
     Interval,
@@ -151,30 +158,19 @@ def probe(
     asked = distinct_prompts(prompts)
     named = named_conditions(default_conditions() if conditions is None else conditions)
     loaded = loaded_models(models)
-    encoders = [Encoded(model) for model in loaded]
-    for encoded in encoders:
-        for interventions in named.values():
-            check_before_drawing(encoded, asked, n, seed, interventions, batch_size)
+    runs = [plans(model, asked, n, seed, named, batch_size=batch_size) for model in loaded]
     network = load_network(lpips)
     instruments = [Instruments(network, judge_for(model)) for model in loaded]
     results: dict[tuple[str, str], ConditionResult] = {}
     with followed(progress, on_batch, len(loaded) * len(named) * len(asked) * n, "") as told:
-        for encoded, eyes in zip(encoders, instruments, strict=True):
-            for name, interventions in named.items():
-                told.describe(f"{encoded.model.name} {name}")
-                results[encoded.model.name, name] = measure(
-                    encoded,
-                    asked,
-                    n,
-                    seed,
-                    (name, interventions),
-                    eyes,
-                    with_noise_floor=name == BASELINE,
-                    batch_size=batch_size,
-                    on_batch=told.advance,
+        for model, of_model, eyes in zip(loaded, runs, instruments, strict=True):
+            for name, run in of_model.items():
+                told.describe(f"{model.name} {name}")
+                results[model.name, name] = measure(
+                    run, name, eyes, with_noise_floor=name == BASELINE, on_batch=told.advance
                 )
     said = {name: described(interventions) for name, interventions in named.items()}
-    how = {encoded.model.name: drawn_with(encoded, batch_size) for encoded in encoders}
+    how = {model: result.drawn_with for (model, _), result in results.items()}
     used = [intervention for interventions in named.values() for intervention in interventions]
     return replace(summarised(results, asked, said, n, seed, lpips, how), templated=templated(asked, used))
 

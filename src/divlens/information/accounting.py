@@ -14,13 +14,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from divlens.information.estimates import BITS, Estimate, Moments, Sides, estimate, extended, widened
 from divlens.information.laws import law_of
 from divlens.information.rare import RareDraws
-from divlens.information.records import BITS, Estimate, Moments, Sides, estimate, extended, widened
 from divlens.information.strata import Strata, Sums, moments_of
 from divlens.interventions import Settings
-from divlens.noise import Noise
-from divlens.sampler import Moment
+from divlens.loop import Moment
 from divlens.statistics import unseen
 
 QUANTITIES = ("path", "execution", "joint", "trajectory_path", "trajectory_execution", "trajectory_joint")
@@ -32,28 +31,27 @@ UNKNOWN_RULE = (
 
 @dataclass
 class BatchAccount:
-    """An observer of one batch. `sums`: bits per sample of QUANTITIES, (batch, 6); `path_map`, `execution_map`: sums
-    over the batch of the bits per step and position, (steps, n). `rare`: the draws that were
-    possible where there is one path only."""
+    """What the steps of a batch add up to.
 
-    noise: Noise
+    sums: bits per sample of QUANTITIES, (batch, 6). path_map, execution_map: sums over the batch of the bits per step
+    and position, (steps, n). rare: the draws that were possible, where there is one path only.
+    """
+
     sums: Tensor = field(default_factory=lambda: torch.zeros(0))
     path_map: list[Tensor] = field(default_factory=list)
     execution_map: list[Tensor] = field(default_factory=list)
     rare: RareDraws = field(default_factory=lambda: RareDraws.empty(0))
 
-    def __call__(self, moment: Moment) -> None:
-        settings = moment.settings
-        certain = moment.draws.tokens if settings.greedy or "execution" in settings.frozen else None
-        law = law_of(settings.rule)
-        step = law.entropies(moment, certain, self.noise)
+    def add(self, moment: Moment) -> None:
+        law = law_of(moment.settings.rule)
+        step = law.entropies(moment)
         if not len(self.sums):
             self.sums = torch.zeros(len(step.path), len(QUANTITIES), dtype=torch.float64, device=step.path.device)
             self.rare = RareDraws.empty(len(step.path), step.path.device)
-        if law.path_is_certain and certain is None:
+        if law.path_is_certain and moment.certain is None:
             self.rare = self.rare.after(moment)
         path, execution, state = (part.sum(1) * BITS for part in (step.path, step.execution, step.state))
-        last = moment.view.step == settings.rule.steps - 1
+        last = moment.view.step == moment.settings.rule.steps - 1
         trajectory = (torch.zeros_like(state), state) if last else (state, torch.zeros_like(state))
         self.sums += torch.stack([path, execution, path + execution, *trajectory, state], dim=1)
         self.path_map.append(step.path.sum(0) * BITS)

@@ -8,13 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from divlens.information.accounting import QUANTITIES, UNKNOWN_RULE, Tally, account
-from divlens.information.asking import Asked, Kept
-from divlens.information.collecting import MIXTURE, PATHS, Collected, collect, kept_of
-from divlens.information.conditional import Bracket, conditional_entropy, full_support
-from divlens.information.exact import Exact, exact_for_ar
-from divlens.information.laws import law_of
-from divlens.information.mutual import mutual_information
-from divlens.information.records import (
+from divlens.information.conditional_entropy import Bracket, conditional_entropy, full_support
+from divlens.information.estimates import (
     BITS,
     LABELS,
     Estimate,
@@ -25,25 +20,19 @@ from divlens.information.records import (
     plus,
     undefined,
 )
+from divlens.information.exact_autoregressive import Exact, exact_for_ar
+from divlens.information.kept import Kept
+from divlens.information.laws import law_of
+from divlens.information.mutual_information import mutual_information
+from divlens.information.one_pass import MIXTURE, PATHS, Collected, collect, kept_of
 from divlens.information.relevance import Judge, concepts_of, information_per_prompt
-from divlens.information.tokens import TokenEntropy, token_entropies, usage
-from divlens.interventions import Intervention, Settings
+from divlens.information.token_entropy import TokenEntropy, token_entropies, usage
+from divlens.interventions import Intervention, Settings, templated
 from divlens.models.answers import loaded_model
 from divlens.models.protocol import Model
-from divlens.paraphrase import templated
 from divlens.progress import OnBatch, followed
 from divlens.prompts import distinct_prompts
-from divlens.sampler import (
-    BATCH_SIZE,
-    MOST_SAMPLES,
-    BatchSize,
-    Encoded,
-    check_request,
-    drawn_with,
-    rows_of,
-    settings_for,
-    wording_notes,
-)
+from divlens.run import BATCH_SIZE, MOST_SAMPLES, BatchSize, Run, plan, wording_notes
 from divlens.types import DivlensError, Prompt, check_whole
 
 FROZEN = "given the frozen {} noise of each prompt, not averaged over it"
@@ -80,13 +69,13 @@ class Effort:
                 f"Effort(paths=...) expects at most {MOST_SAMPLES:,} paths of a grid, got {self.paths:,}"
             )
 
-    def grids(self, n: int, wordings: Sequence[Sequence[str]], settings: Settings) -> tuple[int, int]:
+    def grids(self, run: Run) -> tuple[int, int]:
         """Of each prompt: those that are weighed by paths, none where there is one path only, and those that are asked
         under the other prompts. None where the likelihood is not known."""
-        law = law_of(settings.rule)
-        if not law.known or settings.frozen:
+        law = law_of(run.settings.rule)
+        if not law.known or run.settings.frozen:
             return 0, 0
-        each = [len(set(used)) for used in wordings]
+        n, each = len(run.wordings[0]), [len(set(used)) for used in run.wordings]
         weighed = 0 if law.path_is_certain else self.for_paths(n, max(each))
         return weighed, self.for_mixture(n, sum(each))
 
@@ -130,8 +119,29 @@ def information(
     how many more samples are done. Raises DivlensError for bad prompts, n, seed, batch size, interventions, judge or
     effort, for an unknown reading, and for prompts that come twice.
     """
-    asked = distinct_prompts(prompts)
-    check_request(n, seed, batch_size)
+    run = plan(loaded_model(model), distinct_prompts(prompts), n, seed, interventions, batch_size=batch_size)
+    return information_of_run(
+        run,
+        interventions,
+        reading=reading,
+        judge=judge,
+        effort=effort,
+        progress=progress,
+        on_batch=on_batch,
+    )
+
+
+def information_of_run(
+    run: Run,
+    interventions: Sequence[Intervention] = (),
+    *,
+    reading: Literal["schedule", "trajectory"] = "schedule",
+    judge: Judge | None = None,
+    effort: Effort | None = None,
+    progress: bool | None = None,
+    on_batch: OnBatch | None = None,
+) -> Information:
+    """The same of a run that is planned already, under these `interventions`."""
     if reading not in ("schedule", "trajectory"):
         raise DivlensError(f'information(reading=...) expects "schedule" or "trajectory", got {reading!r}')
     effort = effort or Effort()
@@ -139,25 +149,16 @@ def information(
         raise DivlensError(f"information(effort=...) expects an Effort, got {effort!r}")
     if judge is not None and not callable(judge):
         raise DivlensError(f"information(judge=...) expects a function of pictures, got {judge!r}")
-    model = loaded_model(model)
-    encoded = Encoded(model)
-    settings = thawed(settings_for(model, interventions, encoded, batch_size))
-    rows = [rows_of(prompt, range(n), interventions, settings, encoded) for prompt in asked]
-    wordings = [[row.wording for row in part] for part in rows]
-    keep = effort.grids(n, wordings, settings)
-    run = Asked(model, settings, encoded, seed, BATCH_SIZE if batch_size == "auto" else batch_size, wordings)
-    with followed(progress, on_batch, len(asked) * n, model.name) as told:
-        collected = collect(run, rows, keep, judge, told.advance, batch_size)
-        if batch_size == "auto":
-            run = replace(run, batch_size=encoded.drawing.fits)  # known once samples were drawn
-        told.describe(f"{model.name}: bounds")
-        return accounted(run, collected, asked, interventions, reading, judge, effort)
+    run, name = thawed(run), run.model.name
+    with followed(progress, on_batch, len(run.rows), name) as told:
+        collected = collect(run, effort.grids(run), judge, told.advance)
+        told.describe(f"{name}: bounds")
+        return accounted(run, collected, interventions, reading, judge, effort)
 
 
 def accounted(
-    run: Asked,
+    run: Run,
     collected: Collected,
-    asked: Sequence[Prompt],
     interventions: Sequence[Intervention],
     reading: str,
     judge: Judge | None,
@@ -165,6 +166,7 @@ def accounted(
 ) -> Information:
     """What samples that are drawn tell, and the bounds."""
     model, settings, n = run.model, run.settings, len(run.wordings[0])
+    asked = [row.prompt for row in run.rows[::n]]
     positions, most, exact = math.prod(model.grid), full_support(run), None
     estimates = causal(collected.tally, settings, reading, most.value)
     weighed, asked_again = kept_of(collected, PATHS), kept_of(collected, MIXTURE)
@@ -186,7 +188,7 @@ def accounted(
         tuple(prompt.text for prompt in asked),
         n,
         run.seed,
-        drawn_with(run.encoded, run.batch_size),
+        run.drawn_with,
         positions,
         model.codes,
         reading,
@@ -203,14 +205,15 @@ def accounted(
     )
 
 
-def reworded(run: Asked) -> bool:
+def reworded(run: Run) -> bool:
     """Whether some prompt has more than one wording."""
     return any(len(set(used)) > 1 for used in run.wordings)
 
 
-def thawed(settings: Settings) -> Settings:
+def thawed(run: Run) -> Run:
     """Without the Freeze of a stream that has no noise: it changes nothing, so it must not cost the likelihoods."""
-    return replace(settings, frozen=settings.frozen - settings.without_noise)
+    settings = run.settings
+    return replace(run, settings=replace(settings, frozen=settings.frozen - settings.without_noise))
 
 
 def per_image(found: TokenEntropy, positions: int) -> Estimate:
@@ -245,7 +248,7 @@ def causal(tally: Tally, settings: Settings, reading: str, most: float) -> dict[
 
 
 def bracket_of(
-    run: Asked, tally: Tally, found: dict[str, Estimate], paths: int, kept: Kept | None, exact: Exact | None
+    run: Run, tally: Tally, found: dict[str, Estimate], paths: int, kept: Kept | None, exact: Exact | None
 ) -> Bracket:
     if not law_of(run.settings.rule).known:
         return Bracket(undefined(found["path"].note), full_support(run))
@@ -256,7 +259,7 @@ def bracket_of(
 
 
 def over_prompts(
-    run: Asked, found: dict[str, Estimate], kept: Kept | None, most: Estimate, exact: Exact | None
+    run: Run, found: dict[str, Estimate], kept: Kept | None, most: Estimate, exact: Exact | None
 ) -> dict[str, Estimate]:
     """I(X;Z), its ceiling, and H(Z) of whole images: I(X;Z) and H(Z|X), added bound by bound, `most` at most.
     `kept`: the samples that are asked under the other prompts. Y is a function of X, so I(X;Z) >= I(Z;Y)."""
@@ -312,7 +315,7 @@ def at_least_nothing(bound: Estimate, prompts: int) -> Estimate:
     )
 
 
-def notes_of(run: Asked, found: Mapping[str, Estimate], reading: str) -> Iterator[str]:
+def notes_of(run: Run, found: Mapping[str, Estimate], reading: str) -> Iterator[str]:
     law = law_of(run.settings.rule)
     yield from (FROZEN.format(stream) for stream in sorted(run.settings.frozen))
     if reworded(run):

@@ -20,9 +20,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from divlens.information.records import BITS
+from divlens.information.estimates import BITS
 from divlens.information.strata import Strata
-from divlens.sampler import Moment
+from divlens.loop import Moment
 
 ORDERS = 2  # of the draws: those of the first step, and all
 PER_OCTAVE, OCTAVES = 2, 64  # classes of rarity

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from divlens.information.records import Moments
+from divlens.information.estimates import Moments
 from divlens.models.zoo.lexicon import asked_concept
 from divlens.types import DivlensError, Prompt
 

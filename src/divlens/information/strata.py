@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from divlens.information.records import Moments
+from divlens.information.estimates import Moments
 
 
 @dataclass(frozen=True)

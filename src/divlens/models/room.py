@@ -35,3 +35,15 @@ class Room:
                 continue
             yield part, result
             done = part.stop
+
+
+@dataclass(frozen=True)
+class Rooms:
+    """For drawing and for decoding. What one run of a model finds out, its next run begins with."""
+
+    drawing: Room
+    decoding: Room
+
+    @classmethod
+    def of(cls, size: int, *, asked_for: bool) -> Rooms:
+        return cls(Room(size, asked_for), Room(size, asked_for))

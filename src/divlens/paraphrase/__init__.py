@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from divlens.interventions import Paraphrase
 from divlens.types import Prompt
 
 # They say nothing of what is asked for: no colour, size, place, medium or style. The prompt stands at their end, where
@@ -54,7 +53,6 @@ SENTENCE = re.compile(
 LEADING_ARTICLE = re.compile(r"^(A|An|The)(?=\s+[a-z])")
 
 Readable = Callable[[str], bool]
-Rewording = Callable[[Prompt], tuple[str, ...]]
 
 
 def any_text(wording: str) -> bool:
@@ -90,27 +88,19 @@ def wordings_of(prompt: Prompt, readable: Readable = any_text, templates: Sequen
     return tuple(dict.fromkeys((prompt.text, *others)))
 
 
-def templated(prompts: Sequence[Prompt], interventions: Sequence[object]) -> tuple[str, ...]:
-    """The texts of the prompts that get their other wordings from templates: Paraphrase asks for them, and they have no
-    paraphrases of their own."""
-    if not any(isinstance(intervention, Paraphrase) for intervention in interventions):
-        return ()
-    return tuple(prompt.text for prompt in prompts if not prompt.paraphrases)
-
-
 def length(wording: str) -> int:
     """Words of a wording."""
     return len(wording.split())
 
 
-def chosen(prompt: Prompt, paraphrase: Paraphrase, rewording: Rewording = wordings_of) -> tuple[str, ...]:
-    """The wordings that `paraphrase` uses for this prompt, at least one. `rewording` gives those it has."""
-    wordings = rewording(prompt)
-    count = len(wordings) if paraphrase.n is None else min(paraphrase.n, len(wordings))
-    if paraphrase.lengths == "similar":
-        target = length(prompt.text)
-        count = count if paraphrase.n is not None else (len(wordings) + 1) // 2
-        return tuple(sorted(wordings, key=lambda wording: abs(length(wording) - target))[:count])
+def similar_in_length(wordings: Sequence[str], text: str, count: int) -> tuple[str, ...]:
+    """The `count` wordings whose number of words is nearest to the text's."""
+    target = length(text)
+    return tuple(sorted(wordings, key=lambda wording: abs(length(wording) - target))[:count])
+
+
+def mixed_in_length(wordings: Sequence[str], count: int) -> tuple[str, ...]:
+    """`count` wordings spread evenly from the shortest to the longest, these two first."""
     by_length = sorted(wordings, key=length)
     if count == 1:
         return (by_length[0],)
@@ -125,17 +115,3 @@ def ends_first(wordings: Sequence[str]) -> tuple[str, ...]:
         left = [i for i in range(len(wordings)) if i not in taken]
         taken.append(max(left, key=lambda i: min(abs(i - j) for j in taken)))
     return tuple(wordings[i] for i in taken)
-
-
-def wordings_for_samples(
-    prompt: Prompt, interventions: Sequence[object], samples: Sequence[int], rewording: Rewording = wordings_of
-) -> tuple[str, ...]:
-    """The wording of each sample: the prompt itself, or with Paraphrase the (i mod n)-th wording for sample i.
-
-    `rewording` gives the wordings that a prompt has; it is asked with Paraphrase only.
-    """
-    wordings: tuple[str, ...] = (prompt.text,)
-    for intervention in interventions:
-        if isinstance(intervention, Paraphrase):
-            wordings = chosen(prompt, intervention, rewording)
-    return tuple(wordings[sample % len(wordings)] for sample in samples)

@@ -18,9 +18,8 @@ from divlens.information.laws.law import (
     committed_log_probability,
     nothing_at,
 )
-from divlens.noise import Noise
+from divlens.loop import Moment
 from divlens.paths import FixedOrder, RandomOrder
-from divlens.sampler import Moment
 
 DIVIDED = "maps: the bits of a step's choice are divided evenly over the positions it committed"
 IMPROBABLE = -40.0  # log p of a token that a filter stops: rounding in another batch may stop one that was drawn
@@ -48,8 +47,8 @@ class ChosenFirst:
             return torch.zeros(len(moment.view.tokens), dtype=torch.float64, device=moment.view.tokens.device)
         return self.log_choices(moment)
 
-    def entropies(self, moment: Moment, certain: Int[Tensor, "batch m"] | None, noise: Noise) -> StepEntropies:
-        path, execution = nothing_at(moment.view.tokens), committed_entropies(moment, certain)
+    def entropies(self, moment: Moment) -> StepEntropies:
+        path, execution = nothing_at(moment.view.tokens), committed_entropies(moment)
         if "path" not in moment.settings.frozen:
             committed = moment.result.committed
             path = self.choice(moment)[:, None] * committed / committed.sum(1, keepdim=True).clamp(min=1)

@@ -20,9 +20,8 @@ from divlens.information.laws.law import (
 )
 from divlens.information.laws.scores import scores_of
 from divlens.information.laws.unmasking_events import event_log_probabilities
-from divlens.noise import Noise
+from divlens.loop import Moment
 from divlens.paths import ConfidenceUnmasking
-from divlens.sampler import Moment
 
 
 @dataclass(frozen=True)
@@ -40,14 +39,15 @@ class UnmaskingLaw:
         """Whether the step commits all that is open, so that nothing is chosen."""
         return moment.view.step == self.rule.steps - 1
 
-    def entropies(self, moment: Moment, certain: Int[Tensor, "batch m"] | None, noise: Noise) -> StepEntropies:
+    def entropies(self, moment: Moment) -> StepEntropies:
         view, committed, zero = moment.view, moment.result.committed, nothing_at(moment.view.tokens)
+        certain = moment.certain
         if self.is_last(moment):
-            execution = committed_entropies(moment, certain)
+            execution = committed_entropies(moment)
             return StepEntropies(zero, execution, execution)
         tau, shift = self.rule.tau(view.step), None
         if tau > 0 and "path" in moment.settings.frozen:
-            gumbel = noise.path_gumbel(view.step, view.tokens.shape[1], moment.log_p.device)
+            gumbel = moment.noise.path_gumbel(view.step, view.tokens.shape[1], moment.log_p.device)
             shift = tau * gumbel[moment.drawn]
         scores = scores_of(moment.log_p, moment.drawn, committed, moment.draws.tokens, certain)
         log_path, log_joint = event_log_probabilities(scores, len(moment.log_p), tau, shift)

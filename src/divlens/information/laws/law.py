@@ -9,8 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from divlens.noise import Noise
-from divlens.sampler import Moment
+from divlens.loop import Moment
 
 
 @dataclass(frozen=True)
@@ -41,12 +40,11 @@ class Law(Protocol):
     @property
     def map_note(self) -> str: ...
 
-    def entropies(self, moment: Moment, certain: Int[Tensor, "batch m"] | None, noise: Noise) -> StepEntropies:
+    def entropies(self, moment: Moment) -> StepEntropies:
         """What the step adds to path and execution: its conditional entropy where that is known, else -log of the
         probability of what happened, whose mean over samples is the same.
 
-        `certain`: the tokens that were drawn, where the draw had no choice. `noise`: what the loop drew from; it is
-        asked only where the path is frozen, and the entropies are then given the frozen stream.
+        Where the path is frozen they are given the numbers of the frozen stream.
         """
         ...
 
@@ -66,11 +64,11 @@ def nothing_at(tokens: Int[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
     return torch.zeros(tokens.shape, dtype=torch.float64, device=tokens.device)
 
 
-def committed_entropies(moment: Moment, certain: Int[Tensor, "batch m"] | None) -> Float[Tensor, "batch n"]:
+def committed_entropies(moment: Moment) -> Float[Tensor, "batch n"]:
     """The entropy of the token draw at each committed position, given that these are: of draws that do not decide
     which positions are committed."""
     view, result = moment.view, nothing_at(moment.view.tokens)
-    if certain is not None:
+    if moment.certain is not None:
         return result
     here = slice(view.first, view.first + view.count)
     entropy = torch.special.entr(moment.log_p.exp()).sum(-1).double()

@@ -16,9 +16,9 @@ from divlens.information.laws.diffusion_steps import (
     step_entropies,
 )
 from divlens.information.laws.law import StepEntropies, drawn_law
-from divlens.noise import CounterNoise, Noise
+from divlens.loop import Moment
+from divlens.noise import CounterNoise
 from divlens.paths import MaskReplaceDiffusion
-from divlens.sampler import Moment
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class DiffusionLaw:
     def path_is_certain(self) -> bool:
         return self.rule.steps == 1
 
-    def entropies(self, moment: Moment, certain: Int[Tensor, "batch m"] | None, noise: Noise) -> StepEntropies:
-        rule, view, time = self.rule, moment.view, moment.view.time + 1
+    def entropies(self, moment: Moment) -> StepEntropies:
+        rule, view, time, certain = self.rule, moment.view, moment.view.time + 1, moment.certain
         p = drawn_law(moment, certain).exp()
         if rule.silent or "path" in moment.settings.frozen:
-            step = known_noise_entropies(rule, time, view.tokens, p, moment.mask, rule.uniforms(view, noise))
+            step = known_noise_entropies(rule, time, view.tokens, p, moment.mask, rule.uniforms(view, moment.noise))
         else:
             step = step_entropies(rule, time, view.tokens, moment.mask, p)
         if certain is None:

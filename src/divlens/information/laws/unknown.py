@@ -9,8 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from divlens.information.laws.law import StepEntropies, committed_entropies
-from divlens.noise import Noise
-from divlens.sampler import Moment
+from divlens.loop import Moment
 
 
 @dataclass(frozen=True)
@@ -22,8 +21,8 @@ class UnknownLaw:
     draws_once: bool = True
     map_note: str = ""
 
-    def entropies(self, moment: Moment, certain: Int[Tensor, "batch m"] | None, noise: Noise) -> StepEntropies:
-        execution = committed_entropies(moment, certain)
+    def entropies(self, moment: Moment) -> StepEntropies:
+        execution = committed_entropies(moment)
         path = torch.full_like(execution, torch.nan)
         return StepEntropies(path, execution, path)
 

@@ -16,11 +16,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from divlens.information.accounting import QUANTITIES, Tally, account
-from divlens.information.asking import OUT_OF_REACH, Asked, Kept, shares
-from divlens.information.bounds import importance_log_weights, path_key, sandwich, transcript_log_probabilities
+from divlens.information.estimates import BITS, LABELS, Estimate, Tightness, certain, estimate, undefined
+from divlens.information.kept import OUT_OF_REACH, Kept, batches, shares
 from divlens.information.laws import law_of
-from divlens.information.records import BITS, LABELS, Estimate, Tightness, certain, estimate, undefined
+from divlens.information.replay import importance_log_weights, path_key, sandwich, transcript_log_probabilities
 from divlens.information.strata import Sums
+from divlens.run import Run
 
 
 @dataclass(frozen=True)
@@ -30,16 +31,16 @@ class Bracket:
     tightness: tuple[Tightness, ...] = ()
 
 
-def conditional_entropy(asked: Asked, tally: Tally, kept: Kept | None, paths: int, note: str) -> Bracket:
+def conditional_entropy(run: Run, tally: Tally, kept: Kept | None, paths: int, note: str) -> Bracket:
     """`kept`: samples that get `paths` proposed paths each; None, or no paths, leaves the joint and the execution."""
-    law = law_of(asked.settings.rule)
+    law = law_of(run.settings.rule)
     assert law.known
-    wording, most = np.array([wording_entropy(used) for used in asked.wordings]), full_support(asked)
+    wording, most = np.array([wording_entropy(used) for used in run.wordings]), full_support(run)
     exact = law.path_is_certain and not wording.any()
 
     def known(name: str, extra: Float[np.ndarray, " prompts"] | float = 0.0) -> Estimate:
         label = "exact" if exact else LABELS[name]
-        return account(tally, name, asked.settings, most.value, "; ".join(filter(None, (label, note))), extra)
+        return account(tally, name, run.settings, most.value, "; ".join(filter(None, (label, note))), extra)
 
     # Where a token may be drawn again, the committed tokens say more than Z: only the last draw is all of Z.
     lowers = [known("execution" if law.draws_once else "trajectory_execution")]
@@ -50,7 +51,7 @@ def conditional_entropy(asked: Asked, tally: Tally, kept: Kept | None, paths: in
     tightness = []
     # Where the path is certain the draws are all of Z given the wording, and a noisy bound could only miss that.
     if kept is not None and paths and not law.path_is_certain and most.value > 0:
-        by_paths = weighted(asked, tally, kept, paths, wording)
+        by_paths = weighted(run, tally, kept, paths, wording)
         tightness = [
             Tightness(count, below.value, below.mc_error, above.value, above.mc_error)
             for count, below, above in by_paths
@@ -64,13 +65,13 @@ def conditional_entropy(asked: Asked, tally: Tally, kept: Kept | None, paths: in
     return Bracket(lower, upper, tuple(tightness))
 
 
-def full_support(asked: Asked) -> Estimate:
+def full_support(run: Run) -> Estimate:
     """What no grid of this size exceeds: every code alike at every position, of those that may be drawn. A rule that is
     not known may bring others into the grid."""
-    allowed, known = asked.settings.allowed, law_of(asked.settings.rule).known
-    codes = int(allowed.sum()) if known and allowed is not None else asked.model.codes
+    allowed, known = run.settings.allowed, law_of(run.settings.rule).known
+    codes = int(allowed.sum()) if known and allowed is not None else run.model.codes
     note = "every allowed code alike" if known else "every code alike"
-    return certain(math.prod(asked.model.grid) * math.log2(codes), len(asked.wordings), note)
+    return certain(math.prod(run.model.grid) * math.log2(codes), len(run.wordings), note)
 
 
 def wording_entropy(used: Sequence[str]) -> float:
@@ -80,15 +81,15 @@ def wording_entropy(used: Sequence[str]) -> float:
 
 
 def weighted(
-    asked: Asked, tally: Tally, kept: Kept, paths: int, wording: Float[np.ndarray, " prompts"]
+    run: Run, tally: Tally, kept: Kept, paths: int, wording: Float[np.ndarray, " prompts"]
 ) -> list[tuple[int, Estimate, Estimate]]:
     """For each number of paths: H(Z|X) from below, and from above with the wording's entropy added."""
-    target = asked.target([row.wording for row in kept.rows])
-    log_p, log_q = transcript_log_probabilities(target, kept.states, kept.committed)
+    wordings = [row.wording for row in kept.rows]
+    log_p, log_q = transcript_log_probabilities(run, wordings, kept.states, kept.committed)
     # Not fitted: the few grids there are would tell it badly, and bias the mean. How the own path of a diffusion weighs
     # has little to do with how likely its record was, most of which the picture does not show.
-    own_slope = 1.0 if law_of(asked.settings.rule).draws_once else 0.0
-    proposed = torch.cat([several(asked, kept, part) for part in asked.together(len(kept.rows), paths)], 1)
+    own_slope = 1.0 if law_of(run.settings.rule).draws_once else 0.0
+    proposed = torch.cat([several(run, kept, part) for part in batches(run, len(kept.rows), paths)], 1)
     control, result = -log_p * BITS, []
     for each in sandwich(proposed, log_p, log_q):
         text = f"{each.paths} path{'s' * (each.paths > 1)} per grid, {len(kept.rows)} grids"
@@ -100,12 +101,12 @@ def weighted(
     return result
 
 
-def several(asked: Asked, kept: Kept, paths: Sequence[int]) -> Float[Tensor, "kept paths"]:
+def several(run: Run, kept: Kept, paths: Sequence[int]) -> Float[Tensor, "kept paths"]:
     """Log weights of each kept grid for each of these paths, in one run."""
-    target = asked.target([row.wording for row in kept.rows for _ in paths])
+    wordings = [row.wording for row in kept.rows for _ in paths]
     keys = [path_key(path, i) for i in range(len(kept.rows)) for path in paths]
     grids = kept.grids.repeat_interleave(len(paths), 0)
-    return importance_log_weights(target, grids, asked.seed, keys).view(-1, len(paths))
+    return importance_log_weights(run, wordings, grids, keys).view(-1, len(paths))
 
 
 def controlled(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,13 +12,14 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from divlens.information.accounting import QUANTITIES, BatchAccount, Tally
-from divlens.information.asking import Asked, Kept
-from divlens.information.bounds import Recorder
+from divlens.information.kept import Kept
 from divlens.information.relevance import Judge, Readings, read_pictures
+from divlens.information.replay import Recorder
 from divlens.information.strata import strata_of
-from divlens.information.tokens import GROUPS, TokenCounts
+from divlens.information.token_entropy import GROUPS, TokenCounts
+from divlens.loop import Moment
 from divlens.noise import prompt_key
-from divlens.sampler import BatchSize, Observer, Row, fill, noise_of
+from divlens.run import Row, Run, fill
 
 
 @dataclass(frozen=True)
@@ -73,52 +74,41 @@ def groups_of(stratum: Int[np.ndarray, "prompts n"]) -> Int[np.ndarray, "prompts
     return within.reshape(stratum.shape) % min(GROUPS, count.min())
 
 
-def collect(
-    run: Asked,
-    rows: Sequence[Sequence[Row]],
-    keep: Sequence[int],
-    judge: Judge | None,
-    on_batch: Callable[[int], None],
-    batch_size: BatchSize,
-) -> Collected:
+def collect(run: Run, keep: Sequence[int], judge: Judge | None, on_batch: Callable[[int], None]) -> Collected:
     """Draw all samples, adding each batch to the sums when it is done. `keep`: how many of each prompt are kept, for
     PATHS and for MIXTURE."""
-    model, settings = run.model, run.settings
-    flat = [row for part in rows for row in part]
-    n, positions = len(rows[0]), math.prod(model.grid)
-    strata, stratum = strata_of([[row.wording for row in part] for part in rows])
-    collected = Collected(
-        Tally.empty(strata, settings.rule.steps, positions), TokenCounts.empty(len(rows), model.codes), Readings()
-    )
-    own = [part[0].prompt.text for part in rows]
+    model, prompts, n = run.model, len(run.wordings), len(run.wordings[0])
+    strata, stratum = strata_of(run.wordings)
+    steps, positions = run.settings.rule.steps, math.prod(model.grid)
+    collected = Collected(Tally.empty(strata, steps, positions), TokenCounts.empty(prompts, model.codes), Readings())
+    own = [row.prompt.text for row in run.rows[::n]]
     both = list(zip(stratum.numpy(), own, strict=True))
     uses = np.stack([np.concatenate([chosen(part, k, run.seed, text) for part, text in both]) for k in keep], 1)
-    done, group, stratum = 0, groups_of(stratum.numpy()).flatten(), stratum.flatten()
-    account, recorder = BatchAccount(noise_of((), run.seed)), Recorder(torch.zeros(0, dtype=torch.long))
+    group, stratum = groups_of(stratum.numpy()).flatten(), stratum.flatten()
 
-    def observers(batch: Sequence[Row]) -> Sequence[Observer]:
-        nonlocal account, recorder
-        account = BatchAccount(noise_of(batch, run.seed))
-        wanted = np.flatnonzero(uses[done : done + len(batch)].any(axis=1))
-        recorder = Recorder(torch.from_numpy(wanted))
-        return [account, recorder] if len(wanted) else [account]
+    def see(place: slice, passing: Iterator[Moment]) -> tuple[BatchAccount, Recorder]:
+        account, recorder = BatchAccount(), Recorder(torch.from_numpy(np.flatnonzero(uses[place].any(axis=1))))
+        for moment in passing:
+            account.add(moment)
+            if len(recorder.keep):
+                recorder.add(moment)
+        return account, recorder
 
-    for filled in fill(model, flat, run.seed, settings, run.encoded, batch_size=batch_size, observers=observers):
-        index = np.arange(done, done + len(filled.rows))
-        prompt = index // n
+    for batch in fill(run, see):
+        account, recorder = batch.seen
+        index = np.arange(batch.place.start, batch.place.stop)
         collected.tally = collected.tally.merged(Tally.of_batch(account, stratum[index], strata))
-        collected.tokens.add(filled.tokens.flatten(1), prompt, group[index])
+        collected.tokens.add(batch.tokens.flatten(1), index // n, group[index])
         if judge is not None:
-            collected.readings.add(read_pictures(judge, filled.pictures()), prompt, group[index])
+            collected.readings.add(read_pictures(judge, batch.pictures()), index // n, group[index])
         if len(recorder.keep):
             states, committed = torch.stack(recorder.states, 1), torch.stack(recorder.committed, 1)
             joint = account.sums[:, QUANTITIES.index("trajectory_joint")].cpu()
-            for place, row in enumerate(recorder.keep.tolist()):
-                whose = (filled.rows[row], int(prompt[row]), int(stratum[done + row]))
-                record = (states[place], committed[place], joint[row])
-                collected.kept.append(Sample(*whose, *record, uses[done + row]))
-        done += len(filled.rows)
-        on_batch(len(filled.rows))
+            for place, within in enumerate(recorder.keep.tolist()):
+                number = index[within]
+                whose = (run.rows[number], int(number // n), int(stratum[number]))
+                collected.kept.append(Sample(*whose, states[place], committed[place], joint[within], uses[number]))
+        on_batch(len(batch.rows))
     return collected
 
 

@@ -1,4 +1,4 @@
-"""Kept samples, and the runs of the model that ask for their probability again under other conditions."""
+"""Samples that are kept, so that their probability can be asked again under other conditions."""
 
 from __future__ import annotations
 
@@ -10,12 +10,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from divlens.information.bounds import Target
-from divlens.information.records import Estimate, estimate, undefined, widened
+from divlens.information.estimates import Estimate, estimate, undefined, widened
 from divlens.information.strata import Strata, Sums, moments_of
-from divlens.interventions import Settings
-from divlens.models.protocol import Model
-from divlens.sampler import Encoded, Row
+from divlens.run import Row, Run
 from divlens.statistics import unseen
 
 OUT_OF_REACH = "{}: some grids were out of reach"
@@ -44,25 +41,10 @@ class Kept:
         return self.strata.with_variance(self.stratum.bincount(minlength=len(self.strata)))
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What stays the same when a grid is asked under another condition. wordings: those of each prompt, with repeats
-    as they were used."""
-
-    model: Model
-    settings: Settings
-    encoded: Encoded
-    seed: int
-    batch_size: int
-    wordings: Sequence[Sequence[str]]
-
-    def target(self, wordings: Sequence[str]) -> Target:
-        return Target(self.model, self.settings, self.encoded, wordings, self.batch_size)
-
-    def together(self, count: int, questions: int) -> Iterator[range]:
-        """The numbers of those questions that go into a batch, at least one, when each is asked of `count` grids."""
-        size = max(1, self.batch_size // count)
-        return (range(questions)[first : first + size] for first in range(0, questions, size))
+def batches(run: Run, grids: int, questions: int) -> Iterator[range]:
+    """The numbers of those questions that go into a batch, at least one, when each is asked of so many grids."""
+    size = max(1, run.rooms.drawing.fits // grids)
+    return (range(questions)[first : first + size] for first in range(0, questions, size))
 
 
 def shares(used: Sequence[str]) -> dict[str, float]:
@@ -70,8 +52,9 @@ def shares(used: Sequence[str]) -> dict[str, float]:
     return {text: count / len(used) for text, count in Counter(used).items()}
 
 
-def distinct(asked: Asked) -> list[str]:
-    return list(dict.fromkeys(text for used in asked.wordings for text in used))
+def distinct(run: Run) -> list[str]:
+    """Every wording of the run once."""
+    return list(dict.fromkeys(row.wording for row in run.rows))
 
 
 def per_prompt(values: Float[Tensor, " kept"], kept: Kept, most: float, note: str, *, skewed: bool = False) -> Estimate:
@@ -84,7 +67,7 @@ def per_prompt(values: Float[Tensor, " kept"], kept: Kept, most: float, note: st
 
 def cautious(
     found: Estimate,
-    asked: Asked,
+    run: Run,
     kept: Kept,
     bits: Float[Tensor, " kept"],
     least: Float[Tensor, " prompts"] | float,
@@ -96,8 +79,8 @@ def cautious(
     m samples may all miss what has a chance of 1 - 0.025^(1/m) (Clopper and Pearson, 1934). At its ceiling I(X;Z) is a
     mean of values all alike, of whose rare exceptions few samples know nothing, and so it is near 0.
     """
-    single = len(kept.strata) == len(asked.wordings)
-    if single and asked.settings.without_noise == {"path", "execution"}:
+    single = len(kept.strata) == len(run.wordings)
+    if single and run.settings.without_noise == {"path", "execution"}:
         return found  # each prompt has one grid, and it was seen
     count = kept.prompt.bincount()
     told = kept.prompt.bincount(bits) / count

@@ -9,18 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from divlens.information.laws import Law, law_of
-from divlens.interventions import Settings
-from divlens.models.protocol import Model
+from divlens.information.laws import law_of
+from divlens.loop import Moment
 from divlens.noise import CounterNoise, Noise
 from divlens.paths import Advance, Draws, PathRule
-from divlens.sampler import Encoded, Moment, Observer, filled_from
+from divlens.run import Run, steps
 from divlens.types import View
 
 ALLOWED = 2.0**-10  # costs 0.0014 bits, and 10 where nothing else is left
@@ -72,44 +70,31 @@ class Replayed:
 
 @dataclass
 class Recorder:
-    """An observer that keeps what `Replayed` needs, for the rows it is told to keep."""
+    """Keeps what `Replayed` needs, for the rows it is told to keep."""
 
     keep: Int[Tensor, " kept"]
     states: list[Tensor] = field(default_factory=list)
     committed: list[Tensor] = field(default_factory=list)
 
-    def __call__(self, moment: Moment) -> None:
+    def add(self, moment: Moment) -> None:
         self.states.append(moment.result.tokens[self.keep])
         self.committed.append(moment.result.committed[self.keep])
 
 
-@dataclass
-class Weigher:
-    """An observer that sums log P(step) and log Q(step) along a path."""
+def replayed(run: Run, rule: PathRule, wordings: Sequence[str], noise: Noise) -> tuple[Tensor, Tensor]:
+    """log P and log Q, (batch,), of what `rule` does under these wordings with the draws that `noise` dictates.
 
-    law: Law
-    greedy: bool
-    log_p: Any = 0.0
-    log_q: Any = 0.0
-
-    def __call__(self, moment: Moment) -> None:
-        self.log_p = self.log_p + self.law.log_probability(moment, moment.log_p.argmax(-1) if self.greedy else None)
-        self.log_q = self.log_q + self.law.proposal_log_probability(moment)
-
-
-@dataclass(frozen=True)
-class Target:
-    """Whose probability is asked: the model under its settings, row by row under these wordings."""
-
-    model: Model
-    settings: Settings
-    encoded: Encoded
-    wordings: Sequence[str]
-    batch_size: int
-
-    def run(self, rule: PathRule, noise: Noise, observer: Observer, rows: slice) -> None:
-        settings = replace(self.settings, rule=rule, greedy=False, frozen=frozenset())
-        filled_from(self.model, settings, self.encoded.of(self.wordings[rows]), noise, [observer])
+    P is the law of the run's own rule and draws, Q that of its rule when every draw is the token of the final grid.
+    """
+    law, greedy = law_of(run.settings.rule), run.settings.greedy
+    assert law.known
+    settings = replace(run.settings, rule=rule, greedy=False, frozen=frozenset())
+    log_p, log_q = torch.zeros(2, len(wordings), dtype=torch.float64)
+    for moment in steps(replace(run, settings=settings), wordings, noise):
+        device = moment.log_p.device
+        log_p = log_p.to(device) + law.log_probability(moment, moment.log_p.argmax(-1) if greedy else None)
+        log_q = log_q.to(device) + law.proposal_log_probability(moment)
+    return log_p, log_q
 
 
 def path_key(path: int, grid: int) -> str:
@@ -118,45 +103,41 @@ def path_key(path: int, grid: int) -> str:
 
 @torch.inference_mode()
 def importance_log_weights(
-    target: Target, grids: Int[Tensor, "batch n"], seed: int, keys: Sequence[str]
+    run: Run, wordings: Sequence[str], grids: Int[Tensor, "batch n"], keys: Sequence[str]
 ) -> Float[Tensor, " batch"]:
-    """log w with E w <= p(grid | condition), natural: P(path, grid) / Q(path | grid) for one path drawn from Q. Each
-    row's path belongs to its key.
+    """log w with E w <= p(grid | wording), natural: P(path, grid) / Q(path | grid) for one path drawn from Q. Each row
+    has its wording, and its path belongs to its key.
 
     Q is the model's own rule with every draw replaced by the final token. E w = p where Q reaches every path that P
-    does, as it does with noise in each step; for AR the weight is p itself.
+    does, as it does with noise in each step; where there is one path the weight is p itself.
     """
-    rule, law = target.settings.rule, law_of(target.settings.rule)
-    assert law.known
-    parts = []
-    for first in range(0, len(grids), target.batch_size):
-        rows = slice(first, first + target.batch_size)
-        own = keys[rows]
-        inner = CounterNoise.of(seed, own, [0] * len(own), [0] * len(own))
-        weigher = Weigher(law, target.settings.greedy)
-        target.run(rule, Dictated(grids[rows], inner), weigher, rows)
-        parts.append(torch.where(weigher.log_p > -math.inf, weigher.log_p - weigher.log_q, -math.inf))
-    return torch.cat(parts).cpu()
+
+    def weighed(part: slice) -> Tensor:
+        own = keys[part]
+        inner = CounterNoise.of(run.seed, own, [0] * len(own), [0] * len(own))
+        log_p, log_q = replayed(run, run.settings.rule, wordings[part], Dictated(grids[part], inner))
+        return torch.where(log_p > -math.inf, log_p - log_q, -math.inf).cpu()
+
+    return torch.cat([weights for _, weights in run.rooms.drawing.parts(len(grids), weighed)])
 
 
 @torch.inference_mode()
 def transcript_log_probabilities(
-    target: Target, states: Sequence[Int[Tensor, "batch n"]], committed: Sequence[Bool[Tensor, "batch n"]]
+    run: Run,
+    wordings: Sequence[str],
+    states: Sequence[Int[Tensor, "batch n"]],
+    committed: Sequence[Bool[Tensor, "batch n"]],
 ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
-    """log P of the whole record of each sample under the target's conditions, and log Q of it given its final grid."""
-    rule, law = target.settings.rule, law_of(target.settings.rule)
-    assert law.known
-    log_p, log_q = [], []
-    for first in range(0, len(states[0]), target.batch_size):
-        rows = slice(first, first + target.batch_size)
-        replayed = Replayed(rule, [state[rows] for state in states], [part[rows] for part in committed])
-        count = len(states[0][rows])
+    """log P of the whole record of each sample under its wording, and log Q of it given its final grid."""
+
+    def weighed(part: slice) -> Tensor:
+        rule = Replayed(run.settings.rule, [state[part] for state in states], [some[part] for some in committed])
+        count = len(wordings[part])
         unused = CounterNoise.of(0, ["replay"] * count, [0] * count, [0] * count)
-        weigher = Weigher(law, target.settings.greedy)
-        target.run(replayed, Dictated(states[-1][rows], unused), weigher, rows)
-        log_p.append(weigher.log_p)
-        log_q.append(weigher.log_q)
-    return torch.cat(log_p).cpu(), torch.cat(log_q).cpu()
+        return torch.stack(replayed(run, rule, wordings[part], Dictated(states[-1][part], unused))).cpu()
+
+    log_p, log_q = torch.cat([both for _, both in run.rooms.drawing.parts(len(wordings), weighed)], 1)
+    return log_p, log_q
 
 
 @dataclass(frozen=True)

@@ -16,59 +16,59 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from divlens.information.asking import Asked, Kept, cautious, distinct, per_prompt, shares
-from divlens.information.bounds import (
-    Target,
+from divlens.information.estimates import BITS, Estimate
+from divlens.information.kept import Kept, batches, cautious, distinct, per_prompt, shares
+from divlens.information.replay import (
     importance_log_weights,
     log_mean_exp,
     path_key,
     transcript_log_probabilities,
 )
-from divlens.information.records import BITS, Estimate
+from divlens.run import Run
 
 DOUBT = 2.0**-7  # costs 0.011 bits; without any, a grid that no sample showed could cost any number of them
 LEAST = math.log2(DOUBT)
 
 
-def mixed(asked: Asked, log_p: Mapping[str, Float[Tensor, " kept"]]) -> Float[Tensor, "kept prompts"]:
+def mixed(run: Run, log_p: Mapping[str, Float[Tensor, " kept"]]) -> Float[Tensor, "kept prompts"]:
     """log p(z|x) of every prompt x: the mixture over its wordings, each by the share of samples that used it."""
     columns = []
-    for used in asked.wordings:
+    for used in run.wordings:
         share = shares(used)
         weighted = [log_p[text] + math.log(share[text]) for text in share]
         columns.append(torch.stack(weighted).logsumexp(0))
     return torch.stack(columns, 1)
 
 
-# Of grids under as many targets, each repeated for every kept sample; the numbers say which of the wordings these are.
-LogProbability = Callable[[Target, Sequence[int]], Float[Tensor, " rows"]]
+# Of every kept grid under several wordings, each repeated for every grid; the numbers say which wordings these are.
+LogProbability = Callable[[Sequence[str], Sequence[int]], Float[Tensor, " rows"]]
 
 
-def under_each(asked: Asked, kept: Kept, log_p: LogProbability) -> dict[str, Float[Tensor, " kept"]]:
+def under_each(run: Run, kept: Kept, log_p: LogProbability) -> dict[str, Float[Tensor, " kept"]]:
     """Of every kept sample under every wording of every prompt, as many wordings in a run as fill a batch."""
-    texts, count, found = distinct(asked), len(kept.rows), list[Tensor]()
-    for part in asked.together(count, len(texts)):
-        target = asked.target([texts[i] for i in part for _ in range(count)])
-        found.extend(log_p(target, part).view(len(part), count))
+    texts, count, found = distinct(run), len(kept.rows), list[Tensor]()
+    for part in batches(run, count, len(texts)):
+        wordings = [texts[i] for i in part for _ in range(count)]
+        found.extend(log_p(wordings, part).view(len(part), count))
     return dict(zip(texts, found, strict=True))
 
 
-def by_wording(asked: Asked, kept: Kept) -> dict[str, Float[Tensor, " kept"]]:
+def by_wording(run: Run, kept: Kept) -> dict[str, Float[Tensor, " kept"]]:
     """log of an unbiased estimate of p(z|wording), exact for AR."""
 
-    def log_p(target: Target, numbers: Sequence[int]) -> Float[Tensor, " rows"]:
+    def log_p(wordings: Sequence[str], numbers: Sequence[int]) -> Float[Tensor, " rows"]:
         keys = [path_key(number, i) for number in numbers for i in range(len(kept.rows))]
-        return importance_log_weights(target, kept.grids.repeat(len(numbers), 1), asked.seed, keys)
+        return importance_log_weights(run, wordings, kept.grids.repeat(len(numbers), 1), keys)
 
-    return under_each(asked, kept, log_p)
+    return under_each(run, kept, log_p)
 
 
-def log_transcripts(asked: Asked, kept: Kept) -> Float[Tensor, "kept prompts"]:
-    def log_p(target: Target, numbers: Sequence[int]) -> Float[Tensor, " rows"]:
+def log_transcripts(run: Run, kept: Kept) -> Float[Tensor, "kept prompts"]:
+    def log_p(wordings: Sequence[str], numbers: Sequence[int]) -> Float[Tensor, " rows"]:
         states, committed = ([step.repeat(len(numbers), 1) for step in part] for part in (kept.states, kept.committed))
-        return transcript_log_probabilities(target, states, committed)[0]
+        return transcript_log_probabilities(run, wordings, states, committed)[0]
 
-    return mixed(asked, under_each(asked, kept, log_p))
+    return mixed(run, under_each(run, kept, log_p))
 
 
 def told(log_p: Float[Tensor, "kept choices"], share: Sequence[float]) -> Float[Tensor, " kept"]:
@@ -107,14 +107,14 @@ def classified(log_w: Float[Tensor, "kept prompts"], prompt: Int[Tensor, " kept"
     return result
 
 
-def mutual_information(asked: Asked, kept: Kept) -> tuple[Estimate, Estimate]:
+def mutual_information(run: Run, kept: Kept) -> tuple[Estimate, Estimate]:
     """I(X;Z) from below and from above, bits per image."""
-    most, count = math.log2(len(asked.wordings)), f"{len(kept.rows)} samples"
-    below = classified(mixed(asked, by_wording(asked, kept)), kept.prompt)
+    most, count = math.log2(len(run.wordings)), f"{len(kept.rows)} samples"
+    below = classified(mixed(run, by_wording(run, kept)), kept.prompt)
     lower = per_prompt(below, kept, most, f"one path per wording, {count}")
-    log_p = log_transcripts(asked, kept)
+    log_p = log_transcripts(run, kept)
     # In another batch rounding may let a filter stop a token that was drawn: then nothing is known of that sample.
     known = log_p.gather(1, kept.prompt[:, None])[:, 0] > -math.inf
     above = told_of_prompts(log_p).masked_fill(~known, math.nan)
     upper = per_prompt(above, kept, most, f"I(X;T) of whole records T, {count}", skewed=True)
-    return cautious(lower, asked, kept, below, LEAST), cautious(upper, asked, kept, above, 0.0, most)
+    return cautious(lower, run, kept, below, LEAST), cautious(upper, run, kept, above, 0.0, most)

@@ -1,0 +1,87 @@
+"""The one loop for all families: ask the model, draw tokens, draw the path, again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from divlens.interventions import Settings, filter_logits
+from divlens.models.protocol import Predictor
+from divlens.noise import Noise
+from divlens.paths import Advance, Draws
+from divlens.types import DivlensError, View
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One step of a batch.
+
+    `log_p`: natural log-probabilities of the draw at the positions of the view, after guidance and filters. `drawn`:
+    the positions of the view at which the draw matters. `result`: what the path rule made of it. `noise`: what draws
+    and path were drawn from.
+    """
+
+    view: View
+    log_p: Float[Tensor, "batch m codes"]
+    drawn: Bool[Tensor, "batch m"]
+    draws: Draws
+    result: Advance
+    settings: Settings
+    mask: int
+    noise: Noise
+
+    @property
+    def certain(self) -> Int[Tensor, "batch m"] | None:
+        """The tokens that were drawn, where the draw had no choice; None where it had."""
+        known = self.settings.greedy or "execution" in self.settings.frozen
+        return self.draws.tokens if known else None
+
+
+def guide(
+    conditional: Float[Tensor, "batch m codes"], unconditional: Float[Tensor, "batch m codes"] | None, scale: float
+) -> Float[Tensor, "batch m codes"]:
+    """Classifier-free guidance (Ho and Salimans, 2022) in float32; the conditional logits when there is no other."""
+    if unconditional is None:
+        return conditional.float()
+    return torch.lerp(unconditional.float(), conditional.float(), scale)
+
+
+def moments(
+    predictor: Predictor,
+    settings: Settings,
+    noise: Noise,
+    start: Int[Tensor, "batch n"],
+    mask: int,
+    name: str = "the model",
+) -> Iterator[Moment]:
+    """Fill a batch of token grids, step by step. `start` holds `mask` wherever nothing is given. `name`: the model's,
+    for the DivlensError that NaN logits raise.
+
+    To be read under `torch.inference_mode`: a generator cannot turn it on for its own steps alone.
+    """
+    rule, tokens = settings.rule, start
+    for step in range(rule.steps):
+        view = rule.view(tokens, step)
+        log_p = filter_logits(guide(*predictor(view), settings.guidance), settings)
+        if log_p.isnan().any():
+            raise DivlensError(f"{name} gave NaN logits at step {step}, or infinite ones: expected finite numbers")
+        proposed = log_p.argmax(-1) if settings.greedy else noise.draw(log_p.exp(), step, view.first)
+        draws = Draws(proposed, log_p.gather(-1, proposed.unsqueeze(-1)).squeeze(-1))
+        result = rule.advance(view, draws, mask, noise)
+        yield Moment(view, log_p, rule.drawn(view, mask), draws, result, settings, mask, noise)
+        tokens = result.tokens
+
+
+@torch.inference_mode()
+def filled(
+    predictor: Predictor, settings: Settings, noise: Noise, start: Int[Tensor, "batch n"], mask: int
+) -> Int[Tensor, "batch n"]:
+    """The grids after the last step."""
+    tokens = start
+    for moment in moments(predictor, settings, noise, start, mask):
+        tokens = moment.result.tokens
+    return tokens
