@@ -90,6 +90,7 @@ def plan_of(
 ) -> Plan:
     """The prompt's wordings: a simple random choice of those it has (of those that `Paraphrase` takes), so that the
     mean over pairs of them estimates the mean over pairs of all without bias."""
+    reading.read([prompt.text])  # where it cannot be read, that is what is to be said
     reworded = any(isinstance(intervention, OnPrompt) for intervention in interventions)
     pool = wordings_under(interventions, prompt, reading.wordings) if reworded else reading.wordings(prompt)
     if len(pool) < wordings:
