@@ -43,6 +43,7 @@ class Decomposition(Shown):
     distance of other features), unbiased, and so may be negative; they add up to the prompt's total. `pairwise`: the
     plain mean distance over all pairs of a prompt's pictures, on average less than the total, for many of these pairs
     share a level. `remarks`: see `note`. `wording_notes`: what the model did not read of a wording, for those only.
+    `interventions`: what the pictures were drawn under.
     """
 
     model: str
@@ -57,6 +58,7 @@ class Decomposition(Shown):
     remarks: tuple[str, ...] = ()
     distance: str = LPIPS
     wording_notes: Mapping[str, str] = field(default_factory=dict)
+    interventions: tuple[str, ...] = ()
 
     @property
     def totals(self) -> Float64[np.ndarray, " prompts"]:
@@ -230,6 +232,7 @@ def decompose_design(
         remarks=remarks_on(run.settings, design.asked),
         distance=LPIPS if isinstance(network, FeatureNetwork) else SQUARED,
         wording_notes=wording_notes(model, [text for plan in plans for text in plan.texts]),
+        interventions=tuple(repr(intervention) for intervention in design.interventions),
     )
 
 

@@ -14,8 +14,10 @@ from divlens.cli.options import (
     Setup,
     chosen_prompts,
     command,
+    condition_option,
     deliver,
     disable_option,
+    intervene_option,
     limit_option,
     lpips_option,
     named_prompts,
@@ -35,6 +37,7 @@ PROBE_PROMPTS, INFORMATION_PROMPTS, DECOMPOSE_PROMPTS = 12, 12, 16
 @click.option("-n", "n", default=8, show_default=True, help="Samples per prompt, at least 2.")
 @click.option("--subset", default=0.5, show_default=True, help="Subset: share of the codebook that stays.")
 @disable_option
+@condition_option
 @lpips_option
 def probe(
     models: Sequence[str],
@@ -43,6 +46,7 @@ def probe(
     n: int,
     subset: float,
     disable_top: float,
+    named: Sequence[str],
     lpips: str,
     seed: int,
     out: Path | None,
@@ -51,12 +55,13 @@ def probe(
     """How much diversity MODELS have, and how much is left under Subset, Argmax and Paraphrase."""
     need_two(n)
     from divlens.experiment import store
-    from divlens.experiment.probe import default_conditions
+    from divlens.experiment.probe import BASELINE, default_conditions
     from divlens.experiment.probe import probe as run
+    from divlens.notation import conditions_from
     from divlens.report.tables import probe_tables
 
     prompts = chosen_prompts(prompt_file, limit, PROBE_PROMPTS)
-    conditions = default_conditions(subset, disable_top)
+    conditions = conditions_from(named, BASELINE) if named else default_conditions(subset, disable_top)
     request = setup.request("probe", models, prompts, conditions, n=n, seed=seed, lpips=lpips)
     if out:
         store.check_output(out, request)
@@ -134,10 +139,9 @@ def enhance(
     "--under",
     type=click.Choice(["baseline", "subset", "argmax", "paraphrase", "enhanced"]),
     multiple=True,
-    default=["baseline"],
-    show_default=True,
-    help="A condition of the probe to account for (repeatable).",
+    help="A condition of the probe to account for (repeatable); default: baseline.",
 )
+@intervene_option
 @click.option("--paths", type=click.IntRange(min=0), default=8, show_default=True, help="Weighed per grid, for H(Z|X).")
 @click.option("--path-samples", type=click.IntRange(min=0), help="Grids per prompt that get them; default: n / paths.")
 @click.option(
@@ -152,6 +156,7 @@ def information(
     n: int,
     reading: Literal["schedule", "trajectory"],
     under: Sequence[str],
+    intervene: Sequence[str],
     paths: int,
     path_samples: int | None,
     mixture_samples: int | None,
@@ -161,11 +166,14 @@ def information(
 ) -> None:
     """Where the entropy of MODELS sits: path, execution, H(Z|X), H(Z) and I(X;Z), in bits per image and per token."""
     need_two(n, "Monte-Carlo error")
+    if under and intervene:
+        raise click.UsageError("--under names a condition, --intervene makes one: expected one of both")
     from divlens.experiment import store
-    from divlens.experiment.probe import default_conditions, judge_for
+    from divlens.experiment.probe import BASELINE, default_conditions, judge_for
     from divlens.information import Effort
     from divlens.information.api import information_of_run
     from divlens.models.answers import loaded_models
+    from divlens.notation import interventions_from
     from divlens.prompts import distinct_prompts
     from divlens.report.maps import write_information
     from divlens.report.tables import information_tables
@@ -173,7 +181,9 @@ def information(
 
     prompts = chosen_prompts(prompt_file, limit, INFORMATION_PROMPTS)
     effort, known = Effort(paths, path_samples, mixture_samples), default_conditions()
-    conditions = {name: known[name] for name in under}
+    conditions = {name: known[name] for name in under or [BASELINE]}
+    if intervene:
+        conditions = {" + ".join(intervene): interventions_from(", ".join(intervene))}
     options = {"n": n, "seed": seed, "reading": reading, "effort": asdict(effort)}
     request = setup.request("information", models, prompts, conditions, **options)
     if out:
@@ -204,6 +214,7 @@ def information(
 @click.option("--paths", default=4, show_default=True, help="Path noises of each wording.")
 @click.option("--executions", default=4, show_default=True, help="Execution noises of each path.")
 @click.option("--length-control", is_flag=True, help="Split the wording's part into meaning and length.")
+@intervene_option
 @lpips_option
 def decompose(
     models: Sequence[str],
@@ -213,6 +224,7 @@ def decompose(
     paths: int,
     executions: int,
     length_control: bool,
+    intervene: Sequence[str],
     lpips: str,
     seed: int,
     out: Path | None,
@@ -225,6 +237,7 @@ def decompose(
     from divlens.experiment.design import Levels, design_of
     from divlens.experiment.probe import BASELINE
     from divlens.models.answers import loaded_models
+    from divlens.notation import interventions_from
     from divlens.report.decomposition import write_decomposition
     from divlens.report.tables import decomposition_table
 
@@ -232,12 +245,13 @@ def decompose(
     options = {"seed": seed, "lpips": lpips, "length_control": length_control}
     levels = Levels(wordings, paths, executions)
     options |= {"levels": levels._asdict()}
-    conditions = {BASELINE: ()}
+    interventions = interventions_from(", ".join(intervene)) if intervene else ()
+    conditions = {" + ".join(intervene) or BASELINE: interventions}
     request = setup.request("decompose", models, prompts, conditions, **options)
     if out:
         store.check_output(out, request)
     loaded = loaded_models(setup.load(models))
-    control = {"length_control": length_control, "batch_size": setup.batch_size}
+    control = {"length_control": length_control, "batch_size": setup.batch_size, "interventions": interventions}
     designs = [design_of(model, prompts, levels, seed, **control) for model in loaded]
     network = load_network(lpips).to(setup.device)
     results = [decompose_design(design, network, progress=on_terminal()) for design in designs]

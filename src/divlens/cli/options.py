@@ -113,6 +113,19 @@ limit_option = click.option("--limit", type=click.IntRange(min=1), help="Use the
 lpips_option = click.option(
     "--lpips", type=click.Choice(["stlpips", "alex", "vgg"]), default="stlpips", show_default=True
 )
+condition_option = click.option(
+    "--condition",
+    "named",
+    multiple=True,
+    metavar="NAME=INTERVENTIONS",
+    help='In place of the usual ones, beside baseline (repeatable): --condition "hot=Temperature(1.3), TopP(0.9)".',
+)
+intervene_option = click.option(
+    "--intervene",
+    multiple=True,
+    metavar="INTERVENTION",
+    help='As Python writes it (repeatable, in order): --intervene "Subset(0.25)".',
+)
 disable_option = click.option(
     "--disable-top", default=0.05, show_default=True, help="Enhancer: share of top codes disabled; 0: none."
 )

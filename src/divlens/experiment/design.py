@@ -110,6 +110,7 @@ class Design:
     """All that `decompose` will draw of a model, checked. `asked`: the levels asked for; `levels`: those drawn."""
 
     run: Run
+    interventions: tuple[Intervention, ...]
     asked: Levels
     levels: Levels
     plans: Sequence[Plan]
@@ -136,7 +137,7 @@ def design_of(
         raise DivlensError("length_control expects at least 2 wordings, got 1")
     plans = [plan_of(reading, prompt, asked.wordings, seed, interventions, length_control) for prompt in distinct]
     run = reading.run([row for plan in plans for row in plan.rows(levels)], settings, seed)
-    return Design(run, asked, levels, plans)
+    return Design(run, tuple(interventions), asked, levels, plans)
 
 
 def length_in(model: Model) -> Callable[[str], int]:

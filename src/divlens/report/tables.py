@@ -176,7 +176,7 @@ def decomposition_table(result: Decomposition) -> Group:
             "wording.length: what filling a wording up with neutral words to the same length changes; "
             "wording.meaning: the rest of its effect. Each may be below 0."
         )
-    table = fitted(result.model, ("source", result.distance, "share %"), texts)
+    table = fitted(" ".join((result.model, *result.interventions)), ("source", result.distance, "share %"), texts)
     return Group(table, Text(), below([*lines, result.note]))
 
 

@@ -1,0 +1,81 @@
+"""Interventions as text, in the form in which Python writes them: "Temperature(1.3), TopP(p=0.9)"."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+from collections.abc import Sequence
+from dataclasses import fields
+
+from divlens import interventions
+from divlens.interventions import Intervention
+from divlens.types import DivlensError
+
+KNOWN = ("Argmax", "DisableTop", "Freeze", "Guidance", "Paraphrase", "Subset", "Temperature", "TopK", "TopP")
+EXPECTED = 'expected interventions such as "Subset(0.25)" or "Temperature(1.3), TopP(0.9)"'
+
+
+def interventions_from(text: str) -> tuple[Intervention, ...]:
+    """The interventions that a text lists. Nothing of it is run: names are looked up, arguments are plain literals.
+
+    Raises DivlensError for anything else, for an unknown name, and for arguments that the intervention refuses.
+    """
+    try:
+        listed = ast.parse(f"({text.strip()},)", mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise DivlensError(f"{EXPECTED}, got {text!r:.80}") from None
+    if not isinstance(listed, ast.Tuple) or not listed.elts:
+        raise DivlensError(f"{EXPECTED}, got {text!r:.80}")
+    return tuple(intervention_from(part, text) for part in listed.elts)
+
+
+def intervention_from(part: ast.expr, text: str) -> Intervention:
+    """One of the parts of `text`."""
+    if not (isinstance(part, ast.Call) and isinstance(part.func, ast.Name)):
+        raise DivlensError(f"{EXPECTED}, got {ast.get_source_segment(f'({text.strip()},)', part) or text!r:.80}")
+    name = part.func.id
+    if name not in KNOWN:
+        close = difflib.get_close_matches(name, KNOWN, 1, cutoff=0.6)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise DivlensError(f"no intervention is called {name!r:.40}{hint}; known: {', '.join(KNOWN)}")
+    try:
+        arguments = [ast.literal_eval(value) for value in part.args]
+        named = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in part.keywords}
+    except (ValueError, TypeError, RecursionError, MemoryError):
+        raise DivlensError(
+            f"{name} expects numbers and texts in quotes, such as {example(name)}, got {text!r:.80}"
+        ) from None
+    kind = getattr(interventions, name)
+    try:
+        return kind(*arguments, **named)
+    except TypeError:
+        takes = ", ".join(field.name for field in fields(kind)) or "nothing"
+        raise DivlensError(f"{name} expects {takes}: {example(name)}, got {text!r:.80}") from None
+
+
+def example(name: str) -> str:
+    """A call that works."""
+    return {"Freeze": 'Freeze("path")', "Argmax": "Argmax()", "Paraphrase": 'Paraphrase(lengths="mixed")'}.get(
+        name, f"{name}({2 if name in ('Guidance', 'TopK') else 0.5})"
+    )
+
+
+def condition_from(text: str) -> tuple[str, tuple[Intervention, ...]]:
+    """A named condition, "hot = Temperature(1.3)"; of one without a name the interventions are the name."""
+    name, equals, listed = text.partition("=")
+    if not equals or "(" in name:
+        return text.strip(), interventions_from(text)
+    if not name.strip():
+        raise DivlensError(f'expected a condition such as "hot=Temperature(1.3)", got {text!r:.80}')
+    return name.strip(), interventions_from(listed)
+
+
+def conditions_from(texts: Sequence[str], baseline: str) -> dict[str, Sequence[Intervention]]:
+    """The baseline, and the conditions that the texts name. Raises DivlensError for a name that comes twice."""
+    found: dict[str, Sequence[Intervention]] = {baseline: ()}
+    for text in texts:
+        name, listed = condition_from(text)
+        if name in found:
+            raise DivlensError(f"expected every condition under a name of its own, got {name!r} twice")
+        found[name] = listed
+    return found
