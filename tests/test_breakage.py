@@ -128,7 +128,7 @@ def judged(monkeypatch):
 
     def use(broken):
         for module in MODULES:
-            monkeypatch.setattr(module, "judge_for", lambda model: WholeJudge(broken))
+            monkeypatch.setattr(module, "judge_of", lambda model: WholeJudge(broken))
 
     return use
 

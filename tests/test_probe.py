@@ -14,7 +14,7 @@ from divlens.diversity import FeatureNetwork, load_network, lpips_diversity
 from divlens.experiment import measure
 from divlens.experiment.measure import count_duplicates, noise_floor
 from divlens.experiment.probe import BASELINE, default_conditions, probe
-from divlens.fidelity import Judged, concept_index, fidelity, mode_coverage
+from divlens.fidelity import Judged, concept_index, mode_coverage, shows
 from divlens.interventions import Argmax, DisableTop, Paraphrase, Subset, Temperature
 from divlens.models.toy import RULES, ToyModel
 from divlens.report.tables import probe_tables
@@ -59,7 +59,7 @@ class Colours(torch.nn.Module):
 
 @pytest.fixture
 def judged(monkeypatch):
-    monkeypatch.setattr("divlens.experiment.probe.judge_for", lambda model: ColourJudge())
+    monkeypatch.setattr("divlens.experiment.probe.judge_of", lambda model: ColourJudge())
 
 
 @pytest.fixture(scope="module")
@@ -241,8 +241,7 @@ def test_a_concept_is_found_by_name_then_by_text_or_not_at_all():
 
 def test_fidelity_and_coverage_of_given_verdicts():
     judged = Judged(torch.tensor([[0, 1], [1, 0], [0, 2], [0, 1]]), torch.tensor([0, 0, 3, 1]))
-    assert fidelity(judged, 0) == 0.75
-    assert math.isnan(fidelity(judged, None))
+    assert shows(judged, 0).tolist() == [True, False, True, True]
     existing = np.array([[True, False, True, True], [True, True, False, False], [False] * 4])
     assert mode_coverage(judged, 0, existing) == pytest.approx(2 / 3)
     # Only the second picture shows concept 1; the others' styles do not count for it.

@@ -12,6 +12,7 @@ import torch
 
 from divlens.experiment import store
 from divlens.experiment.measure import PromptSamples, SampleRecord, Samples
+from divlens.experiment.measures import usual_measures
 from divlens.experiment.probe import ProbeResult
 from divlens.interventions import Argmax
 from divlens.types import DivlensError, DrawnWith, Prompt
@@ -57,6 +58,7 @@ def result():
         1,
         "alex",
         how,
+        usual_measures(None),
     )
 
 

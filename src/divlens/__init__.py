@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from divlens.decompose import decompose
     from divlens.diversity import load_network, lpips_diversity
     from divlens.enhance import enhance
+    from divlens.experiment.measures import Gauge, Look, Measure
     from divlens.experiment.probe import default_conditions, enhancer, probe
     from divlens.fidelity.judge import load_judge
     from divlens.information import Effort, information
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 _PLACES = {
     "DivlensError": "types",
     "Effort": "information",
+    "Gauge": "experiment.measures",
+    "Look": "experiment.measures",
+    "Measure": "experiment.measures",
     "Prompt": "types",
     "decompose": "decompose",
     "default_conditions": "experiment.probe",
@@ -68,7 +72,10 @@ __all__ = [
     "DivlensError",
     "Effort",
     "Freeze",
+    "Gauge",
     "Guidance",
+    "Look",
+    "Measure",
     "Paraphrase",
     "Prompt",
     "Subset",

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from divlens.diversity import load_network
 from divlens.experiment.measure import ConditionResult, Instruments, measure
-from divlens.experiment.probe import FIGURES, Conditions, change_of, enhancer, judge_for, mean_of, undefined
+from divlens.experiment.measures import Measure, checked_measures, named
+from divlens.experiment.probe import Conditions, enhancer, undefined
+from divlens.fidelity import judge_of
 from divlens.fidelity.breakage import FidelityChange, fidelity_change
 from divlens.interventions import templated
 from divlens.models.answers import loaded_model, pictures_of
@@ -39,6 +41,7 @@ class Side:
     seed: int
     drawn_with: DrawnWith
     result: ConditionResult = field(repr=False)
+    measures: tuple[Measure, ...] = field(repr=False)
 
     @property
     def n(self) -> int:
@@ -67,8 +70,8 @@ class Side:
         return torch.stack([self.pictures_of(prompt) for prompt in range(len(self.prompts))])
 
     def mean(self, name: str) -> Interval:
-        """Mean over prompts of "diversity", "coverage" or "fidelity"; the interval needs two prompts."""
-        return mean_of(self.result, name, self.n, self.seed)
+        """Mean over prompts of the measure of that name; the interval needs two prompts."""
+        return named(self.measures, name).mean(self.result.column(name), self.n, self.seed)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -99,7 +102,13 @@ class Enhanced(Shown):
 
     def change(self, name: str = "diversity") -> Interval:
         """Mean over prompts of after - before, paired; NaN bounds for a single prompt."""
-        return change_of(self.after.result, self.before.result, name, self.after.n, self.after.seed)
+        asked = named(self.measures, name)
+        after, before = (side.result.column(name) for side in (self.after, self.before))
+        return asked.change(after, before, self.after.n, self.after.seed)
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        return self.after.measures
 
     @property
     def templated(self) -> tuple[str, ...]:
@@ -119,7 +128,7 @@ class Enhanced(Shown):
         import pandas as pd
 
         rows: list[dict[str, object]] = []
-        for name in FIGURES:
+        for name in (each.name for each in self.measures):
             columns = {"before": self.before.mean(name), "after": self.after.mean(name), "change": self.change(name)}
             row: dict[str, object] = {"model": self.model, "figure": name, "prompts": columns["change"].count}
             for column, interval in columns.items():
@@ -161,6 +170,7 @@ def enhance(
     seed: int = 0,
     *,
     disable_top: float = 0.05,
+    measures: Sequence[Measure] = (),
     lpips: str = "stlpips",
     batch_size: BatchSize = BATCH_SIZE,
     progress: bool | None = None,
@@ -169,17 +179,18 @@ def enhance(
     """Draw `n` samples of each prompt without and with the enhancer, from the same noise, and measure both.
 
     `model`: a model, or the spec of one ("zoo/mim"). Prompts without paraphrases get templates around them.
-    `progress`: True shows a bar on stderr. `on_batch` is told how many more samples, of 2 * prompts * n, are done.
+    `measures`: what is measured beside LPIPS diversity, mode coverage and fidelity. `progress`: True shows a bar on
+    stderr. `on_batch` is told how many more samples, of 2 * prompts * n, are done.
     n = 1 leaves diversity undefined (NaN). Raises DivlensError for bad input before anything is drawn.
     """
     chosen = loaded_model(model)
-    asked = distinct_prompts(prompts)
+    asked, extra = distinct_prompts(prompts), checked_measures(measures)
     runs = plans(chosen, asked, n, seed, sides(disable_top), batch_size=batch_size)
-    instruments = Instruments(load_network(lpips), judge_for(chosen))
+    instruments = Instruments.of(load_network(lpips), judge_of(chosen), extra)
     found: dict[str, Side] = {}
     with followed(progress, on_batch, 2 * len(asked) * n, chosen.name) as told:
         for name, run in runs.items():
             told.describe(f"{chosen.name} {name}")
             result = measure(run, name, instruments, on_batch=told.advance)
-            found[name] = Side(chosen, asked, seed, result.drawn_with, result)
+            found[name] = Side(chosen, asked, seed, result.drawn_with, result, instruments.measures)
     return Enhanced(chosen.name, found["before"], found["after"], disable_top, lpips)

@@ -169,7 +169,8 @@ def information(
     if under and intervene:
         raise click.UsageError("--under names a condition, --intervene makes one: expected one of both")
     from divlens.experiment import store
-    from divlens.experiment.probe import BASELINE, default_conditions, judge_for
+    from divlens.experiment.probe import BASELINE, default_conditions
+    from divlens.fidelity import judge_of
     from divlens.information import Effort
     from divlens.information.api import information_of_run
     from divlens.models.answers import loaded_models
@@ -197,7 +198,7 @@ def information(
                 run,
                 conditions[name],
                 reading=reading,
-                judge=judge_for(run.model),
+                judge=judge_of(run.model),
                 effort=effort,
                 progress=on_terminal(),
             )

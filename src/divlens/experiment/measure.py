@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import no_type_check, overload
 
 import numpy as np
@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from divlens.diversity import FeatureNetwork, FeatureSums, lpips_diversity
-from divlens.fidelity import Judge, Judged, concept_index, fidelity, mode_coverage
+from divlens.diversity import FeatureNetwork, lpips_diversity
+from divlens.experiment.measures import Gauge, Look, Measure, usual_measures
+from divlens.fidelity import Judge, Judged
 from divlens.pictures import checked_pictures
 from divlens.progress import OnBatch
 from divlens.run import Filled, Run, fill, wording_notes
@@ -22,21 +23,6 @@ from divlens.types import DrawnWith, Prompt
 IMAGES_PER_PASS = 32  # of the feature network and the judge; it bounds memory
 FLOOR_SIGMA = 1 / 255  # one grey level
 FLOOR_COPIES = 4
-
-
-@dataclass(frozen=True)
-class PromptFigures:
-    """What was measured for one prompt. Undefined is NaN.
-
-    diversity: LPIPS diversity, at least 0. coverage, fidelity: in [0, 1], NaN without a known concept. noise_floor:
-    see `noise_floor`; NaN where it was not asked for. duplicates: see `count_duplicates`.
-    """
-
-    diversity: float
-    coverage: float
-    fidelity: float
-    noise_floor: float
-    duplicates: int
 
 
 @dataclass(frozen=True)
@@ -114,15 +100,19 @@ class Samples(Sequence[SampleRecord]):
 
 @dataclass(frozen=True)
 class ConditionResult:
-    """One condition of one model: the figures of each prompt, all samples prompt by prompt, and how they were drawn."""
+    """One condition of one model: the figures of each prompt, all samples prompt by prompt, and how they were drawn.
 
-    figures: tuple[PromptFigures, ...]
+    A prompt's figures are the value of each measure by its name; "noise_floor", see `noise_floor`, NaN where it was not
+    asked for; and "duplicates", see `count_duplicates`.
+    """
+
+    figures: tuple[Mapping[str, float], ...]
     samples: Samples
     drawn_with: DrawnWith
 
     def column(self, name: str) -> Float[np.ndarray, " prompts"]:
         """One figure of every prompt."""
-        return np.array([asdict(row)[name] for row in self.figures], float)
+        return np.array([row[name] for row in self.figures], float)
 
 
 def count_duplicates(tokens: Int[Tensor, "n *grid"]) -> int:
@@ -146,10 +136,15 @@ def noise_floor(images: Float[Tensor, "n 3 h w"], network: FeatureNetwork, seed:
 
 @dataclass(frozen=True)
 class Instruments:
-    """What looks at the pictures. Without a judge, coverage and fidelity are NaN."""
+    """What looks at the pictures of a model, and what is measured of them."""
 
     network: FeatureNetwork
     judge: Judge | None
+    measures: tuple[Measure, ...]
+
+    @classmethod
+    def of(cls, network: FeatureNetwork, judge: Judge | None, extra: Sequence[Measure] = ()) -> Instruments:
+        return cls(network, judge, (*usual_measures(judge), *extra))
 
 
 def measure(
@@ -167,28 +162,30 @@ def measure(
     """
     model, n = run.model, len(run.wordings[0])
     figures, parts = [], []
-    looked = by_prompt(looks(fill(run), instruments, on_batch), n, instruments.network, with_noise_floor)
-    for seen, row, wordings in zip(looked, run.rows[::n], run.wordings, strict=True):
-        coverage, right, names = verdicts(seen.judged, n, row.prompt, instruments.judge)
-        diversity = seen.sums.mean_pairwise_distance()
-        figures.append(PromptFigures(diversity, coverage, right, seen.floor, count_duplicates(seen.tokens)))
-        whose = (model.name, condition, row.prompt.text, run.seed)
-        parts.append(PromptSamples(*whose, seen.tokens, wordings, names, wording_notes(model, wordings)))
+    prompts = [row.prompt for row in run.rows[::n]]
+    looked = by_prompt(looks(fill(run), instruments, on_batch), prompts, n, instruments, with_noise_floor)
+    for prompt, seen, wordings in zip(prompts, looked, run.wordings, strict=True):
+        found = {name: gauge.value() for name, gauge in seen.gauges.items()}
+        figures.append(found | {"noise_floor": seen.floor, "duplicates": count_duplicates(seen.tokens)})
+        whose = (model.name, condition, prompt.text, run.seed)
+        verdicts = names_of(seen.judged, n, instruments.judge)
+        parts.append(PromptSamples(*whose, seen.tokens, wordings, verdicts, wording_notes(model, wordings)))
     return ConditionResult(tuple(figures), Samples(tuple(parts)), run.drawn_with)
 
 
 @dataclass(frozen=True)
-class Look:
-    """What is seen of a few pictures that are drawn one after the other."""
+class Pass:
+    """What is seen of a few pictures that are drawn one after the other, whatever their prompts."""
 
     pictures: Float[Tensor, "some 3 h w"]
     tokens: Int[Tensor, "some positions"]
     features: Float[Tensor, "some features"]
     judged: Judged | None
 
-    def part(self, first: int, last: int) -> Look:
+    def look(self, prompt: Prompt, first: int, last: int) -> Look:
+        """Of those of one prompt."""
         judged = self.judged and Judged(self.judged.concept[first:last], self.judged.style[first:last])
-        return Look(self.pictures[first:last], self.tokens[first:last], self.features[first:last], judged)
+        return Look(prompt, self.pictures[first:last], self.features[first:last], judged)
 
 
 @dataclass(frozen=True)
@@ -196,12 +193,12 @@ class Looked:
     """What is kept of all pictures of a prompt."""
 
     tokens: Int[Tensor, "n positions"]
-    sums: FeatureSums
+    gauges: Mapping[str, Gauge]
     judged: Judged | None
     floor: float
 
 
-def looks(drawn: Iterable[Filled[None]], instruments: Instruments, on_batch: OnBatch) -> Iterator[Look]:
+def looks(drawn: Iterable[Filled[None]], instruments: Instruments, on_batch: OnBatch) -> Iterator[Pass]:
     """A few pictures after the other, whatever their prompts, so that few samples of a prompt fill a pass, too."""
     network, judge = instruments.network, instruments.judge
     for filled in drawn:
@@ -212,45 +209,46 @@ def looks(drawn: Iterable[Filled[None]], instruments: Instruments, on_batch: OnB
         for some, ids in zip(pictures.split(IMAGES_PER_PASS), tokens.split(IMAGES_PER_PASS), strict=True):
             with torch.inference_mode():
                 features = network(some.to(network.device))
-            yield Look(some, ids, features, None if judge is None else judge(some))
+            yield Pass(some, ids, features, None if judge is None else judge(some))
         on_batch(len(filled.rows))
 
 
-def by_prompt(seen: Iterable[Look], n: int, network: FeatureNetwork, with_floor: bool) -> Iterator[Looked]:
-    """Looks at all pictures to what is kept of each prompt's `n`.
+def by_prompt(
+    passes: Iterable[Pass], prompts: Sequence[Prompt], n: int, instruments: Instruments, with_floor: bool
+) -> Iterator[Looked]:
+    """Passes over all pictures to what is kept of each prompt's `n`.
 
     It is written into tensors that are made at once: small ones in between the pictures would keep the memory that
     these leave from being used again.
     """
-    sums, floor = FeatureSums.empty(), math.nan
+    remaining, done, floor = iter(prompts), 0, math.nan
+    gauges: Mapping[str, Gauge] = {}
     tokens, verdict = torch.empty(0), torch.empty(0)
-    for look in seen:
+    prompt = next(remaining)
+    for some in passes:
         first = 0
-        while first < len(look.tokens):
-            part = look.part(first, first + n - sums.count)
-            if not sums.count:
-                tokens, verdict = part.tokens.new_empty(n, part.tokens.shape[1]), torch.empty(n, 2, dtype=torch.long)
-                floor = noise_floor(part.pictures, network) if with_floor else math.nan
-            here = slice(sums.count, sums.count + len(part.tokens))
-            tokens[here] = part.tokens
-            if part.judged is not None:
-                verdict[here, 0], verdict[here, 1] = part.judged.concept[:, 0], part.judged.style
-            sums = sums.merge(FeatureSums.of(part.features))
-            first += len(part.tokens)
-            if sums.count == n:
-                yield Looked(tokens, sums, part.judged and Judged(verdict[:, :1], verdict[:, 1]), floor)
-                sums = FeatureSums.empty()
+        while first < len(some.tokens):
+            if not done:
+                gauges = {measure.name: measure.gauge(prompt) for measure in instruments.measures}
+                tokens, verdict = some.tokens.new_empty(n, some.tokens.shape[1]), torch.empty(n, 2, dtype=torch.long)
+                floor = noise_floor(some.pictures[first:], instruments.network) if with_floor else math.nan
+            last = min(first + n - done, len(some.tokens))
+            look, here = some.look(prompt, first, last), slice(done, done + last - first)
+            tokens[here] = some.tokens[first:last]
+            if look.judged is not None:
+                verdict[here, 0], verdict[here, 1] = look.judged.concept[:, 0], look.judged.style
+            for gauge in gauges.values():
+                gauge.add(look)
+            done, first = done + last - first, last
+            if done == n:
+                yield Looked(tokens, gauges, look.judged and Judged(verdict[:, :1], verdict[:, 1]), floor)
+                done, prompt = 0, next(remaining, prompt)
 
 
-def verdicts(
-    judged: Judged | None, n: int, prompt: Prompt, judge: Judge | None
-) -> tuple[float, float, Sequence[tuple[str | None, str | None]]]:
-    """Mode coverage and fidelity of a prompt's `n` pictures, and the concept and style that each shows."""
+def names_of(judged: Judged | None, n: int, judge: Judge | None) -> Sequence[tuple[str | None, str | None]]:
+    """The concept and style that each of a prompt's `n` pictures shows."""
     if judged is None or judge is None:
-        return math.nan, math.nan, [(None, None)] * n
-    concept = concept_index(judge, prompt)
-    coverage = mode_coverage(judged, concept, judge.existing)
-    best, style = judged.concept[:, 0].tolist(), judged.style.tolist()
-    shown = list(zip(best, style, strict=True))
+        return [(None, None)] * n
+    shown = list(zip(judged.concept[:, 0].tolist(), judged.style.tolist(), strict=True))
     names = {(c, s): (judge.concepts[int(c)], judge.styles[int(s)] if s >= 0 else None) for c, s in set(shown)}
-    return coverage, fidelity(judged, concept), [names[pair] for pair in shown]
+    return [names[pair] for pair in shown]

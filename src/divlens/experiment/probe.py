@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from divlens.diversity import load_network
-from divlens.experiment.measure import (
-    ConditionResult,
-    Instruments,
-    Samples,
-    measure,
-)
-from divlens.fidelity import Judge
+from divlens.experiment.measure import ConditionResult, Instruments, Samples, measure
+from divlens.experiment.measures import DIVERSITY, FIDELITY, Measure, checked_measures
+from divlens.fidelity import judge_of
 from divlens.fidelity.breakage import fidelity_change
 from divlens.interventions import (
     Argmax,
@@ -32,14 +27,7 @@ from divlens.progress import OnBatch, followed
 from divlens.prompts import distinct_prompts
 from divlens.run import BATCH_SIZE, BatchSize, plans
 from divlens.showing import Shown, counted, with_intervals
-from divlens.statistics import (
-    Interval,
-    bootstrap_mean,
-    change_of_share,
-    mean_share,
-    paired_change,
-    relative_change,
-)
+from divlens.statistics import paired_change, relative_change
 from divlens.types import DivlensError, DrawnWith, Prompt
 
 if TYPE_CHECKING:
@@ -48,8 +36,6 @@ if TYPE_CHECKING:
 BASELINE = "baseline"
 Condition = Intervention | Sequence[Intervention]
 Conditions = Mapping[str, Sequence[Intervention]]
-SHARES = ("coverage", "fidelity")
-FIGURES = ("diversity", *SHARES)  # those with an interval
 
 
 def enhancer(disable_top: float = 0.05) -> tuple[Intervention, ...]:
@@ -72,14 +58,14 @@ def default_conditions(subset: float = 0.5, disable_top: float = 0.05) -> dict[s
 class ProbeResult(Shown):
     """`table`: one row per model and condition. `per_prompt`: one row per model, condition and prompt.
 
-    Columns of `table`: model, condition, prompts, n; for each of diversity, coverage and fidelity the mean over
-    prompts, a 95% interval `_low`, `_high` and `_prompts`, how many prompts have a value; change (against baseline,
-    paired) and relative_change (a share of baseline) with `_low` and `_high`; fidelity_change (against baseline,
-    paired) with `_low`, `_high`, `_chance` and `_fell`, whether that is a fall (see `FidelityChange`); noise_floor
-    (mean over prompts, of baseline pictures); duplicates (a count over all samples). Undefined is NaN. `samples`: a
-    record of every sample. `conditions`: what was done, as text. `seed`, `n`, `lpips` (the network): as asked for.
-    `drawn_with`: of each model. `templated`: the prompts whose other wordings are templates, for they have
-    no paraphrases.
+    Columns of `table`: model, condition, prompts, n; for each of `measures` (diversity, coverage, fidelity, and those
+    that were asked for beside them) the mean over prompts, a 95% interval `_low`, `_high` and `_prompts`, how many
+    prompts have a value; change (against baseline, paired) and relative_change (a share of baseline) with `_low` and
+    `_high`; fidelity_change (against baseline, paired) with `_low`, `_high`, `_chance` and `_fell`, whether that is a
+    fall (see `FidelityChange`); noise_floor (mean over prompts, of baseline pictures); duplicates (a count over all
+    samples). Undefined is NaN. `samples`: a record of every sample. `conditions`: what was done, as text. `seed`, `n`,
+    `lpips` (the network): as asked for. `drawn_with`: of each model. `templated`: the prompts whose other wordings are
+    templates, for they have no paraphrases.
     """
 
     table: pd.DataFrame
@@ -90,6 +76,7 @@ class ProbeResult(Shown):
     n: int
     lpips: str
     drawn_with: Mapping[str, DrawnWith]
+    measures: tuple[Measure, ...]
     templated: tuple[str, ...] = ()
 
     @property
@@ -101,14 +88,15 @@ class ProbeResult(Shown):
         )
 
     def shown_table(self) -> pd.DataFrame:
-        figures = ("diversity", "relative_change", "coverage", "fidelity", "duplicates")
-        return with_intervals(self.table, ("model", "condition", *figures))
+        first, *others = (measure.name for measure in self.measures)
+        return with_intervals(self.table, ("model", "condition", first, "relative_change", *others, "duplicates"))
 
     def shown_notes(self) -> Sequence[str]:
         known = self.table["fidelity"].notna().all()
         return [
             "Means over prompts, [95% interval]. relative_change: against baseline, paired by prompt, same noise.",
             f"LPIPS diversity that one grey level of noise makes: {self.table['noise_floor'].max():.1g} at most.",
+            *(f"{measure.name}: {measure.note}." for measure in self.measures if measure.note),
             *undefined(len(self.per_prompt["prompt"].unique()), self.n, bool(known)),
         ]
 
@@ -123,15 +111,6 @@ def undefined(prompts: int, n: int, judged: bool) -> list[str]:
     return [line for line, applies in lines.items() if applies]
 
 
-def judge_for(model: Model) -> Judge | None:
-    """The zoo's judge for the zoo's models; there is no ground truth for others."""
-    if not model.name.startswith("zoo/"):
-        return None
-    from divlens.fidelity.judge import load_judge
-
-    return load_judge()
-
-
 def probe(
     models: str | Model | Sequence[str | Model],
     prompts: Sequence[str | Prompt],
@@ -139,12 +118,14 @@ def probe(
     seed: int = 0,
     *,
     conditions: Mapping[str, Condition] | Condition | Sequence[Condition] | None = None,
+    measures: Sequence[Measure] = (),
     lpips: str = "stlpips",
     batch_size: BatchSize = BATCH_SIZE,
     progress: bool | None = None,
     on_batch: OnBatch | None = None,
 ) -> ProbeResult:
-    """Measure LPIPS diversity, mode coverage and fidelity of every model under every condition.
+    """Measure LPIPS diversity, mode coverage and fidelity of every model under every condition, and what `measures`
+    adds to them.
 
     `models`: one or several, each a name ("zoo/mim") or an object. `conditions`: interventions by name, one or a list
     under each, with "baseline" among the names; or a list without names, each a condition beside baseline, called by
@@ -155,12 +136,12 @@ def probe(
     Pictures are measured as they are drawn and then dropped: memory grows with n by the tokens and records of samples,
     which are kept. Raises DivlensError for bad input before anything is drawn.
     """
-    asked = distinct_prompts(prompts)
+    asked, extra = distinct_prompts(prompts), checked_measures(measures)
     named = named_conditions(default_conditions() if conditions is None else conditions)
     loaded = loaded_models(models)
     runs = [plans(model, asked, n, seed, named, batch_size=batch_size) for model in loaded]
     network = load_network(lpips)
-    instruments = [Instruments(network, judge_for(model)) for model in loaded]
+    instruments = [Instruments.of(network, judge_of(model), extra) for model in loaded]
     results: dict[tuple[str, str], ConditionResult] = {}
     with followed(progress, on_batch, len(loaded) * len(named) * len(asked) * n, "") as told:
         for model, of_model, eyes in zip(loaded, runs, instruments, strict=True):
@@ -172,7 +153,9 @@ def probe(
     said = {name: described(interventions) for name, interventions in named.items()}
     how = {model: result.drawn_with for (model, _), result in results.items()}
     used = [intervention for interventions in named.values() for intervention in interventions]
-    return replace(summarised(results, asked, said, n, seed, lpips, how), templated=templated(asked, used))
+    asked_for = instruments[0].measures
+    found = summarised(results, asked, said, n, seed, lpips, how, asked_for)
+    return replace(found, templated=templated(asked, used))
 
 
 def named_conditions(
@@ -215,48 +198,39 @@ def summarised(
     seed: int,
     lpips: str,
     how: Mapping[str, DrawnWith],
+    measures: tuple[Measure, ...],
 ) -> ProbeResult:
     """Figures to tables."""
     import pandas as pd
 
     rows = [
         {"model": model, "condition": condition, "prompts": len(prompts), "n": n}
-        | summary(result, results[model, BASELINE], n, seed)
+        | summary(result, results[model, BASELINE], measures, n, seed)
         for (model, condition), result in results.items()
     ]
     per_prompt = [
-        {"model": model, "condition": condition, "prompt": prompt.text, **asdict(figures)}
+        {"model": model, "condition": condition, "prompt": prompt.text, **figures}
         for (model, condition), result in results.items()
         for prompt, figures in zip(prompts, result.figures, strict=True)
     ]
     samples = Samples(tuple(part for result in results.values() for part in result.samples.parts))
-    return ProbeResult(pd.DataFrame(rows), pd.DataFrame(per_prompt), samples, conditions, seed, n, lpips, how)
+    tables = pd.DataFrame(rows), pd.DataFrame(per_prompt)
+    return ProbeResult(*tables, samples, conditions, seed, n, lpips, how, measures)
 
 
-def mean_of(result: ConditionResult, name: str, n: int, seed: int) -> Interval:
-    """Mean over prompts of one of FIGURES, measured on `n` samples of each, with its interval over prompts."""
-    if name in SHARES:
-        return mean_share(result.column(name), n)
-    return bootstrap_mean(result.column(name), seed, limits=(0.0, math.inf))
-
-
-def change_of(here: ConditionResult, baseline: ConditionResult, name: str, n: int, seed: int) -> Interval:
-    """Mean over prompts of what one of FIGURES is more here than in the baseline, paired by prompt."""
-    changed, before = here.column(name), baseline.column(name)
-    return change_of_share(changed, before, n, seed) if name in SHARES else paired_change(changed, before, seed)
-
-
-def summary(here: ConditionResult, baseline: ConditionResult, n: int, seed: int) -> dict[str, float]:
+def summary(
+    here: ConditionResult, baseline: ConditionResult, measures: Sequence[Measure], n: int, seed: int
+) -> dict[str, float]:
     """The figures of one row of the table. The same seed resamples the same prompts in every row."""
     row: dict[str, float] = {}
-    for name in FIGURES:
-        interval = mean_of(here, name, n, seed)
+    for each in measures:
+        name, interval = each.name, each.mean(here.column(each.name), n, seed)
         row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
         row[f"{name}_prompts"] = interval.count
-    pair = here.column("diversity"), baseline.column("diversity")
+    pair = here.column(DIVERSITY), baseline.column(DIVERSITY)
     for name, interval in (("change", paired_change(*pair, seed)), ("relative_change", relative_change(*pair, seed))):
         row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
-    fidelity = fidelity_change(baseline.column("fidelity"), here.column("fidelity"), n, seed)
+    fidelity = fidelity_change(baseline.column(FIDELITY), here.column(FIDELITY), n, seed)
     row |= {"fidelity_change": fidelity.change.value, "fidelity_change_low": fidelity.change.low}
     row |= {"fidelity_change_high": fidelity.change.high, "fidelity_change_chance": fidelity.chance}
     row["fidelity_change_fell"] = fidelity.fell

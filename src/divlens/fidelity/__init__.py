@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from divlens.models.protocol import Model
 from divlens.models.zoo.lexicon import asked_concept
-from divlens.types import Prompt
+from divlens.types import DivlensError, Prompt
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,9 @@ def concept_index(judge: Judge, prompt: Prompt) -> int | None:
     return asked_concept(prompt.text, prompt.concept, judge.concepts)
 
 
-def fidelity(judged: Judged, concept: int | None) -> float:
-    """Share of the pictures whose most likely concept is the one asked for, in [0, 1]; NaN for no concept."""
-    if concept is None:
-        return math.nan
-    return float((judged.concept[:, 0] == concept).double().mean())
+def shows(judged: Judged, concept: int) -> Bool[Tensor, " batch"]:
+    """Which pictures show the concept: it is their most likely one. The share of them is the prompt fidelity."""
+    return judged.concept[:, 0] == concept
 
 
 def mode_coverage(judged: Judged, concept: int | None, existing: Bool[np.ndarray, "concepts styles"]) -> float:
@@ -59,5 +58,18 @@ def mode_coverage(judged: Judged, concept: int | None, existing: Bool[np.ndarray
         return math.nan
     existing = existing[concept]
     seen = np.zeros(len(existing), bool)
-    seen[judged.style[(judged.concept[:, 0] == concept) & (judged.style >= 0)].cpu().numpy()] = True
+    seen[judged.style[shows(judged, concept) & (judged.style >= 0)].cpu().numpy()] = True
     return float((seen & existing).sum() / existing.sum())
+
+
+def judge_of(model: Model) -> Judge | None:
+    """The judge that a model declares as its `judge`: one itself, or the name of one that comes with the package; None
+    where it declares none, for then there is no ground truth. Raises DivlensError for an unknown name."""
+    declared = getattr(model, "judge", None)
+    if not isinstance(declared, str):
+        return declared
+    if declared != "zoo":
+        raise DivlensError(f"{model.name} expects to declare a judge or the name of one, zoo, got {declared!r:.40}")
+    from divlens.fidelity.judge import load_judge
+
+    return load_judge()

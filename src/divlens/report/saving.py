@@ -98,4 +98,5 @@ def request_of_splits(results: Sequence[Decomposition]) -> store.Record:
         "distance": results[0].distance,
         "levels": {result.model: result.levels._asdict() for result in results},
         "sources": list(results[0].sources),
+        "interventions": list(results[0].interventions),
     }

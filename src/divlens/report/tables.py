@@ -12,6 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from divlens.experiment.measures import COVERAGE, FIDELITY
 from divlens.paraphrase.notes import wording_lines
 from divlens.report.notes import (
     UNKNOWN,
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from divlens.enhance import Enhanced
     from divlens.experiment.probe import ProbeResult
     from divlens.information import Information
-
-LABELS = {"diversity": "LPIPS diversity", "coverage": "styles %", "fidelity": "fidelity %"}
 
 
 def cell(row: Mapping[str, Any], name: str, *, percent: bool, signed: bool = False) -> str:
@@ -78,20 +77,20 @@ def probe_tables(result: ProbeResult) -> Group:
     """One block per model: diversity, its change against baseline in percent, styles, fidelity, duplicates; and a
     warning where fidelity fell."""
     blocks: list[Table | Text] = []
+    first, *others = result.measures
     for model, rows in result.table.groupby("model", sort=False):
         found = records(rows)
         texts = [
             (
                 str(row["condition"]),
-                cell(row, "diversity", percent=False),
+                cell(row, first.name, percent=first.is_share),
                 "-" if row["condition"] == "baseline" else cell(row, "relative_change", percent=True, signed=True),
-                cell(row, "coverage", percent=True),
-                cell(row, "fidelity", percent=True),
+                *(cell(row, measure.name, percent=measure.is_share) for measure in others),
                 str(row["duplicates"]),
             )
             for row in found
         ]
-        headings = ("condition", "LPIPS diversity", "change %", "styles %", "fidelity %", "dup")
+        headings = ("condition", first.heading, "change %", *(measure.heading for measure in others), "dup")
         blocks += [fitted(str(model), headings, texts), *warnings(probe_falls(found)), Text()]
     return Group(*blocks, below(probe_notes(result)))
 
@@ -103,9 +102,9 @@ def probe_notes(result: ProbeResult) -> list[str]:
     prompts, n = first["prompts"], first["n"]
     lines = [
         f"Means over {counted(prompts, 'prompt')}, {counted(n, 'sample')} each; [95% interval].",
-        "change: against baseline, paired by prompt, same noise. styles: share of the styles that exist for a concept "
-        "which come out. fidelity: share of samples the judge names right. dup: samples whose token grid another of "
-        "the prompt has.",
+        "change: against baseline, paired by prompt, same noise. "
+        + "".join(f"{measure.title or measure.name}: {measure.note}. " for measure in result.measures if measure.note)
+        + "dup: samples whose token grid another of the prompt has.",
         f"LPIPS diversity that one grey level of noise makes: {table['noise_floor'].max():.1g} at most.",
     ]
     if n < 2:
@@ -127,10 +126,10 @@ def enhance_table(result: Enhanced) -> Group:
     figures = records(result.table)
     texts = [
         (
-            LABELS[row["figure"]],
-            *(cell(row, side, percent=row["figure"] != "diversity", signed=side == "change") for side in sides),
+            measure.heading,
+            *(cell(row, side, percent=measure.is_share, signed=side == "change") for side in sides),
         )
-        for row in figures
+        for measure, row in zip(result.measures, figures, strict=True)
     ]
     prompts, n = len(result.before.prompts), result.before.n
     lines = [
@@ -141,7 +140,7 @@ def enhance_table(result: Enhanced) -> Group:
         lines.append(result.note)
     if n < 2:
         lines.append("n/a: LPIPS diversity is undefined (NaN) for fewer than 2 samples.")
-    known = min(row["prompts"] for row in figures if row["figure"] != "diversity")
+    known = min(row["prompts"] for row in figures if row["figure"] in (COVERAGE, FIDELITY))
     lines += judged_note(known, prompts) if known else [UNSEEN]
     notes = unread(result.before.result.samples, result.after.result.samples)
     lines += wording_lines(result.templated, prompts, notes)

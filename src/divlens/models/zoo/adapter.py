@@ -166,6 +166,11 @@ class ZooModel:
     def frequencies(self) -> Float[Tensor, " codes"] | None:
         return self.shipped_frequencies
 
+    @property
+    def judge(self) -> str:
+        """The name of the judge that knows what its pictures show."""
+        return "zoo"
+
     def calibration_prompts(self) -> Sequence[str]:
         return concepts()
 

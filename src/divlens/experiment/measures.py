@@ -1,0 +1,188 @@
+"""What is measured of pictures: a measure is a value, and every table, column and note follows from a list of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from divlens.diversity import FeatureSums
+from divlens.fidelity import Judge, Judged, concept_index, mode_coverage, shows
+from divlens.statistics import Interval, bootstrap_mean, change_of_share, mean_share, paired_change
+from divlens.types import DivlensError, Prompt
+
+
+@dataclass(frozen=True)
+class Look:
+    """A few pictures of one prompt, float32 in [0, 1], and what all measures share of them: the features of the LPIPS
+    network, and the judge's verdicts where the model has a judge."""
+
+    prompt: Prompt
+    pictures: Float[Tensor, "some 3 h w"]
+    features: Float[Tensor, "some features"]
+    judged: Judged | None
+
+
+class Gauge(Protocol):
+    """What a measure knows of the pictures of one prompt that it has seen."""
+
+    def add(self, look: Look) -> None: ...
+
+    def value(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number for a prompt's pictures; NaN where it is undefined.
+
+    name: its column. kind: "sample", a number of every picture, whose mean is taken: `of(look)` gives (some,) numbers;
+    or "set", one number of all together: `of(prompt)` gives a `Gauge`. unit: "%" is a share in [0, 1], shown in percent
+    and with the interval of a share. limits: what a single value can be. title: the heading of its column, where the
+    name does not do. note: what stands of it below a table.
+    """
+
+    name: str
+    of: Callable[..., Any]
+    kind: Literal["sample", "set"] = "sample"
+    unit: str = ""
+    limits: tuple[float, float] = (-math.inf, math.inf)
+    title: str = ""
+    note: str = ""
+
+    @property
+    def is_share(self) -> bool:
+        return self.unit == "%"
+
+    @property
+    def heading(self) -> str:
+        return " ".join(filter(None, (self.title or self.name, self.unit)))
+
+    def gauge(self, prompt: Prompt) -> Gauge:
+        return self.of(prompt) if self.kind == "set" else MeanOfSamples(self)
+
+    def mean(self, values: Float[np.ndarray, " prompts"], n: int, seed: int) -> Interval:
+        """The mean over prompts of the values of `n` samples each, with its interval over prompts."""
+        return mean_share(values, n) if self.is_share else bootstrap_mean(values, seed, limits=self.limits)
+
+    def change(
+        self, after: Float[np.ndarray, " prompts"], before: Float[np.ndarray, " prompts"], n: int, seed: int
+    ) -> Interval:
+        """The mean over prompts of after - before, paired."""
+        return change_of_share(after, before, n, seed) if self.is_share else paired_change(after, before, seed)
+
+
+@dataclass
+class MeanOfSamples:
+    """The mean of a number that every picture has."""
+
+    measure: Measure
+    numbers: list[float] = field(default_factory=list)
+
+    def add(self, look: Look) -> None:
+        found = torch.as_tensor(self.measure.of(look))
+        if tuple(found.shape) != (len(look.pictures),):
+            expected, got = f"a number for each of {len(look.pictures)} pictures", tuple(found.shape)
+            raise DivlensError(f"the measure {self.measure.name} expects to give {expected}, got shape {got}")
+        self.numbers += found.double().tolist()
+
+    def value(self) -> float:
+        return float(np.mean(self.numbers)) if self.numbers else math.nan
+
+
+@dataclass
+class Distances:
+    """The mean pairwise LPIPS distance, from running sums of features."""
+
+    sums: FeatureSums = field(default_factory=FeatureSums.empty)
+
+    def add(self, look: Look) -> None:
+        self.sums = self.sums.merge(FeatureSums.of(look.features))
+
+    def value(self) -> float:
+        return self.sums.mean_pairwise_distance()
+
+
+@dataclass
+class Coverage:
+    """Which of the styles that exist for a concept came out."""
+
+    judge: Judge | None
+    concept: int | None
+    seen: list[Judged] = field(default_factory=list)
+
+    def add(self, look: Look) -> None:
+        if look.judged is not None:
+            self.seen.append(look.judged)
+
+    def value(self) -> float:
+        if self.judge is None or not self.seen:
+            return math.nan
+        concept = torch.cat([some.concept[:, :1] for some in self.seen])
+        return mode_coverage(
+            Judged(concept, torch.cat([some.style for some in self.seen])), self.concept, self.judge.existing
+        )
+
+
+DIVERSITY, COVERAGE, FIDELITY = "diversity", "coverage", "fidelity"
+
+
+def usual_measures(judge: Judge | None) -> tuple[Measure, ...]:
+    """LPIPS diversity, mode coverage and prompt fidelity; the last two are NaN without a judge, and for prompts of
+    which it knows no concept."""
+
+    def concept_of(prompt: Prompt) -> int | None:
+        return None if judge is None else concept_index(judge, prompt)
+
+    def shows_what_was_asked(look: Look) -> Float[Tensor, " some"]:
+        concept = concept_of(look.prompt)
+        if look.judged is None or concept is None:
+            return torch.full((len(look.pictures),), math.nan)
+        return shows(look.judged, concept).double()
+
+    return (
+        Measure(DIVERSITY, lambda prompt: Distances(), "set", limits=(0.0, math.inf), title="LPIPS diversity"),
+        Measure(
+            COVERAGE,
+            lambda prompt: Coverage(judge, concept_of(prompt)),
+            "set",
+            "%",
+            (0.0, 1.0),
+            "styles",
+            "share of the styles that exist for a concept which come out",
+        ),
+        Measure(
+            FIDELITY,
+            shows_what_was_asked,
+            "sample",
+            "%",
+            (0.0, 1.0),
+            "fidelity",
+            "share of samples the judge names right",
+        ),
+    )
+
+
+def checked_measures(extra: Sequence[Measure]) -> tuple[Measure, ...]:
+    """Further measures. Raises DivlensError for what is none, and for a name that is taken."""
+    taken = {measure.name for measure in usual_measures(None)} | {"change", "noise_floor", "duplicates", "prompts", "n"}
+    for measure in extra:
+        if not isinstance(measure, Measure):
+            raise DivlensError(f"measures expects a list of divlens.Measure, got {measure!r:.80}")
+        if measure.name in taken:
+            raise DivlensError(f"measures expects names of their own, got {measure.name!r} twice or as a usual one")
+        taken.add(measure.name)
+    return tuple(extra)
+
+
+def named(measures: Sequence[Measure], name: str) -> Measure:
+    """The measure of that name. Raises DivlensError where there is none."""
+    for measure in measures:
+        if measure.name == name:
+            return measure
+    raise DivlensError(f"expected a measure among {', '.join(measure.name for measure in measures)}, got {name!r}")

@@ -1,0 +1,148 @@
+"""A measure of one's own, in a few lines outside of the package, shows up wherever the usual ones do."""
+
+import io
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from rich.console import Console
+
+import divlens
+from divlens.experiment.measures import checked_measures, named, usual_measures
+from divlens.fidelity import Judged, judge_of
+from divlens.models.toy import RULES, ToyModel
+from divlens.report.tables import enhance_table, probe_tables
+from divlens.types import DivlensError
+
+PROMPTS = ("red heart", "a cat", "snow")
+
+
+# What a user writes.
+brightness = divlens.Measure(
+    "brightness", lambda look: look.pictures.mean((1, 2, 3)), limits=(0, 1), note="mean of all pixels, black is 0"
+)
+
+
+@dataclass
+class Palette:
+    """How many different colours the pictures of a prompt have."""
+
+    colours: set[tuple[float, ...]]
+
+    def add(self, look: divlens.Look) -> None:
+        self.colours |= set(map(tuple, look.pictures.movedim(1, 3).reshape(-1, 3).tolist()))
+
+    def value(self) -> float:
+        return len(self.colours)
+
+
+palette = divlens.Measure("palette", lambda prompt: Palette(set()), "set", title="colours", limits=(0, math.inf))
+reddish = divlens.Measure("reddish", lambda look: look.pictures[:, 0].mean((1, 2)) > 0.4, unit="%", limits=(0, 1))
+# Until here.
+
+MINE = (brightness, palette, reddish)
+
+
+pytestmark = pytest.mark.usefixtures("colours_for_lpips")
+
+
+def printed(renderable) -> str:
+    console = Console(file=io.StringIO(), width=100)
+    console.print(renderable)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_it_is_in_the_table_the_prompts_table_the_notes_the_screen_and_the_files(tmp_path):
+    found: Any = divlens.probe("toy/mim", PROMPTS, 5, conditions=[divlens.Argmax()], measures=MINE, batch_size=4)
+    assert {"brightness", "brightness_low", "palette_high", "reddish_prompts"} <= set(found.table.columns)
+    assert {"brightness", "palette", "reddish"} <= set(found.per_prompt.columns)
+    drawn = divlens.sample("toy/mim", PROMPTS, 5).images
+    expected = drawn.mean((1, 2, 3, 4)).numpy()
+    first = found.per_prompt[found.per_prompt["condition"] == "baseline"]
+    np.testing.assert_allclose(first["brightness"], expected, rtol=1e-6)
+    assert found.table["brightness"][0] == pytest.approx(expected.mean())
+    colours = [len({tuple(c) for c in one.movedim(1, 3).reshape(-1, 3).tolist()}) for one in drawn]
+    assert first["palette"].tolist() == colours
+    for text in (printed(probe_tables(found)), str(found), found._repr_html_()):
+        assert "brightness" in text and "mean of all pixels, black is 0" in text
+    assert "colours" in printed(probe_tables(found)) and "reddish %" in printed(probe_tables(found))
+    divlens.save(found, tmp_path / "out")
+    assert "brightness_low" in pd.read_csv(tmp_path / "out" / "table.csv").columns
+    assert "palette" in pd.read_parquet(tmp_path / "out" / "per_prompt.parquet").columns
+    plain = divlens.probe("toy/mim", PROMPTS, 5, conditions=[divlens.Argmax()])
+    assert "brightness" not in plain.table.columns and "brightness" not in printed(probe_tables(plain))  # the control
+    pd.testing.assert_frame_equal(plain.table, found.table[plain.table.columns])
+
+
+def test_it_is_measured_before_and_after():
+    found = divlens.enhance("toy/mim", PROMPTS, 4, measures=MINE)
+    assert found.table["figure"].tolist() == ["diversity", "coverage", "fidelity", "brightness", "palette", "reddish"]
+    change = found.change("brightness")
+    each = [side.images.mean((1, 2, 3, 4)).double() for side in (found.after, found.before)]
+    assert change.value == pytest.approx(float((each[0] - each[1]).mean()), abs=1e-7) and change.low <= change.high
+    assert "brightness" in printed(enhance_table(found)) and "colours" in printed(enhance_table(found))
+    with pytest.raises(DivlensError, match=r"expected a measure among diversity, .*, got 'sharpness'"):
+        found.change("sharpness")
+
+
+def test_a_share_has_the_interval_of_a_share():
+    values = np.ones(12)
+    assert reddish.mean(values, 8, 0).low < 1 == brightness.mean(values, 8, 0).low
+    assert reddish.change(values, values, 8, 0).low < 0 == brightness.change(values, values, 8, 0).low
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ([brightness, brightness], "'brightness' twice"),
+        ([replace(brightness, name="fidelity")], "'fidelity' twice or as a usual one"),
+        (["brightness"], r"a list of divlens.Measure, got 'brightness'"),
+    ],
+)
+def test_what_is_no_measure_is_refused_before_anything_is_drawn(extra, message, monkeypatch):
+    monkeypatch.setattr("divlens.run.steps", lambda *arguments: pytest.fail("it drew"))
+    with pytest.raises(DivlensError, match=message):
+        divlens.probe("toy/mim", PROMPTS, 2, measures=extra)
+    assert checked_measures([brightness]) == (brightness,)  # the control
+
+
+def test_numbers_of_another_shape_are_refused():
+    wrong = divlens.Measure("wrong", lambda look: look.pictures.mean())
+    with pytest.raises(DivlensError, match=r"the measure wrong expects to give a number for each of \d+ pictures"):
+        divlens.probe("toy/mim", PROMPTS, 2, measures=[wrong])
+
+
+class OneConcept:
+    """A judge that an outside model brings: all it sees is a heart."""
+
+    concepts, styles, existing = ("red heart",), ("plain",), np.array([[True]])
+
+    def __call__(self, images):
+        return Judged(torch.zeros(len(images), 1, dtype=torch.long), torch.zeros(len(images), dtype=torch.long))
+
+
+def test_a_model_declares_its_judge():
+    assert judge_of(divlens.load("toy/mim")) is None and judge_of(divlens.load("zoo/mim")) is divlens.load_judge()
+
+    class Judging(ToyModel):
+        judge = OneConcept()
+
+    found = divlens.probe(Judging("mim", RULES["mim"]), PROMPTS, 2, conditions={"baseline": ()})
+    assert found.per_prompt["fidelity"].tolist()[0] == 1 and np.isnan(found.per_prompt["fidelity"][1])
+
+    class Misled(ToyModel):
+        judge = "nobody"
+
+    with pytest.raises(DivlensError, match="the name of one, zoo, got 'nobody'"):
+        judge_of(Misled("mim", RULES["mim"]))
+
+
+def test_the_usual_measures_have_names_of_their_own():
+    names = [measure.name for measure in usual_measures(None)]
+    assert (
+        names == ["diversity", "coverage", "fidelity"] and named(usual_measures(None), "coverage").heading == "styles %"
+    )
