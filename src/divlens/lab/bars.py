@@ -13,15 +13,14 @@ from divlens.types import DivlensError
 
 @dataclass(frozen=True)
 class Bar:
-    """A figure of this name passes from `bar` on, or with `at_most` up to it."""
+    """A figure of this name passes from `least` on; both are shares in [0, 1]."""
 
     name: str
-    bar: float
-    at_most: bool = False
+    least: float
 
     def passed_by(self, value: float) -> bool:
         """NaN does not pass: a bar is there to be measured."""
-        return value <= self.bar if self.at_most else value >= self.bar
+        return value >= self.least
 
 
 BARS: tuple[Bar, ...] = (
@@ -32,13 +31,13 @@ BARS: tuple[Bar, ...] = (
     Bar("openness of style", 0.75),
     Bar("openness of background", 0.85),
     Bar("openness of place", 0.85),
-    Bar("near copies", 0.05, at_most=True),  # of real pictures it is 1% by design
 )
 
 
 @dataclass(frozen=True)
 class Row:
-    """A figure with its bar; bar and `passed` are None for a figure that is reported only."""
+    """A figure with its bar; bar and `passed` are None for a figure that is reported only: total variation beside its
+    floor, near copies beside their null."""
 
     figure: Figure
     bar: Bar | None

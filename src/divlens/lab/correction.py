@@ -12,7 +12,7 @@ import math
 import numpy as np
 from jaxtyping import Float
 
-from divlens.statistics import CONFIDENCE, FEWEST_TO_RESAMPLE, RESAMPLES, Interval
+from divlens.statistics import CONFIDENCE, FEWEST_TO_RESAMPLE, RESAMPLES, Interval, unseen
 from divlens.types import DivlensError
 
 # The error shrinks geometrically, about by the share that is misread, or where the most likely chance of a value is
@@ -51,7 +51,7 @@ def most_likely_law(
 
 def entropies(law: Float[np.ndarray, "*rows values"]) -> Float[np.ndarray, "*rows"]:
     """Bits, of each row."""
-    return -(law * np.log2(law, out=np.zeros_like(law), where=law > 0)).sum(-1)
+    return np.asarray(-(law * np.log2(law, out=np.zeros_like(law), where=law > 0)).sum(-1))
 
 
 def corrected_entropies(
@@ -87,7 +87,9 @@ def distance_from(
     halves is x (2 Phi(x / s) - 1) - 2 s phi(x / s), which is used; it may be a little below 0.
 
     The interval needs no such argument: laws differ in distance from the truth by no more than they do from each other.
-    So it reaches from the plain distance to both sides as far as the laws of 95% of resamples of the prompts do.
+    So it reaches from the plain distance to both sides as far as the laws of 95% of resamples of the prompts do; where
+    all readings are alike, as far as other prompts might go that so many did not show (Clopper and Pearson). A law of
+    very few values comes out a little too even: by 0.01 for one value, 64 prompts of 16 pictures and 15% misread.
     """
     prompts = len(counts)
     if prompts < FEWEST_TO_RESAMPLE or not tells_values_apart(confusion):
@@ -97,7 +99,7 @@ def distance_from(
     law = most_likely_law(counts.sum(0), confusion)
     # Resamples of so few scatter too little, by a known factor.
     deviations = (most_likely_law(times @ counts, confusion) - law) * math.sqrt(prompts / (prompts - 1))
-    reach = float(np.quantile(np.abs(deviations).sum(1) / 2, CONFIDENCE))
+    reach = float(np.quantile(np.abs(deviations).sum(1) / 2, CONFIDENCE)) or unseen(prompts)
     difference = law - truth
     value = float(without_surplus(difference, deviations.std(0)).sum() / 2)
     plain = float(np.abs(difference).sum() / 2)

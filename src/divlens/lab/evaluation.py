@@ -130,11 +130,14 @@ def near_copies(
     """The share of drawn pictures that are nearer to a training picture than two real pictures of different
     combinations are, and as its null the same share of real pictures; both in [0, 1].
 
-    `drawn` is of prompts that `never_shown` knows: another's law allows training pictures. `real` are pictures of such
-    prompts, in random order, as the tokenizer draws them; none may look like a training picture. How near is near is
-    the distance to the nearest training picture that 1% of the first half of them fall short of; the null is the share
-    of the second half. (That 1% of *pairs* are nearer would say nothing: of thousands of training pictures some are
-    that near to any picture.) NaN where that distance is 0, or `real` has fewer than 200 pictures.
+    `drawn` is of prompts that `never_shown` knows: another's law allows training pictures. Best they name a pair of
+    concept and style that is held out as a whole: with other combinations, a picture whose background is not the one
+    asked for is nearly always one of training, so that whoever does not listen seems to copy. `real` are pictures of
+    such prompts, in random order, as the tokenizer draws them; none may look like a training picture.
+
+    Near is what 1% of the first half of `real` are to their nearest training picture; the null is the share of the
+    second half that is nearer. (That 1% of *pairs* are nearer would say nothing: of thousands of training pictures
+    some are that near to any picture.) NaN where that distance is 0, or `real` has fewer than 200 pictures.
     """
     names = ("near copies", "near copies, real pictures")
     nothing = Interval(math.nan, math.nan, math.nan, 0)
@@ -174,8 +177,9 @@ def drawn_from_law(
     """`n` scenes of each prompt by its law: what is not named is uniform."""
     scenes = np.stack([generator.integers(len(a), size=(len(meanings), n)) for a in ATTRIBUTES], axis=2)
     for x, meaning in enumerate(meanings):
-        for attribute in meaning.named:
-            scenes[x, :, attribute] = meaning.values[attribute]
+        for attribute, value in enumerate(meaning.values):
+            if value is not None:
+                scenes[x, :, attribute] = value
     return scenes
 
 
