@@ -59,7 +59,7 @@ def test_total_variation_from_a_planted_law_is_near_zero_only_when_corrected(tru
     corrected = distance_from(truth, counts, JUDGE)
     taken_at_its_word = distance_from(truth, counts, ALWAYS_RIGHT)
     reach = (corrected.high - corrected.low) / 2
-    assert corrected.low == 0
+    assert corrected.low <= 0
     assert abs(corrected.value) <= reach < 0.15
     wrongly = np.abs(truth @ JUDGE - truth).sum() / 2
     assert taken_at_its_word.low > 0
@@ -83,7 +83,7 @@ def test_total_variation_is_right_on_average_and_its_interval_holds_it(law):
     ]
     assert np.mean(plain) > wanted - 0.005  # what is taken away is a surplus
     if wanted == 0:
-        assert np.mean(plain) > 10 * abs(values.mean())
+        assert np.mean(plain) > 6 * error
 
 
 def test_total_variation_resamples_prompts_and_not_samples():
@@ -122,17 +122,26 @@ def test_no_surplus_is_what_all_halves_give_on_average():
 
 
 @pytest.mark.parametrize("law", [UNIFORM, UNEVEN], ids=["uniform", "uneven"])
-@pytest.mark.parametrize("judge", [ALWAYS_RIGHT, np.full((6, 6), 0.03) + 0.82 * np.eye(6)], ids=["right", "errs"])
-def test_entropies_are_corrected_for_samples_and_for_the_judge(law, judge):
+def test_entropies_are_corrected_for_the_number_of_samples(law):
     wanted = entropy_of(law)
-    counts = readings_of(law, judge, prompts=4000, n=16, seed=4)
-    corrected, plain = corrected_entropies(counts, judge).mean(), entropies(counts / 16).mean()
-    # The jackknife leaves what goes by 1 / n^2, here up to 5 / 16^2 of a value that is rare, in nats.
-    assert abs(corrected - wanted) < 5 / 16**2 / math.log(2) * 2
-    if judge is ALWAYS_RIGHT:
-        assert plain < wanted - 0.2
-    else:
-        assert corrected_entropies(counts, ALWAYS_RIGHT).mean() > corrected + (0.1 if law is UNEVEN else 0.0)
+    counts = readings_of(law, ALWAYS_RIGHT, prompts=4000, n=16, seed=4)
+    # The jackknife leaves what goes by 1 / n^2: (1 / p - 1) / 12 n^2 nats of each value, halves of that for rare ones.
+    left = (1 / law - 1).sum() / 12 / 16**2 / math.log(2) + 4 * corrected_entropies(
+        counts, ALWAYS_RIGHT
+    ).std() / 4000**0.5
+    assert abs(corrected_entropies(counts, ALWAYS_RIGHT).mean() - wanted) < left
+    assert entropies(counts / 16).mean() < wanted - 2 * left
+
+
+@pytest.mark.parametrize("law", [UNEVEN, np.eye(6)[0]], ids=["uneven", "one value"])
+def test_entropies_are_corrected_for_the_judge(law):
+    judge, wanted = np.full((6, 6), 0.03) + 0.82 * np.eye(6), entropy_of(law)
+    counts = readings_of(law, judge, prompts=2000, n=128, seed=5)
+    corrected, blindly = corrected_entropies(counts, judge), corrected_entropies(counts, ALWAYS_RIGHT)
+    # No closed form where the most likely law has zeros: a tenth of what the judge adds.
+    added = blindly.mean() - wanted
+    assert added > 0.1
+    assert abs(corrected.mean() - wanted) < added / 10 + 4 * corrected.std() / 2000**0.5
 
 
 def test_the_jackknife_by_leaving_out_each_sample():

@@ -61,7 +61,9 @@ def corrected_entropies(
 
     The entropy of the most likely law is too low by about 1 / n: the jackknife over samples takes that away (Zahl,
     1977). It may exceed log2(values). Beside Miller and Madow's correction, which counts the values that came out, it
-    errs less where n is not much more than there are values, and it stays right with a judge that errs. NaN for n < 2.
+    errs less where n is not much more than there are values, and it serves with a judge that errs, too: of six values,
+    15% misread and n = 16, even ones come out 0.06 bits too low, and a single one has 0.42 bits instead of 0 (0.04 for
+    n = 64). NaN for n < 2.
     """
     n = float(counts[0].sum()) if len(counts) else 0.0
     if n < 2:
