@@ -22,7 +22,7 @@ from divlens.lab.meanings import Meaning
 from divlens.statistics import FEWEST_TO_RESAMPLE, Interval, bootstrap_mean, mean_share
 from divlens.types import DivlensError
 
-Confusions = Mapping[str, Float[np.ndarray, "true read"]]
+Confusions = Mapping[str, Float[np.ndarray, "_ _"]]
 # From each of some pictures to each of some others, at least 0 and 0 for the same picture.
 Distances = Callable[[np.ndarray, np.ndarray], Float[np.ndarray, "n others"]]
 RARE = 0.01  # of real pictures of other combinations, the share that lies nearer to a training picture
