@@ -30,6 +30,7 @@ JUDGE = {
     + (RIGHT[attribute.name] - (1 - RIGHT[attribute.name]) / (size - 1)) * np.eye(size)
     for attribute, size in zip(ATTRIBUTES[:MIRROR], sizes_of(), strict=False)
 }
+JUDGE["style"][0] = [0.6, 0.4, 0, 0, 0, 0]  # one style is taken for another, and not the other way round
 
 
 def held_out_pairs(count, seed=0):
@@ -184,6 +185,16 @@ def test_total_variation_beside_its_floor():
     assert found[name].low < 1 / 18 < found[name].high
     assert of_real[name].low <= 0 and of_real[name].value < found[name].low
     assert found["total variation of background"].low <= 0
+
+
+def test_total_variation_is_corrected_for_a_judge_that_errs():
+    """Real pictures differ from their law only if the judge is taken at its word."""
+    readings = read_by_judge(drawn_from_law(BARE, 64, np.random.default_rng(7)), seed=8)
+    corrected, plain = (total_variation(BARE, readings, confusions)[1] for confusions in (JUDGE, None))
+    assert corrected.name == plain.name == "total variation of style"
+    assert corrected.interval.low <= 0
+    truly_read = JUDGE["style"].mean(0)
+    assert 0 < plain.interval.low < np.abs(truly_read - 1 / 6).sum() / 2 < plain.interval.high
 
 
 def test_what_is_undefined_says_why():
