@@ -28,7 +28,8 @@ from divlens.models.clip_text import (
 )
 from divlens.models.failures import reported
 from divlens.models.fingerprint import all_but, weights_digits
-from divlens.models.loading import Options, Uncalibrated, check_equal, pictures_of
+from divlens.models.loading import Options, check_equal, pictures_of
+from divlens.models.open_domain import Uncalibrated
 from divlens.paths import ConfidenceUnmasking
 from divlens.types import DivlensError, View
 

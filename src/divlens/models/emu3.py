@@ -33,7 +33,8 @@ from divlens.models.causal import (
 )
 from divlens.models.failures import reported
 from divlens.models.fingerprint import all_but, weights_digits
-from divlens.models.loading import Options, Uncalibrated, check_equal
+from divlens.models.loading import Options, check_equal
+from divlens.models.open_domain import Uncalibrated
 from divlens.paths import Raster
 from divlens.types import DivlensError
 

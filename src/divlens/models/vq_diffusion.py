@@ -27,7 +27,8 @@ from divlens.models import clip_text
 from divlens.models.clip_text import ClipText, Layout
 from divlens.models.failures import reported
 from divlens.models.fingerprint import all_but, weights_digits
-from divlens.models.loading import Options, Uncalibrated, check_equal, pictures_of
+from divlens.models.loading import Options, check_equal, pictures_of
+from divlens.models.open_domain import Uncalibrated
 from divlens.paths import MaskReplaceDiffusion
 from divlens.types import DivlensError, View
 
