@@ -141,7 +141,7 @@ def test_what_the_model_says_of_itself(both):
     assert isinstance(model.predictor(model.encode(["red"]), guided=True), Predictor)
     assert (model.codes, model.mask, model.grid, model.guidance) == (24, 31, (side, side), 10.0)
     assert model.rule == ConfidenceUnmasking(12, (2.0, 0.0), "cosine")
-    assert model.frequencies() is None and len(model.calibration_prompts()) == 24
+    assert model.frequencies() is None and len(model.calibration_prompts()) == 64
     assert model.limit == 77 and model.lengths(["ab", "ab c"]) == [4, 5]
     assert model.encode(["red", "blue"]).shape == (2, 78, tiny.HIDDEN)
 

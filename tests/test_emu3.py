@@ -267,7 +267,7 @@ def test_what_the_model_says_of_itself(tmp_path):
     assert isinstance(model.predictor(model.encode(["red"]), guided=True), Predictor)
     assert (model.codes, model.mask, model.grid, model.guidance, model.top_k) == (40, 40, (90, 90), 3.0, 2048)
     assert model.rule == Raster(8100) and model.limit == 9216 - 8190
-    assert model.frequencies() is None and len(model.calibration_prompts()) == 24
+    assert model.frequencies() is None and len(model.calibration_prompts()) == 64
     assert model.name == f"emu3:{tmp_path}"
 
 

@@ -199,7 +199,7 @@ def test_what_the_model_says_of_itself(all_three):
     assert (model.codes, model.mask, model.grid, model.guidance) == (70, 70, (side, side), 5.0)
     assert model.rule == Raster(side * side) and not hasattr(model, "top_k")
     assert model.limit == 64 and model.frequencies() is None
-    assert len(model.calibration_prompts()) == 24 and model.name.startswith("janus:/")
+    assert len(model.calibration_prompts()) == 64 and model.name.startswith("janus:/")
 
 
 def test_wrapping_a_model_is_loading_it(tmp_path):

@@ -305,7 +305,7 @@ def test_it_is_a_model_with_the_published_defaults(model):
     assert (settings.top_k, settings.top_p) == (1000, 1.0)
     assert (model.codes, model.mask, model.grid, model.limit) == (50, 50, (3, 3), 120)
     assert model.frequencies() is None
-    assert len(set(model.calibration_prompts())) == 24
+    assert len(set(model.calibration_prompts())) == 64
     assert model.name.startswith("llamagen:")
 
 

@@ -10,7 +10,7 @@ import torch
 from diffusers.pipelines.pixart_alpha import pipeline_pixart_alpha
 
 from divlens.models.llamagen.captions import clean_caption, left_padded
-from divlens.prompts import default_prompts
+from divlens.models.zoo.prompts import default_prompts
 
 # Pieces that some rule is about, or nearly about.
 PIECES = [

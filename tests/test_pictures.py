@@ -17,7 +17,7 @@ from divlens.experiment.measure import noise_floor
 from divlens.fidelity.judge import load_judge
 from divlens.interventions import Argmax
 from divlens.models.toy import RULES, ToyModel
-from divlens.pictures import PictureError, checked_pictures
+from divlens.pictures import PictureError, checked_pictures, pictures_from_bytes
 from divlens.report.sheets import contact_sheet
 from divlens.run import fill, plan
 from divlens.types import DivlensError, Prompt
@@ -244,3 +244,10 @@ def test_tokens_are_kept_as_small_integers_and_told_as_they_were_drawn(quick):
     assert result.samples[-1] == list(result.samples)[-1] and len(result.samples) == 50
     with pytest.raises(IndexError):
         result.samples[50]
+
+
+def test_bytes_become_pictures_colour_by_colour():
+    levels = torch.tensor([[[[0, 51, 255], [102, 0, 0]]]], dtype=torch.uint8)  # one picture of two pixels
+    pictures = pictures_from_bytes(levels)
+    assert checked_pictures(pictures, "pictures", 1) is pictures
+    torch.testing.assert_close(pictures, torch.tensor([[[[0.0, 0.4]], [[0.2, 0.0]], [[1.0, 0.0]]]]))

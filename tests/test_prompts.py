@@ -1,4 +1,4 @@
-"""Prompt files: what is read, what is refused, and the set that ships with the package."""
+"""Prompt files: what is read, what is refused, and the set that ships with the zoo."""
 
 from importlib.resources import files
 
@@ -6,8 +6,9 @@ import pytest
 
 from divlens.models.zoo.lexicon import split_words
 from divlens.models.zoo.networks import WORDS
+from divlens.models.zoo.prompts import default_prompts
 from divlens.paraphrase import length, wordings_of
-from divlens.prompts import as_prompts, default_prompts, distinct_prompts, read_prompts
+from divlens.prompts import as_prompts, distinct_prompts, read_prompts
 from divlens.types import DivlensError, Prompt
 
 

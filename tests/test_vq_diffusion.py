@@ -314,7 +314,7 @@ def test_what_the_model_says_of_itself(both):
     assert isinstance(model, Model) and isinstance(model, Limited)
     assert isinstance(model.predictor(model.encode(["red"]), guided=True), Predictor)
     assert (model.codes, model.mask, model.grid, model.guidance) == (20, 20, (side, side), 5.0)
-    assert model.frequencies() is None and len(model.calibration_prompts()) == 24
+    assert model.frequencies() is None and len(model.calibration_prompts()) == 64
     assert model.limit == 77 and model.lengths(["ab", "ab c"]) == [4, 5]
     conditions = model.encode(["red", "blue"])
     assert conditions.shape == (2, 77, tiny.HIDDEN)

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     )
     from divlens.models import load
     from divlens.models.wrap import wrap
-    from divlens.prompts import default_prompts, read_prompts
+    from divlens.models.zoo.prompts import default_prompts
+    from divlens.prompts import read_prompts
     from divlens.report.saving import save
     from divlens.sampler import sample
     from divlens.types import DivlensError, Prompt
@@ -47,7 +48,7 @@ _PLACES = {
     "Prompt": "types",
     "decompose": "decompose",
     "default_conditions": "experiment.probe",
-    "default_prompts": "prompts",
+    "default_prompts": "models.zoo.prompts",
     "enhance": "enhance",
     "enhancer": "experiment.probe",
     "information": "information",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import secrets
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from divlens.files import written_beside
 from divlens.models.answers import calibration_prompts_of, frequencies_that_ship
 from divlens.models.fingerprint import content_hash
 from divlens.models.protocol import Model
@@ -102,12 +102,8 @@ def keep(share: Float[Tensor, " codes"], name: str) -> None:
     try:
         folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f".{secrets.token_hex(8)}.partial"
-        try:
+        with written_beside(folder / name) as partial:
             partial.write_bytes(file_of(share))
-            os.replace(partial, folder / name)
-        finally:
-            partial.unlink(missing_ok=True)
     except OSError as error:
         reason = error if folder is None else f"cannot write to {folder}: {error.strerror or error}"
         warnings.warn(

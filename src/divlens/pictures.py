@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import no_type_check
 
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 from torch import Tensor
 
 from divlens.types import DivlensError
@@ -16,6 +16,11 @@ ROUNDING = 1e-5
 
 class PictureError(DivlensError, ValueError):
     """What came is no picture. One line: what was expected and what came."""
+
+
+def pictures_from_bytes(images: UInt8[Tensor, "n height width 3"]) -> Float32[Tensor, "n 3 height width"]:
+    """From grey levels of 0 to 255, colours last, as files and numpy have them."""
+    return images.permute(0, 3, 1, 2).float() / 255
 
 
 @no_type_check  # it checks its input itself; the shapes are for readers

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from importlib.resources import files
 from pathlib import Path
 
 from divlens.types import DivlensError, Prompt
@@ -111,9 +110,3 @@ def without_repeats(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
             raise KeyError(name)
         found[name] = value
     return found
-
-
-def default_prompts() -> tuple[Prompt, ...]:
-    """The 24 zoo prompts that ship with the package, each with mixed-length paraphrases."""
-    text = files("divlens.models.zoo").joinpath("assets/prompts.jsonl").read_text(encoding="utf-8")
-    return parse_prompts(text, "prompts.jsonl")

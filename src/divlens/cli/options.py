@@ -133,14 +133,16 @@ disable_option = click.option(
 
 def chosen_prompts(prompt_file: Path | None, limit: int | None, usual: int) -> Sequence[Prompt]:
     """The first of a file's prompts, or `usual` of those that come with the zoo."""
-    from divlens.prompts import default_prompts, read_prompts
+    from divlens.models.zoo.prompts import default_prompts
+    from divlens.prompts import read_prompts
 
     return read_prompts(prompt_file)[:limit] if prompt_file else default_prompts()[: limit or usual]
 
 
 def named_prompts(texts: Sequence[str], prompt_file: Path | None) -> Sequence[Prompt]:
     """Prompts of the command line, then those of a file; the zoo's own bring their paraphrases."""
-    from divlens.prompts import default_prompts, distinct_prompts, read_prompts
+    from divlens.models.zoo.prompts import default_prompts
+    from divlens.prompts import distinct_prompts, read_prompts
 
     if not texts and prompt_file is None:
         raise click.UsageError(

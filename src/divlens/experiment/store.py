@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from divlens.experiment.measure import SampleRecord, Samples
 from divlens.experiment.probe import Conditions, ProbeResult
+from divlens.files import BESIDE
 from divlens.interventions import described
 from divlens.types import DivlensError, DrawnWith, Prompt
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 RECORD = "run.json"
 SAMPLES_AT_ONCE = 4096  # written; it bounds memory
-BESIDE = ".divlens-"  # begins the name of the folder that results are first written to
 MARKER = {"written by": "divlens", "format": 2}
 
 Record = Mapping[str, Any]

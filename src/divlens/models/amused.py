@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -28,7 +28,8 @@ from divlens.models.clip_text import (
 )
 from divlens.models.failures import reported
 from divlens.models.fingerprint import all_but, weights_digits
-from divlens.models.loading import Options, Uncalibrated, check_equal, pictures_of
+from divlens.models.loading import Options, check_equal, pictures_of
+from divlens.models.open_domain import Uncalibrated
 from divlens.paths import ConfidenceUnmasking
 from divlens.types import DivlensError, View
 
@@ -46,7 +47,7 @@ def layout() -> Layout:
         "transformer": diffusers.UVit2DModel,
         "scheduler": diffusers.AmusedScheduler,
     }
-    return Layout("AmusedPipeline", parts, PUBLISHED)
+    return Layout("amused", "AmusedPipeline", parts, PUBLISHED)
 
 
 @dataclass(frozen=True)
@@ -153,22 +154,15 @@ def conditions_of(text: ClipText, text_encoder: Any, wordings: Sequence[str]) ->
 def load(checkpoint: str | None, options: Options) -> AmusedModel:
     """aMUSEd from a folder or a hub repository in the published layout (amused/amused-256 when it is None).
 
-    Raises DivlensError for missing packages, missing files (by name), another pipeline, tensors that do not fit, and
-    parts that do not fit each other.
+    Raises DivlensError for missing packages, as `load_parts` does, and for parts that do not fit each other.
     """
-    checkpoint = checkpoint or PUBLISHED
-    parts = load_parts(checkpoint, layout())
-    # The decoder stays in float32: in half precision it overflows, and it runs once per picture only.
-    placed = {"text_encoder": options, "transformer": options, "vqvae": replace(options, dtype="float32")}
-    parts |= {name: own.place(parts[name]) for name, own in placed.items()}
-    return assembled(f"amused:{checkpoint}", parts, options)
+    return assembled(*load_parts(checkpoint, layout(), options), options)
 
 
 def from_pipeline(pipeline: Any, options: Options) -> AmusedModel:
     """aMUSEd from a loaded `diffusers.AmusedPipeline`.
 
-    Its networks are set to evaluation and otherwise used as they are, where they are: of `options`, `truncate` and
-    `compile` count. Raises DivlensError for another pipeline, and for parts that do not fit each other.
+    Its networks are used as `parts_of` says. Raises DivlensError as that does, and for parts that do not fit together.
     """
     parts = parts_of(pipeline, layout())
     vqvae = parts["vqvae"]

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from divlens.models.building import network_from
 from divlens.models.failures import reported
-from divlens.models.fingerprint import all_but
+from divlens.models.fingerprint import all_but, weights_digits
 from divlens.models.loading import (
     DTYPES,
     Options,
@@ -46,12 +46,14 @@ class Published:
     processor: str
     source: str
 
-    def load(self, checkpoint: str, options: Options) -> tuple[Any, Any]:
-        """Network, in place, and processor, from a folder or hub repository. Its decoder of pictures is in float32.
+    def load(self, checkpoint: str | None, options: Options) -> tuple[str, Any, Any]:
+        """The model's name, its network, in place, and its processor, from a folder or a hub repository (None: the one
+        of the authors). The decoder of pictures is in float32.
 
         Raises DivlensError for a missing package, for missing or damaged files, another kind of model, and for tensors
         that are missing, extra or of another shape, which are named.
         """
+        checkpoint = checkpoint or self.source
         network_kind, processor_kind = needed(self.name, self.network, self.processor)
         config = find_files(checkpoint, FILES, self.source)["config.json"]
         check_type(config, self.name)
@@ -64,7 +66,17 @@ class Published:
         network = network_from(network_kind, checkpoint, config, self.source, dtype=DTYPES[options.dtype])
         options.place(network)
         network.model.vqmodel.float()  # in half precision it may overflow, and it runs once per picture only
-        return network, processor
+        return f"{self.name}:{checkpoint}", network, processor
+
+    def wrapped(self, network: Any) -> tuple[str, Any]:
+        """The model's name and its network, from one that is loaded already. Raises DivlensError for another class.
+
+        The network is set to evaluation and otherwise used as it is, where it is: of a model's options, `truncate` and
+        `compile` count.
+        """
+        if type(network).__name__ != self.network:
+            raise DivlensError(f"{self.name} expects a {self.network}, got a {type(network).__name__}")
+        return f"{self.name}:wrapped-{weights_digits(network)}", network.eval()
 
 
 def check_type(config: Path, expected: str) -> None:
@@ -77,12 +89,6 @@ def check_type(config: Path, expected: str) -> None:
         ) from error
     if found != expected:
         raise DivlensError(f"{config} expects a model of type {expected}, got {found}")
-
-
-def check_kind(published: Published, network: Any) -> None:
-    """Raises DivlensError for an object of another class than the published one."""
-    if type(network).__name__ != published.network:
-        raise DivlensError(f"{published.name} expects a {published.network}, got a {type(network).__name__}")
 
 
 def guidance_of(network: Any, published: float) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,10 @@ CONFIGS = {"tokenizer": "tokenizer_config.json", "scheduler": "scheduler_config.
 
 @dataclass(frozen=True)
 class Layout:
-    """A published diffusers folder: the pipeline's class, its parts with theirs, and where one can be had."""
+    """A published diffusers folder: the model's name, the pipeline's class, its parts with theirs, and where one can be
+    had."""
 
+    name: str
     pipeline: str
     parts: Mapping[str, Any]
     source: str
@@ -87,18 +89,23 @@ def packages_for(name: str) -> tuple[Any, Any]:
         ) from error
 
 
-def load_parts(checkpoint: str, layout: Layout) -> dict[str, Any]:
-    """Every part of the folder or hub repository `checkpoint`, by name, in evaluation mode, float32.
+def load_parts(checkpoint: str | None, layout: Layout, options: Options) -> tuple[str, dict[str, Any]]:
+    """The model's name, and every part of a folder or a hub repository (None: the one of the authors), in place.
 
     Raises DivlensError that names all missing files, another pipeline or part than expected, and tensors that are
     missing, extra or of another shape.
     """
+    checkpoint = checkpoint or layout.source
     files = {name: f"{name}/{CONFIGS.get(name, 'config.json')}" for name in layout.parts}
     found = find_files(checkpoint, ["model_index.json", *files.values()], layout.source)
     check_class(found["model_index.json"], layout.pipeline)
     for name, kind in layout.parts.items():
         check_class(found[files[name]], kind.__name__)
-    return {name: load_part(checkpoint, name, layout, found[files[name]]) for name in layout.parts}
+    parts = {name: load_part(checkpoint, name, layout, found[files[name]]) for name in layout.parts}
+    # The decoder stays in float32: in half precision it may overflow, and it runs once per picture only.
+    own = {"vqvae": replace(options, dtype="float32")}
+    placed = {name: own.get(name, options).place(part) for name, part in parts.items() if isinstance(part, nn.Module)}
+    return f"{layout.name}:{checkpoint}", parts | placed
 
 
 def check_class(config: Path, expected: str) -> None:
@@ -126,7 +133,11 @@ def load_part(checkpoint: str, name: str, layout: Layout, config: Path) -> Any:
 
 
 def parts_of(pipeline: Any, layout: Layout) -> dict[str, Any]:
-    """The parts of a pipeline that is loaded already, its networks set to evaluation, where and as they are."""
+    """The parts of a pipeline that is loaded already. Raises DivlensError for another pipeline or part.
+
+    Its networks are set to evaluation and otherwise used as they are, where they are: of a model's options, `truncate`
+    and `compile` count.
+    """
     if type(pipeline).__name__ != layout.pipeline:
         raise DivlensError(f"expected a diffusers {layout.pipeline}, got a {type(pipeline).__name__}")
     parts = {name: getattr(pipeline, name) for name in layout.parts}

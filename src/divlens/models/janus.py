@@ -23,13 +23,13 @@ from divlens.models.causal import (
     Published,
     RasterPredictor,
     Reader,
-    check_kind,
     guidance_of,
     tokenizer_of,
 )
 from divlens.models.failures import reported
-from divlens.models.fingerprint import all_but, weights_digits
-from divlens.models.loading import Options, Uncalibrated, check_equal
+from divlens.models.fingerprint import all_but
+from divlens.models.loading import Options, check_equal
+from divlens.models.open_domain import Uncalibrated
 from divlens.paths import Raster
 from divlens.types import DivlensError
 
@@ -112,22 +112,17 @@ class JanusModel(Uncalibrated):
 def load(checkpoint: str | None, options: Options) -> JanusModel:
     """Janus from a folder or a hub repository in the published layout (Janus-Pro-1B when it is None).
 
-    Raises DivlensError for a missing package, missing or damaged files, another kind of model, and tensors that do not
-    fit.
+    Raises DivlensError as `Published.load` does, and for parts that do not fit each other.
     """
-    checkpoint = checkpoint or PUBLISHED.source
-    network, processor = PUBLISHED.load(checkpoint, options)
-    return assembled(f"janus:{checkpoint}", network, processor, options)
+    return assembled(*PUBLISHED.load(checkpoint, options), options)
 
 
 def from_model(model: Any, processor: Any, options: Options) -> JanusModel:
     """Janus from a loaded `JanusForConditionalGeneration` and its processor, or a tokenizer with its chat template.
 
-    The network is set to evaluation and otherwise used as it is, where it is: of `options`, `truncate` and `compile`
-    count. Raises DivlensError for another kind of model, and for a processor that does not fit it.
+    It is used as `Published.wrapped` says. Raises DivlensError as that does, and for a processor that does not fit.
     """
-    check_kind(PUBLISHED, model)
-    return assembled(f"janus:wrapped-{weights_digits(model)}", model.eval(), processor, options)
+    return assembled(*PUBLISHED.wrapped(model), processor, options)
 
 
 def assembled(name: str, network: Any, processor: Any, options: Options) -> JanusModel:

@@ -16,7 +16,6 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from divlens.models.failures import one_line, reason_of
-from divlens.prompts import default_prompts
 from divlens.types import DivlensError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -82,16 +81,6 @@ def device_name(device: str | torch.device) -> str:
     if not isinstance(device, str | torch.device):
         raise DivlensError(f'device expects a name such as "cpu" or "cuda:0", or a torch.device, got {device!r}')
     return str(device)
-
-
-class Uncalibrated:
-    """What a model says whose weights come without code frequencies: they are drawn, with the package's prompts."""
-
-    def frequencies(self) -> None:
-        return None
-
-    def calibration_prompts(self) -> Sequence[str]:
-        return [prompt.text for prompt in default_prompts()]
 
 
 def needed(name: str, *attributes: str) -> list[Any]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
@@ -27,7 +27,8 @@ from divlens.models import clip_text
 from divlens.models.clip_text import ClipText, Layout
 from divlens.models.failures import reported
 from divlens.models.fingerprint import all_but, weights_digits
-from divlens.models.loading import Options, Uncalibrated, check_equal, pictures_of
+from divlens.models.loading import Options, check_equal, pictures_of
+from divlens.models.open_domain import Uncalibrated
 from divlens.paths import MaskReplaceDiffusion
 from divlens.types import DivlensError, View
 
@@ -52,7 +53,7 @@ def layout() -> Layout:
         "scheduler": diffusers.VQDiffusionScheduler,
         LEARNED: home.LearnedClassifierFreeSamplingEmbeddings,
     }
-    return Layout("VQDiffusionPipeline", parts, PUBLISHED)
+    return Layout("vq-diffusion", "VQDiffusionPipeline", parts, PUBLISHED)
 
 
 @cache
@@ -196,23 +197,15 @@ def conditions_of(text: ClipText, text_encoder: Any, wordings: Sequence[str]) ->
 def load(checkpoint: str | None, options: Options) -> VQDiffusionModel:
     """VQ-Diffusion from a folder or a hub repository in the published layout (the ITHQ one when it is None).
 
-    Raises DivlensError for missing packages, missing files (by name), another pipeline, tensors that do not fit, and
-    parts that do not fit each other.
+    Raises DivlensError for missing packages, as `load_parts` does, and for parts that do not fit each other.
     """
-    checkpoint = checkpoint or PUBLISHED
-    parts = clip_text.load_parts(checkpoint, layout())
-    # The decoder stays in float32: in half precision it may overflow, and it runs once per picture only.
-    full = replace(options, dtype="float32")
-    placed = {"text_encoder": options, "transformer": options, "vqvae": full, LEARNED: options}
-    parts |= {name: own.place(parts[name]) for name, own in placed.items()}
-    return assembled(f"vq-diffusion:{checkpoint}", parts, options)
+    return assembled(*clip_text.load_parts(checkpoint, layout(), options), options)
 
 
 def from_pipeline(pipeline: Any, options: Options) -> VQDiffusionModel:
     """VQ-Diffusion from a loaded `diffusers.VQDiffusionPipeline`.
 
-    Its networks are set to evaluation and otherwise used as they are, where they are: of `options`, `truncate` and
-    `compile` count. Raises DivlensError for another pipeline, and for parts that do not fit each other.
+    Its networks are used as `parts_of` says. Raises DivlensError as that does, and for parts that do not fit together.
     """
     parts = clip_text.parts_of(pipeline, layout())
     digits = weights_digits(*(parts[name] for name in ("transformer", "text_encoder", LEARNED, "vqvae")))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
 import numpy as np
@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from divlens.fidelity.judge import load_judge
+from divlens.files import BESIDE, written_beside
 from divlens.models.loading import Options
 from divlens.models.zoo import adapter
 from divlens.models.zoo.assets import packaged_folder, read_tensors, write_tensors
@@ -147,13 +148,13 @@ def sheet(path: Path, seeds: int) -> None:
     """Draw eight prompts from each family, side by side, into the PNG file PATH."""
     from divlens.report.sheets import contact_sheet, side_by_side
 
-    partial = file_beside(path)
+    check_png(path)
     sheets = {}
     for family in track(FAMILIES, "drawing"):
         drawn = sample(adapter.load(family), SHEET_PROMPTS, n=seeds, seed=0, trace=False)
         sheets[f"zoo/{family}"] = contact_sheet(drawn.images)
-    side_by_side(sheets).save(partial, "PNG")
-    os.replace(partial, path)
+    with written_beside(path) as partial:
+        side_by_side(sheets).save(partial, "PNG")
 
 
 def chosen_families(wanted: Collection[str]) -> list[train_generators.Family]:
@@ -168,17 +169,15 @@ def words_of(folder: Path) -> Mapping[str, Sequence[str]]:
     return json.loads((folder / "data" / "words.json").read_text())
 
 
-def file_beside(path: Path) -> Path:
-    """Where a PNG file that is to be `path` is written first. Raises DivlensError where none can be written."""
+def check_png(path: Path) -> None:
+    """Raises DivlensError where no PNG file can be written, before anything is drawn."""
     if path.suffix.lower() != ".png":
         raise DivlensError(f"expected a PNG file, such as sheet.png, got {str(path)!r}")
-    partial = path.with_name(f"{path.name}.partial")
     try:
-        partial.touch()
-        partial.unlink()
+        with TemporaryDirectory(prefix=BESIDE, dir=path.parent) as folder:
+            (Path(folder) / path.name).touch()
     except OSError as error:
         raise DivlensError(f"expected a file that can be written, got {str(path)!r}: {error.strerror}") from None
-    return partial
 
 
 def runs_of(part: str, folder: Path) -> dict[str, Path]:
@@ -261,6 +260,5 @@ def write_card(part: str, measures: Sequence[Measure], folder: Path, target: Pat
 def write_text(path: Path, text: str) -> None:
     if not path.parent.is_dir():
         raise DivlensError(f"expected the folder {path.parent} to exist")
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text)
-    os.replace(partial, path)
+    with written_beside(path) as partial:
+        partial.write_text(text)

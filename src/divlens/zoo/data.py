@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from divlens.files import written_beside
 from divlens.models.zoo.lexicon import concepts
 from divlens.models.zoo.networks import IMAGE_SIZE
 from divlens.types import DivlensError
@@ -173,8 +174,7 @@ def build(folder: Path, progress: Any = iter) -> Pictures:
         stored = Pictures(images, concept, entry, style, held_out)
         tags = {entry["label"]: entry.get("tags", []) for entry in entries if entry["label"] in index}
         (folder / "words.json").write_text(json.dumps({name: tags[name] for name in index}, indent=0))
-        partial = folder / "partial.npz"  # last and at once: where the pictures are, all is
-        np.savez_compressed(partial, **vars(stored))
-        os.replace(partial, target)
+        with written_beside(target) as partial:  # last and at once: where the pictures are, all is
+            np.savez_compressed(partial, **vars(stored))
     with np.load(target) as stored:
         return Pictures(**{key: stored[key] for key in Pictures.__annotations__})

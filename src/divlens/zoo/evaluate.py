@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from divlens.fidelity import mode_coverage
 from divlens.fidelity.judge import ZooJudge
 from divlens.models.zoo.adapter import ZooModel
 from divlens.models.zoo.networks import CODES, GRID, Tokenizer
+from divlens.pictures import pictures_from_bytes
 from divlens.sampler import sample
 from divlens.statistics import UNLIMITED, bootstrap_mean, mean_share
 from divlens.types import Prompt
@@ -53,15 +54,11 @@ def measure(name: str, values: np.ndarray, bar: float = math.nan) -> Measure:
     return Measure(name, interval.value, interval.low, interval.high, bar)
 
 
-def to_images(pictures: np.ndarray) -> Float[Tensor, "n 3 h w"]:
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
-
-
 @torch.inference_mode()
 def tokenizer_measures(tokenizer: Tokenizer, pictures: Pictures) -> list[Measure]:
     """PSNR of held-out pictures, dB, of each style; perplexity of the codebook over all pictures of zoo concepts."""
     rows = np.flatnonzero(pictures.held_out)
-    images = to_images(pictures.images[rows])
+    images = pictures_from_bytes(torch.from_numpy(pictures.images[rows]))
     error = (tokenizer.decode(tokenizer.encode(images)) - images).square().mean((1, 2, 3))
     psnr = (-10 * error.log10()).numpy()
     found = [measure("PSNR, held-out pictures (dB)", psnr, 23)]
@@ -70,7 +67,7 @@ def tokenizer_measures(tokenizer: Tokenizer, pictures: Pictures) -> list[Measure
     for name, chosen in (("zoo pictures", pictures.concept >= 0), ("held-out pictures", pictures.held_out)):
         tokens = torch.cat(
             [
-                tokenizer.encode(to_images(pictures.images[chosen])[i : i + 256])
+                tokenizer.encode(pictures_from_bytes(torch.from_numpy(pictures.images[chosen]))[i : i + 256])
                 for i in range(0, int(chosen.sum()), 256)
             ]
         )
@@ -84,7 +81,7 @@ def judge_measures(judge: ZooJudge, pictures: Pictures, reconstructed: tuple[np.
     """Concept and style of held-out real pictures, what reconstruction by the tokenizer costs (`reconstructed_hits`),
     and the null control of mode coverage."""
     rows = np.flatnonzero(pictures.held_out)
-    images = to_images(pictures.images[rows])
+    images = pictures_from_bytes(torch.from_numpy(pictures.images[rows]))
     truth = pictures.concept[rows]
     judged = judge(images)
     top1, top5 = hits(judged.concept, truth)
@@ -125,7 +122,7 @@ def reconstructed_hits(judge: ZooJudge, tokenizer: Tokenizer, pictures: Pictures
     """Whether concept and style of every zoo picture are named right after encoding and decoding: what a perfect
     generator could reach. Float (n,) each."""
     rows = np.flatnonzero(pictures.concept >= 0)
-    images = to_images(pictures.images[rows])
+    images = pictures_from_bytes(torch.from_numpy(pictures.images[rows]))
     decoded = torch.cat([tokenizer.decode(tokenizer.encode(part)) for part in images.split(256)])
     judged = judge(decoded)
     style = (judge.read_style(decoded).numpy() == pictures.style[rows]).astype(float)
@@ -184,7 +181,7 @@ def generator_measures(
 def likelihood(
     model: ZooModel, name: str, pictures: Pictures, rows: Bool[np.ndarray, " n"], names: Sequence[str]
 ) -> Measure:
-    images = to_images(pictures.images[rows])
+    images = pictures_from_bytes(torch.from_numpy(pictures.images[rows]))
     with torch.inference_mode():
         tokens = torch.cat([model.tokenizer.encode(part).flatten(1) for part in images.split(256)])
     mean, error = bits_per_image(model, tokens, [str(names[i]).lower() for i in pictures.concept[rows].tolist()])

@@ -17,6 +17,7 @@ from torch import Tensor
 from divlens.models.zoo.adapter import diffusion_schedule
 from divlens.models.zoo.networks import CODES, POSITIONS, Backbone, Sizes, Tokenizer
 from divlens.models.zoo.text import UNKNOWN, Vocabulary
+from divlens.pictures import pictures_from_bytes
 from divlens.zoo.data import Pictures, concepts
 from divlens.zoo.training import Recipe, fit
 from divlens.zoo.wordings import TRAINING, fill, usable_keywords
@@ -45,7 +46,7 @@ def encode_pictures(tokenizer: Tokenizer, images: np.ndarray) -> Int[Tensor, "n 
     device = tokenizer.codebook.device
     grids = []
     for first in range(0, len(images), 256):
-        batch = torch.from_numpy(images[first : first + 256].copy()).to(device).permute(0, 3, 1, 2).float() / 255
+        batch = pictures_from_bytes(torch.from_numpy(images[first : first + 256].copy()).to(device))
         grids.append(tokenizer.encode(batch).flatten(1).cpu())
     return torch.cat(grids)
 

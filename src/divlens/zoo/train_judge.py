@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from divlens.models.zoo.judge_networks import ConceptReader, JudgeNetwork, StyleReader, flat_colours
+from divlens.pictures import pictures_from_bytes
 from divlens.zoo.data import STYLES, Pictures, concepts
 from divlens.zoo.train_tokenizer import jitter
 from divlens.zoo.training import Recipe, fit
@@ -40,7 +41,7 @@ def soften(images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 3 h w"]
 
 
 def batch_of(pictures: Pictures, rows: np.ndarray, device: torch.device) -> Float[Tensor, "batch 3 h w"]:
-    return torch.from_numpy(pictures.images[rows]).to(device).permute(0, 3, 1, 2).float() / 255
+    return pictures_from_bytes(torch.from_numpy(pictures.images[rows]).to(device))
 
 
 def train_concepts(pictures: Pictures, folder: Path, device: torch.device, recipe: Recipe) -> ConceptReader:

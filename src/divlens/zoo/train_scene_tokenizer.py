@@ -14,6 +14,7 @@ from divlens.lab.attributes import ATTRIBUTES, STYLE
 from divlens.lab.pictures import Atlas, compose
 from divlens.lab.scenes import all_scenes, held_out
 from divlens.models.zoo.scene_networks import SceneTokenizer
+from divlens.pictures import pictures_from_bytes
 from divlens.zoo.train_tokenizer import COMMITMENT, MovingCodebook, fitted, perplexity
 from divlens.zoo.training import Recipe
 
@@ -30,7 +31,7 @@ def draw_scenes(pool: Int[np.ndarray, "scenes attributes"], count: int) -> Int[n
 
 def pictures_of(scenes: Int[np.ndarray, "n attributes"], atlas: Atlas | None = None) -> Float[Tensor, "n 3 h w"]:
     """Composed, float32 in [0, 1]."""
-    return torch.from_numpy(compose(scenes, atlas)).permute(0, 3, 1, 2).float() / 255
+    return pictures_from_bytes(torch.from_numpy(compose(scenes, atlas)))
 
 
 def squared_error(found: Tensor, wanted: Tensor) -> Float[Tensor, " batch"]:

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from divlens.models.zoo.networks import Codec, Tokenizer
+from divlens.pictures import pictures_from_bytes
 from divlens.zoo.data import Pictures
 from divlens.zoo.training import Recipe, fit
 
@@ -129,7 +130,7 @@ def train(pictures: Pictures, folder: Path, device: torch.device, recipe: Recipe
 
     def loss(step: int) -> tuple[Tensor, Mapping[str, float]]:
         rows = [pool[torch.randint(len(pool), (recipe.batch // 2,))] for pool in pools]
-        images = torch.cat(rows).to(device).permute(0, 3, 1, 2).float() / 255
+        images = pictures_from_bytes(torch.cat(rows).to(device))
         with torch.autocast(device.type, enabled=False):
             images = jitter(images)
         codes, commitment = codebook.codes_of(tokenizer.features(images).float(), step - QUANTISE_FROM)

@@ -6,7 +6,6 @@ and resumed is the run that was never killed.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
+from divlens.files import written_beside
 from divlens.types import DivlensError
 
 
@@ -66,12 +66,6 @@ class Average:
             self.state[key].lerp_(value, 1 - decay) if value.is_floating_point() else self.state[key].copy_(value)
 
 
-def save_atomically(record: object, path: Path) -> None:
-    partial = path.with_suffix(".partial")
-    torch.save(record, partial)
-    os.replace(partial, path)
-
-
 def fit(
     name: str,
     model: nn.Module,
@@ -113,7 +107,8 @@ def fit(
             "step": step,
             "minutes": minutes + elapsed / 60,
         }
-        save_atomically(record, path)
+        with written_beside(path) as partial:
+            torch.save(record, partial)
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, TextColumn("{task.fields[figures]}")) as progress:

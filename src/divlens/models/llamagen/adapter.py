@@ -22,7 +22,8 @@ from divlens.models.llamagen.checkpoints import gpt_from, vq_from
 from divlens.models.llamagen.gpt import Cache, Gpt, Prefix, rotary_table
 from divlens.models.llamagen.text import CaptionEncoder, text_from
 from divlens.models.llamagen.vq import VqTokenizer
-from divlens.models.loading import Options, Uncalibrated, check_lengths, find_files, needed, pictures_of
+from divlens.models.loading import Options, check_lengths, find_files, needed, pictures_of
+from divlens.models.open_domain import Uncalibrated
 from divlens.models.special_tokens import refuse_special_tokens
 from divlens.paths import Raster
 from divlens.types import DivlensError, View
