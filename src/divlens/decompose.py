@@ -216,7 +216,7 @@ def decompose_design(
 ) -> Decomposition:
     """Draw a design and split what comes out; see `decompose`."""
     run, levels, plans = design.run, design.levels, design.plans
-    model, network = run.model, features_of(features)
+    model, network = run.model, features_of(features, run.device)
     with followed(progress, on_batch, len(run.rows), model.name) as told:
         splits = list(split_by_source(plans, levels, feature_batches(fill(run), network, told.advance)))
     return Decomposition(
@@ -236,9 +236,11 @@ def decompose_design(
     )
 
 
-def features_of(features: Any) -> Features:
-    """The network of a name, or the function itself; None is the default. Raises DivlensError for anything else."""
-    network: Any = network_of(features) if features is None or isinstance(features, str) else features
+def features_of(features: Any, device: torch.device) -> Features:
+    """The network of a name, on the device, or the function itself; None is the default. Raises DivlensError for
+    anything else."""
+    by_name = features is None or isinstance(features, str)
+    network: Any = network_of(features).to(device) if by_name else features
     if not callable(network):
         raise DivlensError(f"features expect a function of pictures, or the name of a network, got {features!r:.80}")
     return cast(Features, network)

@@ -186,7 +186,7 @@ def enhance(
     chosen = loaded_model(model)
     asked, extra = distinct_prompts(prompts), checked_measures(measures)
     runs = plans(chosen, asked, n, seed, sides(disable_top), batch_size=batch_size)
-    instruments = Instruments.of(load_network(lpips), judge_of(chosen), extra)
+    instruments = Instruments.of(load_network(lpips).to(runs["before"].device), judge_of(chosen), extra)
     found: dict[str, Side] = {}
     with followed(progress, on_batch, 2 * len(asked) * n, chosen.name) as told:
         for name, run in runs.items():

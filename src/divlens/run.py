@@ -57,6 +57,11 @@ class Run:
     rooms: Rooms
 
     @property
+    def device(self) -> torch.device:
+        """Where the loop runs."""
+        return next(iter(self.conditions.values())).device
+
+    @property
     def drawn_with(self) -> DrawnWith:
         """Device, precision and batch size. The precision is what the model calls its `dtype`, else that of its
         conditions; conditions that are integers do not tell it."""

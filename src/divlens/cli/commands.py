@@ -233,7 +233,6 @@ def decompose(
 ) -> None:
     """Split the LPIPS diversity of MODELS by source: wording, path, execution and their interactions."""
     from divlens.decompose import decompose_design
-    from divlens.diversity import load_network
     from divlens.experiment import store
     from divlens.experiment.design import Levels, design_of
     from divlens.experiment.probe import BASELINE
@@ -254,8 +253,7 @@ def decompose(
     loaded = loaded_models(setup.load(models))
     control = {"length_control": length_control, "batch_size": setup.batch_size, "interventions": interventions}
     designs = [design_of(model, prompts, levels, seed, **control) for model in loaded]
-    network = load_network(lpips).to(setup.device)
-    results = [decompose_design(design, network, progress=on_terminal()) for design in designs]
+    results = [decompose_design(design, lpips, progress=on_terminal()) for design in designs]
     deliver([decomposition_table(result) for result in results], out, partial(write_decomposition, results, request))
 
 

@@ -145,6 +145,7 @@ def probe(
     results: dict[tuple[str, str], ConditionResult] = {}
     with followed(progress, on_batch, len(loaded) * len(named) * len(asked) * n, "") as told:
         for model, of_model, eyes in zip(loaded, runs, instruments, strict=True):
+            network.to(of_model[BASELINE].device)
             for name, run in of_model.items():
                 told.describe(f"{model.name} {name}")
                 results[model.name, name] = measure(
