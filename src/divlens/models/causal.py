@@ -47,8 +47,8 @@ class Published:
     source: str
 
     def load(self, checkpoint: str | None, options: Options) -> tuple[str, Any, Any]:
-        """The model's name, its network, in place, and its processor, from a folder or a hub repository (None: the one
-        of the authors). The decoder of pictures is in float32.
+        """The model's name, its network, in place, and its processor, from a folder or hub repository (None: `source`).
+        The decoder of pictures is in float32.
 
         Raises DivlensError for a missing package, for missing or damaged files, another kind of model, and for tensors
         that are missing, extra or of another shape, which are named.

@@ -90,7 +90,7 @@ def packages_for(name: str) -> tuple[Any, Any]:
 
 
 def load_parts(checkpoint: str | None, layout: Layout, options: Options) -> tuple[str, dict[str, Any]]:
-    """The model's name, and every part of a folder or a hub repository (None: the one of the authors), in place.
+    """The model's name, and every part of a folder or a hub repository (None: the layout's source), in place.
 
     Raises DivlensError that names all missing files, another pipeline or part than expected, and tensors that are
     missing, extra or of another shape.
