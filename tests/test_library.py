@@ -350,3 +350,11 @@ def test_a_result_is_saved_over_itself_and_not_over_another(tmp_path):
         divlens.save(one, tmp_path / "split")
     with pytest.raises(DivlensError, match="with other levels"):
         divlens.save(other, tmp_path / "split")
+
+
+@pytest.mark.parametrize("verb", [divlens.probe, divlens.enhance, divlens.decompose])
+def test_the_network_of_lpips_stands_where_the_model_runs(verb, monkeypatch):
+    moved = []
+    monkeypatch.setattr(FeatureNetwork, "to", lambda self, device: (moved.append(device), self)[1])
+    verb("toy/mim", PROMPTS)
+    assert moved and set(moved) == {torch.device("cpu")}

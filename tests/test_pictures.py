@@ -159,7 +159,7 @@ def test_networks_go_by_name(quick):
     by_name, by_default = (divlens.decompose("toy/ar", ["a cat"], 1, 2, 2, features=f) for f in ("stlpips", None))
     assert np.array_equal(by_name.components, by_default.components)
     with pytest.raises(DivlensError, match="features expect a function of pictures, or the name of a network, got 3"):
-        features_of(3)
+        features_of(3, torch.device("cpu"))
 
 
 # How many are held
