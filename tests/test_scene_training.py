@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -171,3 +172,13 @@ def test_a_sprite_is_cropped_fitted_and_has_its_colours_times_alpha():
     assert abs(inside[..., 3] - 127.5).max() <= 1 and abs(inside[..., 0] - 127.5).max() <= 1
     assert not inside[..., 1:3].any()
     assert not drawn[:6].any() and not drawn[18:].any() and not drawn[:, 0].any() and not drawn[:, 23].any()
+
+
+def test_the_trained_tokenizer_draws_scenes_that_it_never_saw():
+    """Bars of the laboratory: 28 dB on average, 26 in the worst style. On 3,000 of these scenes it has 34.5 and 33.2."""
+    tokenizer = scene_commands.tokenizer_from(Path(__file__).parent.parent / "scenes" / "weights")
+    sample = scene_commands.held_out_sample(240)
+    signal = train_scene_tokenizer.signal_to_noise(tokenizer, sample)
+    assert signal.mean() > 28 and min(train_scene_tokenizer.by_style(sample, signal).values()) > 26
+    torch.manual_seed(0)
+    assert train_scene_tokenizer.signal_to_noise(SceneTokenizer().eval(), sample[:24]).mean() < 20  # the control
