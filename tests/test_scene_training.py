@@ -175,7 +175,7 @@ def test_a_sprite_is_cropped_fitted_and_has_its_colours_times_alpha():
 
 
 def test_the_trained_tokenizer_draws_scenes_that_it_never_saw():
-    """Bars of the laboratory: 28 dB on average, 26 in the worst style. On 3,000 of these scenes it has 34.5 and 33.2."""
+    """Bars: 28 dB on average, 26 in the worst style. On 3,000 of these scenes it has 34.5 and 33.2."""
     tokenizer = scene_commands.tokenizer_from(Path(__file__).parent.parent / "scenes" / "weights")
     sample = scene_commands.held_out_sample(240)
     signal = train_scene_tokenizer.signal_to_noise(tokenizer, sample)
