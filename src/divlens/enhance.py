@@ -39,9 +39,12 @@ class Side:
     model: Model = field(repr=False)
     prompts: tuple[Prompt, ...]
     seed: int
-    drawn_with: DrawnWith
     result: ConditionResult = field(repr=False)
     measures: tuple[Measure, ...] = field(repr=False)
+
+    @property
+    def drawn_with(self) -> DrawnWith:
+        return self.result.drawn_with
 
     @property
     def n(self) -> int:
@@ -192,5 +195,5 @@ def enhance(
         for name, run in runs.items():
             told.describe(f"{chosen.name} {name}")
             result = measure(run, name, instruments, on_batch=told.advance)
-            found[name] = Side(chosen, asked, seed, result.drawn_with, result, instruments.measures)
+            found[name] = Side(chosen, asked, seed, result, instruments.measures)
     return Enhanced(chosen.name, found["before"], found["after"], disable_top, lpips)

@@ -76,12 +76,29 @@ def moments(
         tokens = result.tokens
 
 
+class Watched:
+    """Moments as they pass by, and the grids after the last of them."""
+
+    def __init__(self, passing: Iterator[Moment]) -> None:
+        self.passing = passing
+        self.last: Moment | None = None
+
+    def __iter__(self) -> Iterator[Moment]:
+        for moment in self.passing:
+            self.last = moment
+            yield moment
+
+    def to_the_end(self) -> Int[Tensor, "batch n"]:
+        """The grids after the last step, once those that are left have passed by."""
+        for _ in self:
+            pass
+        assert self.last is not None, "a path rule has a step at least"
+        return self.last.result.tokens
+
+
 @torch.inference_mode()
 def filled(
     predictor: Predictor, settings: Settings, noise: Noise, start: Int[Tensor, "batch n"], mask: int
 ) -> Int[Tensor, "batch n"]:
     """The grids after the last step."""
-    tokens = start
-    for moment in moments(predictor, settings, noise, start, mask):
-        tokens = moment.result.tokens
-    return tokens
+    return Watched(moments(predictor, settings, noise, start, mask)).to_the_end()

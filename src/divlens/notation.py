@@ -70,6 +70,11 @@ def condition_from(text: str) -> tuple[str, tuple[Intervention, ...]]:
     return name.strip(), interventions_from(listed)
 
 
+def condition_of_all(texts: Sequence[str], baseline: str) -> dict[str, Sequence[Intervention]]:
+    """One condition of all that the texts list, in order, under the texts as its name; the baseline for none."""
+    return {" + ".join(texts): interventions_from(", ".join(texts))} if texts else {baseline: ()}
+
+
 def conditions_from(texts: Sequence[str], baseline: str) -> dict[str, Sequence[Intervention]]:
     """The baseline, and the conditions that the texts name. Raises DivlensError for a name that comes twice."""
     found: dict[str, Sequence[Intervention]] = {baseline: ()}

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from divlens.calibration import SAMPLES, frequencies_of
 from divlens.interventions import Intervention, Settings, Wordings, apply_all, wordings_under
-from divlens.loop import Moment, moments
+from divlens.loop import Moment, Watched, moments
 from divlens.models.answers import calibration_prompts_of, checked_predictor, conditions_of, pictures_of
 from divlens.models.fingerprint import fingerprint_of
 from divlens.models.protocol import Lexical, Limited, Model, Templated, check_model
@@ -247,19 +247,6 @@ def steps(run: Run, wordings: Sequence[str], noise: Noise) -> Iterator[Moment]:
     return moments(predictor, settings, noise, start, model.mask, model.name)
 
 
-class Watched:
-    """Moments as they pass by, and the last of them."""
-
-    def __init__(self, passing: Iterator[Moment]) -> None:
-        self.passing = passing
-        self.last: Moment | None = None
-
-    def __iter__(self) -> Iterator[Moment]:
-        for moment in self.passing:
-            self.last = moment
-            yield moment
-
-
 @dataclass(frozen=True)
 class Filled(Generic[Seen]):
     """A batch of finished grids, on the model's device.
@@ -298,12 +285,7 @@ def fill(
     def filled(place: slice) -> Filled[Seen]:
         rows = run.rows[place]
         watched = Watched(steps(run, [row.wording for row in rows], noise(rows, run.seed)))
-        passing = iter(watched)
-        seen = see(place, passing)
-        for _ in passing:
-            pass
-        assert watched.last is not None, "a path rule has a step at least"
-        tokens = watched.last.result.tokens
+        seen, tokens = see(place, iter(watched)), watched.to_the_end()
         if bool((tokens == run.model.mask).any()):
             raise DivlensError(
                 f"the path rule of {run.model.name} expects to fill the grid, but it left positions masked"

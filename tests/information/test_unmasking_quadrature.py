@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from divlens.information.laws import gumbel_mixtures
+from divlens.information.laws import gumbel_mixtures, integrands
 from divlens.information.laws import unmasking_events as module
 from divlens.information.laws.gumbel_mixtures import Direct, Shared, binned, bracketed, exceedance
 from divlens.information.laws.little_noise import Sorted, little_noise, nodes_around, scores_that_count
@@ -52,8 +52,8 @@ def test_all_selections_with_all_tokens_sum_to_one(tau, few_codes, n, codes, cou
 
 
 def test_the_sum_would_show_coarse_nodes(monkeypatch):
-    monkeypatch.setattr(module, "FEWEST_NODES_PER_TAU", 0.3)
-    monkeypatch.setattr(module, "NODES_PER_ROOT", 0.1)
+    monkeypatch.setattr(integrands, "NODES_PER_TAU", 0.3)
+    monkeypatch.setattr(integrands, "NODES_PER_ROOT", 0.1)
     _, joint = every_event(logits(4, 3), 2, 1.0)
     assert abs(float(joint.exp().sum()) - 1) > 1e-6
 
@@ -182,8 +182,8 @@ def test_binning_agrees_with_every_code_by_itself(tau, positions, codes):
 def test_twice_the_nodes_and_bins_change_nothing(tau, monkeypatch):
     scores, samples = one_event(64, 512, 5, tau)
     usual = event_log_probabilities(scores, samples, tau)
-    monkeypatch.setattr(module, "FEWEST_NODES_PER_TAU", 10.0)
-    monkeypatch.setattr(module, "NODES_PER_ROOT", 2.4)
+    monkeypatch.setattr(integrands, "NODES_PER_TAU", 10.0)
+    monkeypatch.setattr(integrands, "NODES_PER_ROOT", 2.4)
     monkeypatch.setattr(module, "BULK", 1e-13)
     monkeypatch.setattr(module, "NEGLIGIBLE", 40.0)
     monkeypatch.setattr(gumbel_mixtures, "BINS_PER_TAU", 24)

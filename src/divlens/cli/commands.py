@@ -174,7 +174,7 @@ def information(
     from divlens.information import Effort
     from divlens.information.api import information_of_run
     from divlens.models.answers import loaded_models
-    from divlens.notation import interventions_from
+    from divlens.notation import condition_of_all
     from divlens.prompts import distinct_prompts
     from divlens.report.maps import write_information
     from divlens.report.tables import information_tables
@@ -182,9 +182,7 @@ def information(
 
     prompts = chosen_prompts(prompt_file, limit, INFORMATION_PROMPTS)
     effort, known = Effort(paths, path_samples, mixture_samples), default_conditions()
-    conditions = {name: known[name] for name in under or [BASELINE]}
-    if intervene:
-        conditions = {" + ".join(intervene): interventions_from(", ".join(intervene))}
+    conditions = {name: known[name] for name in under} or condition_of_all(intervene, BASELINE)
     options = {"n": n, "seed": seed, "reading": reading, "effort": asdict(effort)}
     request = setup.request("information", models, prompts, conditions, **options)
     if out:
@@ -237,7 +235,7 @@ def decompose(
     from divlens.experiment.design import Levels, design_of
     from divlens.experiment.probe import BASELINE
     from divlens.models.answers import loaded_models
-    from divlens.notation import interventions_from
+    from divlens.notation import condition_of_all
     from divlens.report.decomposition import write_decomposition
     from divlens.report.tables import decomposition_table
 
@@ -245,8 +243,8 @@ def decompose(
     options = {"seed": seed, "lpips": lpips, "length_control": length_control}
     levels = Levels(wordings, paths, executions)
     options |= {"levels": levels._asdict()}
-    interventions = interventions_from(", ".join(intervene)) if intervene else ()
-    conditions = {" + ".join(intervene) or BASELINE: interventions}
+    conditions = condition_of_all(intervene, BASELINE)
+    (interventions,) = conditions.values()
     request = setup.request("decompose", models, prompts, conditions, **options)
     if out:
         store.check_output(out, request)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from divlens.diversity import FeatureSums
-from divlens.fidelity import Judge, Judged, concept_index, mode_coverage, shows
+from divlens.fidelity import Judge, Judged, concept_index, share_seen, shows, styles_shown
 from divlens.statistics import Interval, bootstrap_mean, change_of_share, mean_share, paired_change
 from divlens.types import DivlensError, Prompt
 
@@ -82,17 +83,19 @@ class MeanOfSamples:
     """The mean of a number that every picture has."""
 
     measure: Measure
-    numbers: list[float] = field(default_factory=list)
+    total: float = 0.0
+    count: int = 0
 
     def add(self, look: Look) -> None:
         found = torch.as_tensor(self.measure.of(look))
         if tuple(found.shape) != (len(look.pictures),):
             expected, got = f"a number for each of {len(look.pictures)} pictures", tuple(found.shape)
             raise DivlensError(f"the measure {self.measure.name} expects to give {expected}, got shape {got}")
-        self.numbers += found.double().tolist()
+        self.total += float(found.double().sum())
+        self.count += len(found)
 
     def value(self) -> float:
-        return float(np.mean(self.numbers)) if self.numbers else math.nan
+        return self.total / self.count if self.count else math.nan
 
 
 @dataclass
@@ -112,21 +115,25 @@ class Distances:
 class Coverage:
     """Which of the styles that exist for a concept came out."""
 
-    judge: Judge | None
-    concept: int | None
-    seen: list[Judged] = field(default_factory=list)
+    concept: int
+    existing: Bool[np.ndarray, " styles"]
+    seen: Bool[np.ndarray, " styles"]
 
     def add(self, look: Look) -> None:
         if look.judged is not None:
-            self.seen.append(look.judged)
+            self.seen |= styles_shown(look.judged, self.concept, len(self.existing))
 
     def value(self) -> float:
-        if self.judge is None or not self.seen:
-            return math.nan
-        concept = torch.cat([some.concept[:, :1] for some in self.seen])
-        return mode_coverage(
-            Judged(concept, torch.cat([some.style for some in self.seen])), self.concept, self.judge.existing
-        )
+        return share_seen(self.seen, self.existing)
+
+
+class Unknown:
+    """What nobody can tell of a prompt's pictures."""
+
+    def add(self, look: Look) -> None: ...
+
+    def value(self) -> float:
+        return math.nan
 
 
 DIVERSITY, COVERAGE, FIDELITY = "diversity", "coverage", "fidelity"
@@ -136,8 +143,16 @@ def usual_measures(judge: Judge | None) -> tuple[Measure, ...]:
     """LPIPS diversity, mode coverage and prompt fidelity; the last two are NaN without a judge, and for prompts of
     which it knows no concept."""
 
+    @cache
     def concept_of(prompt: Prompt) -> int | None:
         return None if judge is None else concept_index(judge, prompt)
+
+    def coverage(prompt: Prompt) -> Gauge:
+        concept = concept_of(prompt)
+        if judge is None or concept is None:
+            return Unknown()
+        existing = judge.existing[concept]
+        return Coverage(concept, existing, np.zeros_like(existing))
 
     def shows_what_was_asked(look: Look) -> Float[Tensor, " some"]:
         concept = concept_of(look.prompt)
@@ -149,7 +164,7 @@ def usual_measures(judge: Judge | None) -> tuple[Measure, ...]:
         Measure(DIVERSITY, lambda prompt: Distances(), "set", limits=(0.0, math.inf), title="LPIPS diversity"),
         Measure(
             COVERAGE,
-            lambda prompt: Coverage(judge, concept_of(prompt)),
+            coverage,
             "set",
             "%",
             (0.0, 1.0),

@@ -54,12 +54,21 @@ def mode_coverage(judged: Judged, concept: int | None, existing: Bool[np.ndarray
     A picture counts only when it shows the concept in a clear style. It grows with the number of pictures: compare it
     at equal n only.
     """
-    if concept is None or not existing[concept].any():
+    if concept is None:
         return math.nan
-    existing = existing[concept]
-    seen = np.zeros(len(existing), bool)
+    return share_seen(styles_shown(judged, concept, existing.shape[1]), existing[concept])
+
+
+def styles_shown(judged: Judged, concept: int, styles: int) -> Bool[np.ndarray, " styles"]:
+    """In which of so many styles some picture shows the concept clearly."""
+    seen = np.zeros(styles, bool)
     seen[judged.style[shows(judged, concept) & (judged.style >= 0)].cpu().numpy()] = True
-    return float((seen & existing).sum() / existing.sum())
+    return seen
+
+
+def share_seen(seen: Bool[np.ndarray, " styles"], existing: Bool[np.ndarray, " styles"]) -> float:
+    """The share of the existing styles that were seen; NaN when none exists."""
+    return float((seen & existing).sum() / existing.sum()) if existing.any() else math.nan
 
 
 def judge_of(model: Model) -> Judge | None:

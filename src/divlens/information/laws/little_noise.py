@@ -16,14 +16,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from divlens.information.laws.gumbel_mixtures import SMALLEST
-from divlens.information.laws.integrands import integrands
+from divlens.information.laws.integrands import integrands, node_step
 from divlens.information.laws.scores import Scores
 
 BEFORE, BEYOND = 7.0, 30.0  # a Gumbel is below -7 with a chance that float64 holds for 0, and above 30 with exp(-30)
 NEGLIGIBLE = 32.0  # a score counts when what is near it may hold more than exp(-32) of what the others may
 LEAST_TAU = 1e-9  # with less, float64 does not tell the thresholds around a score apart
-NODES_PER_TAU = 5.0
-NODES_PER_ROOT = 1.2  # an order statistic of m Gumbels has a standard deviation of at least 1.24 tau / sqrt(m)
 ELEMENTS_AT_ONCE = 1_000_000
 
 
@@ -91,7 +89,7 @@ def of_one_sample(scores: Scores, tau: float) -> tuple[Float[Tensor, ""], Float[
     origin = scores.of_token(scores.location)[scores.committed].min()
     scores = replace(scores, sample=torch.zeros_like(scores.sample), location=scores.location - origin)
     mixture = Sorted.of(scores.weight, scores.location)
-    step = tau / max(NODES_PER_TAU, NODES_PER_ROOT * math.sqrt(len(scores.sample)))
+    step = node_step(tau, len(scores.sample))
     nodes = nodes_around(scores_that_count(scores, mixture, tau), step, tau)
     size = max(16, ELEMENTS_AT_ONCE // (len(scores.sample) * 16))
     parts = [integrands(scores, 1, mixture, part, tau) for part in nodes.split(size)]

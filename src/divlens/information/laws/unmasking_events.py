@@ -23,7 +23,7 @@ from torch import Tensor
 
 from divlens.information.laws.atoms import atom_log_probabilities
 from divlens.information.laws.gumbel_mixtures import BINS_PER_TAU, Direct, Mixture, binned, bracketed, gumbel_tail
-from divlens.information.laws.integrands import integrands
+from divlens.information.laws.integrands import integrands, node_step
 from divlens.information.laws.little_noise import little_noise
 from divlens.information.laws.scores import Scores
 
@@ -31,8 +31,6 @@ FEW_CODES = 32  # up to here codes are taken one by one
 COARSE = 96  # nodes and bins of the search for where the integrand lives
 WIDEST_INTERVAL = 2.0  # of the search, in units of tau: narrower ones are not worth another search
 NEGLIGIBLE = 28.0  # an interval of the search is left out when it holds less than exp(-28) of the probability
-FEWEST_NODES_PER_TAU = 5.0
-NODES_PER_ROOT = 1.2  # an order statistic of m Gumbels has a standard deviation of at least 1.24 tau / sqrt(m)
 BULK = 1e-10  # what the codes that are taken together may change of any F
 CODES_AT_ONCE = 330_000  # few samples share their nodes: these then cover little that one sample does not need
 ELEMENTS_AT_ONCE = 300_000
@@ -109,7 +107,7 @@ def integrated(
     extent = float((window.high - origin).max())
     scores = replace(scores, location=scores.location - origin[scores.sample, None])
     largest = int(torch.bincount(scores.sample).max())
-    step = tau / max(FEWEST_NODES_PER_TAU, NODES_PER_ROOT * math.sqrt(largest))
+    step = node_step(tau, largest)
     mixture = Direct(scores.weight, scores.location) if direct else in_bins(scores, origin, extent, window.below, tau)
     parts = scores.weight.shape[1] if direct else 1
     size = min(max(16, room(ELEMENTS_AT_ONCE, scores.weight.device) // (len(scores.sample) * parts)), NODES_AT_ONCE)
