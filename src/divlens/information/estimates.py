@@ -26,7 +26,7 @@ class Estimate:
     two. mc_error: the Monte-Carlo standard error for exactly these prompts, and mc_low, mc_high its 95% interval.
     `note` says why a value is NaN, or what it is conditional on. per_prompt: bits per image of each prompt;
     per_prompt_mc_error the Monte-Carlo standard error of each, per_prompt_mc_low and per_prompt_mc_high its 95%
-    interval (Student's). Intervals also allow for what no sample showed; see docs/theory.md, section 7.
+    interval (Student's). Intervals also allow for what no sample showed; see docs/intervals.md.
     """
 
     value: float
