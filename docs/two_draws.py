@@ -1,6 +1,8 @@
 """Draws docs/two_draws.png: a prompt under four path noises (rows) and four execution noises (columns).
 
     python docs/two_draws.py
+
+A row of `zoo/ar` is like every other, because its path has no noise.
 """
 
 from __future__ import annotations
