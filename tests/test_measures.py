@@ -12,11 +12,11 @@ import torch
 from rich.console import Console
 
 import divlens
+from divlens.errors import DivlensError
 from divlens.experiment.measures import checked_measures, named, usual_measures
 from divlens.fidelity import Judged, judge_of
 from divlens.models.toy import RULES, ToyModel
 from divlens.report.tables import enhance_table, probe_tables
-from divlens.types import DivlensError
 
 PROMPTS = ("red heart", "a cat", "snow")
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from divlens.errors import DivlensError
 from divlens.fidelity.judge import load_judge
 from divlens.interventions import Paraphrase, Settings
 from divlens.loop import filled, guide
@@ -20,7 +21,7 @@ from divlens.models.zoo.networks import CODES, MASK, POSITIONS, WORDS, Backbone,
 from divlens.models.zoo.text import UNKNOWN, Vocabulary
 from divlens.noise import CounterNoise
 from divlens.sampler import sample
-from divlens.types import DivlensError, View
+from divlens.types import View
 from divlens.zoo import likelihood, train_generators, wordings
 from divlens.zoo.data import STYLES, Pictures, choose_held_out, concepts, slug
 from divlens.zoo.evaluate import blends_that_count

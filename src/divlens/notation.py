@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 from divlens import interventions
+from divlens.errors import DivlensError
 from divlens.interventions import Intervention
-from divlens.types import DivlensError
 
 KNOWN = ("Argmax", "DisableTop", "Freeze", "Guidance", "Paraphrase", "Subset", "Temperature", "TopK", "TopP")
 EXPECTED = 'expected interventions such as "Subset(0.25)" or "Temperature(1.3), TopP(0.9)"'

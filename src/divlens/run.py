@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from divlens.calibration import SAMPLES, frequencies_of
+from divlens.errors import DivlensError, check_whole, is_whole
 from divlens.interventions import Intervention, Settings, Wordings, apply_all, wordings_under
 from divlens.loop import Moment, Watched, moments
 from divlens.models.answers import calibration_prompts_of, checked_predictor, conditions_of, pictures_of
@@ -23,7 +24,7 @@ from divlens.models.protocol import Lexical, Limited, Model, Templated, check_mo
 from divlens.models.room import Rooms
 from divlens.noise import CounterNoise, Noise
 from divlens.paraphrase import wordings_of
-from divlens.types import DivlensError, DrawnWith, Prompt, check_whole, is_whole
+from divlens.types import DrawnWith, Prompt
 
 BATCH_SIZE = 96
 MOST_SAMPLES = 10**6  # of a prompt: every sample has a row from the start

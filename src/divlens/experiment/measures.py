@@ -14,9 +14,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from divlens.diversity import FeatureSums
+from divlens.errors import DivlensError
 from divlens.fidelity import Judge, Judged, concept_index, share_seen, shows, styles_shown
 from divlens.statistics import Interval, bootstrap_mean, change_of_share, mean_share, paired_change
-from divlens.types import DivlensError, Prompt
+from divlens.types import Prompt
 
 
 @dataclass(frozen=True)

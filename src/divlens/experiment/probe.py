@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from divlens.diversity import load_network
+from divlens.errors import DivlensError
 from divlens.experiment.measure import ConditionResult, Instruments, Samples, measure
 from divlens.experiment.measures import DIVERSITY, FIDELITY, Measure, checked_measures
 from divlens.fidelity import judge_of
@@ -28,7 +29,7 @@ from divlens.prompts import distinct_prompts
 from divlens.run import BATCH_SIZE, BatchSize, plans
 from divlens.showing import Shown, counted, with_intervals
 from divlens.statistics import paired_change, relative_change
-from divlens.types import DivlensError, DrawnWith, Prompt
+from divlens.types import DrawnWith, Prompt
 
 if TYPE_CHECKING:
     import pandas as pd

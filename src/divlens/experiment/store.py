@@ -15,11 +15,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from divlens.errors import DivlensError
 from divlens.experiment.measure import SampleRecord, Samples
 from divlens.experiment.probe import Conditions, ProbeResult
 from divlens.files import BESIDE
 from divlens.interventions import described
-from divlens.types import DivlensError, DrawnWith, Prompt
+from divlens.types import DrawnWith, Prompt
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,9 +17,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from divlens.errors import DivlensError
 from divlens.information.estimates import Moments
 from divlens.models.zoo.lexicon import asked_concept
-from divlens.types import DivlensError, Prompt
+from divlens.types import Prompt
 
 LEADING_ARTICLE = re.compile("^(an?|the) ")
 PRIOR = 1.0  # pseudo-readings, spread as Y is: a reading never met says nothing

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
+from divlens.errors import DivlensError
 from divlens.models.clip_text import (
     DECODED_AT_ONCE,
     ClipText,
@@ -31,7 +32,7 @@ from divlens.models.fingerprint import all_but, weights_digits
 from divlens.models.loading import Options, check_equal, pictures_of
 from divlens.models.open_domain import Uncalibrated
 from divlens.paths import ConfidenceUnmasking
-from divlens.types import DivlensError, View
+from divlens.types import View
 
 PUBLISHED = "amused/amused-256"
 STEPS, TEMPERATURE, GUIDANCE = 12, (2.0, 0.0), 10.0  # the defaults of AmusedPipeline.__call__

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from divlens.errors import DivlensError, is_number
 from divlens.models.building import network_from
 from divlens.models.failures import reported
 from divlens.models.fingerprint import all_but, weights_digits
@@ -31,7 +32,7 @@ from divlens.models.loading import (
     read_parts,
 )
 from divlens.models.special_tokens import refuse_special_tokens
-from divlens.types import DivlensError, View, is_number
+from divlens.types import View
 
 FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")  # and the weights
 DECODED_AT_ONCE = 4  # pictures: the decoder's activations are far larger than its output

@@ -16,11 +16,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from divlens.errors import DivlensError, is_whole
 from divlens.models.building import check_numbers, network_from
 from divlens.models.fingerprint import all_but
 from divlens.models.loading import Options, check_lengths, find_files, read_parts
 from divlens.models.special_tokens import refuse_special_tokens
-from divlens.types import DivlensError, is_whole
 
 DECODED_AT_ONCE = 8  # pictures: a decoder's activations are far larger than its output
 CONFIGS = {"tokenizer": "tokenizer_config.json", "scheduler": "scheduler_config.json"}  # others: config.json

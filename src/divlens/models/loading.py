@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from divlens.errors import DivlensError
 from divlens.models.failures import one_line, reason_of
-from divlens.types import DivlensError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Loaded = TypeVar("Loaded")

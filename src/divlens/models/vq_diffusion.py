@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from divlens.errors import DivlensError
 from divlens.models import clip_text
 from divlens.models.clip_text import ClipText, Layout
 from divlens.models.failures import reported
@@ -30,7 +31,7 @@ from divlens.models.fingerprint import all_but, weights_digits
 from divlens.models.loading import Options, check_equal, pictures_of
 from divlens.models.open_domain import Uncalibrated
 from divlens.paths import MaskReplaceDiffusion
-from divlens.types import DivlensError, View
+from divlens.types import View
 
 PUBLISHED = "microsoft/vq-diffusion-ithq"
 GUIDANCE = 5.0  # the default of VQDiffusionPipeline.__call__

@@ -12,10 +12,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from divlens.errors import DivlensError, is_whole
 from divlens.noise import Noise
 from divlens.paths.rule import Advance, Draws
 from divlens.paths.schedule import Schedule, check_schedule, exact_share, still_masked, without_the_last
-from divlens.types import DivlensError, View, is_whole
+from divlens.types import View
 
 
 @final

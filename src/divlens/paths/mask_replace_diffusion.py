@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from divlens.errors import DivlensError, check_whole, is_number
 from divlens.noise import Noise
 from divlens.paths.rule import Advance, Draws
-from divlens.types import DivlensError, View, check_whole, is_number
+from divlens.types import View
 
 CHANCE_ROUNDING = 1e-6  # chances may have been float32
 

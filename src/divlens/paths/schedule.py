@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from divlens.types import DivlensError, check_whole
+from divlens.errors import DivlensError, check_whole
 
 Schedule = Literal["cosine", "linear", "arccos"]
 

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from divlens.errors import DivlensError
 from divlens.models.failures import reported
 from divlens.models.fingerprint import all_but
 from divlens.models.llamagen.captions import clean_caption, left_padded
@@ -26,7 +27,7 @@ from divlens.models.loading import Options, check_lengths, find_files, needed, p
 from divlens.models.open_domain import Uncalibrated
 from divlens.models.special_tokens import refuse_special_tokens
 from divlens.paths import Raster
-from divlens.types import DivlensError, View
+from divlens.types import View
 
 STAGES = {512: "t2i_XL_stage2_512.pt", 256: "t2i_XL_stage1_256.pt"}  # pixels to file; the first is the default
 TOKENIZER = "vq_ds16_t2i.pt"

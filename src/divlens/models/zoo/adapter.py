@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from divlens.errors import DivlensError
 from divlens.models.fingerprint import all_but
 from divlens.models.loading import CPU, Options, load_checked
 from divlens.models.protocol import Predictor
@@ -21,7 +22,7 @@ from divlens.models.zoo.lexicon import TEMPLATES, concepts, near
 from divlens.models.zoo.networks import CODES, GRID, MASK, POSITIONS, WORDS, Backbone, Sizes, Tokenizer
 from divlens.models.zoo.text import Vocabulary
 from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, PathRule, Raster
-from divlens.types import DivlensError, View
+from divlens.types import View
 
 Family = Literal["ar", "mim", "diffusion"]
 Time = TypeVar("Time", float, Tensor)
