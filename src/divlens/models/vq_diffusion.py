@@ -31,6 +31,7 @@ from divlens.models.fingerprint import all_but, weights_digits
 from divlens.models.loading import Options, check_equal, pictures_of
 from divlens.models.open_domain import Uncalibrated
 from divlens.paths import MaskReplaceDiffusion
+from divlens.paths.reverse_step import reverse_step
 from divlens.types import View
 
 PUBLISHED = "microsoft/vq-diffusion-ithq"
@@ -280,20 +281,7 @@ class ReferenceNoise:
     def posterior(self, probabilities: Tensor, time: int) -> Float[Tensor, "batch m classes"]:
         """q(x_{t-1} | x_t) in float64, summed over x_0: over codes and the mask, at the last step over codes alone."""
         p = probabilities.double().clamp(min=math.exp(-70))  # the pipeline's floor
-        if time == 1:
-            return p
-        mask, now = self.rule.codes, self.state[..., None]
-        cases = torch.tensor([[True, False, False], [False, True, False]], device=p.device)
-        stay, reveal, replaced, others = self.rule.events(time, cases[:1], cases[1:])
-        other, code = replaced / others, now.clamp(max=mask - 1)
-        masked, agrees, differs = 0, 1, 2  # x_t is the mask, is x_0, is a code other than x_0
-        of_now = p.gather(-1, code)
-        neither = (1 - p - of_now).clamp(min=0)
-        from_mask = reveal[0, masked] * p + other[0, masked] * (1 - p)
-        from_code = reveal[0, differs] * p + other[0, agrees] * of_now + other[0, differs] * neither
-        stays = stay[0, agrees] * of_now + stay[0, differs] * (1 - of_now)
-        to_code = torch.where(now == mask, from_mask, from_code.scatter(-1, code, stays))
-        return torch.cat([to_code, torch.where(now == mask, stay[0, masked], 0.0)], dim=-1)
+        return p if time == 1 else reverse_step(self.rule, time, self.state, self.rule.codes, p)
 
     def path_uniform(self, step: int, positions: int, device: torch.device) -> Float[Tensor, "batch n two"]:
         return torch.stack([self.event, torch.full_like(self.event, 0.5)], dim=-1).to(device)
