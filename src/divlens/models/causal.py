@@ -7,7 +7,6 @@ transformers is optional; nothing here imports it before a model asks for it.
 from __future__ import annotations
 
 import inspect
-import json
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,11 +21,13 @@ from divlens.errors import DivlensError, is_number
 from divlens.models.building import network_from
 from divlens.models.failures import reported
 from divlens.models.fingerprint import all_but, weights_digits
+from divlens.models.guidance import branches_of, for_branches
 from divlens.models.loading import (
     DTYPES,
     Options,
     check_lengths,
     find_files,
+    json_object,
     needed,
     pictures_of,
     read_parts,
@@ -82,12 +83,7 @@ class Published:
 
 def check_type(config: Path, expected: str) -> None:
     """Raises DivlensError when a model's configuration file says that it is of another type."""
-    try:
-        found = json.loads(config.read_text(encoding="utf-8")).get("model_type")
-    except (OSError, ValueError, AttributeError) as error:
-        raise DivlensError(
-            f"{config} expects a JSON object that describes a model of type {expected}: {error}"
-        ) from error
+    found = json_object(config, f"a model of type {expected}").get("model_type")
     if found != expected:
         raise DivlensError(f"{config} expects a model of type {expected}, got {found}")
 
@@ -250,12 +246,8 @@ class RasterPredictor:
             hidden = self.transformer.prefill()
         else:
             embeddings = self.embed(view.tokens[:, view.first - 1], view.first - 1)
-            hidden = self.transformer.feed(torch.cat([embeddings, embeddings]) if self.guided else embeddings)
-        logits = self.head(hidden)[:, None]
-        if not self.guided:
-            return logits, None
-        conditional, unconditional = logits.chunk(2)
-        return conditional, unconditional
+            hidden = self.transformer.feed(for_branches(embeddings, self.guided))
+        return branches_of(self.head(hidden)[:, None], self.guided)
 
 
 @dataclass(frozen=True)

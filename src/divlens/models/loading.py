@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import pickle
 import warnings
 import zipfile
@@ -130,6 +131,17 @@ def read_parts(place: str, expected: str, source: str, read: Callable[[], Loaded
     """`read()`, any failure of which is one line: the packages raise errors of every kind for a bad configuration."""
     with one_line(f"{place} expects {expected}"):
         return fetched(place, source, read)
+
+
+def json_object(path: Path, expected: str) -> Mapping[str, Any]:
+    """The object in a configuration file. Raises DivlensError, which says that of what it expects, for anything else."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"got {type(found).__name__}")
+    except (OSError, ValueError) as error:
+        raise DivlensError(f"{path} expects the JSON object of {expected}: {error}") from error
+    return found
 
 
 def is_stored(path: Path) -> bool:

@@ -27,7 +27,8 @@ from divlens.errors import DivlensError
 from divlens.models import clip_text
 from divlens.models.clip_text import ClipText, Layout
 from divlens.models.failures import reported
-from divlens.models.fingerprint import all_but, weights_digits
+from divlens.models.fingerprint import all_but
+from divlens.models.guidance import branches_of, for_branches
 from divlens.models.loading import Options, check_equal, pictures_of
 from divlens.models.open_domain import Uncalibrated
 from divlens.paths import MaskReplaceDiffusion
@@ -119,14 +120,11 @@ class VQDiffusionPredictor:
 
     @reported("transformer")
     def __call__(self, view: View) -> tuple[Float[Tensor, "batch m codes"], Float[Tensor, "batch m codes"] | None]:
-        ids = torch.cat([view.tokens, view.tokens]) if self.guided else view.tokens
+        ids = for_branches(view.tokens, self.guided)
         # A view's step and time add up to the last step of its rule.
         time = strided(view.step + view.time + 1, self.trained)[view.time]
         logits = self.network(ids, self.hidden, torch.tensor(time, device=ids.device))
-        if not self.guided:
-            return logits, None
-        unconditional, conditional = logits.chunk(2)
-        return conditional, unconditional
+        return branches_of(logits, self.guided, unconditional_first=True)
 
 
 @dataclass(frozen=True)
@@ -207,11 +205,10 @@ def load(checkpoint: str | None, options: Options) -> VQDiffusionModel:
 def from_pipeline(pipeline: Any, options: Options) -> VQDiffusionModel:
     """VQ-Diffusion from a loaded `diffusers.VQDiffusionPipeline`.
 
-    Its networks are used as `parts_of` says. Raises DivlensError as that does, and for parts that do not fit together.
+    Its networks are used as `wrapped_parts` says. Raises DivlensError as that does, and for parts that do not fit
+    together.
     """
-    parts = clip_text.parts_of(pipeline, layout())
-    digits = weights_digits(*(parts[name] for name in ("transformer", "text_encoder", LEARNED, "vqvae")))
-    return assembled(f"vq-diffusion:wrapped-{digits}", parts, options)
+    return assembled(*clip_text.wrapped_parts(pipeline, layout()), options)
 
 
 def assembled(name: str, parts: Mapping[str, Any], options: Options) -> VQDiffusionModel:

@@ -18,6 +18,7 @@ from torch import Tensor
 from divlens.errors import DivlensError
 from divlens.models.failures import reported
 from divlens.models.fingerprint import all_but
+from divlens.models.guidance import branches_of, for_branches
 from divlens.models.llamagen.captions import clean_caption, left_padded
 from divlens.models.llamagen.checkpoints import gpt_from, vq_from
 from divlens.models.llamagen.gpt import Cache, Gpt, Prefix, rotary_table
@@ -69,14 +70,9 @@ class RasterPredictor:
             logits = self.first_logits
         else:
             before = view.first - 1
-            ids = view.tokens[:, before]
-            ids = torch.cat([ids, ids]) if self.guided else ids
+            ids = for_branches(view.tokens[:, before], self.guided)
             logits = self.step(ids, self.cache, before, self.table[before])
-        logits = logits.unsqueeze(1)
-        if not self.guided:
-            return logits, None
-        conditional, unconditional = logits.chunk(2)
-        return conditional, unconditional
+        return branches_of(logits.unsqueeze(1), self.guided)
 
 
 def read_once(
