@@ -26,7 +26,7 @@ from divlens.models.loading import Options
 from divlens.models.protocol import Model
 from divlens.models.wrap import wrap
 from divlens.paths import Raster
-from divlens.run import Reading
+from divlens.planning import Reading
 from divlens.sampler import sample
 from tiny_pipelines import one_thread
 

@@ -27,7 +27,7 @@ from divlens.interventions import (
 )
 from divlens.models.toy import ToyModel
 from divlens.paths import Raster
-from divlens.run import Reading
+from divlens.planning import Reading
 from divlens.sampler import sample
 
 FAMILIES = ("ar", "mim", "diffusion")

@@ -24,9 +24,10 @@ from divlens.models.zoo.lexicon import (
     split_words,
 )
 from divlens.models.zoo.text import Vocabulary
+from divlens.planning import Reading
 from divlens.report.notes import unread
 from divlens.report.tables import decomposition_table, enhance_table, information_tables, probe_tables
-from divlens.run import Reading, wording_notes
+from divlens.run import wording_notes
 from divlens.types import Prompt
 
 VOCABULARY = Vocabulary.packaged()

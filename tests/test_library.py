@@ -17,7 +17,7 @@ from divlens.diversity import FeatureNetwork
 from divlens.errors import DivlensError
 from divlens.interventions import Argmax, DisableTop, Subset, Temperature
 from divlens.models.toy import RULES, ToyModel
-from divlens.run import Reading
+from divlens.planning import Reading
 
 PROMPTS = ["a cat", "<b>snow</b>"]
 NO_BOUNDS = divlens.Effort(paths=0, path_samples=0, mixture_samples=0)

@@ -26,7 +26,7 @@ from divlens.models.loading import Options
 from divlens.models.protocol import Limited, Model, Predictor
 from divlens.noise import TorchNoise
 from divlens.paths import Raster
-from divlens.run import Reading
+from divlens.planning import Reading
 from divlens.sampler import sample
 from divlens.types import View
 

@@ -22,7 +22,7 @@ from divlens.paraphrase import (
     wordings_of,
 )
 from divlens.paraphrase.notes import wording_lines
-from divlens.run import Reading, plan
+from divlens.planning import Reading, plan
 from divlens.types import Prompt
 
 fixed = settings(derandomize=True, deadline=None)  # the same examples every time, however busy the machine

@@ -19,8 +19,9 @@ from divlens.fidelity.judge import load_judge
 from divlens.interventions import Argmax
 from divlens.models.toy import RULES, ToyModel
 from divlens.pictures import PictureError, checked_pictures, pictures_from_bytes
+from divlens.planning import plan
 from divlens.report.sheets import contact_sheet
-from divlens.run import fill, plan
+from divlens.run import fill
 from divlens.types import Prompt
 
 

@@ -15,7 +15,8 @@ from divlens.loop import guide
 from divlens.models.toy import PIXELS, ToyModel
 from divlens.noise import TorchNoise
 from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, Raster
-from divlens.run import fill, noise_of, plan
+from divlens.planning import plan
+from divlens.run import fill, noise_of
 from divlens.sampler import sample
 from divlens.types import Prompt
 

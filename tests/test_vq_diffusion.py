@@ -18,7 +18,7 @@ from divlens.models.loading import DTYPES, Options
 from divlens.models.protocol import Limited, Model, Predictor
 from divlens.noise import CounterNoise, Noise
 from divlens.paths import MaskReplaceDiffusion
-from divlens.run import Reading
+from divlens.planning import Reading
 from divlens.sampler import sample
 
 SEED = 3

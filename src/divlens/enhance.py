@@ -22,9 +22,9 @@ from divlens.interventions import templated
 from divlens.models.answers import loaded_model, pictures_of
 from divlens.models.protocol import Model
 from divlens.models.room import Room
+from divlens.planning import BATCH_SIZE, BatchSize, plans
 from divlens.progress import OnBatch, followed
 from divlens.prompts import distinct_prompts
-from divlens.run import BATCH_SIZE, BatchSize, plans
 from divlens.showing import Shown, counted, with_intervals
 from divlens.statistics import Interval
 from divlens.types import DrawnWith, Prompt

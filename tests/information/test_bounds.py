@@ -41,7 +41,8 @@ from divlens.models.toy import ToyModel
 from divlens.noise import CounterNoise
 from divlens.paraphrase import wordings_of
 from divlens.paths import ConfidenceUnmasking, Draws, MaskReplaceDiffusion, Raster
-from divlens.run import Reading, Row, plan
+from divlens.planning import Reading, plan
+from divlens.run import Row
 from divlens.sampler import sample
 from divlens.types import Prompt
 

@@ -25,9 +25,9 @@ from divlens.interventions import (
 )
 from divlens.models.answers import loaded_models
 from divlens.models.protocol import Model
+from divlens.planning import BATCH_SIZE, BatchSize, plans
 from divlens.progress import OnBatch, followed
 from divlens.prompts import distinct_prompts
-from divlens.run import BATCH_SIZE, BatchSize, plans
 from divlens.showing import Shown, counted, with_intervals
 from divlens.statistics import paired_change, relative_change
 from divlens.types import DrawnWith, Prompt

@@ -31,9 +31,10 @@ from divlens.information.token_entropy import TokenEntropy, token_entropies, usa
 from divlens.interventions import Intervention, Settings, templated
 from divlens.models.answers import loaded_model
 from divlens.models.protocol import Model
+from divlens.planning import BATCH_SIZE, MOST_SAMPLES, BatchSize, plan
 from divlens.progress import OnBatch, followed
 from divlens.prompts import distinct_prompts
-from divlens.run import BATCH_SIZE, MOST_SAMPLES, BatchSize, Run, plan, wording_notes
+from divlens.run import Run, wording_notes
 from divlens.types import Prompt
 
 FROZEN = "given the frozen {} noise of each prompt, not averaged over it"

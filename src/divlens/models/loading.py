@@ -134,7 +134,7 @@ def read_parts(place: str, expected: str, source: str, read: Callable[[], Loaded
 
 
 def json_object(path: Path, expected: str) -> Mapping[str, Any]:
-    """The object in a configuration file. Raises DivlensError, which says that of what it expects, for anything else."""
+    """The object in a configuration file, which is that of `expected`. Raises DivlensError for anything else."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(found, dict):

@@ -45,6 +45,11 @@ def still_masked(share: Float[Tensor, ""], unknown: Int[Tensor, "batch 1"], posi
     return torch.minimum(unknown - 1, wanted).clamp(min=1)
 
 
+def left_masked(schedule: Schedule, step: int, steps: int, unknown: Bool[Tensor, "batch n"]) -> Int[Tensor, "batch 1"]:
+    """How many positions stay masked after a step that is not the last."""
+    return still_masked(exact_share(schedule, step, steps), unknown.sum(1, keepdim=True), unknown.shape[1])
+
+
 def without_the_last(
     score: Float[Tensor, "batch n"], unknown: Bool[Tensor, "batch n"], count: Int[Tensor, "batch 1"]
 ) -> Bool[Tensor, "batch n"]:
