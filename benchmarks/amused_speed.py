@@ -33,7 +33,7 @@ from divlens.loop import moments
 from divlens.models import amused
 from divlens.models.loading import Options
 from divlens.noise import CounterNoise, Noise, TorchNoise
-from divlens.run import Reading
+from divlens.planning import Reading
 from divlens.sampler import step_of
 
 PROMPTS = ["a", "b", "c", "d"]

@@ -21,7 +21,8 @@ from divlens.information.accounting import BatchAccount, Tally
 from divlens.information.strata import strata_of
 from divlens.loop import Moment
 from divlens.models.protocol import Model
-from divlens.run import fill, plan
+from divlens.planning import plan
+from divlens.run import fill
 from divlens.types import Prompt
 
 MOST = {"zoo/ar": 1.1, "zoo/mim": 1.5, "zoo/diffusion": 1.1}

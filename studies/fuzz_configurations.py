@@ -39,10 +39,10 @@ from safetensors.torch import load_file, save_file
 import tiny_llamagen
 import tiny_pipelines
 import tiny_transformers
+from divlens.errors import DivlensError
 from divlens.models import load
 from divlens.models.zoo.assets import packaged_folder, write_tensors
 from divlens.sampler import sample
-from divlens.types import DivlensError
 
 SECONDS, GIBIBYTES = 60, 2  # that a case may take, the second besides what the process had
 FEW = 310  # cases of a layout

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 import tiny_pipelines as tiny
 from divlens.calibration import frequencies_of
+from divlens.errors import DivlensError
 from divlens.interventions import Argmax, DisableTop, Guidance
 from divlens.loop import filled
 from divlens.models import amused
@@ -18,9 +19,9 @@ from divlens.models.loading import Options
 from divlens.models.protocol import Limited, Model, Predictor
 from divlens.noise import TorchNoise
 from divlens.paths import ConfidenceUnmasking
-from divlens.run import Reading
+from divlens.planning import Reading
 from divlens.sampler import sample
-from divlens.types import DivlensError, View
+from divlens.types import View
 
 SEED = 3
 

@@ -11,7 +11,7 @@ from divlens.models.zoo import adapter
 from divlens.models.zoo.adapter import ZooModel
 from divlens.models.zoo.networks import Backbone, Sizes
 from divlens.paths import ConfidenceUnmasking, Raster
-from divlens.run import plan
+from divlens.planning import plan
 from divlens.types import DrawnWith, Generation, Prompt
 
 FAMILIES = ("ar", "mim", "diffusion")

@@ -15,11 +15,11 @@ from torch import nn
 import tiny_llamagen
 import tiny_pipelines
 import tiny_transformers
+from divlens.errors import DivlensError
 from divlens.models import amused, emu3, janus, load, vq_diffusion
 from divlens.models.building import at_most, weight_files
 from divlens.models.loading import Options, load_checked, read_pt
 from divlens.sampler import sample
-from divlens.types import DivlensError
 
 
 @pytest.fixture(scope="module", autouse=True)

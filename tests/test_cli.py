@@ -17,8 +17,8 @@ import torch
 import divlens
 from divlens import __version__
 from divlens.cli import main
+from divlens.errors import DivlensError
 from divlens.models.toy import ToyModel
-from divlens.types import DivlensError
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import pytest
 
 import divlens
 from divlens.cli import main
+from divlens.errors import DivlensError
 from divlens.models.zoo.assets import packaged_folder
 from divlens.models.zoo.networks import WORDS
-from divlens.types import DivlensError
 
 TOO_LONG = " ".join(["red"] * (WORDS + 1))
 

@@ -15,14 +15,16 @@ from rich.console import Console
 from divlens.decompose import Decomposition, decompose
 from divlens.diversity import load_network
 from divlens.diversity.anova import CrossedSums, sources_of
+from divlens.errors import DivlensError
 from divlens.experiment.design import FACTORS, Levels, filled_up
 from divlens.interventions import Argmax, DisableTop, Freeze, Paraphrase, Subset, Temperature
 from divlens.models import load
 from divlens.models.toy import CODES, POSITIONS, ToyModel
+from divlens.planning import Reading
 from divlens.report.tables import decomposition_table
-from divlens.run import Reading, Row, fill
+from divlens.run import Row, fill
 from divlens.statistics import ratio_of_means
-from divlens.types import DivlensError, Prompt
+from divlens.types import Prompt
 from toy_oracle import MASK, STATES, chances, posterior
 
 FAMILIES = ("toy/ar", "toy/mim", "toy/diffusion")

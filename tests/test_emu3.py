@@ -13,13 +13,13 @@ import pytest
 import torch
 
 import tiny_transformers as tiny
+from divlens.errors import DivlensError
 from divlens.interventions import Argmax, Guidance, Subset
 from divlens.models import emu3
 from divlens.models.loading import Options
 from divlens.models.protocol import Limited, Model, Predictor
 from divlens.paths import Raster
 from divlens.sampler import sample
-from divlens.types import DivlensError
 
 SEED = 3
 GROUPED = [prompt for prompt in tiny.PROMPTS for _ in range(2)]  # the reference's order: p1 p1 p2 p2 p3 p3

@@ -13,10 +13,10 @@ from rich.console import Console
 import divlens
 from divlens.diversity import lpips_diversity
 from divlens.enhance import sides
+from divlens.errors import DivlensError
 from divlens.experiment.store import request_of
 from divlens.report.sheets import GAP, contact_sheet, to_picture, write_enhanced
 from divlens.report.tables import enhance_table
-from divlens.types import DivlensError
 
 PROMPTS = ("red heart", "a cat", "blue sky")
 

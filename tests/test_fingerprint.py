@@ -15,6 +15,7 @@ import divlens.models
 import tiny_llamagen
 import tiny_pipelines
 import tiny_transformers
+from divlens.errors import DivlensError
 from divlens.models import amused, emu3, janus, load, vq_diffusion
 from divlens.models.amused import AmusedModel
 from divlens.models.causal import Pixels, Reader
@@ -34,7 +35,6 @@ from divlens.models.zoo.adapter import ZooModel
 from divlens.models.zoo.text import Vocabulary
 from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, Raster
 from divlens.sampler import sample
-from divlens.types import DivlensError
 
 # The fields that change neither a draw nor a picture. What is not named here belongs to the fingerprint.
 ASIDE: dict[type, set[str]] = {

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import tiny_pipelines
-from divlens.types import DivlensError
+from divlens.errors import DivlensError
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "studies"))
 fuzz = importlib.import_module("fuzz_configurations")

@@ -10,6 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from divlens import models
+from divlens.errors import DivlensError
 from divlens.interventions import (
     Argmax,
     DisableTop,
@@ -26,9 +27,8 @@ from divlens.interventions import (
 )
 from divlens.models.toy import ToyModel
 from divlens.paths import Raster
-from divlens.run import Reading
+from divlens.planning import Reading
 from divlens.sampler import sample
-from divlens.types import DivlensError
 
 FAMILIES = ("ar", "mim", "diffusion")
 fixed = settings(derandomize=True, deadline=None)  # the same examples every time, however busy the machine

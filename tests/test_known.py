@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
+from divlens.errors import DivlensError
 from divlens.models import registry
 from divlens.models.zoo.assets import packaged_folder
 from divlens.models.zoo.lexicon import concepts, read
 from divlens.report.known import described, in_columns
-from divlens.types import DivlensError
 
 
 def test_the_zoos_concepts_and_words_are_listed_in_80_columns():

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+from divlens.errors import DivlensError
 from divlens.lab.attributes import ATTRIBUTES, BACKGROUND, CONCEPT, MIRROR, PLACE, SIZE, STYLE
 from divlens.lab.captions import (
     HELD_OUT,
@@ -26,7 +27,6 @@ from divlens.lab.reading import read
 from divlens.lab.scenes import COUNT, scenes_of
 from divlens.models.zoo.networks import WORDS
 from divlens.models.zoo.text import split_words
-from divlens.types import DivlensError
 
 APPLE = Meaning.of(concept="apple", background="orange", size="small", place="bottom right", style="flat")
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from divlens.errors import DivlensError
 from divlens.lab.correction import (
     check_confusion,
     corrected_entropies,
@@ -14,7 +15,6 @@ from divlens.lab.correction import (
     without_surplus,
 )
 from divlens.lab.law import entropy_of
-from divlens.types import DivlensError
 
 UNEVEN = np.array([0.4, 0.25, 0.15, 0.1, 0.06, 0.04])
 UNIFORM = np.full(6, 1 / 6)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from divlens.errors import DivlensError
 from divlens.lab.attributes import ATTRIBUTES, BACKGROUND, CONCEPT, MIRROR, PLACE, SIZE, STYLE, sizes_of
 from divlens.lab.bars import BARS, table_rows
 from divlens.lab.captions import NAMING
@@ -21,7 +22,6 @@ from divlens.lab.evaluation import (
 from divlens.lab.meanings import Meaning
 from divlens.lab.scenes import all_scenes, held_out, whole_pairs
 from divlens.statistics import Interval
-from divlens.types import DivlensError
 
 BARE = [Meaning.of(concept=name) for name in ATTRIBUTES[CONCEPT].values]
 RIGHT = {"concept": 0.95, "style": 0.85, "background": 0.98, "size": 0.98, "place": 0.98}  # what a judge must reach

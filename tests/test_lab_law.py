@@ -6,13 +6,13 @@ import math
 import numpy as np
 import pytest
 
+from divlens.errors import DivlensError
 from divlens.lab.attributes import ATTRIBUTES, BACKGROUND, CONCEPT, PLACE, SIZE, STYLE
 from divlens.lab.captions import NAMING, draw_captions
 from divlens.lab.law import Law, entropy_of, plane, training_scenes
 from divlens.lab.meanings import Meaning
 from divlens.lab.reading import read
 from divlens.lab.scenes import COUNT, all_scenes, held_out, scenes_of
-from divlens.types import DivlensError
 
 TINY = (2, 3, 2)
 EXACT = 1e-9  # float64 sums of at most 110,592 terms, each with an error of 1e-16

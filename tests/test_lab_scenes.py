@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from divlens.errors import DivlensError
 from divlens.lab.attributes import ATTRIBUTES, BACKGROUNDS, CONCEPT, MIRROR, PLACE, SIZE, STYLE, sizes_of
 from divlens.lab.pictures import TOKENS, Atlas, compose, corners, packaged_atlas
 from divlens.lab.scenes import (
@@ -18,7 +19,6 @@ from divlens.lab.scenes import (
     scenes_of,
     whole_pairs,
 )
-from divlens.types import DivlensError
 
 
 def some_scenes(count, seed=0):

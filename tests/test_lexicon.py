@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 import divlens
+from divlens.errors import DivlensError
 from divlens.fidelity import concept_index
 from divlens.fidelity.judge import load_judge
 from divlens.models.toy import RULES, ToyModel
@@ -23,10 +24,11 @@ from divlens.models.zoo.lexicon import (
     split_words,
 )
 from divlens.models.zoo.text import Vocabulary
+from divlens.planning import Reading
 from divlens.report.notes import unread
 from divlens.report.tables import decomposition_table, enhance_table, information_tables, probe_tables
-from divlens.run import Reading, wording_notes
-from divlens.types import DivlensError, Prompt
+from divlens.run import wording_notes
+from divlens.types import Prompt
 
 VOCABULARY = Vocabulary.packaged()
 NAMES = concepts()

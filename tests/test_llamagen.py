@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import T5EncoderModel
 
 import tiny_llamagen as tiny
+from divlens.errors import DivlensError
 from divlens.interventions import Argmax, Guidance, Settings
 from divlens.loop import filled
 from divlens.models.llamagen.adapter import LlamaGen, RasterPredictor, load
@@ -25,9 +26,9 @@ from divlens.models.loading import Options
 from divlens.models.protocol import Limited, Model, Predictor
 from divlens.noise import TorchNoise
 from divlens.paths import Raster
-from divlens.run import Reading
+from divlens.planning import Reading
 from divlens.sampler import sample
-from divlens.types import DivlensError, View
+from divlens.types import View
 
 SEED = 7  # of the goldens
 NEAR = 1e-4  # float32 against the reference's float32, or against float64, for logits of about 20

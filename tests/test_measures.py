@@ -12,11 +12,11 @@ import torch
 from rich.console import Console
 
 import divlens
+from divlens.errors import DivlensError
 from divlens.experiment.measures import checked_measures, named, usual_measures
 from divlens.fidelity import Judged, judge_of
 from divlens.models.toy import RULES, ToyModel
 from divlens.report.tables import enhance_table, probe_tables
-from divlens.types import DivlensError
 
 PROMPTS = ("red heart", "a cat", "snow")
 
@@ -98,8 +98,12 @@ def test_a_share_has_the_interval_of_a_share():
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        ([brightness, brightness], "'brightness' twice"),
-        ([replace(brightness, name="fidelity")], "'fidelity' twice or as a usual one"),
+        ([brightness, brightness], "'brightness', where these are taken: brightness, brightness_high"),
+        ([replace(brightness, name="fidelity")], "no other column has, got 'fidelity'"),
+        (
+            [brightness, replace(brightness, name="brightness_low")],
+            "'brightness_low', where these are taken: brightness_low$",
+        ),
         (["brightness"], r"a list of divlens.Measure, got 'brightness'"),
     ],
 )
@@ -108,6 +112,17 @@ def test_what_is_no_measure_is_refused_before_anything_is_drawn(extra, message, 
     with pytest.raises(DivlensError, match=message):
         divlens.probe("toy/mim", PROMPTS, 2, measures=extra)
     assert checked_measures([brightness]) == (brightness,)  # the control
+
+
+def test_no_measure_takes_the_name_of_a_column():
+    """Of any column that a probe makes, in a table or of a sample, whoever adds one."""
+    found = divlens.probe("toy/mim", PROMPTS, 2, measures=[brightness])
+    own = {f"brightness{end}" for end in ("", "_low", "_high", "_prompts")}
+    assert own <= set(found.table)
+    for column in {*found.table, *found.per_prompt, *vars(found.samples[0])} - own:
+        with pytest.raises(DivlensError, match=f"no other column has, got '{column}'"):
+            checked_measures([replace(brightness, name=column)])
+    assert checked_measures([replace(brightness, name="darkness")])  # the control
 
 
 def test_numbers_of_another_shape_are_refused():

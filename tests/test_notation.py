@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 import divlens
 from divlens import interventions as module
 from divlens.cli import main
+from divlens.errors import DivlensError
 from divlens.interventions import (
     Argmax,
     DisableTop,
@@ -21,7 +22,6 @@ from divlens.interventions import (
     TopP,
 )
 from divlens.notation import KNOWN, condition_from, conditions_from, example, interventions_from
-from divlens.types import DivlensError
 
 fixed = settings(derandomize=True, deadline=None, max_examples=40)
 fractions = st.floats(0.001, 1.0)

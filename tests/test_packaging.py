@@ -151,7 +151,8 @@ def test_a_plain_install_is_light_and_pins_nothing():
 
 
 @pytest.mark.parametrize(
-    ("module", "loads_torch"), [("divlens", False), ("divlens.cli", False), ("divlens.types", True)]
+    ("module", "loads_torch"),
+    [("divlens", False), ("divlens.cli", False), ("divlens.errors", False), ("divlens.types", True)],
 )
 def test_importing_divlens_loads_no_torch(module, loads_torch):
     code = f"import sys, {module}; print('torch' in sys.modules)"

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import divlens
+from divlens.errors import DivlensError
 from divlens.interventions import Argmax, Paraphrase, templated
 from divlens.models.zoo.lexicon import TEMPLATES, split_words
 from divlens.models.zoo.text import Vocabulary
@@ -21,8 +22,8 @@ from divlens.paraphrase import (
     wordings_of,
 )
 from divlens.paraphrase.notes import wording_lines
-from divlens.run import Reading, plan
-from divlens.types import DivlensError, Prompt
+from divlens.planning import Reading, plan
+from divlens.types import Prompt
 
 fixed = settings(derandomize=True, deadline=None)  # the same examples every time, however busy the machine
 HEART = Prompt(

@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from divlens.errors import DivlensError
 from divlens.models.toy import diffusion_rule
 from divlens.noise import CounterNoise
 from divlens.paths import ConfidenceUnmasking, Draws, MaskReplaceDiffusion, Raster
-from divlens.types import DivlensError
 from toy_oracle import chi_square_p, posterior
 
 ALARM = 1e-6  # chi-square tests reject at this level: their false-alarm rate over random seeds

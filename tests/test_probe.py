@@ -11,6 +11,7 @@ from rich.console import Console
 
 import divlens
 from divlens.diversity import FeatureNetwork, load_network, lpips_diversity
+from divlens.errors import DivlensError
 from divlens.experiment import measure
 from divlens.experiment.measure import count_duplicates, noise_floor
 from divlens.experiment.probe import BASELINE, default_conditions, probe
@@ -18,7 +19,7 @@ from divlens.fidelity import Judged, concept_index, mode_coverage, shows
 from divlens.interventions import Argmax, DisableTop, Paraphrase, Subset, Temperature
 from divlens.models.toy import RULES, ToyModel
 from divlens.report.tables import probe_tables
-from divlens.types import DivlensError, Prompt
+from divlens.types import Prompt
 
 PROMPTS = ("red heart", "a cat", "blue sky", "three green apples", "a fox", "a red boat")
 JUDGED_PROMPTS = (Prompt("a red boat", concept="red"), Prompt("green"), Prompt("a cat"))

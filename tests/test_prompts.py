@@ -4,12 +4,13 @@ from importlib.resources import files
 
 import pytest
 
+from divlens.errors import DivlensError
 from divlens.models.zoo.lexicon import split_words
 from divlens.models.zoo.networks import WORDS
 from divlens.models.zoo.prompts import default_prompts
 from divlens.paraphrase import length, wordings_of
 from divlens.prompts import as_prompts, distinct_prompts, read_prompts
-from divlens.types import DivlensError, Prompt
+from divlens.types import Prompt
 
 
 @pytest.fixture

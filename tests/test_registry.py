@@ -14,10 +14,10 @@ import torch
 
 import divlens
 from divlens import models
+from divlens.errors import DivlensError
 from divlens.models import registry
 from divlens.models.protocol import Model
 from divlens.models.toy import ToyModel, load_ar
-from divlens.types import DivlensError
 
 
 @pytest.fixture(autouse=True)

@@ -9,14 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from divlens import models
+from divlens.errors import DivlensError
 from divlens.interventions import Argmax, Guidance, Paraphrase, Subset, Temperature
 from divlens.loop import guide
 from divlens.models.toy import PIXELS, ToyModel
 from divlens.noise import TorchNoise
 from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, Raster
-from divlens.run import fill, noise_of, plan
+from divlens.planning import plan
+from divlens.run import fill, noise_of
 from divlens.sampler import sample
-from divlens.types import DivlensError, Prompt
+from divlens.types import Prompt
 
 FAMILIES = ("ar", "mim", "diffusion")
 fixed = settings(derandomize=True, deadline=None)  # the same examples every time, however busy the machine

@@ -10,11 +10,11 @@ from transformers import PreTrainedTokenizerFast
 import tiny_llamagen
 import tiny_pipelines
 import tiny_transformers
+from divlens.errors import DivlensError
 from divlens.models import amused, emu3, janus, vq_diffusion
 from divlens.models.loading import Options
 from divlens.models.special_tokens import refuse_special_tokens, special_tokens
 from divlens.sampler import sample
-from divlens.types import DivlensError
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -10,12 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from divlens.errors import DivlensError
 from divlens.experiment import store
 from divlens.experiment.measure import PromptSamples, SampleRecord, Samples
 from divlens.experiment.measures import usual_measures
 from divlens.experiment.probe import ProbeResult
 from divlens.interventions import Argmax
-from divlens.types import DivlensError, DrawnWith, Prompt
+from divlens.types import DrawnWith, Prompt
 
 LARGEST_SEED = 2**64 - 1
 TABLES = {f"{name}.{kind}" for name in ("table", "per_prompt") for kind in ("csv", "parquet")}

@@ -10,6 +10,7 @@ import torch
 from diffusers.schedulers.scheduling_vq_diffusion import VQDiffusionScheduler
 
 import tiny_pipelines as tiny
+from divlens.errors import DivlensError
 from divlens.interventions import Argmax, Guidance, Settings, TopP, filter_logits
 from divlens.loop import Moment, guide, moments
 from divlens.models import vq_diffusion
@@ -17,9 +18,8 @@ from divlens.models.loading import DTYPES, Options
 from divlens.models.protocol import Limited, Model, Predictor
 from divlens.noise import CounterNoise, Noise
 from divlens.paths import MaskReplaceDiffusion
-from divlens.run import Reading
+from divlens.planning import Reading
 from divlens.sampler import sample
-from divlens.types import DivlensError
 
 SEED = 3
 # The reference's own: it reads its configuration in an old way and returns an old record.

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from divlens.errors import DivlensError
 from divlens.fidelity.judge import load_judge
 from divlens.interventions import Paraphrase, Settings
 from divlens.loop import filled, guide
@@ -19,11 +20,13 @@ from divlens.models.zoo.lexicon import split_words
 from divlens.models.zoo.networks import CODES, MASK, POSITIONS, WORDS, Backbone, Sizes, Tokenizer
 from divlens.models.zoo.text import UNKNOWN, Vocabulary
 from divlens.noise import CounterNoise
+from divlens.paths.reverse_step import reverse_step
 from divlens.sampler import sample
-from divlens.types import DivlensError, View
+from divlens.types import View
 from divlens.zoo import likelihood, train_generators, wordings
 from divlens.zoo.data import STYLES, Pictures, choose_held_out, concepts, slug
 from divlens.zoo.evaluate import blends_that_count
+from divlens.zoo.objectives import corrupted
 from divlens.zoo.training import Recipe, fit
 
 VOCABULARY = Vocabulary(("a", "cat", "heart", "of", "picture", "red"))
@@ -189,8 +192,8 @@ def test_the_diffusion_bound_of_a_uniform_model_is_the_enumerated_one():
             if time == 1:
                 exact += chance * math.log(CODES)
                 continue
-            q, p = (likelihood.reverse_step(rule, time, at, origin) for origin in (truth, uniform))
-            exact += chance * float((q * (q / p).log()).sum())
+            q, p = (reverse_step(rule, time, at, MASK, origin) for origin in (truth, uniform))
+            exact += chance * float((q * (q / p).log())[q > 0].sum())
         per_step.append(exact * POSITIONS / math.log(2))
     draws = 300
     mean, _ = likelihood.bits_per_image(
@@ -208,10 +211,12 @@ def test_one_reverse_step_is_a_distribution_together_with_staying_masked():
     origin = torch.rand(1, 1, CODES, dtype=torch.float64)
     origin /= origin.sum()
     for time in range(2, 7):  # at time 6 everything is masked
-        masked = likelihood.reverse_step(rule, time, torch.tensor([[MASK]]), origin).sum()
-        assert float(masked) + rule.masked[time - 1] / rule.masked[time] == pytest.approx(1)
+        masked = reverse_step(rule, time, torch.tensor([[MASK]]), MASK, origin)
+        assert float(masked.sum()) == pytest.approx(1)
+        assert float(masked[..., MASK]) == pytest.approx(rule.masked[time - 1] / rule.masked[time])
         if time < 6:
-            assert float(likelihood.reverse_step(rule, time, torch.tensor([[3]]), origin).sum()) == pytest.approx(1)
+            unmasked = reverse_step(rule, time, torch.tensor([[3]]), MASK, origin)
+            assert float(unmasked.sum()) == pytest.approx(1) and float(unmasked[..., MASK]) == 0
 
 
 def test_weights_survive_and_damage_is_one_clear_line(tmp_path: Path):
@@ -286,8 +291,8 @@ def test_corruption_follows_the_schedule():
     torch.manual_seed(0)
     tokens = torch.randint(CODES, (2000, POSITIONS))
     time = torch.full((2000, 1), 0.4)
-    kept, masked = train_generators.diffusion_schedule(time)
-    noisy = train_generators.corrupt(tokens, kept, masked)
+    kept, masked = adapter.diffusion_schedule(time)
+    noisy = corrupted(tokens, kept, masked, CODES)
     for observed, chance in (
         ((noisy == MASK).double().mean(), 0.4),
         ((noisy == tokens).double().mean(), float(kept[0]) + (1 - 0.4 - float(kept[0])) / CODES),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from divlens.decompose import decompose
     from divlens.diversity import load_network, lpips_diversity
     from divlens.enhance import enhance
+    from divlens.errors import DivlensError
     from divlens.experiment.measures import Gauge, Look, Measure
     from divlens.experiment.probe import default_conditions, enhancer, probe
     from divlens.fidelity.judge import load_judge
@@ -37,10 +38,10 @@ if TYPE_CHECKING:
     from divlens.prompts import read_prompts
     from divlens.report.saving import save
     from divlens.sampler import sample
-    from divlens.types import DivlensError, Prompt
+    from divlens.types import Prompt
 
 _PLACES = {
-    "DivlensError": "types",
+    "DivlensError": "errors",
     "Effort": "information",
     "Gauge": "experiment.measures",
     "Look": "experiment.measures",

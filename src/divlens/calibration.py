@@ -18,11 +18,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from divlens.errors import DivlensWarning
 from divlens.files import written_beside
 from divlens.models.answers import calibration_prompts_of, frequencies_that_ship
 from divlens.models.fingerprint import content_hash
 from divlens.models.protocol import Model
-from divlens.types import DivlensWarning
 
 SAMPLES = 8  # per calibration prompt
 FOLDER = "DIVLENS_CACHE"  # the environment's word for another place

@@ -14,15 +14,17 @@ from torch import Tensor
 
 from divlens.diversity import FeatureNetwork, network_of
 from divlens.diversity.anova import CrossedSums, Source, whole_blocks
+from divlens.errors import DivlensError
 from divlens.experiment.design import FACTORS, Design, Levels, Plan, design_of
 from divlens.interventions import Intervention, Settings
 from divlens.models.protocol import Model
 from divlens.paraphrase.notes import wording_lines
+from divlens.planning import BATCH_SIZE, BatchSize
 from divlens.progress import OnBatch, followed
-from divlens.run import BATCH_SIZE, BatchSize, Filled, fill, wording_notes
+from divlens.run import Filled, fill, wording_notes
 from divlens.showing import Shown, counted, with_intervals
 from divlens.statistics import Interval, bootstrap_mean, ratio_of_means
-from divlens.types import DivlensError, DrawnWith, Prompt
+from divlens.types import DrawnWith, Prompt
 
 if TYPE_CHECKING:
     import pandas as pd

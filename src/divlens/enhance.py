@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from divlens.diversity import load_network
+from divlens.experiment.columns import with_ends
 from divlens.experiment.measure import ConditionResult, Instruments, measure
 from divlens.experiment.measures import Measure, checked_measures, named
 from divlens.experiment.probe import Conditions, enhancer, undefined
@@ -21,9 +22,9 @@ from divlens.interventions import templated
 from divlens.models.answers import loaded_model, pictures_of
 from divlens.models.protocol import Model
 from divlens.models.room import Room
+from divlens.planning import BATCH_SIZE, BatchSize, plans
 from divlens.progress import OnBatch, followed
 from divlens.prompts import distinct_prompts
-from divlens.run import BATCH_SIZE, BatchSize, plans
 from divlens.showing import Shown, counted, with_intervals
 from divlens.statistics import Interval
 from divlens.types import DrawnWith, Prompt
@@ -135,7 +136,7 @@ class Enhanced(Shown):
             columns = {"before": self.before.mean(name), "after": self.after.mean(name), "change": self.change(name)}
             row: dict[str, object] = {"model": self.model, "figure": name, "prompts": columns["change"].count}
             for column, interval in columns.items():
-                row |= {column: interval.value, f"{column}_low": interval.low, f"{column}_high": interval.high}
+                row |= with_ends(column, interval)
             rows.append(row)
         return pd.DataFrame(rows)
 

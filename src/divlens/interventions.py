@@ -16,9 +16,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from divlens.errors import DivlensError, check_whole, is_number, shown
 from divlens.paraphrase import mixed_in_length, similar_in_length
 from divlens.paths import PathRule
-from divlens.types import DivlensError, Prompt, check_whole, is_number, shown
+from divlens.types import Prompt
 
 MOST_GUIDANCE = 1e6  # published scales are below 20; far beyond this, guided logits leave float32
 COLDEST, HOTTEST = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max  # what float32 can divide by

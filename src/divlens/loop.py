@@ -9,11 +9,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from divlens.errors import DivlensError
 from divlens.interventions import Settings, filter_logits
 from divlens.models.protocol import Predictor
 from divlens.noise import Noise
 from divlens.paths import Advance, Draws
-from divlens.types import DivlensError, View
+from divlens.types import View
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import ast
 import difflib
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 
 from divlens import interventions
+from divlens.errors import DivlensError
 from divlens.interventions import Intervention
-from divlens.types import DivlensError
 
-KNOWN = ("Argmax", "DisableTop", "Freeze", "Guidance", "Paraphrase", "Subset", "Temperature", "TopK", "TopP")
+KNOWN = tuple(
+    sorted(name for name, kind in vars(interventions).items() if is_dataclass(kind) and isinstance(kind, Intervention))
+)
 EXPECTED = 'expected interventions such as "Subset(0.25)" or "Temperature(1.3), TopP(0.9)"'
 
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float32, UInt8
 from torch import Tensor
 
-from divlens.types import DivlensError
+from divlens.errors import DivlensError
 
 # How far from [0, 1] the arithmetic of a decoder in float32 may end. A grey level of 8 bits is 400 times as much.
 ROUNDING = 1e-5

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from divlens.errors import DivlensError
 from divlens.showing import visible
-from divlens.types import DivlensError
 
 OnBatch = Callable[[int], None]
 

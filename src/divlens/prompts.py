@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from divlens.types import DivlensError, Prompt
+from divlens.errors import DivlensError
+from divlens.types import Prompt
 
 FIELDS = {"prompt", "paraphrases", "concept"}
 STRUCTURED = {".jsonl", ".ndjson", ".json"}

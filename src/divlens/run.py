@@ -1,4 +1,4 @@
-"""A run: all of it decided, none of it drawn. `plan` decides and refuses, `fill` draws."""
+"""A run: all of it decided, none of it drawn, as `planning` makes it; `fill` draws it."""
 
 from __future__ import annotations
 
@@ -8,26 +8,22 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from divlens.calibration import SAMPLES, frequencies_of
-from divlens.interventions import Intervention, Settings, Wordings, apply_all, wordings_under
+from divlens.errors import DivlensError
+from divlens.interventions import Settings
 from divlens.loop import Moment, Watched, moments
-from divlens.models.answers import calibration_prompts_of, checked_predictor, conditions_of, pictures_of
+from divlens.models.answers import checked_predictor, pictures_of
 from divlens.models.fingerprint import fingerprint_of
-from divlens.models.protocol import Lexical, Limited, Model, Templated, check_model
+from divlens.models.protocol import Lexical, Limited, Model
 from divlens.models.room import Rooms
 from divlens.noise import CounterNoise, Noise
-from divlens.paraphrase import wordings_of
-from divlens.types import DivlensError, DrawnWith, Prompt, check_whole, is_whole
+from divlens.types import DrawnWith, Prompt
 
-BATCH_SIZE = 96
-MOST_SAMPLES = 10**6  # of a prompt: every sample has a row from the start
-BatchSize = int | Literal["auto"]
 Seen = TypeVar("Seen")
 
 
@@ -108,127 +104,6 @@ class Run:
 def digest(values: object) -> str:
     """A short hash of plain values."""
     return hashlib.blake2b(json.dumps(values).encode(), digest_size=16).hexdigest()
-
-
-class Reading:
-    """What a model is asked while its runs are planned, each thing once: conditions of wordings, code frequencies."""
-
-    def __init__(self, model: Model, batch_size: BatchSize = BATCH_SIZE) -> None:
-        check_model(model)
-        self.model = model
-        automatic = batch_size == "auto"
-        self.rooms = Rooms.of(BATCH_SIZE if automatic else batch_size, asked_for=not automatic)
-        self.conditions: dict[str, Tensor] = {}
-        self.shares: Float[Tensor, " codes"] | None = None
-
-    @property
-    def defaults(self) -> Settings:
-        """The model's published settings."""
-        model = self.model
-        return Settings(rule=model.rule, guidance=model.guidance, top_k=getattr(model, "top_k", 0))
-
-    @torch.inference_mode()
-    def read(self, wordings: Sequence[str]) -> None:
-        """Encode those that are new. Raises DivlensError for one that the model cannot read."""
-        missing = [wording for wording in dict.fromkeys(wordings) if wording not in self.conditions]
-        if not missing:
-            return
-        found = conditions_of(self.model, missing)
-        shape = next(iter(self.conditions.values()), found[0]).shape
-        if found.shape[1:] != shape:
-            raise DivlensError(
-                f"{self.model.name} expects to encode every wording in one shape, got {tuple(found.shape[1:])} "
-                f"after {tuple(shape)}"
-            )
-        self.conditions |= zip(missing, found, strict=True)
-
-    def can_read(self, wording: str) -> bool:
-        try:
-            self.read([wording])
-        except DivlensError:
-            return False
-        return True
-
-    def wordings(self, prompt: Prompt) -> tuple[str, ...]:
-        """The prompt itself, then its paraphrases, or the templates around it that the model can read."""
-        templates = self.model.paraphrase_templates if isinstance(self.model, Templated) else ()
-        return wordings_of(prompt, self.can_read, templates)
-
-    def settings(self, interventions: Sequence[Intervention]) -> Settings:
-        """The published settings, changed by the interventions in order."""
-        return apply_all(interventions, self.defaults, self.frequencies)
-
-    def frequencies(self) -> Float[Tensor, " codes"]:
-        """How often each code comes out, by a calibration run where that is not known."""
-        if self.shares is None:
-            self.shares = frequencies_of(self.model, lambda: fingerprint_of(self.model), self.calibrate)
-        return self.shares
-
-    def calibrate(self) -> Int[Tensor, "n h w"]:
-        """The tokens of the calibration prompts; nothing is decoded."""
-        prompts = [Prompt(text) for text in calibration_prompts_of(self.model)]
-        rows = [row for prompt in prompts for row in rows_of(prompt, SAMPLES, (), self.defaults, self.wordings)]
-        run = self.run(rows, self.defaults, seed=0)
-        return torch.cat([filled.tokens.cpu() for filled in fill(run)])
-
-    def run(self, rows: Sequence[Row], settings: Settings, seed: int) -> Run:
-        """The run of these rows, all of whose wordings are read."""
-        self.read([row.wording for row in rows])
-        return Run(self.model, settings, seed, tuple(rows), self.conditions, self.rooms)
-
-
-def rows_of(
-    prompt: Prompt, n: int, interventions: Sequence[Intervention], settings: Settings, wordings: Wordings
-) -> list[Row]:
-    """A prompt's samples: each with its wording and noise of its own, but for a stream that is frozen."""
-    used, held = wordings_under(interventions, prompt, wordings), settings.frozen
-    return [
-        Row(prompt, used[i % len(used)], path=0 if "path" in held else i, execution=0 if "execution" in held else i)
-        for i in range(n)
-    ]
-
-
-def plan(
-    model: Model,
-    prompts: Sequence[Prompt],
-    n: int,
-    seed: int,
-    interventions: Sequence[Intervention] = (),
-    *,
-    batch_size: BatchSize = BATCH_SIZE,
-) -> Run:
-    """The run of `n` samples of each prompt. Every DivlensError that a request can raise is raised here."""
-    return plans(model, prompts, n, seed, {"": interventions}, batch_size=batch_size)[""]
-
-
-def plans(
-    model: Model,
-    prompts: Sequence[Prompt],
-    n: int,
-    seed: int,
-    conditions: Mapping[str, Sequence[Intervention]],
-    *,
-    batch_size: BatchSize = BATCH_SIZE,
-) -> dict[str, Run]:
-    """A run under each condition. A wording that several use is encoded once, and the model calibrated once at most."""
-    check_request(n, seed, batch_size)
-    reading, found = Reading(model, batch_size), dict[str, Run]()
-    for name, interventions in conditions.items():
-        settings = reading.settings(interventions)
-        rows = [row for prompt in prompts for row in rows_of(prompt, n, interventions, settings, reading.wordings)]
-        found[name] = reading.run(rows, settings, seed)
-    return found
-
-
-def check_request(n: int, seed: int, batch_size: BatchSize) -> None:
-    """`n`: samples of each prompt."""
-    check_whole("n", n, 1)
-    if n > MOST_SAMPLES:
-        raise DivlensError(f"n expects at most {MOST_SAMPLES:,} samples of each prompt, got {n:,}")
-    if batch_size != "auto" and (not is_whole(batch_size) or batch_size < 1):
-        raise DivlensError(f'batch_size expects at least 1, or "auto", got {batch_size!r}')
-    if not is_whole(seed) or not 0 <= seed < 2**64:
-        raise DivlensError(f"seed expects an integer in [0, 2**64), got {seed!r}")
 
 
 def noise_of(rows: Sequence[Row], seed: int) -> Noise:

@@ -13,9 +13,10 @@ from divlens.loop import Moment
 from divlens.models.answers import check_same_size, loaded_model
 from divlens.models.protocol import Model
 from divlens.noise import entropy_of
+from divlens.planning import BATCH_SIZE, BatchSize, plan
 from divlens.progress import OnBatch, followed
 from divlens.prompts import as_prompts
-from divlens.run import BATCH_SIZE, BatchSize, fill, plan, wording_notes
+from divlens.run import fill, wording_notes
 from divlens.types import Generation, Prompt, Step, Trace
 
 

@@ -16,6 +16,7 @@ from small import Small
 from torch.overrides import TorchFunctionMode
 
 from divlens import models
+from divlens.errors import DivlensError
 from divlens.information import Effort, information
 from divlens.information.accounting import QUANTITIES, Tally
 from divlens.information.api import TRIVIAL
@@ -40,9 +41,10 @@ from divlens.models.toy import ToyModel
 from divlens.noise import CounterNoise
 from divlens.paraphrase import wordings_of
 from divlens.paths import ConfidenceUnmasking, Draws, MaskReplaceDiffusion, Raster
-from divlens.run import Reading, Row, plan
+from divlens.planning import Reading, plan
+from divlens.run import Row
 from divlens.sampler import sample
-from divlens.types import DivlensError, Prompt
+from divlens.types import Prompt
 
 PROMPTS = ["red heart", "a cat", "blue sky"]
 REWORDED = [Prompt(text, paraphrases=(f"{text} icon",)) for text in PROMPTS]

@@ -26,7 +26,8 @@ from divlens.interventions import Argmax, Freeze, Paraphrase
 from divlens.loop import Moment
 from divlens.models.toy import ToyModel
 from divlens.paths import ConfidenceUnmasking, Draws, FixedOrder, MaskReplaceDiffusion, RandomOrder, Raster
-from divlens.run import Reading, fill, noise_of, plan
+from divlens.planning import Reading, plan
+from divlens.run import fill, noise_of
 from divlens.statistics import student_t
 from divlens.types import Prompt
 

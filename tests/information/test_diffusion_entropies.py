@@ -6,13 +6,12 @@ import pytest
 import torch
 
 from divlens.information.laws.diffusion_steps import (
-    chances_of,
-    event_log_probability,
     known_noise_entropies,
     state_log_probability,
     step_entropies,
 )
 from divlens.paths import Draws, MaskReplaceDiffusion
+from divlens.paths.reverse_step import chances_of
 
 CODES, MASK = 300, 300
 TIMES = [step / 6 for step in range(7)]
@@ -103,20 +102,24 @@ def test_a_mask_below_zero_is_no_code_either():
     assert codes[0][0] == 0 and 7 not in codes[0]
 
 
-def test_the_event_given_x0_is_what_the_rule_draws():
+def test_the_chance_given_x0_is_the_one_with_which_the_rule_draws():
+    """How often each outcome comes, of a position that is masked, is x_0, or is another code; a tolerance of five
+    binomial sigmas (false alarm below 1e-6 each)."""
+
     class Uniform:
-        def __init__(self, seed):
-            self.random = torch.Generator().manual_seed(seed)
-
         def path_uniform(self, step, positions, device):
-            return torch.rand(4, positions, 2, generator=self.random, dtype=torch.float64)
+            random = torch.Generator().manual_seed(step)
+            return torch.rand(20_000, positions, 2, generator=random, dtype=torch.float64)
 
-    log_p, state = example()
-    view = RULE.view(state, 3)
-    origin = torch.multinomial(log_p.exp().flatten(0, 1), 1, generator=torch.Generator().manual_seed(2)).view(4, 9)
-    for seed in range(20):
-        result = RULE.advance(view, Draws(origin, torch.zeros(4, 9)), MASK, Uniform(seed))  # type: ignore[arg-type]
-        found = event_log_probability(RULE, view.time + 1, state, result.tokens, origin, MASK)
-        torch.testing.assert_close(found, result.path_log_probability)
-    impossible = event_log_probability(RULE, 1, state, origin + 1, origin, MASK)
+    outcomes = torch.arange(CODES + 1)[:, None].expand(-1, 3)
+    state, origin = (torch.tensor(tokens).expand(20_000, 3) for tokens in ([MASK, 7, 8], [7, 7, 7]))
+    given = state[: CODES + 1], outcomes, origin[: CODES + 1], MASK
+    for step in range(5):
+        view = RULE.view(state, step)
+        result = RULE.advance(view, Draws(origin, torch.zeros(20_000, 3)), MASK, Uniform()).tokens  # type: ignore[arg-type]
+        chance = RULE.log_probability(view.time + 1, *given).exp()
+        often = torch.stack([(result == outcome).double().mean(0) for outcome in range(CODES + 1)])
+        torch.testing.assert_close(chance.sum(0), torch.ones(3, dtype=torch.float64))
+        assert ((often - chance).abs() <= 5 * (chance * (1 - chance) / 20_000).sqrt() + 5 / 20_000).all()
+    impossible = RULE.log_probability(1, state, origin + 1, origin, MASK)
     assert (impossible == -math.inf).all()

@@ -10,12 +10,13 @@ import torch
 from small import Small
 
 from divlens import models
+from divlens.errors import DivlensError
 from divlens.information import Effort, information
 from divlens.information.api import PER_IMAGE, ROUNDING, TOO_FEW, TRIVIAL
 from divlens.information.estimates import LABELS, Estimate, Moments, plus, straightened
 from divlens.interventions import Freeze, Subset, Temperature
 from divlens.paths import Advance, ConfidenceUnmasking, MaskReplaceDiffusion, Raster
-from divlens.types import DivlensError, View
+from divlens.types import View
 
 PROMPTS = ["red heart", "a cat"]
 

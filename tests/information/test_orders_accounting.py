@@ -90,7 +90,7 @@ def test_weights_are_unbiased(name):
     import itertools
 
     from divlens.information.replay import importance_log_weights
-    from divlens.run import plan
+    from divlens.planning import plan
     from divlens.types import Prompt
 
     model: Any = Small(RULES[name], codes=2)

@@ -12,6 +12,7 @@ import click
 
 from divlens import __version__
 from divlens.cli import commands
+from divlens.errors import DivlensError
 from divlens.report.terminal import discard, is_full, put, visible
 
 LONGEST = 1000  # characters of a message
@@ -84,14 +85,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
             raise
         fail(f"cannot write: {error.strerror}")
-    except Exception as error:
-        from divlens.types import DivlensError, is_out_of_memory
-
-        if is_out_of_memory(error):
-            fail(f"out of memory: try a smaller --batch-size, or auto ({' '.join(str(error).split())[:200]})")
-        if not isinstance(error, DivlensError):
-            raise
+    except DivlensError as error:
         fail(str(error))
+    except Exception as error:
+        from divlens.types import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        fail(f"out of memory: try a smaller --batch-size, or auto ({' '.join(str(error).split())[:200]})")
 
 
 def one_line(usual: Show) -> Show:

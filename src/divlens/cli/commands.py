@@ -175,10 +175,10 @@ def information(
     from divlens.information.api import information_of_run
     from divlens.models.answers import loaded_models
     from divlens.notation import condition_of_all
+    from divlens.planning import plans
     from divlens.prompts import distinct_prompts
     from divlens.report.maps import write_information
     from divlens.report.tables import information_tables
-    from divlens.run import plans
 
     prompts = chosen_prompts(prompt_file, limit, INFORMATION_PROMPTS)
     effort, known = Effort(paths, path_samples, mixture_samples), default_conditions()

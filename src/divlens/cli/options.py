@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from divlens.errors import DivlensError, check_text
 from divlens.report.terminal import put, show, visible
 
 if TYPE_CHECKING:
@@ -43,7 +44,6 @@ class Setup:
         """The models. Raises DivlensError for a name that is not known before any of them is loaded."""
         from divlens.models import known, load
         from divlens.models.registry import factory_of
-        from divlens.types import DivlensError, check_text
 
         names = set(known())
         for place, spec in enumerate(specs):
@@ -178,8 +178,6 @@ def deliver(tables: Sequence[Any], out: Path | None, write: Callable[[Path], Non
     except BrokenPipeError:
         raise
     except OSError as error:
-        from divlens.types import DivlensError
-
         results = f"; the results are in {out}" if out else ""
         raise DivlensError(f"cannot write the table to stdout: {error.strerror}{results}") from error
 

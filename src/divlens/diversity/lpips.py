@@ -18,8 +18,8 @@ from jaxtyping import Float32, Float64
 from torch import Tensor
 
 from divlens.diversity.networks import NETWORKS, DiversityInputError, FeatureNetwork, load_network
+from divlens.errors import is_whole
 from divlens.pictures import checked_pictures
-from divlens.types import is_whole
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from divlens.types import DivlensError
+from divlens.errors import DivlensError
 
 NETWORKS = ("stlpips", "alex", "vgg")
 

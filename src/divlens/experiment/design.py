@@ -9,14 +9,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+from divlens.errors import DivlensError, check_whole
 from divlens.interventions import Intervention, OnPrompt, Settings, wordings_under
 from divlens.models.answers import loaded_model
 from divlens.models.protocol import Limited, Model
 from divlens.noise import prompt_key
 from divlens.paraphrase import length
+from divlens.planning import BATCH_SIZE, MOST_SAMPLES, BatchSize, Reading, check_request
 from divlens.prompts import distinct_prompts
-from divlens.run import BATCH_SIZE, MOST_SAMPLES, BatchSize, Reading, Row, Run, check_request
-from divlens.types import DivlensError, Prompt, check_whole
+from divlens.run import Row, Run
+from divlens.types import Prompt
 
 FACTORS = ("wording", "path", "execution")
 FILLER = ("image", "picture")  # says nothing of what is asked for

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from divlens.diversity import FeatureNetwork, lpips_diversity
+from divlens.experiment.columns import DUPLICATES, NOISE_FLOOR
 from divlens.experiment.measures import Gauge, Look, Measure, usual_measures
 from divlens.fidelity import Judge, Judged
 from divlens.pictures import checked_pictures
@@ -166,7 +167,7 @@ def measure(
     looked = by_prompt(looks(fill(run), instruments, on_batch), prompts, n, instruments, with_noise_floor)
     for prompt, seen, wordings in zip(prompts, looked, run.wordings, strict=True):
         found = {name: gauge.value() for name, gauge in seen.gauges.items()}
-        figures.append(found | {"noise_floor": seen.floor, "duplicates": count_duplicates(seen.tokens)})
+        figures.append(found | {NOISE_FLOOR: seen.floor, DUPLICATES: count_duplicates(seen.tokens)})
         whose = (model.name, condition, prompt.text, run.seed)
         verdicts = names_of(seen.judged, n, instruments.judge)
         parts.append(PromptSamples(*whose, seen.tokens, wordings, verdicts, wording_notes(model, wordings)))

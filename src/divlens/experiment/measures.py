@@ -14,9 +14,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from divlens.diversity import FeatureSums
+from divlens.errors import DivlensError
+from divlens.experiment.columns import TAKEN, of_measure
 from divlens.fidelity import Judge, Judged, concept_index, share_seen, shows, styles_shown
 from divlens.statistics import Interval, bootstrap_mean, change_of_share, mean_share, paired_change
-from divlens.types import DivlensError, Prompt
+from divlens.types import Prompt
 
 
 @dataclass(frozen=True)
@@ -184,14 +186,18 @@ def usual_measures(judge: Judge | None) -> tuple[Measure, ...]:
 
 
 def checked_measures(extra: Sequence[Measure]) -> tuple[Measure, ...]:
-    """Further measures. Raises DivlensError for what is none, and for a name that is taken."""
-    taken = {measure.name for measure in usual_measures(None)} | {"change", "noise_floor", "duplicates", "prompts", "n"}
+    """Further measures. Raises DivlensError for what is none, and for a name of which a column is taken."""
+    taken = TAKEN.union(*(of_measure(measure.name) for measure in usual_measures(None)))
     for measure in extra:
         if not isinstance(measure, Measure):
             raise DivlensError(f"measures expects a list of divlens.Measure, got {measure!r:.80}")
-        if measure.name in taken:
-            raise DivlensError(f"measures expects names of their own, got {measure.name!r} twice or as a usual one")
-        taken.add(measure.name)
+        columns = of_measure(measure.name)
+        if columns & taken:
+            raise DivlensError(
+                f"measures expects names that no other column has, got {measure.name!r}, where these are taken: "
+                f"{', '.join(sorted(columns & taken))}"
+            )
+        taken |= columns
     return tuple(extra)
 
 

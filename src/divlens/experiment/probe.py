@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from divlens.diversity import load_network
+from divlens.errors import DivlensError
+from divlens.experiment import columns
 from divlens.experiment.measure import ConditionResult, Instruments, Samples, measure
 from divlens.experiment.measures import DIVERSITY, FIDELITY, Measure, checked_measures
 from divlens.fidelity import judge_of
@@ -23,12 +25,12 @@ from divlens.interventions import (
 )
 from divlens.models.answers import loaded_models
 from divlens.models.protocol import Model
+from divlens.planning import BATCH_SIZE, BatchSize, plans
 from divlens.progress import OnBatch, followed
 from divlens.prompts import distinct_prompts
-from divlens.run import BATCH_SIZE, BatchSize, plans
 from divlens.showing import Shown, counted, with_intervals
 from divlens.statistics import paired_change, relative_change
-from divlens.types import DivlensError, DrawnWith, Prompt
+from divlens.types import DrawnWith, Prompt
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -205,12 +207,12 @@ def summarised(
     import pandas as pd
 
     rows = [
-        {"model": model, "condition": condition, "prompts": len(prompts), "n": n}
+        dict(zip(columns.OF_CONDITION, (model, condition, len(prompts), n), strict=True))
         | summary(result, results[model, BASELINE], measures, n, seed)
         for (model, condition), result in results.items()
     ]
     per_prompt = [
-        {"model": model, "condition": condition, "prompt": prompt.text, **figures}
+        dict(zip(columns.OF_PROMPT, (model, condition, prompt.text), strict=True)) | dict(figures)
         for (model, condition), result in results.items()
         for prompt, figures in zip(prompts, result.figures, strict=True)
     ]
@@ -225,16 +227,17 @@ def summary(
     """The figures of one row of the table. The same seed resamples the same prompts in every row."""
     row: dict[str, float] = {}
     for each in measures:
-        name, interval = each.name, each.mean(here.column(each.name), n, seed)
-        row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
-        row[f"{name}_prompts"] = interval.count
+        interval = each.mean(here.column(each.name), n, seed)
+        row |= columns.with_ends(each.name, interval) | {each.name + columns.COUNT: interval.count}
     pair = here.column(DIVERSITY), baseline.column(DIVERSITY)
-    for name, interval in (("change", paired_change(*pair, seed)), ("relative_change", relative_change(*pair, seed))):
-        row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    row |= columns.with_ends(columns.CHANGE, paired_change(*pair, seed))
+    row |= columns.with_ends(columns.RELATIVE_CHANGE, relative_change(*pair, seed))
     fidelity = fidelity_change(baseline.column(FIDELITY), here.column(FIDELITY), n, seed)
-    row |= {"fidelity_change": fidelity.change.value, "fidelity_change_low": fidelity.change.low}
-    row |= {"fidelity_change_high": fidelity.change.high, "fidelity_change_chance": fidelity.chance}
-    row["fidelity_change_fell"] = fidelity.fell
-    row["noise_floor"] = float(baseline.column("noise_floor").mean())
-    row["duplicates"] = int(here.column("duplicates").sum())
+    row |= columns.with_ends(columns.FIDELITY_CHANGE, fidelity.change)
+    row |= {
+        columns.FIDELITY_CHANGE + columns.CHANCE: fidelity.chance,
+        columns.FIDELITY_CHANGE + columns.FELL: fidelity.fell,
+    }
+    row[columns.NOISE_FLOOR] = float(baseline.column(columns.NOISE_FLOOR).mean())
+    row[columns.DUPLICATES] = int(here.column(columns.DUPLICATES).sum())
     return row

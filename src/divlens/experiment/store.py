@@ -15,11 +15,13 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from divlens.errors import DivlensError
+from divlens.experiment.columns import OF_SAMPLE
 from divlens.experiment.measure import SampleRecord, Samples
 from divlens.experiment.probe import Conditions, ProbeResult
 from divlens.files import BESIDE
 from divlens.interventions import described
-from divlens.types import DivlensError, DrawnWith, Prompt
+from divlens.types import DrawnWith, Prompt
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -191,14 +193,8 @@ def write_samples(samples: Iterable[SampleRecord], path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    text = ("model", "condition", "prompt", "wording", "note", "judged_concept", "judged_style")
-    types = {name: pa.string() for name in text} | {
-        "sample": pa.int32(),
-        "seed": pa.uint64(),
-        "tokens": pa.list_(pa.int32()),
-    }
-    order = ("model", "condition", "prompt", "sample", "seed", "wording", "note", "tokens")
-    schema = pa.schema([(name, types[name]) for name in (*order, "judged_concept", "judged_style")])
+    numbers = {"sample": pa.int32(), "seed": pa.uint64(), "tokens": pa.list_(pa.int32())}
+    schema = pa.schema([(name, numbers.get(name, pa.string())) for name in OF_SAMPLE])
     remaining = iter(samples)
     with pq.ParquetWriter(path, schema) as writer:
         while part := [vars(record) for record in islice(remaining, SAMPLES_AT_ONCE)]:

@@ -11,9 +11,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from divlens.errors import DivlensError
 from divlens.models.protocol import Model
 from divlens.models.zoo.lexicon import asked_concept
-from divlens.types import DivlensError, Prompt
+from divlens.types import Prompt
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from divlens.errors import DivlensError, check_whole
 from divlens.information.accounting import QUANTITIES, UNKNOWN_RULE, Tally, account
 from divlens.information.conditional_entropy import Bracket, conditional_entropy, full_support
 from divlens.information.estimates import (
@@ -30,10 +31,11 @@ from divlens.information.token_entropy import TokenEntropy, token_entropies, usa
 from divlens.interventions import Intervention, Settings, templated
 from divlens.models.answers import loaded_model
 from divlens.models.protocol import Model
+from divlens.planning import BATCH_SIZE, MOST_SAMPLES, BatchSize, plan
 from divlens.progress import OnBatch, followed
 from divlens.prompts import distinct_prompts
-from divlens.run import BATCH_SIZE, MOST_SAMPLES, BatchSize, Run, plan, wording_notes
-from divlens.types import DivlensError, Prompt, check_whole
+from divlens.run import Run, wording_notes
+from divlens.types import Prompt
 
 FROZEN = "given the frozen {} noise of each prompt, not averaged over it"
 PER_IMAGE = "per image: as if tokens were independent"

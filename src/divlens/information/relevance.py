@@ -7,7 +7,6 @@ itself and the estimate errs downward only.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,11 +16,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from divlens.errors import DivlensError
 from divlens.information.estimates import Moments
 from divlens.models.zoo.lexicon import asked_concept
-from divlens.types import DivlensError, Prompt
+from divlens.paraphrase import LEADING_ARTICLE
+from divlens.types import Prompt
 
-LEADING_ARTICLE = re.compile("^(an?|the) ")
 PRIOR = 1.0  # pseudo-readings, spread as Y is: a reading never met says nothing
 
 Judge = Callable[[Float[Tensor, "batch 3 H W"]], object]

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from divlens.errors import DivlensError
 from divlens.lab.evaluation import Figure
 from divlens.statistics import Interval
-from divlens.types import DivlensError
 
 
 @dataclass(frozen=True)

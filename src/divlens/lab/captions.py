@@ -16,9 +16,10 @@ from functools import cache
 import numpy as np
 from jaxtyping import Int
 
+from divlens.errors import DivlensError
 from divlens.lab.attributes import ATTRIBUTES, BACKGROUND, CONCEPT, PLACE, SIZE, STYLE
 from divlens.lab.meanings import Meaning, article, needs_article
-from divlens.types import DivlensError, Prompt
+from divlens.types import Prompt
 
 NAMING: Mapping[int, float] = {CONCEPT: 1.0, STYLE: 0.3, BACKGROUND: 0.5, SIZE: 0.4, PLACE: 0.4}
 LENGTHS = ("short", "medium", "long")

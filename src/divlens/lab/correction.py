@@ -12,8 +12,8 @@ import math
 import numpy as np
 from jaxtyping import Float
 
+from divlens.errors import DivlensError
 from divlens.statistics import CONFIDENCE, FEWEST_TO_RESAMPLE, RESAMPLES, Interval, unseen
-from divlens.types import DivlensError
 
 # The error shrinks geometrically, about by the share that is misread, or where the most likely chance of a value is
 # just 0 as 1 / rounds: it stays below 0.003 then.

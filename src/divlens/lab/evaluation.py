@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
+from divlens.errors import DivlensError
 from divlens.lab.attributes import ATTRIBUTES
 from divlens.lab.captions import NAMING
 from divlens.lab.correction import check_confusion, corrected_entropies, distance_from, tells_values_apart
 from divlens.lab.law import Law, training_scenes
 from divlens.lab.meanings import Meaning
 from divlens.statistics import FEWEST_TO_RESAMPLE, Interval, bootstrap_mean, mean_share
-from divlens.types import DivlensError
 
 Confusions = Mapping[str, Float[np.ndarray, "_ _"]]
 # From each of some pictures to each of some others, at least 0 and 0 for the same picture.

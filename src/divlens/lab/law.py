@@ -18,9 +18,9 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from divlens.errors import DivlensError
 from divlens.lab.meanings import Meaning
 from divlens.lab.scenes import all_scenes, held_out
-from divlens.types import DivlensError
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from divlens.errors import DivlensError
 from divlens.lab.attributes import ATTRIBUTES, BARE, CONCEPT, sizes_of
-from divlens.types import DivlensError
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from functools import cache
 
+from divlens.errors import DivlensError
 from divlens.lab.attributes import ATTRIBUTES, BACKGROUND, CONCEPT, SIZE, STYLE
 from divlens.lab.captions import NAMING, filler_words
 from divlens.lab.meanings import Meaning
-from divlens.types import DivlensError
 
 FOLLOWED_BY = {BACKGROUND: ("background", "backdrop"), STYLE: ("style",)}
 

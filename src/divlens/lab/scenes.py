@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Int
 
+from divlens.errors import DivlensError
 from divlens.lab.attributes import ATTRIBUTES, BACKGROUND, CONCEPT, MIRROR, PLACE, SIZE, STYLE, sizes_of
-from divlens.types import DivlensError
 
 COUNT = int(np.prod(sizes_of()))
 # Of the 8 x 9 combinations of background and place, the 11 that are held out for one (concept, style, size, mirror);

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
+from divlens.errors import DivlensError
 from divlens.models.clip_text import (
     DECODED_AT_ONCE,
     ClipText,
@@ -24,14 +25,15 @@ from divlens.models.clip_text import (
     clip_text_of,
     load_parts,
     packages_for,
-    parts_of,
+    wrapped_parts,
 )
 from divlens.models.failures import reported
-from divlens.models.fingerprint import all_but, weights_digits
+from divlens.models.fingerprint import all_but
+from divlens.models.guidance import branches_of, for_branches
 from divlens.models.loading import Options, check_equal, pictures_of
 from divlens.models.open_domain import Uncalibrated
 from divlens.paths import ConfidenceUnmasking
-from divlens.types import DivlensError, View
+from divlens.types import View
 
 PUBLISHED = "amused/amused-256"
 STEPS, TEMPERATURE, GUIDANCE = 12, (2.0, 0.0), 10.0  # the defaults of AmusedPipeline.__call__
@@ -64,16 +66,11 @@ class AmusedPredictor:
 
     @reported("transformer")
     def __call__(self, view: View) -> tuple[Float[Tensor, "batch m codes"], Float[Tensor, "batch m codes"] | None]:
-        ids = view.tokens.view(-1, *self.grid)
-        ids = torch.cat([ids, ids]) if self.guided else ids
+        ids = for_branches(view.tokens.view(-1, *self.grid), self.guided)
         logits = self.network(
             ids, encoder_hidden_states=self.hidden, pooled_text_emb=self.pooled, micro_conds=self.micro
         )
-        logits = logits.flatten(2).transpose(1, 2)
-        if not self.guided:
-            return logits, None
-        unconditional, conditional = logits.chunk(2)
-        return conditional, unconditional
+        return branches_of(logits.flatten(2).transpose(1, 2), self.guided, unconditional_first=True)
 
 
 @dataclass(frozen=True)
@@ -162,14 +159,14 @@ def load(checkpoint: str | None, options: Options) -> AmusedModel:
 def from_pipeline(pipeline: Any, options: Options) -> AmusedModel:
     """aMUSEd from a loaded `diffusers.AmusedPipeline`.
 
-    Its networks are used as `parts_of` says. Raises DivlensError as that does, and for parts that do not fit together.
+    Its networks are used as `wrapped_parts` says. Raises DivlensError as that does, and for parts that do not fit
+    together.
     """
-    parts = parts_of(pipeline, layout())
+    name, parts = wrapped_parts(pipeline, layout())
     vqvae = parts["vqvae"]
     if vqvae.dtype == torch.float16 and vqvae.config.force_upcast:
         parts["vqvae"] = copy.deepcopy(vqvae).float()
-    digits = weights_digits(*(parts[name] for name in ("transformer", "text_encoder", "vqvae")))
-    return assembled(f"amused:wrapped-{digits}", parts, options)
+    return assembled(name, parts, options)
 
 
 def assembled(name: str, parts: Mapping[str, Any], options: Options) -> AmusedModel:

@@ -8,12 +8,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from divlens.errors import DivlensError
 from divlens.models.protocol import Model, Predictor, check_model
 from divlens.models.registry import load
 from divlens.models.room import Room
 from divlens.pictures import PictureError, checked_pictures
 from divlens.showing import counted
-from divlens.types import DivlensError, View
+from divlens.types import View
 
 
 def loaded_model(model: str | Model) -> Model:

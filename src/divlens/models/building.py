@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 
+from divlens.errors import DivlensError, is_whole
 from divlens.models.loading import check_tensors, is_stored, read_parts
-from divlens.types import DivlensError, is_whole
 
 LARGEST = 2**24  # a number in a configuration: the sizes and vocabularies of all published models are smaller
 SMALL = 2**20  # numbers a network may have besides those of its file, such as the angles of positions

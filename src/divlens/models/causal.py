@@ -7,7 +7,6 @@ transformers is optional; nothing here imports it before a model asks for it.
 from __future__ import annotations
 
 import inspect
-import json
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,20 +17,23 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from divlens.errors import DivlensError, is_number
 from divlens.models.building import network_from
 from divlens.models.failures import reported
 from divlens.models.fingerprint import all_but, weights_digits
+from divlens.models.guidance import branches_of, for_branches
 from divlens.models.loading import (
     DTYPES,
     Options,
     check_lengths,
     find_files,
+    json_object,
     needed,
     pictures_of,
     read_parts,
 )
 from divlens.models.special_tokens import refuse_special_tokens
-from divlens.types import DivlensError, View, is_number
+from divlens.types import View
 
 FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")  # and the weights
 DECODED_AT_ONCE = 4  # pictures: the decoder's activations are far larger than its output
@@ -81,12 +83,7 @@ class Published:
 
 def check_type(config: Path, expected: str) -> None:
     """Raises DivlensError when a model's configuration file says that it is of another type."""
-    try:
-        found = json.loads(config.read_text(encoding="utf-8")).get("model_type")
-    except (OSError, ValueError, AttributeError) as error:
-        raise DivlensError(
-            f"{config} expects a JSON object that describes a model of type {expected}: {error}"
-        ) from error
+    found = json_object(config, f"a model of type {expected}").get("model_type")
     if found != expected:
         raise DivlensError(f"{config} expects a model of type {expected}, got {found}")
 
@@ -249,12 +246,8 @@ class RasterPredictor:
             hidden = self.transformer.prefill()
         else:
             embeddings = self.embed(view.tokens[:, view.first - 1], view.first - 1)
-            hidden = self.transformer.feed(torch.cat([embeddings, embeddings]) if self.guided else embeddings)
-        logits = self.head(hidden)[:, None]
-        if not self.guided:
-            return logits, None
-        conditional, unconditional = logits.chunk(2)
-        return conditional, unconditional
+            hidden = self.transformer.feed(for_branches(embeddings, self.guided))
+        return branches_of(self.head(hidden)[:, None], self.guided)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ diffusers and transformers are optional; nothing here imports them, and the fact
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,11 +15,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from divlens.errors import DivlensError, is_whole
 from divlens.models.building import check_numbers, network_from
-from divlens.models.fingerprint import all_but
-from divlens.models.loading import Options, check_lengths, find_files, read_parts
+from divlens.models.fingerprint import all_but, weights_digits
+from divlens.models.loading import Options, check_lengths, find_files, json_object, read_parts
 from divlens.models.special_tokens import refuse_special_tokens
-from divlens.types import DivlensError, is_whole
 
 DECODED_AT_ONCE = 8  # pictures: a decoder's activations are far larger than its output
 CONFIGS = {"tokenizer": "tokenizer_config.json", "scheduler": "scheduler_config.json"}  # others: config.json
@@ -110,10 +109,7 @@ def load_parts(checkpoint: str | None, layout: Layout, options: Options) -> tupl
 
 def check_class(config: Path, expected: str) -> None:
     """Raises DivlensError when a configuration file says that it is of another class; some do not say."""
-    try:
-        found = json.loads(config.read_text(encoding="utf-8")).get("_class_name", expected)
-    except (OSError, ValueError, AttributeError) as error:
-        raise DivlensError(f"{config} expects the JSON object of a {expected}: {error}") from error
+    found = json_object(config, f"a {expected}").get("_class_name", expected)
     if found != expected:
         raise DivlensError(f"{config} expects a {expected}, got a {found}")
 
@@ -132,8 +128,9 @@ def load_part(checkpoint: str, name: str, layout: Layout, config: Path) -> Any:
     return read_parts(f"{checkpoint}/{name}", f"the files of a {kind.__name__}", layout.source, read)
 
 
-def parts_of(pipeline: Any, layout: Layout) -> dict[str, Any]:
-    """The parts of a pipeline that is loaded already. Raises DivlensError for another pipeline or part.
+def wrapped_parts(pipeline: Any, layout: Layout) -> tuple[str, dict[str, Any]]:
+    """The model's name, and the parts of a pipeline that is loaded already. Raises DivlensError for another pipeline or
+    part.
 
     Its networks are set to evaluation and otherwise used as they are, where they are: of a model's options, `truncate`
     and `compile` count.
@@ -146,6 +143,5 @@ def parts_of(pipeline: Any, layout: Layout) -> dict[str, Any]:
             raise DivlensError(
                 f"the {name} of a {layout.pipeline} expects a {kind.__name__}, got {type(parts[name]).__name__}"
             )
-        if isinstance(parts[name], nn.Module):
-            parts[name].eval()
-    return parts
+    networks = [part.eval() for part in parts.values() if isinstance(part, nn.Module)]
+    return f"{layout.name}:wrapped-{weights_digits(*networks)}", parts

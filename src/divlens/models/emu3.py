@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import linear
 
+from divlens.errors import DivlensError
 from divlens.models.causal import (
     CachedTransformer,
     Pixels,
@@ -35,7 +36,6 @@ from divlens.models.fingerprint import all_but
 from divlens.models.loading import Options, check_equal
 from divlens.models.open_domain import Uncalibrated
 from divlens.paths import Raster
-from divlens.types import DivlensError
 
 PUBLISHED = Published("emu3", "Emu3ForConditionalGeneration", "Emu3Processor", "BAAI/Emu3-Gen-hf")
 GUIDANCE, TOP_K = 3.0, 2048  # of the published recipe

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from divlens.types import DivlensError, is_out_of_memory
+from divlens.errors import DivlensError
+from divlens.types import is_out_of_memory
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 PANIC = "PanicException"  # what a package written in Rust raises where it should not have come; it is no Exception

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from divlens.errors import DivlensError
 from divlens.models.causal import (
     CachedTransformer,
     Pixels,
@@ -31,7 +32,6 @@ from divlens.models.fingerprint import all_but
 from divlens.models.loading import Options, check_equal
 from divlens.models.open_domain import Uncalibrated
 from divlens.paths import Raster
-from divlens.types import DivlensError
 
 PUBLISHED = Published("janus", "JanusForConditionalGeneration", "JanusProcessor", "deepseek-community/Janus-Pro-1B")
 GUIDANCE = 5.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import pickle
 import warnings
 import zipfile
@@ -15,8 +16,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from divlens.errors import DivlensError
 from divlens.models.failures import one_line, reason_of
-from divlens.types import DivlensError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Loaded = TypeVar("Loaded")
@@ -130,6 +131,17 @@ def read_parts(place: str, expected: str, source: str, read: Callable[[], Loaded
     """`read()`, any failure of which is one line: the packages raise errors of every kind for a bad configuration."""
     with one_line(f"{place} expects {expected}"):
         return fetched(place, source, read)
+
+
+def json_object(path: Path, expected: str) -> Mapping[str, Any]:
+    """The object in a configuration file, which is that of `expected`. Raises DivlensError for anything else."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"got {type(found).__name__}")
+    except (OSError, ValueError) as error:
+        raise DivlensError(f"{path} expects the JSON object of {expected}: {error}") from error
+    return found
 
 
 def is_stored(path: Path) -> bool:

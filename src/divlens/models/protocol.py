@@ -9,8 +9,9 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from divlens.errors import DivlensError, is_number, is_whole
 from divlens.paths import PathRule
-from divlens.types import DivlensError, View, is_number, is_whole
+from divlens.types import View
 
 MOST_POSITIONS = 2**16  # of a grid: Emu3, the largest published one, has 8100
 

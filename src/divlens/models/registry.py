@@ -18,11 +18,12 @@ from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
+from divlens.errors import DivlensError
+
 if TYPE_CHECKING:  # these import torch, which listing the models must not
     import torch
 
     from divlens.models.protocol import Model
-    from divlens.types import DivlensError
 
 GROUP = "divlens.models"
 Factory = Callable[..., "Model"]
@@ -76,13 +77,6 @@ TABLE: dict[str, Registered] = {
 }
 
 
-def refusal(message: str) -> DivlensError:
-    """The error to raise; imported here because `divlens.types` imports torch."""
-    from divlens.types import DivlensError
-
-    return DivlensError(message)
-
-
 def offered() -> dict[str, list[EntryPoint]]:
     """What installed packages offer, by name; looked up anew, so that a package just installed is found."""
     found: dict[str, list[EntryPoint]] = {}
@@ -98,11 +92,11 @@ def register(name: str, factory: Factory | str, **arguments: object) -> None:
     that is taken, is empty or holds a colon or a space, and for a string without a colon.
     """
     if not name or ":" in name or name != "".join(name.split()):
-        raise refusal(f'register expects a name without colons or spaces, such as "studio/painter", got {name!r}')
+        raise DivlensError(f'register expects a name without colons or spaces, such as "studio/painter", got {name!r}')
     if isinstance(factory, str) and not all(factory.partition(":")):
-        raise refusal(f'register expects a callable or "module:attribute" for {name!r}, got {factory!r}')
+        raise DivlensError(f'register expects a callable or "module:attribute" for {name!r}, got {factory!r}')
     if name in TABLE or name in offered():
-        raise refusal(f"register expects a new name, but {name!r} is registered already")
+        raise DivlensError(f"register expects a new name, but {name!r} is registered already")
     TABLE[name] = Registered(factory, arguments)
 
 
@@ -125,10 +119,10 @@ def factory_of(name: str) -> tuple[Factory, Mapping[str, object]]:
     places = [entry.value for entry in offers]
     if name in TABLE:
         if offers:
-            raise refusal(f"{name!r} is registered already, but an installed package offers it too: {places}")
+            raise DivlensError(f"{name!r} is registered already, but an installed package offers it too: {places}")
         return TABLE[name].resolved(), TABLE[name].arguments
     if len(set(places)) > 1:
-        raise refusal(f"{name!r} is offered by more than one installed package: {places}")
+        raise DivlensError(f"{name!r} is offered by more than one installed package: {places}")
     if offers:
         return offers[0].load(), {}
     raise not_known(name)
@@ -148,7 +142,7 @@ def not_known(name: str) -> DivlensError:
     names = known()
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    return refusal(f"no model is called {name!r}; {hint}known: {', '.join(names)}")
+    return DivlensError(f"no model is called {name!r}; {hint}known: {', '.join(names)}")
 
 
 def load(
@@ -170,10 +164,10 @@ def load(
     imported or fails, whatever its error, which is the cause, and one that returns something other than a model.
     """
     if not isinstance(spec, str):
-        raise refusal(f'load expects a name such as "zoo/mim", or "name:checkpoint", got {spec!r:.80}')
+        raise DivlensError(f'load expects a name such as "zoo/mim", or "name:checkpoint", got {spec!r:.80}')
     name, colon, checkpoint = spec.partition(":")
     if colon and not checkpoint:
-        raise refusal(f"{spec!r} expects a checkpoint after the colon, got nothing")
+        raise DivlensError(f"{spec!r} expects a checkpoint after the colon, got nothing")
     from divlens.models.failures import one_line
     from divlens.models.loading import Options, device_name
     from divlens.models.protocol import Model, check_model, missing
@@ -184,7 +178,7 @@ def load(
     with one_line(f"the model {spec!r} expects to be loaded"):
         model = factory(checkpoint or None, options, **arguments)
         if lacking := missing(model, Model):
-            raise refusal(
+            raise DivlensError(
                 f"the factory of {name!r} returned a {type(model).__name__}, which lacks {', '.join(lacking)}"
             )
         check_model(model)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from divlens.types import DivlensError
+from divlens.errors import DivlensError
 
 BRACKETED = re.compile(r"\s*(<.+>|\[.+\])\s*")  # what added tokens look like that stand for no text
 

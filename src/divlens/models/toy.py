@@ -17,10 +17,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from divlens.errors import DivlensError
 from divlens.models.fingerprint import all_but
 from divlens.models.loading import CPU, Options
 from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, PathRule, Raster
-from divlens.types import DivlensError, View
+from divlens.types import View
 
 Family = Literal["ar", "mim", "diffusion"]
 POSITIONS = 3

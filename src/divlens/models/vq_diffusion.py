@@ -23,14 +23,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from divlens.errors import DivlensError
 from divlens.models import clip_text
 from divlens.models.clip_text import ClipText, Layout
 from divlens.models.failures import reported
-from divlens.models.fingerprint import all_but, weights_digits
+from divlens.models.fingerprint import all_but
+from divlens.models.guidance import branches_of, for_branches
 from divlens.models.loading import Options, check_equal, pictures_of
 from divlens.models.open_domain import Uncalibrated
 from divlens.paths import MaskReplaceDiffusion
-from divlens.types import DivlensError, View
+from divlens.paths.reverse_step import reverse_step
+from divlens.types import View
 
 PUBLISHED = "microsoft/vq-diffusion-ithq"
 GUIDANCE = 5.0  # the default of VQDiffusionPipeline.__call__
@@ -117,14 +120,11 @@ class VQDiffusionPredictor:
 
     @reported("transformer")
     def __call__(self, view: View) -> tuple[Float[Tensor, "batch m codes"], Float[Tensor, "batch m codes"] | None]:
-        ids = torch.cat([view.tokens, view.tokens]) if self.guided else view.tokens
+        ids = for_branches(view.tokens, self.guided)
         # A view's step and time add up to the last step of its rule.
         time = strided(view.step + view.time + 1, self.trained)[view.time]
         logits = self.network(ids, self.hidden, torch.tensor(time, device=ids.device))
-        if not self.guided:
-            return logits, None
-        unconditional, conditional = logits.chunk(2)
-        return conditional, unconditional
+        return branches_of(logits, self.guided, unconditional_first=True)
 
 
 @dataclass(frozen=True)
@@ -205,11 +205,10 @@ def load(checkpoint: str | None, options: Options) -> VQDiffusionModel:
 def from_pipeline(pipeline: Any, options: Options) -> VQDiffusionModel:
     """VQ-Diffusion from a loaded `diffusers.VQDiffusionPipeline`.
 
-    Its networks are used as `parts_of` says. Raises DivlensError as that does, and for parts that do not fit together.
+    Its networks are used as `wrapped_parts` says. Raises DivlensError as that does, and for parts that do not fit
+    together.
     """
-    parts = clip_text.parts_of(pipeline, layout())
-    digits = weights_digits(*(parts[name] for name in ("transformer", "text_encoder", LEARNED, "vqvae")))
-    return assembled(f"vq-diffusion:wrapped-{digits}", parts, options)
+    return assembled(*clip_text.wrapped_parts(pipeline, layout()), options)
 
 
 def assembled(name: str, parts: Mapping[str, Any], options: Options) -> VQDiffusionModel:
@@ -279,20 +278,7 @@ class ReferenceNoise:
     def posterior(self, probabilities: Tensor, time: int) -> Float[Tensor, "batch m classes"]:
         """q(x_{t-1} | x_t) in float64, summed over x_0: over codes and the mask, at the last step over codes alone."""
         p = probabilities.double().clamp(min=math.exp(-70))  # the pipeline's floor
-        if time == 1:
-            return p
-        mask, now = self.rule.codes, self.state[..., None]
-        cases = torch.tensor([[True, False, False], [False, True, False]], device=p.device)
-        stay, reveal, replaced, others = self.rule.events(time, cases[:1], cases[1:])
-        other, code = replaced / others, now.clamp(max=mask - 1)
-        masked, agrees, differs = 0, 1, 2  # x_t is the mask, is x_0, is a code other than x_0
-        of_now = p.gather(-1, code)
-        neither = (1 - p - of_now).clamp(min=0)
-        from_mask = reveal[0, masked] * p + other[0, masked] * (1 - p)
-        from_code = reveal[0, differs] * p + other[0, agrees] * of_now + other[0, differs] * neither
-        stays = stay[0, agrees] * of_now + stay[0, differs] * (1 - of_now)
-        to_code = torch.where(now == mask, from_mask, from_code.scatter(-1, code, stays))
-        return torch.cat([to_code, torch.where(now == mask, stay[0, masked], 0.0)], dim=-1)
+        return p if time == 1 else reverse_step(self.rule, time, self.state, self.rule.codes, p)
 
     def path_uniform(self, step: int, positions: int, device: torch.device) -> Float[Tensor, "batch n two"]:
         return torch.stack([self.event, torch.full_like(self.event, 0.5)], dim=-1).to(device)

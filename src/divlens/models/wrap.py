@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from divlens.errors import DivlensError
 from divlens.models.failures import one_line
 from divlens.models.loading import Options
 from divlens.models.protocol import Model
-from divlens.types import DivlensError
 
 # By class name, so that neither package is imported before it is needed.
 PIPELINES = {

@@ -50,7 +50,7 @@ SENTENCE = re.compile(
     r"give|please|i|we|you|he|she|it|they|there|if|when|while)\b",
     re.IGNORECASE,
 )
-LEADING_ARTICLE = re.compile(r"^(A|An|The)(?=\s+[a-z])")
+LEADING_ARTICLE = re.compile(r"^(?i:an?|the)\s+(?![A-Z])")  # before a capital it is part of a name
 
 Readable = Callable[[str], bool]
 

@@ -10,10 +10,11 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from divlens.errors import DivlensError, is_number
 from divlens.noise import Noise
 from divlens.paths.rule import Advance, Draws
 from divlens.paths.schedule import Schedule, check_schedule, masked_share, still_masked, without_the_last
-from divlens.types import DivlensError, View, is_number
+from divlens.types import View
 
 
 @final

@@ -12,10 +12,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from divlens.errors import DivlensError, is_whole
 from divlens.noise import Noise
 from divlens.paths.rule import Advance, Draws
-from divlens.paths.schedule import Schedule, check_schedule, exact_share, still_masked, without_the_last
-from divlens.types import DivlensError, View, is_whole
+from divlens.paths.schedule import Schedule, check_schedule, left_masked, without_the_last
+from divlens.types import View
 
 
 @final
@@ -58,8 +59,7 @@ class FixedOrder:
     def advance(self, view: View, draws: Draws, mask: int, noise: Noise) -> Advance:
         committed = unknown = view.tokens == mask
         if view.step < self.steps - 1:
-            share = exact_share(self.schedule, view.step, self.steps)
-            count = still_masked(share, unknown.sum(1, keepdim=True), self.positions)
+            count = left_masked(self.schedule, view.step, self.steps, unknown)
             committed = without_the_last(-self.turn(view, noise), unknown, count)
         tokens = torch.where(committed, draws.tokens, view.tokens)
         return Advance(tokens, committed, -self.log_choices(view.step, unknown))

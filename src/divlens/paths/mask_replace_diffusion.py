@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from divlens.errors import DivlensError, check_whole, is_number
 from divlens.noise import Noise
 from divlens.paths.rule import Advance, Draws
-from divlens.types import DivlensError, View, check_whole, is_number
+from divlens.types import View
 
 CHANCE_ROUNDING = 1e-6  # chances may have been float32
 
@@ -86,16 +87,43 @@ class MaskReplaceDiffusion:
         if time == 1:
             exact = torch.zeros(len(now), dtype=torch.float64, device=now.device)
             return Advance(origin.clone(), torch.ones_like(now, dtype=torch.bool), exact)
+        tokens = self.outcome(time, now, origin, mask, self.uniforms(view, noise)).tokens
+        path = self.log_probability(time, now, tokens, origin, mask).sum(1)
+        return Advance(tokens, tokens != now, torch.zeros_like(path) if self.silent else path)
+
+    def outcome(
+        self,
+        time: int,
+        now: Int[Tensor, "*shape"],
+        origin: Int[Tensor, "*shape"],
+        mask: int,
+        uniform: Float[Tensor, "*shape two"],
+    ) -> Outcome:
+        """What these uniforms make of x_t = `now` and x_0 = `origin`: one for the event, one for the code that a
+        replacement brings."""
         stay, reveal, replaced, others = self.events(time, now == mask, now == origin)
-        uniform = self.uniforms(view, noise)
-        event = uniform[..., 0]
-        other = self.other_code(uniform[..., 1], now, origin, others)
+        event, place = uniform.unbind(-1)
         is_other = (event >= stay + reveal) & (replaced > 0)
         is_reveal = (event >= stay) & ~is_other
-        tokens = torch.where(is_other, other, torch.where(is_reveal, origin, now))
-        chance = torch.where(is_other, replaced / others, torch.where(is_reveal, reveal, stay))
-        path = torch.zeros_like(chance[:, 0]) if self.silent else chance.log().sum(1)
-        return Advance(tokens, tokens != now, path)
+        other = self.other_code(place, now, origin, others)
+        return Outcome(is_reveal, is_other, torch.where(is_other, other, torch.where(is_reveal, origin, now)))
+
+    def log_probability(
+        self,
+        time: int,
+        now: Int[Tensor, "*shape"],
+        after: Int[Tensor, "*shape"],
+        origin: Int[Tensor, "*shape"],
+        mask: int,
+    ) -> Float[Tensor, "*shape"]:
+        """log q(x_{t-1} = after | x_t = now, x_0 = origin) of each position, natural, float64; -inf where it cannot
+        happen."""
+        if time == 1:
+            return torch.where(after == origin, 0.0, -torch.inf).double()
+        stay, reveal, replaced, others = self.events(time, now == mask, now == origin)
+        moved = torch.where(after == origin, reveal, replaced / others)
+        again = (after == mask) & (now != mask)  # nothing is masked again
+        return torch.where(after == now, stay, moved).masked_fill(again, 0.0).log()
 
     def events(self, time: int, is_mask: Tensor, agree: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Chances, float64 (batch, n), that a position stays as it is, takes x_0, or takes another code; and how
@@ -135,6 +163,15 @@ class MaskReplaceDiffusion:
 
     def silenced(self) -> MaskReplaceDiffusion:
         return replace(self, silent=True)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one reverse step at every position: whether x_0 was taken, whether another code came, and x_{t-1}."""
+
+    taken: Bool[Tensor, "*shape"]
+    replaced: Bool[Tensor, "*shape"]
+    tokens: Int[Tensor, "*shape"]
 
 
 def is_forward_process(chances: Sequence[tuple[float, float]]) -> bool:

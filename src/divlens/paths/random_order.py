@@ -11,7 +11,7 @@ from torch import Tensor
 
 from divlens.noise import Noise
 from divlens.paths.rule import Advance, Draws
-from divlens.paths.schedule import Schedule, check_schedule, exact_share, still_masked, without_the_last
+from divlens.paths.schedule import Schedule, check_schedule, left_masked, without_the_last
 from divlens.types import View
 
 GOLDEN = (5**0.5 - 1) / 2  # fractional parts of its multiples scatter evenly
@@ -50,9 +50,7 @@ class RandomOrder:
 
     def left(self, step: int, unknown: Bool[Tensor, "batch n"]) -> Int[Tensor, "batch 1"]:
         """How many positions stay masked after a step that is not the last."""
-        return still_masked(
-            exact_share(self.schedule, step, self.steps), unknown.sum(1, keepdim=True), unknown.shape[1]
-        )
+        return left_masked(self.schedule, step, self.steps, unknown)
 
     def score(self, view: View, noise: Noise) -> Float[Tensor, "batch n"]:
         """The order in which positions would be committed, the highest first."""

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from divlens.types import DivlensError, check_whole
+from divlens.errors import DivlensError, check_whole
 
 Schedule = Literal["cosine", "linear", "arccos"]
 
@@ -43,6 +43,11 @@ def still_masked(share: Float[Tensor, ""], unknown: Int[Tensor, "batch 1"], posi
     """How many positions stay masked: that share of all, rounded down, but fewer than now, and at least one."""
     wanted = (positions * share).floor().long().to(unknown.device)
     return torch.minimum(unknown - 1, wanted).clamp(min=1)
+
+
+def left_masked(schedule: Schedule, step: int, steps: int, unknown: Bool[Tensor, "batch n"]) -> Int[Tensor, "batch 1"]:
+    """How many positions stay masked after a step that is not the last."""
+    return still_masked(exact_share(schedule, step, steps), unknown.sum(1, keepdim=True), unknown.shape[1])
 
 
 def without_the_last(

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from divlens.errors import DivlensError
 from divlens.models.registry import facts_of, place_of
 
 WIDTH, GAP = 80, 2
@@ -26,8 +27,6 @@ def described(spec: str, words: bool = False) -> str:
     if place.startswith("divlens.models.zoo."):
         return zoo_described(spec, Path(checkpoint) if checkpoint else None, words)
     if words:
-        from divlens.types import DivlensError
-
         raise DivlensError(f"--words expects a model of the zoo, such as zoo/ar, got {name}")
     about, facts = documentation(place).partition("\n\n")[0], facts_of(name)
     lines = (

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from divlens.decompose import Decomposition
 from divlens.enhance import Enhanced, sides
+from divlens.errors import DivlensError
 from divlens.experiment import store
 from divlens.experiment.probe import BASELINE, ProbeResult
 from divlens.information import Information
@@ -15,7 +16,6 @@ from divlens.interventions import described
 from divlens.report.decomposition import write_decomposition
 from divlens.report.maps import write_information
 from divlens.report.sheets import write_enhanced
-from divlens.types import DivlensError
 
 Result = ProbeResult | Enhanced | Information | Decomposition
 KINDS = {ProbeResult: "probe", Enhanced: "enhance", Information: "information", Decomposition: "decompose"}

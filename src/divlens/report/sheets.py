@@ -15,7 +15,7 @@ from torch import Tensor
 from divlens.enhance import Enhanced, Side
 from divlens.experiment import store
 from divlens.pictures import checked_pictures
-from divlens.run import BATCH_SIZE
+from divlens.planning import BATCH_SIZE
 
 GAP = 4  # white pixels between pictures
 COLUMNS = 8

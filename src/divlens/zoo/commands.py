@@ -15,6 +15,7 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
+from divlens.errors import DivlensError
 from divlens.fidelity.judge import load_judge
 from divlens.files import BESIDE, written_beside
 from divlens.models.loading import Options
@@ -23,7 +24,6 @@ from divlens.models.zoo.assets import packaged_folder, read_tensors, write_tenso
 from divlens.models.zoo.networks import MASK, Tokenizer
 from divlens.report.terminal import put, show, visible
 from divlens.sampler import sample
-from divlens.types import DivlensError
 from divlens.zoo import evaluate, train_generators, train_judge, train_tokenizer
 from divlens.zoo.data import STYLES, Pictures, build, concepts
 from divlens.zoo.evaluate import Measure

@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
+from divlens.errors import DivlensError
 from divlens.files import written_beside
 from divlens.models.zoo.lexicon import concepts
 from divlens.models.zoo.networks import IMAGE_SIZE
-from divlens.types import DivlensError
 
 
 @dataclass(frozen=True)

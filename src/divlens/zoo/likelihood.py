@@ -16,17 +16,15 @@ from torch import Tensor
 from divlens.models.zoo.adapter import ZooModel
 from divlens.models.zoo.networks import CODES, MASK, POSITIONS
 from divlens.paths import MaskReplaceDiffusion
-
-
-def losses(logits: Float[Tensor, "batch n codes"], tokens: Int[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
-    return F.cross_entropy(logits.float().flatten(0, 1), tokens.flatten(), reduction="none").view(tokens.shape)
+from divlens.paths.reverse_step import reverse_step
+from divlens.zoo.objectives import corrupted, hidden_at_random, position_nats
 
 
 def ar_nats(
     model: ZooModel, tokens: Int[Tensor, "batch n"], conditions: Tensor, place: float
 ) -> Float[Tensor, " batch"]:
     """-log p(tokens | text), exact, whatever the place."""
-    return losses(model.backbone(tokens[:, :-1], conditions), tokens).sum(1)
+    return position_nats(model.backbone(tokens[:, :-1], conditions), tokens).sum(1)
 
 
 def mim_nats(
@@ -39,8 +37,8 @@ def mim_nats(
     """
     places = (place + torch.arange(len(tokens), device=tokens.device, dtype=torch.float64) / len(tokens)) % 1
     count = (places * POSITIONS).long().clamp(max=POSITIONS - 1)[:, None] + 1
-    hidden = torch.rand(tokens.shape, device=tokens.device).argsort(1).argsort(1) < count
-    loss = losses(model.backbone(tokens.masked_fill(hidden, MASK), conditions), tokens)
+    hidden = hidden_at_random(tokens, count)
+    loss = position_nats(model.backbone(tokens.masked_fill(hidden, MASK), conditions), tokens)
     return (loss * hidden).sum(1) * POSITIONS / count.squeeze(1)
 
 
@@ -52,37 +50,14 @@ def diffusion_nats(
     rule = model.rule
     assert isinstance(rule, MaskReplaceDiffusion)
     time = min(int(place * rule.steps), rule.steps - 1) + 1
-    kept, masked = rule.kept[time], rule.masked[time]
-    event = torch.rand(tokens.shape, device=tokens.device)
-    blurred = torch.where(event < masked + kept, tokens, torch.randint(CODES, tokens.shape, device=tokens.device))
-    state = torch.where(event < masked, MASK, blurred)
+    state = corrupted(tokens, rule.kept[time], rule.masked[time], CODES)
     log_p = model.backbone(state, conditions).float().log_softmax(-1).double()
     if time == 1:
         return -log_p.gather(-1, tokens[..., None]).squeeze(-1).sum(1) * rule.steps
     truth = F.one_hot(tokens, CODES).double()
-    q, p = (reverse_step(rule, time, state, origin) for origin in (truth, log_p.exp()))
+    q, p = (reverse_step(rule, time, state, MASK, origin) for origin in (truth, log_p.exp()))
     divergence = torch.where(q > 0, q * (q.clamp(min=1e-300) / p.clamp(min=1e-300)).log(), 0.0).sum(-1)
     return divergence.sum(1) * rule.steps
-
-
-def reverse_step(
-    rule: MaskReplaceDiffusion, time: int, state: Int[Tensor, "batch n"], origin: Float[Tensor, "batch n codes"]
-) -> Float[Tensor, "batch n codes"]:
-    """Chances of the unmasked outcomes of x_{t-1} given x_t, summed over x_0 ~ origin.
-
-    Staying masked has the same chance whatever x_0 is, so it drops out of a divergence.
-    """
-    kept, before = rule.kept[time], rule.kept[time - 1]
-    masked, masked_before = rule.masked[time], rule.masked[time - 1]
-    spread, spread_before = (1 - kept - masked) / CODES, (1 - before - masked_before) / CODES
-    keep, mask = kept / before, 1 - (1 - masked) / (1 - masked_before)
-    blur = (1 - keep - mask) / CODES
-    is_mask = (state == MASK)[..., None]
-    here = F.one_hot(state.clamp(max=CODES - 1), CODES).double()
-    given_origin = kept * here + spread  # q(x_t | x_0) for each x_0
-    weighted = origin / given_origin.clamp(min=1e-300)  # 0 at the last step, where everything is masked
-    unmasked = (keep * here + blur) * (before * weighted + spread_before * weighted.sum(-1, keepdim=True))
-    return torch.where(is_mask, mask * (before * origin + spread_before) / masked, unmasked)
 
 
 BOUNDS = {"ar": ar_nats, "mim": mim_nats, "diffusion": diffusion_nats}

@@ -10,15 +10,15 @@ from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from divlens.models.zoo.adapter import diffusion_schedule
-from divlens.models.zoo.networks import CODES, POSITIONS, Backbone, Sizes, Tokenizer
+from divlens.models.zoo.networks import POSITIONS, Backbone, Sizes, Tokenizer
 from divlens.models.zoo.text import UNKNOWN, Vocabulary
 from divlens.pictures import pictures_from_bytes
 from divlens.zoo.data import Pictures, concepts
+from divlens.zoo.objectives import corrupted, hidden_at_random, position_nats
 from divlens.zoo.training import Recipe, fit
 from divlens.zoo.wordings import TRAINING, fill, usable_keywords
 
@@ -80,17 +80,9 @@ class Captions:
         return words * (torch.rand(len(words), 1) >= NO_TEXT)
 
 
-def corrupt(tokens: Int[Tensor, "batch n"], kept: Tensor, masked: Tensor, codes: int = CODES) -> Int[Tensor, "batch n"]:
-    """x_t ~ q(x_t | x_0) of mask-and-replace diffusion; `kept` and `masked` are (batch, 1)."""
-    event = torch.rand(tokens.shape, device=tokens.device)
-    anything = torch.randint(codes, tokens.shape, device=tokens.device)
-    noisy = torch.where(event < masked + kept, tokens, anything)
-    return torch.where(event < masked, codes, noisy)
-
-
 def cross_entropy(logits: Tensor, tokens: Int[Tensor, "batch n"], weight: Tensor) -> tuple[Tensor, float]:
     """Weighted mean over positions, nats; and the plain mean where the weight is largest, to show."""
-    loss = F.cross_entropy(logits.float().flatten(0, 1), tokens.flatten(), reduction="none").view(tokens.shape)
+    loss = position_nats(logits, tokens)
     shown = weight == weight.max()
     return (loss * weight).sum() / weight.sum(), float(loss.detach()[shown].mean())
 
@@ -107,8 +99,7 @@ def ar_loss(
 def mim_loss(model: Backbone, tokens: Int[Tensor, "batch n"], words: Tensor) -> tuple[Tensor, float]:
     """Masked tokens, with a cosine-distributed share of them (MaskGIT, Chang et al., 2022)."""
     share = torch.cos(torch.rand(len(tokens), 1, device=tokens.device) * torch.pi / 2)
-    rank = torch.rand(tokens.shape, device=tokens.device).argsort(1).argsort(1)
-    hidden: Bool[Tensor, "batch n"] = rank < (share * POSITIONS).ceil().clamp(min=1)
+    hidden = hidden_at_random(tokens, (share * POSITIONS).ceil().clamp(min=1))
     logits = model(tokens.masked_fill(hidden, model.sizes.codes), model.condition(words))
     return cross_entropy(logits, tokens, hidden.float())
 
@@ -116,7 +107,7 @@ def mim_loss(model: Backbone, tokens: Int[Tensor, "batch n"], words: Tensor) -> 
 def diffusion_loss(model: Backbone, tokens: Int[Tensor, "batch n"], words: Tensor) -> tuple[Tensor, float]:
     """x_0 from x_t: full weight on masked tokens, a little on those that may have been replaced."""
     time = torch.rand(len(tokens), 1, device=tokens.device)
-    noisy = corrupt(tokens, *diffusion_schedule(time), codes=model.sizes.codes)
+    noisy = corrupted(tokens, *diffusion_schedule(time), codes=model.sizes.codes)
     logits = model(noisy, model.condition(words))
     return cross_entropy(logits, tokens, torch.where(noisy == model.sizes.codes, 1.0, 0.2))
 

@@ -15,8 +15,8 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
+from divlens.errors import DivlensError
 from divlens.files import written_beside
-from divlens.types import DivlensError
 
 
 @dataclass(frozen=True)

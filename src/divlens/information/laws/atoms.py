@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from divlens.information.laws.scores import Scores
+from divlens.information.laws.sorted_mixtures import Sorted
 
 
 def atom_log_probabilities(
@@ -23,14 +24,13 @@ def atom_log_probabilities(
 def one_sample(scores: Scores, shift: Float[Tensor, " rows"]) -> tuple[Tensor, Tensor]:
     score = scores.location + shift[:, None]
     inside, position = scores.committed, scores.position
-    ordered, order = score.sort(1)
-    mass = torch.nn.functional.pad(scores.weight.gather(1, order).cumsum(1), (1, 0))
+    mixture = Sorted.of(scores.weight, score)
 
     def below(threshold: Float[Tensor, " t"], at: Int[Tensor, " t"]) -> Float[Tensor, "rows t"]:
         """The chance that each row's (score, position) is below (threshold, at)."""
-        wanted = threshold.expand(len(score), -1).contiguous()
-        strictly = mass.gather(1, torch.searchsorted(ordered, wanted))
-        equal_too = mass.gather(1, torch.searchsorted(ordered, wanted, right=True))
+        strictly, equal_too = (
+            mixture.below.gather(1, mixture.place(threshold, right=right)) for right in (False, True)
+        )
         return torch.where(position[:, None] < at, equal_too, strictly)
 
     drawn, weight = scores.of_token(score)[inside], scores.of_token(scores.weight)[inside]

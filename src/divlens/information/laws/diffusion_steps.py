@@ -11,69 +11,13 @@ state: only x_{t-1} itself, whichever event led to it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from divlens.information.laws.law import StepEntropies
-from divlens.paths import MaskReplaceDiffusion
-
-
-@dataclass(frozen=True)
-class Chances:
-    """Of staying, taking x_0, and taking one given other code, for the three kinds of position; see
-    `MaskReplaceDiffusion.events`. Each is (masked, x_t = x_0, x_t differs from x_0)."""
-
-    stay: tuple[float, float, float]
-    reveal: tuple[float, float, float]
-    other: tuple[float, float, float]
-
-
-def chances_of(rule: MaskReplaceDiffusion, time: int) -> Chances:
-    kinds = torch.tensor([[True, False, False], [False, True, False]])
-    stay, reveal, replaced, others = rule.events(time, *kinds)
-    one, two, three = ([float(v) for v in values] for values in (stay, reveal, replaced / others))
-    return Chances((one[0], one[1], one[2]), (two[0], two[1], two[2]), (three[0], three[1], three[2]))
-
-
-@dataclass(frozen=True)
-class Coefficients:
-    """Of the chances at each position, (batch, n), float64. The chance of being replaced by w is other - less * p(w),
-    of becoming v by any event taken * p(v) + other; `stay` is that of x_{t-1} = x_t; `certain` is p(x_t), 0 where
-    masked; `reveal` the chance that x_0 is taken."""
-
-    stay: Float[Tensor, "batch n"]
-    reveal: Float[Tensor, "batch n"]
-    other: Float[Tensor, "batch n"]
-    less: Float[Tensor, "batch n"]
-    taken: Float[Tensor, "batch n"]
-    certain: Float[Tensor, "batch n"]
-
-
-def coefficients(
-    rule: MaskReplaceDiffusion, time: int, masked: Bool[Tensor, "batch n"], here: Float[Tensor, "batch n"]
-) -> Coefficients:
-    """`here`: p(x_t), anything where masked."""
-    chance = chances_of(rule, time)
-
-    def pick(if_masked: float, otherwise: Tensor) -> Tensor:
-        return torch.where(masked, if_masked, otherwise)
-
-    (stay_masked, stay_agree, stay_differ), (reveal_masked, _, reveal_differ) = chance.stay, chance.reveal
-    other_masked, other_agree, other_differ = chance.other
-    here = here.double()
-    differ = (1 - here).clamp(min=0)
-    less = pick(other_masked, torch.full_like(here, other_differ))
-    return Coefficients(
-        stay=pick(stay_masked, here * stay_agree + differ * stay_differ),
-        reveal=pick(reveal_masked, differ * reveal_differ),
-        other=pick(other_masked, here * other_agree + differ * other_differ),
-        less=less,
-        taken=pick(reveal_masked, torch.full_like(here, reveal_differ)) - less,
-        certain=torch.where(masked, 0.0, here),
-    )
+from divlens.paths.mask_replace_diffusion import MaskReplaceDiffusion, Outcome
+from divlens.paths.reverse_step import coefficients
 
 
 def xlogx(values: Tensor) -> Tensor:
@@ -137,23 +81,6 @@ def state_log_probability(
     return chance.masked_fill(still & ~masked, 0.0).log().sum(1)  # nothing is masked again
 
 
-def event_log_probability(
-    rule: MaskReplaceDiffusion,
-    time: int,
-    before: Int[Tensor, "batch n"],
-    after: Int[Tensor, "batch n"],
-    origin: Int[Tensor, "batch n"],
-    mask: int,
-) -> Float[Tensor, " batch"]:
-    """log q(x_{time - 1} = after | x_time = before, x_0 = origin), natural, float64; -inf where it cannot happen."""
-    if time == 1:
-        possible = (after == origin).all(1)
-        return torch.where(possible, 0.0, -torch.inf).double()
-    stay, reveal, replaced, others = rule.events(time, before == mask, before == origin)
-    moved = torch.where(after == origin, reveal, replaced / others)
-    return torch.where(after == before, stay, moved).log().sum(1)
-
-
 def known_events(
     rule: MaskReplaceDiffusion,
     time: int,
@@ -161,16 +88,11 @@ def known_events(
     codes: int,
     mask: int,
     uniform: Float[Tensor, "batch n two"],
-) -> tuple[Bool[Tensor, "batch n codes"], Bool[Tensor, "batch n codes"], Int[Tensor, "batch n codes"]]:
-    """For every x_0, with the path's noise known: whether it is taken, whether another code comes, and x_{time - 1}."""
+) -> Outcome:
+    """For every x_0, (batch, n, codes), with the path's noise known."""
     now = state.unsqueeze(-1).expand(*state.shape, codes)
     origin = torch.arange(codes, device=state.device).expand_as(now)
-    stay, reveal, other_chance, others = rule.events(time, now == mask, now == origin)
-    event, place = uniform[..., :1], uniform[..., 1:].expand(now.shape)
-    replaced = (event >= stay + reveal) & (other_chance > 0)
-    taken = (event >= stay) & ~replaced
-    other = rule.other_code(place, now, origin, others)
-    return taken, replaced, torch.where(replaced, other, torch.where(taken, origin, now))
+    return rule.outcome(time, now, origin, mask, uniform.unsqueeze(-2).expand(*now.shape, 2))
 
 
 def known_noise_entropies(
@@ -186,7 +108,8 @@ def known_noise_entropies(
     drawn = -xlogx(p).sum(-1)
     if time == 1:
         return StepEntropies(torch.zeros_like(drawn), drawn, drawn)
-    taken, replaced, result = known_events(rule, time, state, p.shape[-1], mask, uniform)
+    known = known_events(rule, time, state, p.shape[-1], mask, uniform)
+    taken, replaced, result = known.taken, known.replaced, known.tokens
     last = p.shape[-1]  # where the mask is counted, whatever its id
 
     def gathered(which: Tensor, result: Tensor) -> Tensor:

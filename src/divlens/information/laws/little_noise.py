@@ -9,72 +9,19 @@ score that counts, however small tau is.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from divlens.information.laws.gumbel_mixtures import SMALLEST
 from divlens.information.laws.integrands import integrands, node_step
 from divlens.information.laws.scores import Scores
+from divlens.information.laws.sorted_mixtures import BEFORE, BEYOND, Sorted
 
-BEFORE, BEYOND = 7.0, 30.0  # a Gumbel is below -7 with a chance that float64 holds for 0, and above 30 with exp(-30)
 NEGLIGIBLE = 32.0  # a score counts when what is near it may hold more than exp(-32) of what the others may
 LEAST_TAU = 1e-9  # with less, float64 does not tell the thresholds around a score apart
 ELEMENTS_AT_ONCE = 1_000_000
-
-
-@dataclass(frozen=True)
-class Sorted:
-    """A mixture per row (see `gumbel_mixtures.Mixture`) with rising locations. `below`, `above`: what the codes before,
-    and from, each place weigh together. Codes more than BEYOND * tau below a threshold count as never above it."""
-
-    weight: Float[Tensor, "rows codes"]
-    location: Float[Tensor, "rows codes"]
-    below: Float[Tensor, "rows more"]
-    above: Float[Tensor, "rows more"]
-
-    @classmethod
-    def of(cls, weight: Float[Tensor, "rows codes"], location: Float[Tensor, "rows codes"]) -> Sorted:
-        location, order = location.sort(1)
-        weight = weight.gather(1, order)
-        below = torch.nn.functional.pad(weight.cumsum(1), (1, 0))
-        above = torch.nn.functional.pad(weight.flip(1).cumsum(1).flip(1), (0, 1))
-        return cls(weight, location, below, above)
-
-    def rows(self, which: Bool[Tensor, " rows"]) -> Sorted:
-        return Sorted(self.weight[which], self.location[which], self.below[which], self.above[which])
-
-    def place(self, thresholds: Float[Tensor, " t"], *, right: bool = False) -> Int[Tensor, "rows t"]:
-        """How many codes of each row are below each threshold, or with `right` at it as well."""
-        wanted = thresholds.expand(len(self.location), -1).contiguous()
-        return torch.searchsorted(self.location, wanted, right=right)
-
-    def near(
-        self, nodes: Float[Tensor, " nodes"], tau: float
-    ) -> tuple[Int[Tensor, "rows nodes"], Int[Tensor, "rows nodes"], Tensor, Tensor]:
-        """Of each row the codes from a first to before a last that a node does not clearly pass or miss; their weights
-        and e = exp(-(c - location) / tau), (rows, nodes, some)."""
-        first, last = self.place(nodes - BEYOND * tau), self.place(nodes + BEFORE * tau, right=True)
-        some = first.unsqueeze(-1) + torch.arange(int((last - first).max()), device=nodes.device)
-        inside, some = some < last.unsqueeze(-1), some.clamp(max=self.weight.shape[1] - 1)
-        rows = torch.arange(len(first), device=nodes.device)[:, None, None]
-        weight = torch.where(inside, self.weight[rows, some], 0.0)
-        distance = torch.where(inside, (nodes[:, None] - self.location[rows, some]) / tau, BEYOND)
-        return first, last, weight, torch.exp(-distance)
-
-    def log_below(self, nodes: Float[Tensor, " nodes"], tau: float) -> Float[Tensor, "rows nodes"]:
-        first, _, weight, e = self.near(nodes, tau)
-        return (self.below.gather(1, first) + (weight * torch.exp(-e)).sum(-1)).log()
-
-    def tail(
-        self, nodes: Float[Tensor, " nodes"], tau: float
-    ) -> tuple[Float[Tensor, "rows nodes"], Float[Tensor, "rows nodes"]]:
-        _, last, weight, e = self.near(nodes, tau)
-        above = self.above.gather(1, last) - (weight * torch.expm1(-e)).sum(-1)
-        density = (weight * e * torch.exp(-e)).sum(-1) / tau
-        return above.clamp(min=SMALLEST).log(), density / above.clamp(min=SMALLEST)
 
 
 def little_noise(scores: Scores, samples: int, tau: float) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:

@@ -9,7 +9,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from divlens.information.laws.diffusion_steps import (
-    event_log_probability,
     known_events,
     known_noise_entropies,
     state_log_probability,
@@ -56,10 +55,10 @@ class DiffusionLaw:
         if self.rule.silent and view.time > 0:
             expected = self.silent_results(moment).gather(-1, grid.unsqueeze(-1)).squeeze(-1)
             return torch.where((expected == after).all(1), 0.0, -torch.inf).double()
-        return event_log_probability(self.rule, view.time + 1, view.tokens, after, grid, moment.mask)
+        return self.rule.log_probability(view.time + 1, view.tokens, after, grid, moment.mask).sum(1)
 
     def silent_results(self, moment: Moment) -> Int[Tensor, "batch n codes"]:
         """The next state of a silent rule for every x_0; no step but the last, which takes x_0 itself."""
         view, unread = moment.view, CounterNoise.of(0, [], [], [])
         uniform, codes = self.rule.uniforms(view, unread), moment.log_p.shape[-1]
-        return known_events(self.rule, view.time + 1, view.tokens, codes, moment.mask, uniform)[2]
+        return known_events(self.rule, view.time + 1, view.tokens, codes, moment.mask, uniform).tokens

@@ -15,8 +15,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from divlens.errors import DivlensError
 from divlens.models.failures import reported
 from divlens.models.fingerprint import all_but
+from divlens.models.guidance import branches_of, for_branches
 from divlens.models.llamagen.captions import clean_caption, left_padded
 from divlens.models.llamagen.checkpoints import gpt_from, vq_from
 from divlens.models.llamagen.gpt import Cache, Gpt, Prefix, rotary_table
@@ -26,7 +28,7 @@ from divlens.models.loading import Options, check_lengths, find_files, needed, p
 from divlens.models.open_domain import Uncalibrated
 from divlens.models.special_tokens import refuse_special_tokens
 from divlens.paths import Raster
-from divlens.types import DivlensError, View
+from divlens.types import View
 
 STAGES = {512: "t2i_XL_stage2_512.pt", 256: "t2i_XL_stage1_256.pt"}  # pixels to file; the first is the default
 TOKENIZER = "vq_ds16_t2i.pt"
@@ -68,14 +70,9 @@ class RasterPredictor:
             logits = self.first_logits
         else:
             before = view.first - 1
-            ids = view.tokens[:, before]
-            ids = torch.cat([ids, ids]) if self.guided else ids
+            ids = for_branches(view.tokens[:, before], self.guided)
             logits = self.step(ids, self.cache, before, self.table[before])
-        logits = logits.unsqueeze(1)
-        if not self.guided:
-            return logits, None
-        conditional, unconditional = logits.chunk(2)
-        return conditional, unconditional
+        return branches_of(logits.unsqueeze(1), self.guided)
 
 
 def read_once(

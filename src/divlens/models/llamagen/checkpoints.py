@@ -9,10 +9,10 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from divlens.errors import DivlensError
 from divlens.models.llamagen.gpt import Gpt, Sizes
 from divlens.models.llamagen.vq import GROUPS, VqSizes, VqTokenizer
 from divlens.models.loading import DTYPES, Network, Options, load_checked, read_pt
-from divlens.types import DivlensError
 
 # Heads by (layers, width): the one size that no tensor shows. GPT-B, L, XL, XXL, XXXL, 1B, 3B and 7B.
 HEADS = {

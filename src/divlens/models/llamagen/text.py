@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from divlens.errors import DivlensError
 from divlens.models.building import network_from
 from divlens.models.llamagen.captions import clean_caption
 from divlens.models.loading import Options, find_files, needed, read_parts
-from divlens.types import DivlensError
 
 OTHER_HALF = ("decoder.", "lm_head.")  # of the T5 that the published files hold whole
 

@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from divlens.errors import DivlensError
 from divlens.models.fingerprint import all_but
+from divlens.models.guidance import branches_of, for_branches
 from divlens.models.loading import CPU, Options, load_checked
 from divlens.models.protocol import Predictor
 from divlens.models.zoo.assets import packaged_folder, read_lines, read_tensors
@@ -21,7 +23,7 @@ from divlens.models.zoo.lexicon import TEMPLATES, concepts, near
 from divlens.models.zoo.networks import CODES, GRID, MASK, POSITIONS, WORDS, Backbone, Sizes, Tokenizer
 from divlens.models.zoo.text import Vocabulary
 from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, PathRule, Raster
-from divlens.types import DivlensError, View
+from divlens.types import View
 
 Family = Literal["ar", "mim", "diffusion"]
 Time = TypeVar("Time", float, Tensor)
@@ -106,21 +108,16 @@ class BlockPredictor:
         self.blocks = [kind(backbone, block) for block in in_blocks(conditions, self.rows)]
 
     def __call__(self, view: View) -> tuple[Tensor, Tensor | None]:
-        tokens = torch.cat([view.tokens, view.tokens]) if self.guided else view.tokens
+        tokens = for_branches(view.tokens, self.guided)
         asked = zip(self.blocks, in_blocks(tokens, self.rows), strict=True)
         logits = torch.cat([block.logits(part, view.first) for block, part in asked])[: len(tokens)]
-        return halves(logits) if self.guided else (logits, None)
+        return branches_of(logits, self.guided)
 
 
 def both_branches(backbone: Backbone, conditions: Float[Tensor, "batch d"]) -> Float[Tensor, "two_batch d"]:
     """The conditions, then the unconditional one as many times."""
     empty = torch.zeros(1, WORDS, dtype=torch.long, device=conditions.device)
     return torch.cat([conditions, backbone.condition(empty).expand_as(conditions)])
-
-
-def halves(logits: Float[Tensor, "two_batch m codes"]) -> tuple[Tensor, Tensor]:
-    conditional, unconditional = logits.chunk(2)
-    return conditional, unconditional
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from pathlib import Path
 from safetensors.torch import load, save
 from torch import Tensor
 
+from divlens.errors import DivlensError
 from divlens.models.failures import one_line
-from divlens.types import DivlensError
 
 CHECKSUMS = "checksums.json"
 

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from divlens.errors import DivlensError
 from divlens.models.zoo.lexicon import FRAME, near, read, split_words
 from divlens.models.zoo.networks import WORDS
-from divlens.types import DivlensError
 
 PADDING, UNKNOWN = 0, 1
 

@@ -1,0 +1,29 @@
+"""The columns of the tables of `probe` that are of no measure: their names are taken."""
+
+from __future__ import annotations
+
+from divlens.statistics import Interval
+
+OF_CONDITION = ("model", "condition", "prompts", "n")
+OF_PROMPT = ("model", "condition", "prompt")
+OF_SAMPLE = (*OF_PROMPT, "sample", "seed", "wording", "note", "tokens", "judged_concept", "judged_style")
+CHANGE, RELATIVE_CHANGE, FIDELITY_CHANGE = "change", "relative_change", "fidelity_change"
+NOISE_FLOOR, DUPLICATES = "noise_floor", "duplicates"
+ENDS, COUNT, CHANCE, FELL = ("", "_low", "_high"), "_prompts", "_chance", "_fell"  # what follows a name
+
+
+def with_ends(name: str, interval: Interval) -> dict[str, float]:
+    """A figure's cells: its value, and both ends of its interval."""
+    return dict(zip((name + end for end in ENDS), (interval.value, interval.low, interval.high), strict=True))
+
+
+def of_measure(name: str) -> set[str]:
+    """The columns of a measure of that name."""
+    return {name + end for end in (*ENDS, COUNT)}
+
+
+TAKEN = frozenset(
+    {*OF_CONDITION, *OF_SAMPLE, NOISE_FLOOR, DUPLICATES}
+    | {name + end for name in (CHANGE, RELATIVE_CHANGE, FIDELITY_CHANGE) for end in ENDS}
+    | {FIDELITY_CHANGE + end for end in (CHANCE, FELL)}
+)
