@@ -262,7 +262,7 @@ def test_near_copies_without_a_null_are_undefined():
 
 def test_rows_of_the_table():
     passing, failing, free = (
-        Figure(name, Interval(value, value - 0.01, value + 0.01, 9))
+        Figure(name, Interval(value, value - 0.01, value + 0.01))
         for name, value in (("respect of size", 0.9), ("respect of place", 0.89), ("respect of style", 0.2))
     )
     rows = {row.figure.name: row for row in table_rows([passing, failing, free])}

@@ -227,7 +227,7 @@ def summary(
     for each in measures:
         name, interval = each.name, each.mean(here.column(each.name), n, seed)
         row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
-        row[f"{name}_prompts"] = interval.count
+        row[f"{name}_prompts"] = int(pd.notna(here.column(name)).sum())
     pair = here.column(DIVERSITY), baseline.column(DIVERSITY)
     for name, interval in (("change", paired_change(*pair, seed)), ("relative_change", relative_change(*pair, seed))):
         row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
