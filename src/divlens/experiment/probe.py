@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from divlens.diversity import load_network
 from divlens.experiment.measure import ConditionResult, Instruments, Samples, measure
 from divlens.experiment.measures import DIVERSITY, FIDELITY, Measure, checked_measures
@@ -227,7 +229,7 @@ def summary(
     for each in measures:
         name, interval = each.name, each.mean(here.column(each.name), n, seed)
         row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
-        row[f"{name}_prompts"] = int(pd.notna(here.column(name)).sum())
+        row[f"{name}_prompts"] = int((~np.isnan(here.column(name))).sum())
     pair = here.column(DIVERSITY), baseline.column(DIVERSITY)
     for name, interval in (("change", paired_change(*pair, seed)), ("relative_change", relative_change(*pair, seed))):
         row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
