@@ -17,6 +17,8 @@ from divlens.statistics import (
     posterior_of_share,
     ratio_of_means,
     relative_change,
+    skewed_t,
+    student_interval,
     unseen,
 )
 
@@ -75,7 +77,7 @@ def test_the_interval_of_a_relative_change_holds_the_truth():
 def test_an_interval_is_cut_lengthened_scaled_and_added():
     one, other, nothing = Interval(2.0, 1.0, 4.0), Interval(0.5, -1.0, 0.75), Interval(1.0)
     assert one.within(1.5, 3.0) == Interval(2.0, 1.5, 3.0) and one.within(0.0, 5.0) == one
-    assert one.within(2.5) == Interval(2.0, 2.0, 4.0) and one.within(most=0.0) == Interval(2.0, 1.0, 2.0)
+    assert one.within(2.5) == Interval(2.0, 2.0, 4.0) and one.within(most=0.0) == Interval(2.0, 0.0, 2.0)
     assert one.hull(other) == Interval(2.0, -1.0, 4.0) and other.hull(one) == Interval(0.5, -1.0, 4.0)
     assert one + other == Interval(2.5, 0.0, 4.75) and one * 2 == Interval(4.0, 2.0, 8.0)
     for unknown in (nothing.within(0.0, 0.5), nothing.hull(one), nothing + one, nothing * 2):
@@ -87,6 +89,21 @@ def test_the_degrees_of_freedom_of_a_sum_are_those_of_welch():
     assert freedom_of_sum(variances, freedom) == pytest.approx(16 / (9 / 4 + 1 / 9))
     assert freedom_of_sum(np.ones(3), np.full(3, 5.0)) == pytest.approx(15)
     assert math.isnan(freedom_of_sum(np.zeros(2), np.ones(2)))
+
+
+@pytest.mark.parametrize("skewness", [-0.3, 0.0, 0.4])
+def test_a_skewed_quantile_goes_back_to_the_symmetric_one(skewness):
+    for t in (-2.0, 2.0):
+        x = skewed_t(t, skewness)
+        assert abs(x + skewness * x**2 / 3 + skewness**2 * x**3 / 27 + skewness / 6 - t) < 1e-9
+        assert (x == t) == (skewness == 0)
+
+
+def test_the_interval_of_student_is_moved_by_skewness():
+    even, skewed = student_interval(1.0, 0.1, 20), student_interval(1.0, 0.1, 20, 0.4)
+    assert (even.low, even.high) == pytest.approx(stats.t.interval(0.95, 20, loc=1.0, scale=0.1))
+    assert even.low < skewed.low and even.high < skewed.high  # large values are rare: the mean is rather too small
+    assert student_interval(1.0, 0.0, math.nan) == Interval(1.0, 1.0, 1.0)
 
 
 def test_few_prompts_get_the_interval_of_student():

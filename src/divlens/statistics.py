@@ -29,7 +29,7 @@ class Interval:
 
     def within(self, least: float = -math.inf, most: float = math.inf) -> Interval:
         """The part of the interval between these limits. It always holds the value, even one outside of the limits."""
-        low, high = max(self.low, least), min(self.high, most)
+        low, high = (min(max(end, least), most) for end in (self.low, self.high))
         return Interval(self.value, min(low, self.value), max(high, self.value))
 
     def hull(self, other: Interval) -> Interval:
@@ -101,10 +101,21 @@ def student_t(freedom: float) -> float:
     return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
 
 
-def student_interval(value: float, error: float, freedom: float) -> Interval:
-    """Student's 95% interval of a value with this standard error, which is known with these degrees of freedom."""
-    reach = student_t(freedom) * error if error != 0 else 0.0
-    return Interval(value, value - reach, value + reach)
+def student_interval(value: float, error: float, freedom: float, skewness: float = 0.0) -> Interval:
+    """Student's 95% interval of a value with this standard error, which is known with these degrees of freedom.
+    `skewness`: that of the value's error, for which the interval is corrected."""
+    if error == 0:
+        return Interval(value, value, value)
+    t = student_t(freedom)
+    return Interval(value, value - error * skewed_t(t, skewness), value - error * skewed_t(-t, skewness))
+
+
+def skewed_t(t: float, skewness: float) -> float:
+    """The quantile of (estimate - truth) / error, for an estimate of this skewness, that belongs to the quantile `t` of
+    a symmetric law (Hall, 1992): the inverse of x + s x^2 / 3 + s^2 x^3 / 27 + s / 6."""
+    if not math.isfinite(skewness) or abs(skewness) < 1e-6:
+        return t
+    return 3 / skewness * (math.cbrt(1 + skewness * (t - skewness / 6)) - 1)
 
 
 def freedom_of_sum(variances: Float[np.ndarray, " parts"], freedom: Float[np.ndarray, " parts"]) -> float:

@@ -15,8 +15,8 @@ from divlens.statistics import CONFIDENCE, Interval, change_of_share
 class FidelityChange:
     """Fidelity before and after, means over the prompts that have both, in [0, 1]; NaN where none has.
 
-    change: after - before, paired by prompt. prompts: how many have both. chance: see `chance_of_fall`; NaN where the interval tells enough, and
-    where fidelity did not go down.
+    change: after - before, paired by prompt. prompts: how many have both. chance: see `chance_of_fall`; NaN where the
+    interval tells enough, and where fidelity did not go down.
     """
 
     before: float
