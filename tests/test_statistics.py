@@ -86,8 +86,8 @@ def test_an_interval_is_cut_lengthened_scaled_and_added():
 
 def test_the_degrees_of_freedom_of_a_sum_are_those_of_welch():
     variances, freedom = np.array([3.0, 1.0, 0.0]), np.array([4.0, 9.0, 0.0])
-    assert freedom_of_sum(variances, freedom) == pytest.approx(16 / (9 / 4 + 1 / 9))
-    assert freedom_of_sum(np.ones(3), np.full(3, 5.0)) == pytest.approx(15)
+    assert freedom_of_sum(variances, freedom) == math.floor(16 / (9 / 4 + 1 / 9)) == 6
+    assert freedom_of_sum(np.ones(3), np.full(3, 5.0)) == 15
     assert math.isnan(freedom_of_sum(np.zeros(2), np.ones(2)))
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Float
 RESAMPLES = 4000
 CONFIDENCE = 0.95
 FEWEST_TO_RESAMPLE = 6  # below, nearly constant resamples make the bootstrap-t twice as wide as need be
+ROUNDING = 1e-6  # of degrees of freedom, before they are rounded down
 NEXT_TO_NONE = 0.01  # of the error of all values: a t a hundred times too large
 UNLIMITED = (-math.inf, math.inf)
 MEANS, CORRELATIONS = 400, 20  # cells of the grid on which the posterior of a share is computed
@@ -119,9 +120,12 @@ def skewed_t(t: float, skewness: float) -> float:
 
 
 def freedom_of_sum(variances: Float[np.ndarray, " parts"], freedom: Float[np.ndarray, " parts"]) -> float:
-    """The degrees of freedom with which a sum of independent variances is known (Welch, 1947; Satterthwaite, 1946)."""
+    """The degrees of freedom with which a sum of independent variances is known (Welch, 1947; Satterthwaite, 1946), in
+    whole numbers and rounded down: with 1 to 3 of them an interval is the worse for any that are too many."""
     known = variances > 0  # what has no variance adds no uncertainty
-    return float(variances.sum() ** 2 / (variances[known] ** 2 / freedom[known]).sum()) if known.any() else math.nan
+    if not known.any():
+        return math.nan
+    return math.floor(variances.sum() ** 2 / (variances[known] ** 2 / freedom[known]).sum() + ROUNDING)
 
 
 def mean_share(values: Float[np.ndarray, " prompts"], trials: int) -> Interval:

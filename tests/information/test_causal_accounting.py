@@ -313,7 +313,7 @@ def test_means_of_strata_by_hand():
     np.testing.assert_allclose(found.mean, values.view(2, 5).mean(1))
     parts = 0.6**2 * values[[0, 2, 4]].var() / 3, 0.4**2 * values[[1, 3]].var() / 2
     assert math.isclose(found.variance[0], sum(parts))
-    assert math.isclose(found.freedom[0], sum(parts) ** 2 / (parts[0] ** 2 / 2 + parts[1] ** 2 / 1))
+    assert found.freedom[0] == int(sum(parts) ** 2 / (parts[0] ** 2 / 2 + parts[1] ** 2 / 1))
     # A wording of one sample has no variance of its own: the other prompt is one sample of 5.
     alone = means_of(values[5:].numpy())
     assert found.freedom[1] == 4 and math.isclose(found.variance[1], alone.variance[0])
@@ -425,8 +425,8 @@ def test_how_far_the_ends_move_where_all_samples_are_alike():
     """By d = 1 - 0.025^(1/m) of the bits and of what is missing to the most: of both prompts together, or of the one
     that has nearly all of it; and by no more than the nats of the way."""
 
-    def moved(*means: float) -> Estimate:
-        values = np.array(means)
+    def moved(*bits: float) -> Estimate:
+        values = np.array(bits)
         means = PromptMeans(values, np.zeros(len(values)), np.full(len(values), 31))
         return wider_for_unseen_paths(estimate(means), means, values, 10.0)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -63,4 +63,6 @@ def estimate_of_stored(values: Float[Tensor, " stored"], stored: StoredSamples, 
     """The mean over prompts of what the stored samples say; that of a prompt cannot be below 0 or above `most`."""
     if not bool(values.isfinite().all()):
         return undefined(OUT_OF_REACH.format(note))
-    return estimate(prompt_means(stored.strata, stored.sums(values[:, None])), note, limits=(0.0, most))
+    means = prompt_means(stored.strata, stored.sums(values[:, None]))
+    # So few samples say too little of how skewed their mean is.
+    return estimate(replace(means, third=None), note, limits=(0.0, most))

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from divlens.information.estimates import PromptMeans
+from divlens.statistics import ROUNDING
 
 
 @dataclass(frozen=True)
@@ -127,8 +128,8 @@ def prompt_means(strata: Strata, sums: Sums) -> PromptMeans:
     variance, third = (sample_moment(strata, sums, lumped, each)[:, 0] for each in (Sums.variance, Sums.third_moment))
     parts = torch.where(m > 0, weight**2 * variance / m, 0.0)
     third = torch.where(m > 0, weight**3 * third / m**2, 0.0)
-    # Satterthwaite's degrees of freedom, of the parts that have a variance.
+    # Satterthwaite's degrees of freedom, of the parts that have a variance; see `statistics.freedom_of_sum`.
     total, uncertain = strata.sums(parts), torch.where(parts > 0, parts**2 / (m - 1), 0.0)
     freedom = torch.where(total > 0, total**2 / strata.sums(uncertain), strata.sums(m - 1))
-    freedom = torch.where(strata.sums(lumped) > 0, strata.sums(m) - 1, freedom)
+    freedom = torch.where(strata.sums(lumped) > 0, strata.sums(m) - 1, (freedom + ROUNDING).floor())
     return PromptMeans(mean.numpy(), total.numpy(), freedom.numpy(), strata.sums(third).numpy())
