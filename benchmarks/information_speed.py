@@ -44,7 +44,7 @@ def seconds(model: Model, samples: int, accounting: bool) -> float:
     start = time.perf_counter()
     for batch in fill(run, see):
         if accounting:
-            tally = tally.merged(Tally.of_batch(batch.seen, stratum.flatten()[batch.place], strata))
+            tally += Tally.of_batch(batch.seen, stratum.flatten()[batch.place], strata)
     return time.perf_counter() - start
 
 

@@ -153,7 +153,7 @@ def accounted(setup: Setup, seed: int, effort: Effort) -> Information:
 
 
 def held(found: Estimate, truth: float) -> float:
-    return float(found.mc_low - ROUNDING <= truth <= found.mc_high + ROUNDING)
+    return float(found.monte_carlo.low - ROUNDING <= truth <= found.monte_carlo.high + ROUNDING)
 
 
 def exact(job: tuple[int, int]) -> Row:
@@ -165,7 +165,7 @@ def exact(job: tuple[int, int]) -> Row:
         one = found.estimates[name]
         result[name] = held(one, truths["token"])
         result[f"{name} bias, errors"] = (one.value - truths["token"]) / one.mc_error if one.mc_error > 1e-9 else 0.0
-    result["relevant, at most I(R;Y)"] = float(not found.relevant.mc_low - ROUNDING > truths["relevant"])
+    result["relevant, at most I(R;Y)"] = float(not found.relevant.monte_carlo.low - ROUNDING > truths["relevant"])
     return result | {"relevant, bits below I(R;Y)": truths["relevant"] - found.relevant.value}
 
 
@@ -178,10 +178,17 @@ def bounds(job: tuple[int, int]) -> Row:
         if isinstance(setup.model.rule, Raster):
             result[f"{name}, exact"] = held(low, truths[name])
             continue
-        outside = low.mc_low - ROUNDING > truths[name] or truths[name] > high.mc_high + ROUNDING  # NaN says nothing
+        outside = (
+            low.monte_carlo.low - ROUNDING > truths[name] or truths[name] > high.monte_carlo.high + ROUNDING
+        )  # NaN says nothing
         result[f"{name}, in the bracket"] = float(not outside)
         for side, bound in (("at least", low), ("at most", high)):
-            result[f"{name} {side}, its own mean"] = (bound.note, bound.value, bound.mc_low, bound.mc_high)
+            result[f"{name} {side}, its own mean"] = (
+                bound.note,
+                bound.value,
+                bound.monte_carlo.low,
+                bound.monte_carlo.high,
+            )
     return result
 
 

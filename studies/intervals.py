@@ -138,9 +138,9 @@ def rare_first_token(repetitions: int) -> None:
                 information(model, [str(i) for i in range(prompts)], 32, seed, effort=Effort(0, 0, 0)).execution
                 for seed in range(repetitions)
             ]
-            ours = [Interval(one.value, one.mc_low, one.mc_high, prompts) for one in found]
+            ours = [one.monte_carlo for one in found]
             student = [
-                Interval(one.value, one.value - reach, one.value + reach, prompts)
+                Interval(one.value, one.value - reach, one.value + reach)
                 for one in found
                 for reach in [student_t(32 * prompts - 1) * one.mc_error]
             ]

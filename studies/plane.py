@@ -26,7 +26,8 @@ FAMILIES = ("zoo/ar", "zoo/mim", "zoo/diffusion")
 
 
 def shown(found: Estimate, digits: int = 2) -> str:
-    return f"{found.value:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
+    low, high = found.over_prompts.low, found.over_prompts.high
+    return f"{found.value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 @click.command()

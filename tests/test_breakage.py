@@ -80,7 +80,7 @@ def test_a_prompt_that_the_judge_does_not_know_is_left_out():
         np.ones(1), np.array([0.25]), 8
     )
     nothing = fidelity_change(np.array([nan]), np.array([nan]), 8)
-    assert not nothing.fell and math.isnan(nothing.before) and nothing.change.count == 0
+    assert not nothing.fell and math.isnan(nothing.before) and nothing.prompts == 0
 
 
 def test_equal_sides_are_called_a_fall_as_seldom_as_is_said():

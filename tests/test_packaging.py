@@ -144,10 +144,10 @@ def test_the_source_distribution_holds_the_whole_folder(folder, unpacked):
 def test_a_plain_install_is_light_and_pins_nothing():
     required = PROJECT["dependencies"]
     assert not [requirement for requirement in required if re.search(r"==|~=|<|!=", requirement)]
-    heavy = {"diffusers", "transformers", "torchvision", "lpips", "resvg-py", "scipy", "ipython", "torchsummary"}
+    heavy = {"diffusers", "transformers", "torchvision", "lpips", "resvg-py", "ipython", "torchsummary"}
     assert not heavy & required_names(required)
     tests = PROJECT["optional-dependencies"]["test"]
-    assert heavy & required_names(tests) == {"scipy", "ipython", "torchsummary"}  # the control; others come by extras
+    assert heavy & required_names(tests) == {"ipython", "torchsummary"}  # the control; others come by extras
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -134,7 +135,8 @@ class Enhanced(Shown):
         rows: list[dict[str, object]] = []
         for name in (each.name for each in self.measures):
             columns = {"before": self.before.mean(name), "after": self.after.mean(name), "change": self.change(name)}
-            row: dict[str, object] = {"model": self.model, "figure": name, "prompts": columns["change"].count}
+            both = ~np.isnan(self.after.result.column(name) - self.before.result.column(name))
+            row: dict[str, object] = {"model": self.model, "figure": name, "prompts": int(both.sum())}
             for column, interval in columns.items():
                 row |= with_ends(column, interval)
             rows.append(row)

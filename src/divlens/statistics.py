@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
@@ -12,6 +11,7 @@ from jaxtyping import Float
 RESAMPLES = 4000
 CONFIDENCE = 0.95
 FEWEST_TO_RESAMPLE = 6  # below, nearly constant resamples make the bootstrap-t twice as wide as need be
+ROUNDING = 1e-6  # of degrees of freedom, before they are rounded down
 NEXT_TO_NONE = 0.01  # of the error of all values: a t a hundred times too large
 UNLIMITED = (-math.inf, math.inf)
 MEANS, CORRELATIONS = 400, 20  # cells of the grid on which the posterior of a share is computed
@@ -19,15 +19,31 @@ MEANS, CORRELATIONS = 400, 20  # cells of the grid on which the posterior of a s
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over prompts with its confidence interval; NaN bounds where fewer than two prompts have a value.
+    """A value with its 95% confidence interval, whose ends are NaN where they are not known.
 
-    `count`: how many prompts have one.
+    The interval of a mean over prompts is not known where fewer than two prompts have a value.
     """
 
     value: float
-    low: float
-    high: float
-    count: int
+    low: float = math.nan
+    high: float = math.nan
+
+    def within(self, least: float = -math.inf, most: float = math.inf) -> Interval:
+        """The part of the interval between these limits. It always holds the value, even one outside of the limits."""
+        low, high = (min(max(end, least), most) for end in (self.low, self.high))
+        return Interval(self.value, min(low, self.value), max(high, self.value))
+
+    def hull(self, other: Interval) -> Interval:
+        """The value with the smallest interval that holds both intervals."""
+        return Interval(self.value, min(self.low, other.low), max(self.high, other.high))
+
+    def __add__(self, other: Interval) -> Interval:
+        """The sum of two values whose errors may have the same cause: end is added to end."""
+        return Interval(self.value + other.value, self.low + other.low, self.high + other.high)
+
+    def __mul__(self, scale: float) -> Interval:
+        """The value in another unit, of which `scale` > 0 make one of the old."""
+        return Interval(self.value * scale, self.low * scale, self.high * scale)
 
 
 def bootstrap_mean(
@@ -48,16 +64,15 @@ def bootstrap_mean(
     known = known[~np.isnan(known)]
     count = len(known)
     if count < 2:
-        return Interval(float(known.mean()) if count else math.nan, math.nan, math.nan, count)
+        return Interval(float(known.mean()) if count else math.nan)
     mean, error = float(known.mean()), float(known.std(ddof=1)) / math.sqrt(count)
     if np.ptp(known) == 0:  # not by `error`: the standard deviation of equal numbers can be a rounding error
-        return Interval(float(known[0]), float(known[0]), float(known[0]), count)
+        return Interval(*[float(known[0])] * 3)
     low, high = resampled_t(known, seed, resamples) if count >= FEWEST_TO_RESAMPLE else UNLIMITED
     if not (math.isfinite(low) and math.isfinite(high)):
         high = student_t(count - 1)
         low = -high
-    bounds = np.clip([mean - high * error, mean - low * error], *limits)
-    return Interval(mean, float(bounds[0]), float(bounds[1]), count)
+    return Interval(mean, mean - high * error, mean - low * error).within(*limits)
 
 
 def resampled_t(values: Float[np.ndarray, " prompts"], seed: int, resamples: int) -> tuple[float, float]:
@@ -80,16 +95,37 @@ def studentised(
     return np.where(constant & (shifts != 0), np.copysign(np.inf, shifts), t)
 
 
-@cache
-def student_t(freedom: int, confidence: float = CONFIDENCE) -> float:
-    """The t with P(|T| < t) = confidence at `freedom` >= 1 degrees of freedom, to 5 digits.
+def student_t(freedom: float) -> float:
+    """The t with P(|T| < t) = 0.95 under Student's law of so many degrees of freedom; NaN for none."""
+    from scipy.special import stdtrit  # `import divlens` must not wait for scipy
 
-    With t = sqrt(freedom) tan(angle) the density is that of cos(angle)^(freedom - 1) on (-pi/2, pi/2).
-    """
-    edges = np.linspace(0, math.pi / 2, 100_001)
-    share = np.cumsum(np.cos((edges[1:] + edges[:-1]) / 2) ** (freedom - 1))
-    angle = np.interp(confidence, np.concatenate([[0.0], share / share[-1]]), edges)
-    return math.sqrt(freedom) * math.tan(angle)
+    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
+
+
+def student_interval(value: float, error: float, freedom: float, skewness: float = 0.0) -> Interval:
+    """Student's 95% interval of a value with this standard error, which is known with these degrees of freedom.
+    `skewness`: that of the value's error, for which the interval is corrected."""
+    if error == 0:
+        return Interval(value, value, value)
+    t = student_t(freedom)
+    return Interval(value, value - error * skewed_t(t, skewness), value - error * skewed_t(-t, skewness))
+
+
+def skewed_t(t: float, skewness: float) -> float:
+    """The quantile of (estimate - truth) / error, for an estimate of this skewness, that belongs to the quantile `t` of
+    a symmetric law (Hall, 1992): the inverse of x + s x^2 / 3 + s^2 x^3 / 27 + s / 6."""
+    if not math.isfinite(skewness) or abs(skewness) < 1e-6:
+        return t
+    return 3 / skewness * (math.cbrt(1 + skewness * (t - skewness / 6)) - 1)
+
+
+def freedom_of_sum(variances: Float[np.ndarray, " parts"], freedom: Float[np.ndarray, " parts"]) -> float:
+    """The degrees of freedom with which a sum of independent variances is known (Welch, 1947; Satterthwaite, 1946), in
+    whole numbers and rounded down: with 1 to 3 of them an interval is the worse for any that are too many."""
+    known = variances > 0  # what has no variance adds no uncertainty
+    if not known.any():
+        return math.nan
+    return math.floor(variances.sum() ** 2 / (variances[known] ** 2 / freedom[known]).sum() + ROUNDING)
 
 
 def mean_share(values: Float[np.ndarray, " prompts"], trials: int) -> Interval:
@@ -106,12 +142,12 @@ def mean_share(values: Float[np.ndarray, " prompts"], trials: int) -> Interval:
     known = np.asarray(values, float)
     known = known[~np.isnan(known)]
     if (count := len(known)) < 2:
-        return Interval(float(known.mean()) if count else math.nan, math.nan, math.nan, count)
+        return Interval(float(known.mean()) if count else math.nan)
     value = float(np.clip(known.mean(), known.min(), known.max()))
     low, high = quantiles(MEAN_SHARES, posterior_of_share(known * trials, np.full(count, float(trials))))
     low = min(low, 1 - unseen(count)) if value == 1 else low
     high = max(high, unseen(count)) if value == 0 else high
-    return Interval(value, min(low, value), max(high, value), count)
+    return Interval(value, low, high).within(0.0, 1.0)
 
 
 def change_of_share(
@@ -127,7 +163,7 @@ def change_of_share(
     change = np.asarray(changed, float) - np.asarray(baseline, float)
     change = change[~np.isnan(change)]
     resampled, moved = bootstrap_mean(change, seed, limits=(-1.0, 1.0)), np.abs(change) * trials
-    if (count := resampled.count) < 2:
+    if (count := len(change)) < 2:
         return resampled
     often = posterior_of_share(moved, np.full(count, float(trials)))
     upward = posterior_of_share(np.maximum(change, 0) * trials, moved)
@@ -136,7 +172,7 @@ def change_of_share(
     low, high = quantiles(net.flatten()[order], np.outer(often, upward).flatten()[order])
     if not change.any():
         low, high = min(low, -unseen(count)), max(high, unseen(count))
-    return replace(resampled, low=min(low, resampled.low), high=max(high, resampled.high))
+    return resampled.hull(Interval(resampled.value, low, high))
 
 
 # Even in the angle whose squared sine they are: that is Jeffreys' prior of a share.
@@ -190,12 +226,12 @@ def ratio_of_means(
     """
     count, scale = len(denominator), float(denominator.mean())
     if not scale > 0:
-        return Interval(math.nan, math.nan, math.nan, 0)
+        return Interval(math.nan)
     ratio = float(numerator.mean()) / scale
     residual = numerator - ratio * denominator
     around = bootstrap_mean(residual / scale, seed)
     if count < FEWEST_TO_RESAMPLE or np.ptp(residual) == 0:
-        return Interval(ratio, ratio + around.low, ratio + around.high, count)
+        return Interval(ratio, ratio + around.low, ratio + around.high)
     drawn = np.random.default_rng(seed).integers(count, size=(RESAMPLES, count))
     above, below = numerator[drawn], denominator[drawn]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -205,8 +241,8 @@ def ratio_of_means(
     t = studentised(ratios - ratio, errors, error)
     low, high = np.quantile(t, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], method="nearest")
     if not (math.isfinite(low) and math.isfinite(high)):
-        return Interval(ratio, ratio + around.low, ratio + around.high, count)
-    return Interval(ratio, ratio - float(high) * error, ratio - float(low) * error, count)
+        return Interval(ratio, ratio + around.low, ratio + around.high)
+    return Interval(ratio, ratio - float(high) * error, ratio - float(low) * error)
 
 
 def relative_change(
@@ -219,6 +255,6 @@ def relative_change(
     changed, baseline = np.asarray(changed, float), np.asarray(baseline, float)
     both = ~(np.isnan(changed) | np.isnan(baseline))
     if not both.any():
-        return Interval(math.nan, math.nan, math.nan, 0)
+        return Interval(math.nan)
     ratio = ratio_of_means(changed[both], baseline[both], seed)
-    return Interval(ratio.value - 1, max(ratio.low - 1, -1.0), ratio.high - 1, int(both.sum()))
+    return Interval(ratio.value - 1, max(ratio.low - 1, -1.0), ratio.high - 1)

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import pickle
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -20,12 +19,18 @@ from divlens.errors import DivlensError
 from divlens.information import Effort, information
 from divlens.information.accounting import QUANTITIES, Tally
 from divlens.information.api import TRIVIAL
-from divlens.information.conditional_entropy import conditional_entropy, controlled
+from divlens.information.conditional_entropy import conditional_entropy, estimate_with_control
 from divlens.information.estimates import Estimate
-from divlens.information.kept import Kept, per_prompt
 from divlens.information.laws import law_of
-from divlens.information.mutual_information import DOUBT, LEAST, classified, density, mixed, mutual_information
-from divlens.information.one_pass import MIXTURE, chosen, collect, kept_of
+from divlens.information.mutual_information import (
+    DOUBT,
+    LEAST,
+    bits_of_classifier,
+    density,
+    log_p_of_prompts,
+    mutual_information,
+)
+from divlens.information.one_pass import MIXTURE, choice_of_samples, collect, stored_for
 from divlens.information.rare import RareDraws
 from divlens.information.relevance import Readings, concepts_of, information_per_prompt, labels_of
 from divlens.information.replay import (
@@ -34,6 +39,7 @@ from divlens.information.replay import (
     log_mean_exp,
     sandwich,
 )
+from divlens.information.stored import StoredSamples, estimate_of_stored
 from divlens.information.strata import Strata, Sums
 from divlens.interventions import Argmax, Freeze, Paraphrase, Temperature
 from divlens.loop import Moment
@@ -257,7 +263,7 @@ def test_intervals_allow_for_grids_that_were_not_seen(model, side):
         """How often the interval misses, and how often Student's alone."""
         found = [getattr(run, name) for run in runs]
         sign = 1 if side == "low" else -1
-        ends = [[getattr(one, f"mc_{side}"), one.value - sign * 2.07 * one.mc_error] for one in found]
+        ends = [[getattr(one.monte_carlo, side), one.value - sign * 2.07 * one.mc_error] for one in found]
         return [sum(sign * (end[i] - exact) > 1e-6 for end in ends) for i in (0, 1)]
 
     own, student = missed("mutual_upper", mutual)  # of one step it is I(X;Z) itself, which is that of the record
@@ -272,7 +278,7 @@ def test_long_grids_tell_the_prompts_apart_and_no_more_than_that():
     model: Any = Small(Raster(24), codes=4, positions=24, sharpness=2.0, guidance=1.0)
     found = information(model, PROMPTS, n=24)
     assert math.log2(3) - 1e-3 < found.mutual_lower.value <= math.log2(3)
-    assert max(found.mutual_lower.per_prompt) <= math.log2(3) + 1e-12
+    assert max(one.value for one in found.mutual_lower.per_prompt) <= math.log2(3) + 1e-12
     assert abs(found.sequence_lower.value - found.conditional_lower.value - found.mutual_lower.value) < 1e-9
 
 
@@ -302,11 +308,11 @@ def test_kept_samples_stand_for_all_wordings_by_their_shares(n, wordings, kept):
 
 def test_prompts_do_not_all_keep_the_same_wordings():
     stratum = np.arange(32) % 8
-    kept = {text: tuple(chosen(stratum, 9, 0, text).nonzero()[0]) for text in ("a cat", "a dog", "a hat")}
+    kept = {text: tuple(choice_of_samples(stratum, 9, 0, text).nonzero()[0]) for text in ("a cat", "a dog", "a hat")}
     assert len(set(kept.values())) == 3
     assert all(len(one) == 9 and len({i % 8 for i in one}) == 8 for one in kept.values())
-    assert tuple(chosen(stratum, 9, 0, "a cat").nonzero()[0]) == kept["a cat"]
-    used = [tuple(stratum[chosen(stratum, 11, 0, text)]) for text in kept]
+    assert tuple(choice_of_samples(stratum, 9, 0, "a cat").nonzero()[0]) == kept["a cat"]
+    used = [tuple(stratum[choice_of_samples(stratum, 11, 0, text)]) for text in kept]
     assert len({tuple(sorted(one)) for one in used}) == 3  # which of the wordings come twice
 
 
@@ -318,9 +324,9 @@ def test_the_mean_of_kept_samples_is_unbiased_however_few_they_are(n, wordings, 
     strata = Strata(torch.zeros(wordings, dtype=torch.long), torch.from_numpy(np.bincount(stratum)))
     prompt, means = torch.zeros(keep, dtype=torch.long), []
     for seed in range(2000):
-        which = torch.from_numpy(chosen(stratum, keep, seed, "a cat").nonzero()[0])
-        kept = Kept([], prompt, torch.from_numpy(stratum)[which], strata, [], [], values[which])
-        means.append(per_prompt(values[which], kept, 100.0, "").value)
+        which = torch.from_numpy(choice_of_samples(stratum, keep, seed, "a cat").nonzero()[0])
+        kept = StoredSamples([], prompt, torch.from_numpy(stratum)[which], strata, [], [], values[which])
+        means.append(estimate_of_stored(values[which], kept, 100.0, "").value)
     error = np.std(means) / math.sqrt(len(means))
     assert abs(np.mean(means) - float(values.mean())) < SIGMAS * error + 1e-9
     least_seen = float(values[:wordings].mean())  # had the shares not counted
@@ -375,11 +381,11 @@ def stratified_errors(strata: Strata, repeats: int) -> dict[str, float]:
         joint = 20 + 4 * wording.repeat(2) + noise[0]
         control = joint + noise[1]
         values = 0.5 * control + 2 * wording.repeat(2) + noise[2]
-        sums = Sums.of(joint[:, None].expand(48, len(QUANTITIES))).gathered(stratum, len(strata))
-        kept = Kept([], prompt[chosen], stratum[chosen], strata, [], [], joint[chosen])
+        sums = Sums.of(joint[:, None].expand(48, len(QUANTITIES)), stratum, len(strata))
+        kept = StoredSamples([], prompt[chosen], stratum[chosen], strata, [], [], joint[chosen])
         tally = Tally(strata, sums, RareDraws.empty(len(strata)), maps, maps)
-        found["bound"].append(controlled(tally, kept, values[chosen], control[chosen], 0.5, ""))
-        found["mutual"].append(per_prompt(values[chosen], kept, 1.0, ""))
+        found["bound"].append(estimate_with_control(tally, kept, values[chosen], control[chosen], 0.5, ""))
+        found["mutual"].append(estimate_of_stored(values[chosen], kept, 1.0, ""))
     return {
         name: math.sqrt(np.mean([one.mc_error**2 for one in each]) / np.var([one.value for one in each]))
         for name, each in found.items()
@@ -404,7 +410,7 @@ def test_a_mixture_of_wordings_is_that_of_all_samples():
     run = replace(run, rows=tuple(rows))
     by_wording = {text: torch.randn(7, dtype=torch.float64) * 30 for text in "abcd"}
     every = torch.stack([log_mean_exp(torch.stack([by_wording[text] for text in used]), 0) for used in wordings], 1)
-    torch.testing.assert_close(mixed(run, by_wording), every, atol=1e-12, rtol=0)
+    torch.testing.assert_close(log_p_of_prompts(run, by_wording), every, atol=1e-12, rtol=0)
 
 
 def asked_of(n: int, keep: int):
@@ -430,7 +436,7 @@ class Largest(TorchFunctionMode):
 def test_what_the_bounds_hold_depends_on_the_kept_samples_only():
     def largest(n: int, keep: int) -> int:
         run, collected = asked_of(n, keep)
-        kept = kept_of(collected, MIXTURE)
+        kept = stored_for(MIXTURE, collected)
         assert kept is not None
         for row, i in zip(kept.rows, kept.stratum.tolist(), strict=True):
             assert Paraphrase(2).wordings(row.prompt, wordings_of)[i % 2] == row.wording
@@ -543,14 +549,14 @@ def test_density_and_classifier_by_hand():
     noise = 10 * torch.randn(200, 3, dtype=torch.float64)
     own = torch.arange(200) % 3
     assert float(density(noise, own).mean()) < -2
-    assert abs(float(classified(noise, own).mean())) < 0.2
+    assert abs(float(bits_of_classifier(noise, own).mean())) < 0.2
     apart = noise + 30 * torch.eye(3, dtype=torch.float64)[own]
-    assert float(classified(apart, own).mean()) > 1.3
+    assert float(bits_of_classifier(apart, own).mean()) > 1.3
     # A grid that is certain and wrong costs no more than the doubt allows.
     wrong = own.clone()
     wrong[:2] = (wrong[:2] + 1) % 3
     assert float(density(apart, wrong).min()) < -20
-    assert LEAST <= float(classified(apart, wrong).min()) < LEAST + 0.01
+    assert LEAST <= float(bits_of_classifier(apart, wrong).min()) < LEAST + 0.01
 
 
 # --- I(Z;Y) ---------------------------------------------------------------------------------------------------------
@@ -564,13 +570,14 @@ def readings(labels: np.ndarray) -> Readings:
     return found
 
 
-def test_readings_merge():
+def test_readings_do_not_depend_on_the_batches():
     labels = np.random.default_rng(0).integers(5, size=(3, 20))
-    one, other = readings(labels), readings(labels[:, ::-1].copy())
-    merged = pickle.loads(pickle.dumps(one)).merged(other)  # as from another process
-    assert sum(merged.counts.values()) == 120
-    assert all(count == one.counts.get(key, 0) + other.counts.get(key, 0) for key, count in merged.counts.items())
-    assert readings(labels).counts == one.counts and merged.counts != one.counts
+    whole, parts = readings(labels), Readings()
+    for prompt, row in enumerate(labels):
+        for part in (slice(7, 20), slice(7)):
+            parts.add(torch.from_numpy(row[part]), np.full(len(row[part]), prompt), np.arange(20)[part])
+    assert parts.counts == whole.counts and sum(whole.counts.values()) == 60
+    assert readings(labels[:, ::-1].copy()).counts != whole.counts  # the control
 
 
 @pytest.mark.parametrize("n", [6, 8, 16])

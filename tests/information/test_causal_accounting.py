@@ -15,13 +15,14 @@ from small import RareFirst, Small
 
 from divlens import models
 from divlens.information import Effort, information
-from divlens.information.accounting import QUANTITIES, BatchAccount, Tally, beyond_unseen
-from divlens.information.estimates import Estimate, Moments, estimate, undefined
+from divlens.information.accounting import QUANTITIES, BatchAccount, Tally
+from divlens.information.estimates import Estimate, PromptMeans, estimate, undefined
 from divlens.information.laws import LAWS, law_of
-from divlens.information.one_pass import chosen, collect
+from divlens.information.one_pass import choice_of_samples, collect
 from divlens.information.rare import RareDraws
 from divlens.information.replay import Replayed
 from divlens.information.strata import Strata, Sums, strata_of
+from divlens.information.unseen import wider_for_unseen_paths
 from divlens.interventions import Argmax, Freeze, Paraphrase
 from divlens.loop import Moment
 from divlens.models.toy import ToyModel
@@ -245,11 +246,11 @@ def test_causal_and_marginal_are_not_the_same():
 # --- intervals ------------------------------------------------------------------------------------------------------
 
 
-def moments_of(values: np.ndarray) -> Moments:
-    """Of one prompt's samples, by the textbook."""
+def means_of(values: np.ndarray) -> PromptMeans:
+    """The mean of one prompt's samples, by the textbook."""
     n, centred = len(values), values - values.mean()
     third = (centred**3).sum() * n / ((n - 1) * (n - 2))
-    return Moments(*(np.array([part]) for part in (values.mean(), values.var(ddof=1), n, third)))
+    return PromptMeans(*(np.array([part]) for part in (values.mean(), values.var(ddof=1) / n, n - 1.0, third / n**2)))
 
 
 REPETITIONS, SEEDS, N = 400, (0, 1, 2), 64
@@ -264,10 +265,11 @@ def test_the_monte_carlo_interval_holds_the_truth_as_often_as_it_says(family):
         values = sums[:, :, QUANTITIES.index(name)].numpy()
         if np.ptp(values) < 1e-6:
             continue
-        found = [estimate(moments_of(v)) for v in values]
-        hits = np.mean([e.mc_low <= getattr(exact, name) <= e.mc_high for e in found])
+        found = [estimate(means_of(v)) for v in values]
+        hits = np.mean([e.monte_carlo.low <= getattr(exact, name) <= e.monte_carlo.high for e in found])
         assert 0.93 <= hits <= 0.97, (name, hits)
-        wrong = np.mean([e.mc_low <= getattr(exact, name) + 3 * e.mc_error <= e.mc_high for e in found])
+        moved = [(e.monte_carlo, getattr(exact, name) + 3 * e.mc_error) for e in found]
+        wrong = np.mean([interval.low <= value <= interval.high for interval, value in moved])
         assert wrong < 0.5  # it can fail
 
 
@@ -276,7 +278,7 @@ WORDINGS = ("red heart", "blue sky over the sea")  # 3.1 and 3.6 bits, with stan
 
 def test_the_monte_carlo_interval_of_two_wordings_is_that_of_a_stratified_sample():
     """1200 repetitions, as above. Between the wordings lies about as much variance as within them."""
-    model, at = toy("ar"), QUANTITIES.index("execution")
+    model = toy("ar")
     exact = np.mean([truth(Case(model, wording)).execution for wording in WORDINGS])
     sums = [drawn_sums(model, 1200 * N // 2, seed=3, prompt=wording) for wording in WORDINGS]
     samples = torch.cat([part.view(1200, N // 2, len(QUANTITIES)) for part in sums], 1)
@@ -284,9 +286,9 @@ def test_the_monte_carlo_interval_of_two_wordings_is_that_of_a_stratified_sample
 
     def coverage(strata: Strata, stratum: torch.Tensor) -> float:
         rare = RareDraws.empty(len(strata))
-        tallies = [Tally(strata, Sums.of(one).gathered(stratum, len(strata)), rare, maps, maps) for one in samples]
-        found = [estimate(tally.moments(at)) for tally in tallies]
-        return float(np.mean([one.mc_low <= exact <= one.mc_high for one in found]))
+        tallies = [Tally(strata, Sums.of(one, stratum, len(strata)), rare, maps, maps) for one in samples]
+        found = [estimate(tally.means("execution")) for tally in tallies]
+        return float(np.mean([one.monte_carlo.low <= exact <= one.monte_carlo.high for one in found]))
 
     assert 0.93 <= coverage(Strata(torch.tensor([0, 0]), torch.tensor([N // 2, N // 2])), stratum) <= 0.97
     # It can fail: without the strata nearly every interval holds the truth.
@@ -303,34 +305,33 @@ def test_the_wordings_of_a_run_are_its_strata():
     assert not math.isclose(found.mc_error, values.std(ddof=1) / math.sqrt(n), rel_tol=0.01)
 
 
-def test_moments_of_strata_by_hand():
+def test_means_of_strata_by_hand():
     strata, stratum = strata_of([["a", "b", "a", "b", "a"], ["c", "c", "d", "c", "c"]])
     assert strata.prompt.tolist() == [0, 0, 1, 1] and strata.count.tolist() == [3, 2, 4, 1]
     values = torch.tensor([1.0, 10.0, 2.0, 30.0, 6.0, 1.0, 2.0, 5.0, 3.0, 7.0], dtype=torch.float64)
-    sums = Sums.of(values[:, None].expand(10, len(QUANTITIES))).gathered(stratum.flatten(), 4)
-    found = Tally(strata, sums, RareDraws.empty(4), torch.zeros(1, 1), torch.zeros(1, 1)).moments(0)
+    sums = Sums.of(values[:, None].expand(10, len(QUANTITIES)), stratum.flatten(), 4)
+    found = Tally(strata, sums, RareDraws.empty(4), torch.zeros(1, 1), torch.zeros(1, 1)).means(QUANTITIES[0])
     np.testing.assert_allclose(found.mean, values.view(2, 5).mean(1))
-    variances = found.variance / found.count
     parts = 0.6**2 * values[[0, 2, 4]].var() / 3, 0.4**2 * values[[1, 3]].var() / 2
-    assert math.isclose(variances[0], sum(parts))
-    assert found.count[0] - 1 == int(sum(parts) ** 2 / (parts[0] ** 2 / 2 + parts[1] ** 2 / 1))
+    assert math.isclose(found.variance[0], sum(parts))
+    assert found.freedom[0] == int(sum(parts) ** 2 / (parts[0] ** 2 / 2 + parts[1] ** 2 / 1))
     # A wording of one sample has no variance of its own: the other prompt is one sample of 5.
-    moments = moments_of(values[5:].numpy())
-    assert found.count[1] == 5 and math.isclose(variances[1], moments.variance[0] / 5)
-    assert found.third is not None and moments.third is not None
-    assert math.isclose(found.third[1], moments.third[0])
+    alone = means_of(values[5:].numpy())
+    assert found.freedom[1] == 4 and math.isclose(found.variance[1], alone.variance[0])
+    assert found.third is not None and alone.third is not None
+    assert math.isclose(found.third[1], alone.third[0])
 
 
 def test_kept_samples_are_dealt_out_over_the_wordings():
     stratum = np.arange(12) % 3
     for seed in range(20):
-        kept = [chosen(stratum, keep, seed, "a cat") for keep in (3, 6, 9, 12)]
+        kept = [choice_of_samples(stratum, keep, seed, "a cat") for keep in (3, 6, 9, 12)]
         assert [list(np.bincount(stratum[one])) for one in kept] == [[each] * 3 for each in (1, 2, 3, 4)]
         assert all((one <= other).all() for one, other in itertools.pairwise(kept))
     # Fewer than there are wordings are any: two of them may have the same.
-    pairs = {tuple(sorted(stratum[chosen(stratum, 2, seed, "a cat")])) for seed in range(40)}
+    pairs = {tuple(sorted(stratum[choice_of_samples(stratum, 2, seed, "a cat")])) for seed in range(40)}
     assert pairs == {(0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)}
-    alone = [chosen(np.zeros(12, int), 5, seed, "a cat") for seed in (5, 6)]
+    alone = [choice_of_samples(np.zeros(12, int), 5, seed, "a cat") for seed in (5, 6)]
     assert [one.sum() for one in alone] == [5, 5] and list(alone[0]) != list(alone[1])
 
 
@@ -345,8 +346,8 @@ def test_the_interval_over_prompts_holds_the_population_mean():
     hits = 0
     for _ in range(400):
         chosen = random.integers(60, size=16)
-        found = estimate(Moments(means[chosen], variances[chosen], np.full(16, 16)))
-        hits += found.low <= exact.mean() <= found.high
+        found = estimate(PromptMeans(means[chosen], variances[chosen] / 16, np.full(16, 15)))
+        hits += found.over_prompts.low <= exact.mean() <= found.over_prompts.high
     assert 0.93 <= hits / 400 <= 0.98
 
 
@@ -363,7 +364,7 @@ def test_intervals_allow_for_ways_that_no_sample_took(rule, quantity):
     runs = [information(model, ["red heart"], 32, seed, effort=effort).estimates[quantity] for seed in range(40)]
     student = [abs(run.value - exact) <= student_t(31) * run.mc_error for run in runs]
     assert sum(student) < 20
-    assert sum(run.mc_low <= exact <= run.mc_high for run in runs) > 35
+    assert sum(run.monte_carlo.low <= exact <= run.monte_carlo.high for run in runs) > 35
 
 
 @pytest.mark.parametrize(("prompts", "runs"), [(1, 40), (3, 25), (12, 15)])
@@ -374,10 +375,10 @@ def test_samples_that_are_nearly_alike_do_not_pass_for_certain(prompts, runs):
     exact = truth(Case(model, "0")).execution
     texts = [str(i) for i in range(prompts)]
     found = [information(model, texts, 32, seed, effort=Effort(0, 0, 0)).execution for seed in range(runs)]
-    assert sum(run.mc_low <= exact <= run.mc_high for run in found) >= runs * 7 / 8
+    assert sum(run.monte_carlo.low <= exact <= run.monte_carlo.high for run in found) >= runs * 7 / 8
     student = [abs(run.value - exact) <= student_t(32 * prompts - 1) * run.mc_error for run in found]
     assert sum(student) < runs * 7 / 8  # the control: that of all samples' scatter
-    reach = [max(run.mc_high - exact, exact - run.mc_low) for run in found]
+    reach = [max(run.monte_carlo.high - exact, exact - run.monte_carlo.low) for run in found]
     assert np.median(reach) < 0.06  # and not so wide that it says nothing: there is one bit in all
 
 
@@ -399,46 +400,47 @@ def test_what_is_allowed_for_is_what_was_rarer_than_all_that_was_drawn():
         second = replace(first, view=model.rule.view(result.tokens, 1))
         return RareDraws.empty(batch).after(first).after(second)
 
-    found = drawn(0, 0, 1).gathered(torch.tensor([0, 0, 1]), 2).allowance(strata)
-    assert found.own == pytest.approx([0.205, 0.005]) and found.pooled == pytest.approx([0.005, 0.005])
-    assert found.own_room == pytest.approx([0.205, 0.005])
-    in_turn = drawn(0, 0).gathered(torch.tensor([0, 0]), 2).merged(drawn(1).gathered(torch.tensor([1]), 2))
-    assert in_turn.allowance(strata).own == pytest.approx(found.own)
-    every = drawn(2, 0, 1).gathered(torch.tensor([0, 0, 1]), 2).allowance(strata)
-    assert (every.own == [0, 0.005]).all() or every.own == pytest.approx([0, 0.005])
-    assert (every.pooled == 0).all()
+    found = drawn(0, 0, 1).by_group(torch.tensor([0, 0, 1]), 2)
+    own, pooled = found.rarer_than_own(strata), found.rarer_than_all(strata)
+    assert own.chance == pytest.approx([0.205, 0.005]) and pooled.chance == pytest.approx([0.005, 0.005])
+    assert own.open_after == pytest.approx([0.205, 0.005])
+    in_turn = drawn(0, 0).by_group(torch.tensor([0, 0]), 2) + drawn(1).by_group(torch.tensor([1]), 2)
+    assert in_turn.rarer_than_own(strata).chance == pytest.approx(own.chance)
+    every = drawn(2, 0, 1).by_group(torch.tensor([0, 0, 1]), 2)
+    assert every.rarer_than_own(strata).chance == pytest.approx([0, 0.005])
+    assert (every.rarer_than_all(strata).chance == 0).all()
 
 
 def test_with_scatter_nothing_is_added_and_what_is_certain_stays_certain():
     model: Any = Small(Raster(3), codes=3, guidance=1.0)
     found = information(model, ["red heart"], 32, effort=Effort(0, 0, 0))
-    below = found.execution.value - found.execution.per_prompt_mc_low[0]
+    below = found.execution.value - found.execution.per_prompt[0].low
     assert below == pytest.approx(student_t(31) * found.execution.mc_error)
-    assert found.path.mc_low == found.path.mc_high == 0
+    assert found.path.monte_carlo.low == found.path.monte_carlo.high == 0
     sharp: Any = replace(model, sharpness=5.0, seed=4)
     greedy = information(sharp, ["red heart"], 32, interventions=[Argmax()], effort=Effort(0, 0, 0))
-    assert greedy.execution.mc_high == greedy.joint.mc_high == 0
+    assert greedy.execution.monte_carlo.high == greedy.joint.monte_carlo.high == 0
 
 
 def test_how_far_the_ends_move_where_all_samples_are_alike():
     """By d = 1 - 0.025^(1/m) of the bits and of what is missing to the most: of both prompts together, or of the one
     that has nearly all of it; and by no more than the nats of the way."""
 
-    def moved(*means: float) -> Estimate:
-        values = np.array(means)
-        moments = Moments(values, np.zeros(len(values)), np.full(len(values), 32))
-        return beyond_unseen(estimate(moments), moments, values, 10.0)
+    def moved(*bits: float) -> Estimate:
+        values = np.array(bits)
+        means = PromptMeans(values, np.zeros(len(values)), np.full(len(values), 31))
+        return wider_for_unseen_paths(estimate(means), means, values, 10.0)
 
     one, two = 1 - 0.025 ** (1 / 32), 1 - 0.025 ** (1 / 64)
     found = moved(3.0, 3.0)
-    assert (found.mc_low, found.mc_high) == pytest.approx((3 - two * 3, 3 + two * 7))
-    assert found.per_prompt_mc_low == pytest.approx((3 - one * 3, 3 - one * 3))
+    assert (found.monte_carlo.low, found.monte_carlo.high) == pytest.approx((3 - two * 3, 3 + two * 7))
+    assert [each.low for each in found.per_prompt] == pytest.approx((3 - one * 3, 3 - one * 3))
     found = moved(2.0, 8.0)
-    assert (found.mc_low, found.mc_high) == pytest.approx((5 - one * 8 / 2, 5 + one * 8 / 2))
+    assert (found.monte_carlo.low, found.monte_carlo.high) == pytest.approx((5 - one * 8 / 2, 5 + one * 8 / 2))
     sure = moved(1e-3, 1e-3)
-    assert sure.mc_high == pytest.approx(1e-3 + 1e-3 * math.log(2) * 10, rel=1e-3)
-    nothing = Moments(np.ones(2), np.zeros(2), np.full(2, 32))
-    assert beyond_unseen(undefined("why"), nothing, np.ones(2), 10.0) == undefined("why")
+    assert sure.monte_carlo.high == pytest.approx(1e-3 + 1e-3 * math.log(2) * 10, rel=1e-3)
+    nothing = PromptMeans(np.ones(2), np.zeros(2), np.full(2, 31))
+    assert wider_for_unseen_paths(undefined("why"), nothing, np.ones(2), 10.0) == undefined("why")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -485,10 +487,10 @@ def test_tallies_merge_in_any_order():
     for name in ("count", "mean", "squares", "cubes"):
         torch.testing.assert_close(getattr(whole.sums, name), getattr(parts.sums, name), atol=1e-6, rtol=0)
     empty = Tally.empty(whole.strata, model.rule.steps, 3)
-    for merged in (empty.merged(whole), whole.merged(empty)):
+    for merged in (empty + whole, whole + empty):
         torch.testing.assert_close(merged.sums.mean, whole.sums.mean)
         torch.testing.assert_close(merged.sums.squares, whole.sums.squares)
-    twice = whole.merged(whole)
+    twice = whole + whole
     torch.testing.assert_close(twice.sums.squares, 2 * whole.sums.squares)
     torch.testing.assert_close(twice.sums.cubes, 2 * whole.sums.cubes)
 
@@ -501,7 +503,7 @@ def test_running_sums_do_not_grow_with_the_number_of_samples():
         tally = found.tally
         parts = [*vars(tally.strata).values(), *vars(tally.sums).values(), tally.path_map, tally.execution_map]
         arrays = vars(found.tokens).values()
-        return sum(p.numel() for p in parts) + sum(a.size for a in arrays) + len(found.kept)
+        return sum(p.numel() for p in parts) + sum(a.size for a in arrays) + len(found.stored)
 
     assert size(20) == size(200)
 

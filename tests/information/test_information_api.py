@@ -13,7 +13,7 @@ from divlens import models
 from divlens.errors import DivlensError
 from divlens.information import Effort, information
 from divlens.information.api import PER_IMAGE, ROUNDING, TOO_FEW, TRIVIAL
-from divlens.information.estimates import LABELS, Estimate, Moments, plus, straightened
+from divlens.information.estimates import LABELS, undefined
 from divlens.interventions import Freeze, Subset, Temperature
 from divlens.paths import Advance, ConfidenceUnmasking, MaskReplaceDiffusion, Raster
 from divlens.types import View
@@ -83,7 +83,7 @@ def test_tables_say_whose_they_are_and_add_up():
 def test_the_interval_of_one_prompt_is_students():
     """19 degrees of freedom: 2.093 standard errors."""
     found = information("toy/mim", PROMPTS, n=20, effort=Effort(0, 0, 0)).joint
-    reach = np.array(found.per_prompt_mc_high) - found.per_prompt
+    reach = np.array([one.high - one.value for one in found.per_prompt])
     np.testing.assert_allclose(reach, 2.093 * np.array(found.per_prompt_mc_error), rtol=1e-3)
 
 
@@ -104,9 +104,10 @@ def test_no_interval_reaches_beyond_what_is_possible():
         found = information("toy/diffusion", PROMPTS, n=12, seed=seed)
         for name in ("token_plug_in", "token_miller_madow", "sequence_lower", "sequence_upper"):
             one = found.estimates[name]
-            assert 0 <= one.low <= one.value <= one.high and 0 <= one.mc_low <= one.value <= one.mc_high
-            assert max(one.high, one.mc_high) <= most + 1e-9
-    assert any(abs(side - most) < 1e-9 for side in (found.token_plug_in.high, found.token_plug_in.mc_high))
+            for interval in (one.over_prompts, one.monte_carlo):
+                assert 0 <= interval.low <= one.value <= interval.high <= most + 1e-9
+    plug_in = found.token_plug_in
+    assert any(abs(interval.high - most) < 1e-9 for interval in (plug_in.over_prompts, plug_in.monte_carlo))
 
 
 def test_a_judge_that_sees_nothing_gives_0_bits():
@@ -119,7 +120,7 @@ def test_a_judge_that_sees_nothing_gives_0_bits():
     for seed in range(8):
         generator = torch.Generator().manual_seed(seed)
         found.append(information("toy/ar", PROMPTS, n=12, seed=seed, judge=judge, effort=Effort(0, 0, 0)).relevant)
-    assert all(one.low >= 0 and one.value >= 0 for one in found)
+    assert all(one.over_prompts.low >= 0 and one.value >= 0 for one in found)
     assert any(one.note == TRIVIAL and one.value == 0 for one in found)
 
 
@@ -135,7 +136,7 @@ def test_bounds_that_cross_are_named():
 def test_tables_without_rows_keep_their_columns():
     found = information("toy/ar", PROMPTS, n=2, effort=Effort(0, 0, 0))
     assert list(found.tightness_table)[:3] == ["model", "interventions", "paths"] and found.tightness_table.empty
-    nothing = replace(found, estimates={}).per_prompt_table
+    nothing = replace(found, **{name: undefined("why") for name in LABELS}).per_prompt_table
     assert list(nothing) == list(found.per_prompt_table) and nothing.empty
 
 
@@ -143,7 +144,7 @@ def test_a_token_entropy_that_is_nan_says_what_it_needs():
     one, two, many = (information("toy/ar", PROMPTS, n=n, effort=Effort(0, 0, 0)) for n in (1, 2, 10))
     assert math.isnan(one.token_chao_shen.value) and one.token_chao_shen.note == TOO_FEW
     for found in (one.token_plug_in, two.token_plug_in, two.token_chao_shen):
-        assert math.isfinite(found.value) and math.isnan(found.mc_error) and math.isnan(found.mc_high)
+        assert math.isfinite(found.value) and math.isnan(found.mc_error) and math.isnan(found.monte_carlo.high)
         assert found.note == f"{PER_IMAGE}; its Monte-Carlo error needs 3 images of each wording"
     assert many.token_chao_shen.note == PER_IMAGE and many.token_chao_shen.mc_error > 0
 
@@ -323,18 +324,19 @@ def test_one_sample_per_prompt_has_no_error_and_says_nan():
     assert math.isnan(found.joint.mc_error) and not math.isnan(found.joint.value)
 
 
-def test_an_unknown_name_is_refused_with_those_there_are():
+def test_every_estimate_is_an_attribute_of_the_result():
     found = information(models.load("toy/ar"), PROMPTS, n=2)
-    with pytest.raises(AttributeError, match="path, execution"):
-        _ = found.nothing
+    assert list(found.estimates) == list(LABELS) and set(LABELS) <= set(dir(found))
+    assert all(found.estimates[name] is getattr(found, name) for name in LABELS)
+    assert not hasattr(found, "nothing")
 
 
-def test_sums_of_estimates_and_straightened_quantiles():
-    nothing = Estimate(math.nan, note="why")
-    assert math.isnan(plus(nothing, nothing).value) and plus(nothing, nothing).note == "why"
-    for t in (-2.0, 2.0):
-        for skewness in (-0.3, 0.0, 0.4):
-            x = straightened(t, skewness)
-            back = x + skewness * x**2 / 3 + skewness**2 * x**3 / 27 + skewness / 6
-            assert abs(back - t) < 1e-9
-    assert Moments.__dataclass_fields__["third"].default is None
+def test_sums_of_estimates():
+    nothing, something = undefined("why"), information("toy/ar", PROMPTS, n=4, effort=Effort(0, 0, 0)).execution
+    for whole in (nothing + nothing, nothing + something):
+        assert math.isnan(whole.value) and whole.note == "why"
+    twice = something + something
+    for part, single in ((twice.monte_carlo, something.monte_carlo), (twice.per_prompt[0], something.per_prompt[0])):
+        ends = (part.value, part.low, part.high)
+        assert ends == pytest.approx((2 * single.value, 2 * single.low, 2 * single.high))
+    assert twice.mc_error == 2 * something.mc_error and twice.note == something.note

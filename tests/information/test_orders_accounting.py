@@ -59,13 +59,13 @@ def test_path_and_execution_are_those_of_all_transcripts(name):
     assert (found.path.value == 0) == certain and (found.conditional_lower == found.conditional_upper) == certain
     if certain:  # the probability of a grid is that of its draws
         close(found.conditional_lower, conditional)
-    assert found.conditional_lower.mc_low <= conditional <= found.conditional_upper.mc_high
+    assert found.conditional_lower.monte_carlo.low <= conditional <= found.conditional_upper.monte_carlo.high
     images: dict[tuple[int, ...], float] = defaultdict(float)
     for one in exact:
         for grid, chance in one.grids.items():
             images[grid] += chance / len(exact)
     mutual = entropy([*images.values()]) - conditional
-    assert found.mutual_lower.mc_low <= mutual <= found.mutual_upper.mc_high
+    assert found.mutual_lower.monte_carlo.low <= mutual <= found.mutual_upper.monte_carlo.high
     # It can fail: the other order's law is another.
     other: Any = Small(FixedOrder((0, 1, 2), 3, schedule="linear"), codes=3)
     assert abs(truth_of(other, PROMPTS[0]).joint - exact[0].joint) > 0.05

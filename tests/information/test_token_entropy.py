@@ -74,16 +74,14 @@ def test_estimates_do_not_depend_on_names_or_order():
     assert abs(found["plug_in"].value - other["plug_in"].value) > 1e-3
 
 
-def test_counts_merge():
+def test_counts_do_not_depend_on_the_batches():
     tokens = np.random.default_rng(4).integers(10, size=(2, 8, 6))
-    whole, half = counts_of(tokens, 10), TokenCounts.empty(2, 10)
-    other = TokenCounts.empty(2, 10)
+    whole, parts = counts_of(tokens, 10), TokenCounts.empty(2, 10)
     for prompt in range(2):
-        half.add(torch.from_numpy(tokens[prompt, :3]), np.full(3, prompt), np.arange(3))
-        other.add(torch.from_numpy(tokens[prompt, 3:]), np.full(5, prompt), np.arange(3, 8))
-    merged = half.merged(other)
+        parts.add(torch.from_numpy(tokens[prompt, 3:]), np.full(5, prompt), np.arange(3, 8))
+        parts.add(torch.from_numpy(tokens[prompt, :3]), np.full(3, prompt), np.arange(3))
     for name in ("images", "count", "squares", "images_with"):
-        np.testing.assert_array_equal(getattr(whole, name), getattr(merged, name))
+        np.testing.assert_array_equal(getattr(whole, name), getattr(parts, name))
 
 
 def test_the_error_is_that_of_repetitions_and_falls_as_the_root_of_n():
@@ -106,9 +104,9 @@ def test_the_error_is_that_of_repetitions_and_falls_as_the_root_of_n():
 def test_the_interval_over_prompts_surrounds_the_estimate():
     tokens = np.random.default_rng(6).integers(10, size=(8, 16, 6))
     for entropy in token_entropies(counts_of(tokens, 10), math.log(10)).values():
-        assert entropy.low < entropy.value < entropy.high
+        assert entropy.over_prompts.low < entropy.value < entropy.over_prompts.high
     alone = token_entropies(counts_of(tokens[:1], 10), math.log(10))["plug_in"]
-    assert math.isnan(alone.low) and not math.isnan(alone.mc_error)
+    assert math.isnan(alone.over_prompts.low) and not math.isnan(alone.mc_error)
 
 
 def test_one_image_per_prompt_leaves_the_corrections_undefined():
@@ -136,7 +134,7 @@ def test_the_interval_holds_the_truth_also_where_codes_are_used_nearly_alike(sha
     for _ in range(1000):
         found = token_entropies(counts_of(random.choice(codes, p=shares, size=(1, 48, 3)), codes), math.log(codes))
         for name in held:
-            held[name] += found[name].mc_low - 1e-12 <= truth <= found[name].mc_high + 1e-12
+            held[name] += found[name].monte_carlo.low - 1e-12 <= truth <= found[name].monte_carlo.high + 1e-12
     for name, count in held.items():
         assert count > 920, name
         assert count < 980 or truth > math.log(codes) - 0.02, name
@@ -144,4 +142,5 @@ def test_the_interval_holds_the_truth_also_where_codes_are_used_nearly_alike(sha
 
 def test_without_a_second_group_there_is_no_interval():
     found = token_entropies(counts_of(np.zeros((1, 1, 4), int), 10), math.log(10))["plug_in"]
-    assert found.value == 0 and math.isnan(found.mc_error) and math.isnan(found.mc_low) and math.isnan(found.mc_high)
+    assert found.value == 0 and math.isnan(found.mc_error)
+    assert math.isnan(found.monte_carlo.low) and math.isnan(found.monte_carlo.high)

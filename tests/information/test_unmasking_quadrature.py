@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from divlens.information.laws import gumbel_mixtures, integrands
 from divlens.information.laws import unmasking_events as module
-from divlens.information.laws.gumbel_mixtures import Direct, Shared, binned, bracketed, exceedance
+from divlens.information.laws.gumbel_mixtures import Direct, Shared, enclosing_mixtures, exceedance, mixture_in_bins
 from divlens.information.laws.little_noise import Sorted, little_noise, nodes_around, scores_that_count
 from divlens.information.laws.scores import scores_of
 from divlens.information.laws.unmasking_events import Windows, event_log_probabilities, selections, windows
@@ -110,7 +110,7 @@ def test_with_little_noise_equal_scores_are_ranked_by_lot(count):
             chosen.append(which)
             tokens.append(token)
     scores = scores_of(log_p.expand(n, 3, 2), opened, torch.stack(chosen), torch.stack(tokens))
-    for found, same, general in zip(small, tiny, module.integrated(scores, n, 2e-3, 32), strict=True):
+    for found, same, general in zip(small, tiny, module.log_integrals(scores, n, 2e-3, 32), strict=True):
         torch.testing.assert_close(found.exp(), general.exp(), atol=1e-11, rtol=0)
         torch.testing.assert_close(found.exp(), same.exp(), atol=2e-7, rtol=0)  # thresholds are rounded to 1e-7 tau
     assert (small[1].exp() - none[1].exp()).abs().max() > 1e-5  # the control
@@ -126,7 +126,7 @@ def test_where_all_scores_are_equal_every_selection_is_as_likely():
 @pytest.mark.parametrize("tau", [1e-2, 3e-3])
 def test_with_little_noise_hundreds_of_codes_have_the_chances_of_the_general_quadrature(tau):
     scores, samples = one_event(40, 200, 8, tau)
-    found, general = little_noise(scores, samples, tau), module.integrated(scores, samples, tau, 32)
+    found, general = little_noise(scores, samples, tau), module.log_integrals(scores, samples, tau, 32)
     for one, other in zip(found, general, strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
     none = event_log_probabilities(scores, samples, 0.0)
@@ -244,12 +244,12 @@ def test_mixtures_enclose_and_the_stencil_keeps_polynomials():
     nodes, tau = torch.linspace(-9, 5, 50, dtype=torch.float64), 0.6
     exact = Direct(weight, location)
     low = torch.full((5,), -7.5, dtype=torch.float64)  # what lies outside has a bin of its own on either side
-    down, up = bracketed(weight, location, low, 7.0, 40)
+    down, up = enclosing_mixtures(weight, location, low, 7.0, 40)
     assert (down.log_below(nodes + 7.5, tau) >= exact.log_below(nodes, tau) - 1e-12).all()
     assert (up.log_below(nodes + 7.5, tau) <= exact.log_below(nodes, tau) + 1e-12).all()
     above, rate = exact.tail(nodes, tau)
     assert (down.tail(nodes + 7.5, tau)[0] <= above + 1e-12).all() and (up.tail(nodes + 7.5, tau)[0] >= above).all()
-    bins = binned(weight, location, torch.full_like(low, -8.0), 0.0, tau)
+    bins = mixture_in_bins(weight, location, torch.full_like(low, -8.0), 0.0, tau)
     for power in range(6):
         moved = bins.weight[:, 1:-1] @ bins.location[1:-1] ** power
         torch.testing.assert_close(moved, (weight * location**power).sum(1), rtol=1e-9, atol=1e-9)

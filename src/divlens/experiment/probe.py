@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from divlens.diversity import load_network
 from divlens.errors import DivlensError
 from divlens.experiment import columns
@@ -227,8 +229,9 @@ def summary(
     """The figures of one row of the table. The same seed resamples the same prompts in every row."""
     row: dict[str, float] = {}
     for each in measures:
-        interval = each.mean(here.column(each.name), n, seed)
-        row |= columns.with_ends(each.name, interval) | {each.name + columns.COUNT: interval.count}
+        values = here.column(each.name)
+        row |= columns.with_ends(each.name, each.mean(values, n, seed))
+        row[each.name + columns.COUNT] = int((~np.isnan(values)).sum())
     pair = here.column(DIVERSITY), baseline.column(DIVERSITY)
     row |= columns.with_ends(columns.CHANGE, paired_change(*pair, seed))
     row |= columns.with_ends(columns.RELATIVE_CHANGE, relative_change(*pair, seed))

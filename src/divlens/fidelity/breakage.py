@@ -15,13 +15,14 @@ from divlens.statistics import CONFIDENCE, Interval, change_of_share
 class FidelityChange:
     """Fidelity before and after, means over the prompts that have both, in [0, 1]; NaN where none has.
 
-    change: after - before, paired by prompt. chance: see `chance_of_fall`; NaN where the interval tells enough, and
-    where fidelity did not go down.
+    change: after - before, paired by prompt. prompts: how many have both. chance: see `chance_of_fall`; NaN where the
+    interval tells enough, and where fidelity did not go down.
     """
 
     before: float
     after: float
     change: Interval
+    prompts: int
     chance: float = math.nan
 
     @property
@@ -46,8 +47,8 @@ def fidelity_change(
     first, second = before[known], after[known]
     change = change_of_share(second, first, n, seed)
     if not known.any():
-        return FidelityChange(math.nan, math.nan, change)
-    found = FidelityChange(float(first.mean()), float(second.mean()), change)
+        return FidelityChange(math.nan, math.nan, change, 0)
+    found = FidelityChange(float(first.mean()), float(second.mean()), change, len(first))
     if change.value >= 0 or np.ptp(second - first) > 0:
         return found
     return replace(found, chance=chance_of_fall(np.rint(first * n), np.rint(second * n), n))

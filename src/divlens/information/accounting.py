@@ -1,8 +1,9 @@
-"""Causal accounting: what each step adds to path and execution, and running sums of it over samples.
+"""Causal accounting: the bits that each step adds to path and execution, and running sums of them over samples.
 
-Along a sample, H(P||Z|X) is the sum over steps of H(V_s | past) and H(Z||P|X) that of H(z_{V_s} | V_s, past): the path
-event first, then its tokens. Where a step's conditional entropy is known it is added itself, else -log of the
-probability of what happened; the mean over samples is unbiased either way.
+Along a sample, H(P||Z|X) is the sum over steps of H(V_s | past), and H(Z||P|X) is the sum of H(z_{V_s} | V_s, past):
+the step first decides which positions it commits, then their tokens. Where the conditional entropy of a step is known
+it is what is added. Otherwise it is -log of the probability of what happened. The mean over samples is unbiased either
+way.
 """
 
 from __future__ import annotations
@@ -14,13 +15,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from divlens.information.estimates import BITS, Estimate, Moments, Sides, estimate, extended, widened
+from divlens.information.estimates import BITS, PromptMeans
 from divlens.information.laws import law_of
 from divlens.information.rare import RareDraws
-from divlens.information.strata import Strata, Sums, moments_of
-from divlens.interventions import Settings
+from divlens.information.strata import Strata, Sums, prompt_means
 from divlens.loop import Moment
-from divlens.statistics import unseen
 
 QUANTITIES = ("path", "execution", "joint", "trajectory_path", "trajectory_execution", "trajectory_joint")
 UNKNOWN_RULE = (
@@ -31,10 +30,11 @@ UNKNOWN_RULE = (
 
 @dataclass
 class BatchAccount:
-    """What the steps of a batch add up to.
+    """The sums over the steps of a batch.
 
-    sums: bits per sample of QUANTITIES, (batch, 6). path_map, execution_map: sums over the batch of the bits per step
-    and position, (steps, n). rare: the draws that were possible, where there is one path only.
+    sums: bits of each sample, (batch, 6), a column for each of QUANTITIES. path_map, execution_map: for each step the
+    bits of each position, (n,), summed over the batch. rare: the draws that the samples might have made; it stays empty
+    unless there is one path only.
     """
 
     sums: Tensor = field(default_factory=lambda: torch.zeros(0))
@@ -60,10 +60,11 @@ class BatchAccount:
 
 @dataclass
 class Tally:
-    """Running sums over samples, whose size does not depend on how many samples there were.
+    """Running sums over samples, whose size does not depend on the number of samples.
 
-    sums: of QUANTITIES, a group per wording of a prompt, which `strata` lists; path_map, execution_map: (steps, n) sums
-    over all samples; rare: the draws that were possible, where there is one path only.
+    sums: the sums of QUANTITIES, a group for each of `strata`, the wordings of the prompts. rare: the draws that
+    samples might have made, in the same groups; it stays empty unless there is one path only. path_map, execution_map:
+    bits of each step and position, summed over all samples.
     """
 
     strata: Strata
@@ -80,74 +81,18 @@ class Tally:
 
     @classmethod
     def of_batch(cls, account: BatchAccount, stratum: Int[Tensor, " batch"], strata: Strata) -> Tally:
-        """`stratum`: the one of each row of the batch."""
-        sums = Sums.of(account.sums.cpu()).gathered(stratum, len(strata))
-        rare = account.rare.cpu().gathered(stratum, len(strata))
+        """`stratum`: the number of the stratum of each row of the batch."""
+        sums = Sums.of(account.sums.cpu(), stratum, len(strata))
+        rare = account.rare.cpu().by_group(stratum, len(strata))
         maps = (torch.stack(rows).cpu() for rows in (account.path_map, account.execution_map))
         return cls(strata, sums, rare, *maps)
 
-    def merged(self, other: Tally) -> Tally:
-        """The tally of both together; it does not matter in which order."""
+    def __add__(self, other: Tally) -> Tally:
+        """The sums over the samples of both, of the same strata."""
         maps = self.path_map + other.path_map, self.execution_map + other.execution_map
-        return Tally(self.strata, self.sums.merged(other.sums), self.rare.merged(other.rare), *maps)
+        return Tally(self.strata, self.sums + other.sums, self.rare + other.rare, *maps)
 
-    def moments(self, quantity: int, extra: Float[np.ndarray, " prompts"] | float = 0.0) -> Moments:
-        """Of one of QUANTITIES, with `extra` added to the means."""
-        moments = moments_of(self.strata, self.sums.of_quantity(quantity))
-        return replace(moments, mean=moments.mean + extra)
-
-
-def account(
-    tally: Tally,
-    name: str,
-    settings: Settings,
-    most: float,
-    note: str,
-    extra: Float[np.ndarray, " prompts"] | float = 0.0,
-) -> Estimate:
-    """One of QUANTITIES, with `extra` added, and with intervals that allow for ways that no sample took, where the path
-    has no noise of its own."""
-    moments = tally.moments(QUANTITIES.index(name), extra)
-    found = estimate(moments, note)
-    if law_of(settings.rule).path_is_certain:
-        return found if name == "path" else beyond_rare_draws(found, tally, moments.mean, most)
-    if "path" not in settings.without_noise | settings.frozen:
-        return found
-    joint = tally.moments(QUANTITIES.index("trajectory_joint")).mean
-    return beyond_unseen(found, moments, joint, most)
-
-
-def beyond_rare_draws(found: Estimate, tally: Tally, means: Float[np.ndarray, " prompts"], most: float) -> Estimate:
-    """Where there is one path only: with intervals that reach further by what draws rarer than any that a sample made
-    would add, if no bits came after them, or as many as a grid of `most` has room for.
-
-    Of all prompts together by what all their samples drew, or of the one where that is more by what its own drew.
-    """
-    allowance = tally.rare.allowance(tally.strata)
-    bits = most / tally.path_map.shape[1]
-    own = allowance.own * means, allowance.own_room * bits
-    pooled = allowance.pooled * means, allowance.pooled_room * bits
-    return extended(found, together(pooled, own), own, most)
-
-
-def beyond_unseen(found: Estimate, moments: Moments, joint: Float[np.ndarray, " prompts"], most: float) -> Estimate:
-    """With intervals that reach at least as far as states would move the mean that no sample visited, if they had no
-    bits, or `most`.
-
-    Their chance is at most that of what all samples miss, of each prompt by itself or of all together. It is also at
-    most the nats of a way, from `joint`, the mean bits of whole records: a draw of entropy H takes another than its
-    likeliest outcome with a chance of at most H.
-    """
-    nats, sides = joint / BITS, (moments.mean, np.maximum(most - moments.mean, 0.0))
-    each = np.minimum([unseen(count) for count in moments.count.tolist()], nats)
-    every = np.minimum(unseen(int(moments.count.sum())), nats)
-    own, pooled = ((chance * sides[0], chance * sides[1]) for chance in (each, every))
-    return widened(found, together(pooled, own), own)
-
-
-def together(pooled: Sides, own: Sides) -> Sides:
-    """Of the mean over prompts: by what all samples tell, or by what those of the one prompt do where that is more."""
-    down, up = (
-        max(float(np.mean(every)), float(np.max(each)) / np.size(each)) for each, every in zip(own, pooled, strict=True)
-    )
-    return down, up
+    def means(self, name: str, extra: Float[np.ndarray, " prompts"] | float = 0.0) -> PromptMeans:
+        """The means over the samples of each prompt of one of QUANTITIES, with `extra` bits added."""
+        means = prompt_means(self.strata, self.sums.quantity(QUANTITIES.index(name)))
+        return replace(means, mean=means.mean + extra)

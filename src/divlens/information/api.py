@@ -1,4 +1,4 @@
-"""`information`: draw samples, account for them as they are drawn, and bound what sampling alone does not show."""
+"""`information`: draw samples, add up their bits as they are drawn, and bound what the samples alone do not show."""
 
 from __future__ import annotations
 
@@ -8,26 +8,24 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from divlens.errors import DivlensError, check_whole
-from divlens.information.accounting import QUANTITIES, UNKNOWN_RULE, Tally, account
+from divlens.information.accounting import QUANTITIES, UNKNOWN_RULE, Tally
 from divlens.information.conditional_entropy import Bracket, conditional_entropy, full_support
 from divlens.information.estimates import (
     BITS,
-    LABELS,
     Estimate,
     Information,
-    capped,
-    certain,
     estimate,
-    plus,
     undefined,
+    without_error,
 )
 from divlens.information.exact_autoregressive import Exact, exact_for_ar
-from divlens.information.kept import Kept
 from divlens.information.laws import law_of
 from divlens.information.mutual_information import mutual_information
-from divlens.information.one_pass import MIXTURE, PATHS, Collected, collect, kept_of
+from divlens.information.one_pass import MIXTURE, PATHS, Collected, collect, stored_for
 from divlens.information.relevance import Judge, concepts_of, information_per_prompt
-from divlens.information.token_entropy import TokenEntropy, token_entropies, usage
+from divlens.information.stored import StoredSamples
+from divlens.information.token_entropy import token_entropies, usage
+from divlens.information.unseen import estimate_of_quantity
 from divlens.interventions import Intervention, Settings, templated
 from divlens.models.answers import loaded_model
 from divlens.models.protocol import Model
@@ -35,12 +33,13 @@ from divlens.planning import BATCH_SIZE, MOST_SAMPLES, BatchSize, plan
 from divlens.progress import OnBatch, followed
 from divlens.prompts import distinct_prompts
 from divlens.run import Run, wording_notes
+from divlens.statistics import Interval
 from divlens.types import Prompt
 
 FROZEN = "given the frozen {} noise of each prompt, not averaged over it"
 PER_IMAGE = "per image: as if tokens were independent"
 TOO_FEW = "needs 2 images of each prompt and a code that two images share"
-FEWEST_HELD, MOST_HELD = 2, 256  # grids of a prompt that are kept for the bounds, unless more are asked for
+FEWEST_STORED, MOST_STORED = 2, 256  # samples of a prompt whose records are stored, unless the user asks for more
 ROUNDING = 1e-4  # bits, of sums over the steps and positions of a large grid
 TRIVIAL = "0 bits: the bound came out below it"
 NOT_FROZEN = "not defined under Freeze: the likelihood of a grid would need every frozen number"
@@ -48,14 +47,17 @@ NOT_FROZEN = "not defined under Freeze: the likelihood of a grid would need ever
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is spent on the bounds, beyond the accounting itself. With a dozen prompts of one wording the defaults
-    cost two to three times the sampling, and of AR as much; with many prompts or wordings more, for no prompt is asked
-    about with fewer than 2 grids: AR 2 / n of the sampling for every wording there is, other rules twice that.
+    """How much is spent on the bounds, beyond drawing the samples and adding up their bits.
 
-    paths: per grid, of the bounds on H(Z|X) that weigh paths; 0 leaves them out. path_samples: grids per prompt that
-    get them; None takes n / paths, but one of each wording. mixture_samples: grids per prompt that are asked under
-    every wording of every prompt for I(X;Z); None takes n / (wordings of all prompts), and 0 leaves it out. None is
-    never fewer than 2 grids, nor more than 256, for all of them are held until the end. paths are a million at most.
+    paths: how many paths are weighed for each grid, for the bounds on H(Z|X); 0 leaves these bounds out, and a million
+    is the most. path_samples: how many grids of each prompt get such paths; None takes n / paths, but one of each
+    wording. mixture_samples: how many grids of each prompt are asked about under every wording of every prompt, for
+    I(X;Z); None takes n / (wordings of all prompts), and 0 leaves I(X;Z) out. None takes 2 grids at least and 256 at
+    most, for the records of all of them are held in memory until the end.
+
+    With a dozen prompts of one wording the defaults take two to three times as long as drawing the samples, for AR as
+    long. With many prompts or wordings they take longer, for at least 2 grids of each prompt are asked about: for AR 2
+    / n of the drawing for every wording there is, and for other rules twice that.
     """
 
     paths: int = 8
@@ -71,29 +73,31 @@ class Effort:
                 f"Effort(paths=...) expects at most {MOST_SAMPLES:,} paths of a grid, got {self.paths:,}"
             )
 
-    def grids(self, run: Run) -> tuple[int, int]:
-        """Of each prompt: those that are weighed by paths, none where there is one path only, and those that are asked
-        under the other prompts. None where the likelihood is not known."""
+    def stored_samples(self, run: Run) -> tuple[int, int]:
+        """Of how many samples of each prompt the records are stored for the bounds over paths, and for those over
+        prompts. Where there is one path only the former are none; where the likelihood is not known, both."""
         law = law_of(run.settings.rule)
         if not law.known or run.settings.frozen:
             return 0, 0
         n, each = len(run.wordings[0]), [len(set(used)) for used in run.wordings]
-        weighed = 0 if law.path_is_certain else self.for_paths(n, max(each))
-        return weighed, self.for_mixture(n, sum(each))
+        for_paths = 0 if law.path_is_certain else self.for_paths(n, max(each))
+        return for_paths, self.for_mixture(n, sum(each))
 
     def for_paths(self, n: int, wordings: int) -> int:
         """`wordings`: the most that a prompt has."""
         if self.paths == 0:
             return 0
-        return min(n, held(max(n // self.paths, wordings)) if self.path_samples is None else self.path_samples)
+        wanted = within_memory(max(n // self.paths, wordings)) if self.path_samples is None else self.path_samples
+        return min(n, wanted)
 
     def for_mixture(self, n: int, wordings: int) -> int:
-        """`wordings`: of all prompts, each of which every grid is asked under."""
-        return min(n, held(n // wordings) if self.mixture_samples is None else self.mixture_samples)
+        """`wordings`: how many all prompts have, under each of which every grid is asked about."""
+        return min(n, within_memory(n // wordings) if self.mixture_samples is None else self.mixture_samples)
 
 
-def held(wanted: int) -> int:
-    return min(max(wanted, FEWEST_HELD), MOST_HELD)
+def within_memory(wanted: int) -> int:
+    """A number of samples that can be stored, as near to the wanted one as may be."""
+    return min(max(wanted, FEWEST_STORED), MOST_STORED)
 
 
 def information(
@@ -143,7 +147,7 @@ def information_of_run(
     progress: bool | None = None,
     on_batch: OnBatch | None = None,
 ) -> Information:
-    """The same of a run that is planned already, under these `interventions`."""
+    """The same for a run that is planned already, under these `interventions`."""
     if reading not in ("schedule", "trajectory"):
         raise DivlensError(f'information(reading=...) expects "schedule" or "trajectory", got {reading!r}')
     effort = effort or Effort()
@@ -151,14 +155,14 @@ def information_of_run(
         raise DivlensError(f"information(effort=...) expects an Effort, got {effort!r}")
     if judge is not None and not callable(judge):
         raise DivlensError(f"information(judge=...) expects a function of pictures, got {judge!r}")
-    run, name = thawed(run), run.model.name
-    with followed(progress, on_batch, len(run.rows), name) as told:
-        collected = collect(run, effort.grids(run), judge, told.advance)
-        told.describe(f"{name}: bounds")
-        return accounted(run, collected, interventions, reading, judge, effort)
+    run, name = without_idle_freezes(run), run.model.name
+    with followed(progress, on_batch, len(run.rows), name) as follower:
+        collected = collect(run, effort.stored_samples(run), judge, follower.advance)
+        follower.describe(f"{name}: bounds")
+        return result_of(run, collected, interventions, reading, judge, effort)
 
 
-def accounted(
+def result_of(
     run: Run,
     collected: Collected,
     interventions: Sequence[Intervention],
@@ -166,72 +170,77 @@ def accounted(
     judge: Judge | None,
     effort: Effort,
 ) -> Information:
-    """What samples that are drawn tell, and the bounds."""
-    model, settings, n = run.model, run.settings, len(run.wordings[0])
-    asked = [row.prompt for row in run.rows[::n]]
-    positions, most, exact = math.prod(model.grid), full_support(run), None
-    estimates = causal(collected.tally, settings, reading, most.value)
-    weighed, asked_again = kept_of(collected, PATHS), kept_of(collected, MIXTURE)
-    if law_of(settings.rule).path_is_certain and asked_again:
-        exact = exact_for_ar(run, collected.tally, asked_again, most.value)
-    bracket = bracket_of(run, collected.tally, estimates, effort.paths, weighed, exact)
-    estimates |= {"conditional_lower": bracket.lower, "conditional_upper": bracket.upper}
+    """What follows from the sums over the samples, and the bounds."""
+    model, n = run.model, len(run.wordings[0])
+    prompts = [row.prompt for row in run.rows[::n]]
+    positions, most = math.prod(model.grid), full_support(run)
+    found = causal(collected.tally, run.settings, reading, most.value)
+    for_paths, for_mixture = (stored_for(use, collected) for use in (PATHS, MIXTURE))
+    exact = None
+    if law_of(run.settings.rule).path_is_certain and for_mixture:
+        exact = exact_for_ar(run, collected.tally, for_mixture, most.value)
+    bracket = bracket_of(run, collected.tally, found, effort.paths, for_paths, exact)
+    found |= {"conditional_lower": bracket.lower, "conditional_upper": bracket.upper}
     tokens = token_entropies(collected.tokens, most.value / BITS / positions)
-    estimates |= {f"token_{name}": per_image(found, positions) for name, found in tokens.items()}
-    estimates["relevant"] = relevance(collected, asked, judge)
-    estimates |= over_prompts(run, estimates, asked_again, most, exact)
+    found |= {f"token_{name}": per_image(one, positions) for name, one in tokens.items()}
+    found["relevant"] = relevance(collected, prompts, judge)
+    found |= over_prompts(run, found, for_mixture, most, exact)
     path_map, execution_map = (
-        part.numpy().reshape(-1, *model.grid) / (n * len(asked))
+        part.numpy().reshape(-1, *model.grid) / (n * len(prompts))
         for part in (collected.tally.path_map, collected.tally.execution_map)
     )
     return Information(
-        model.name,
-        tuple(repr(intervention) for intervention in interventions),
-        tuple(prompt.text for prompt in asked),
-        n,
-        run.seed,
-        run.drawn_with,
-        positions,
-        model.codes,
-        reading,
-        {name: estimates[name] for name in LABELS},
-        bracket.tightness,
-        path_map,
-        execution_map,
-        usage(collected.tokens),
-        math.exp(tokens["plug_in"].value),
-        tuple(notes_of(run, estimates, reading)),
-        wording_notes(model, [wording for used in run.wordings for wording in used]),
-        templated(asked, interventions),
-        tuple(tuple(dict.fromkeys(used)) for used in run.wordings),
+        model=model.name,
+        interventions=tuple(repr(intervention) for intervention in interventions),
+        prompts=tuple(prompt.text for prompt in prompts),
+        n=n,
+        seed=run.seed,
+        drawn_with=run.drawn_with,
+        positions=positions,
+        codes=model.codes,
+        reading=reading,
+        **found,
+        tightness=bracket.tightness,
+        path_map=path_map,
+        execution_map=execution_map,
+        usage=usage(collected.tokens),
+        perplexity=math.exp(tokens["plug_in"].value),
+        notes=tuple(notes_of(run, found, reading)),
+        wording_notes=wording_notes(model, [wording for used in run.wordings for wording in used]),
+        templated=templated(prompts, interventions),
+        wordings=tuple(tuple(dict.fromkeys(used)) for used in run.wordings),
     )
 
 
-def reworded(run: Run) -> bool:
+def has_several_wordings(run: Run) -> bool:
     """Whether some prompt has more than one wording."""
     return any(len(set(used)) > 1 for used in run.wordings)
 
 
-def thawed(run: Run) -> Run:
-    """Without the Freeze of a stream that has no noise: it changes nothing, so it must not cost the likelihoods."""
+def without_idle_freezes(run: Run) -> Run:
+    """The run without the Freeze of a stream that has no noise. It changes nothing, so it must not make likelihoods
+    undefined."""
     settings = run.settings
     return replace(run, settings=replace(settings, frozen=settings.frozen - settings.without_noise))
 
 
-def per_image(found: TokenEntropy, positions: int) -> Estimate:
+def note_of_freezes(settings: Settings) -> str:
+    return "; ".join(FROZEN.format(stream) for stream in sorted(settings.frozen))
+
+
+def per_image(found: Estimate, positions: int) -> Estimate:
     """Nats per token to bits per image."""
-    scale, note = BITS * positions, PER_IMAGE if math.isfinite(found.value) else TOO_FEW
+    note = PER_IMAGE if math.isfinite(found.value) else TOO_FEW
     if math.isfinite(found.value) and math.isnan(found.mc_error):
         note = f"{note}; its Monte-Carlo error needs 3 images of each wording"
-    value, low, high, error = (part * scale for part in (found.value, found.low, found.high, found.mc_error))
-    return Estimate(value, low, high, error, found.mc_low * scale, found.mc_high * scale, note)
+    return replace(found * (BITS * positions), note=note)
 
 
 def causal(tally: Tally, settings: Settings, reading: str, most: float) -> dict[str, Estimate]:
-    """The causal triple in the chosen reading, and under `schedule_` and `trajectory_` in both. `most`: bits of a grid
-    at most."""
-    note = "; ".join(FROZEN.format(stream) for stream in sorted(settings.frozen))
-    found = {name: account(tally, name, settings, most, note) for name in QUANTITIES}
+    """Path, execution and joint in the chosen reading, and under names with `schedule_` and `trajectory_` in both.
+    `most`: the bits that no grid exceeds."""
+    note = note_of_freezes(settings)
+    found = {name: estimate_of_quantity(tally, name, settings, most, note) for name in QUANTITIES}
     law = law_of(settings.rule)
     if not law.known:
         reason = UNKNOWN_RULE.format(type(settings.rule).__name__)
@@ -250,23 +259,24 @@ def causal(tally: Tally, settings: Settings, reading: str, most: float) -> dict[
 
 
 def bracket_of(
-    run: Run, tally: Tally, found: dict[str, Estimate], paths: int, kept: Kept | None, exact: Exact | None
+    run: Run, tally: Tally, found: dict[str, Estimate], paths: int, stored: StoredSamples | None, exact: Exact | None
 ) -> Bracket:
+    """H(Z|X) from below and above. `paths`: how many are weighed for each grid of the `stored` samples."""
     if not law_of(run.settings.rule).known:
         return Bracket(undefined(found["path"].note), full_support(run))
-    if exact is not None and reworded(run):
+    if exact is not None and has_several_wordings(run):
         return Bracket(exact.conditional, exact.conditional)
-    note = "; ".join(FROZEN.format(stream) for stream in sorted(run.settings.frozen))
-    return conditional_entropy(run, tally, kept, paths, note)
+    return conditional_entropy(run, tally, stored, paths, note_of_freezes(run.settings))
 
 
 def over_prompts(
-    run: Run, found: dict[str, Estimate], kept: Kept | None, most: Estimate, exact: Exact | None
+    run: Run, found: dict[str, Estimate], stored: StoredSamples | None, most: Estimate, exact: Exact | None
 ) -> dict[str, Estimate]:
-    """I(X;Z), its ceiling, and H(Z) of whole images: I(X;Z) and H(Z|X), added bound by bound, `most` at most.
-    `kept`: the samples that are asked under the other prompts. Y is a function of X, so I(X;Z) >= I(Z;Y)."""
-    prompts = len(run.wordings)
-    ceiling = Estimate(math.log2(prompts), note="I(X;Z) over this prompt set cannot be larger")
+    """I(X;Z), its ceiling, and H(Z) of whole images, which is I(X;Z) + H(Z|X) bound by bound, and no more than `most`.
+
+    `stored`: the samples that are asked about under the other prompts. Y is a function of X, so I(X;Z) >= I(Z;Y).
+    """
+    ceiling = without_error(math.log2(len(run.wordings)), "I(X;Z) over this prompt set cannot be larger")
     if exact is not None:
         mutual = {"mutual_lower": exact.mutual, "mutual_upper": exact.mutual, "ceiling": ceiling}
         return mutual | {"sequence_lower": exact.sequence, "sequence_upper": exact.sequence}
@@ -274,53 +284,57 @@ def over_prompts(
         lower = upper = undefined(found["path"].note)
     elif run.settings.frozen:
         lower = upper = undefined(NOT_FROZEN)
-    elif kept is None:
+    elif stored is None:
         lower = upper = undefined("left out: mixture_samples is 0")
     else:
-        lower, upper = mutual_information(run, kept)
-    lower, relevant = at_least_nothing(lower, prompts), found["relevant"]
+        lower, upper = mutual_information(run, stored)
+    lower, relevant = not_below_zero(lower), found["relevant"]
     if not run.settings.frozen and math.isfinite(relevant.value) and not lower.value >= relevant.value:
         lower = replace(relevant, note=f"I(Z;Y), {relevant.note}")
-    whole = capped(plus(found["conditional_upper"], upper), most.value)
-    beyond = whole.value > most.value or not law_of(run.settings.rule).known  # of which only that nothing exceeds this
+    upper_sum = (found["conditional_upper"] + upper).at_most(most.value)
+    # Of a rule that is not known, only that no grid has more bits.
+    only_most = upper_sum.value > most.value or not law_of(run.settings.rule).known
     return {
         "mutual_lower": lower,
         "mutual_upper": upper,
         "ceiling": ceiling,
-        "sequence_lower": capped(plus(found["conditional_lower"], lower), most.value),
-        "sequence_upper": most if beyond else whole,
+        "sequence_lower": (found["conditional_lower"] + lower).at_most(most.value),
+        "sequence_upper": most if only_most else upper_sum,
     }
 
 
 def relevance(collected: Collected, prompts: Sequence[Prompt], judge: Judge | None) -> Estimate:
+    """I(Z;Y) from below."""
     if judge is None:
         return undefined("no judge was given")
-    moments = information_per_prompt(collected.readings, concepts_of(prompts, getattr(judge, "concepts", ())))
-    found = estimate(moments, "cross-fitted on halves of the samples", limits=(0.0, math.log2(len(prompts))))
-    return at_least_nothing(found, len(prompts))
+    means = information_per_prompt(collected.readings, concepts_of(prompts, getattr(judge, "concepts", ())))
+    found = estimate(means, "cross-fitted on halves of the samples", limits=(0.0, math.log2(len(prompts))))
+    return not_below_zero(found)
 
 
-def at_least_nothing(bound: Estimate, prompts: int) -> Estimate:
-    """A lower bound of what is not negative: 0 bits where it came out below, with as much room above as it has."""
+def not_below_zero(bound: Estimate) -> Estimate:
+    """A lower bound of what is not negative. Where it came out below 0 it becomes 0 bits, with the upper ends that it
+    had."""
     if not bound.value < 0:
         return bound
-    nothing, unknown = certain(0.0, prompts, TRIVIAL), math.isnan(bound.mc_error)
+
+    def from_zero(old: Interval) -> Interval:
+        return Interval(0.0, old.low if math.isnan(old.low) else 0.0, max(old.high, 0.0))
+
     return replace(
-        nothing,
-        high=max(bound.high, 0.0),
-        mc_error=bound.mc_error,
-        mc_low=math.nan if unknown else 0.0,
-        mc_high=max(bound.mc_high, 0.0),
-        per_prompt_mc_error=bound.per_prompt_mc_error,
-        per_prompt_mc_low=(math.nan,) * prompts if unknown else nothing.per_prompt_mc_low,
-        per_prompt_mc_high=tuple(max(high, 0.0) for high in bound.per_prompt_mc_high),
+        bound,
+        over_prompts=from_zero(bound.over_prompts),
+        monte_carlo=from_zero(bound.monte_carlo),
+        per_prompt=tuple(map(from_zero, bound.per_prompt)),
+        note=TRIVIAL,
     )
 
 
 def notes_of(run: Run, found: Mapping[str, Estimate], reading: str) -> Iterator[str]:
+    """What the reader of the tables must know of this result."""
     law = law_of(run.settings.rule)
     yield from (FROZEN.format(stream) for stream in sorted(run.settings.frozen))
-    if reworded(run):
+    if has_several_wordings(run):
         yield (
             "path, execution and joint, and what is said of H(P|X) and H(Z|P,X), are given the wording; H(Z|X) "
             f"{'' if found['conditional_lower'] == found['conditional_upper'] else 'at most '}includes which it was"

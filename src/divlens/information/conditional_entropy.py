@@ -1,26 +1,37 @@
-"""H(Z|X): exact for AR (under several wordings by what `exact` adds) and for one step, else a bracket for known rules.
+"""H(Z|X): exact where there is one path, else a bracket, for rules whose law is known.
 
-From above: the joint, or an importance-weighted bound. From below: the execution entropy where no token is drawn twice,
-or the bound that has the sample's own path among those it weighs (`bounds.sandwich`).
+From above it is bounded by the joint and by an importance-weighted bound; from below by the execution entropy where no
+token is drawn twice, and by the bound that has the path on which a sample was drawn among those it weighs
+(`replay.sandwich`). For AR with several wordings see `exact_autoregressive`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from divlens.information.accounting import QUANTITIES, Tally, account
-from divlens.information.estimates import BITS, LABELS, Estimate, Tightness, certain, estimate, undefined
-from divlens.information.kept import OUT_OF_REACH, Kept, batches, shares
+from divlens.information.accounting import QUANTITIES, Tally
+from divlens.information.estimates import (
+    BITS,
+    LABELS,
+    Estimate,
+    PromptMeans,
+    Tightness,
+    estimate,
+    same_for_all,
+    undefined,
+)
 from divlens.information.laws import law_of
 from divlens.information.replay import importance_log_weights, path_key, sandwich, transcript_log_probabilities
-from divlens.information.strata import Sums
+from divlens.information.stored import OUT_OF_REACH, StoredSamples, batches, shares
+from divlens.information.strata import Sums, prompt_means, sample_moment, without_own_variance
+from divlens.information.unseen import estimate_of_quantity
 from divlens.run import Run
 
 
@@ -31,27 +42,28 @@ class Bracket:
     tightness: tuple[Tightness, ...] = ()
 
 
-def conditional_entropy(run: Run, tally: Tally, kept: Kept | None, paths: int, note: str) -> Bracket:
-    """`kept`: samples that get `paths` proposed paths each; None, or no paths, leaves the joint and the execution."""
+def conditional_entropy(run: Run, tally: Tally, stored: StoredSamples | None, paths: int, note: str) -> Bracket:
+    """`stored`: the samples whose grids are weighed by `paths` proposed paths each. Without them, or without paths, the
+    bracket is that of the joint and the execution."""
     law = law_of(run.settings.rule)
     assert law.known
     wording, most = np.array([wording_entropy(used) for used in run.wordings]), full_support(run)
     exact = law.path_is_certain and not wording.any()
 
-    def known(name: str, extra: Float[np.ndarray, " prompts"] | float = 0.0) -> Estimate:
-        label = "exact" if exact else LABELS[name]
-        return account(tally, name, run.settings, most.value, "; ".join(filter(None, (label, note))), extra)
+    def from_all_samples(name: str, extra: Float[np.ndarray, " prompts"] | float = 0.0) -> Estimate:
+        notes = "; ".join(filter(None, ("exact" if exact else LABELS[name], note)))
+        return estimate_of_quantity(tally, name, run.settings, most.value, notes, extra)
 
     # Where a token may be drawn again, the committed tokens say more than Z: only the last draw is all of Z.
-    lowers = [known("execution" if law.draws_once else "trajectory_execution")]
+    lowers = [from_all_samples("execution" if law.draws_once else "trajectory_execution")]
     if exact:
         return Bracket(lowers[0], lowers[0])
     names = ["joint"] if law.draws_once else ["joint", "trajectory_joint"]
-    uppers = [*(known(name, wording) for name in names), most]
+    uppers = [*(from_all_samples(name, wording) for name in names), most]
     tightness = []
     # Where the path is certain the draws are all of Z given the wording, and a noisy bound could only miss that.
-    if kept is not None and paths and not law.path_is_certain and most.value > 0:
-        by_paths = weighted(run, tally, kept, paths, wording)
+    if stored is not None and paths and not law.path_is_certain and most.value > 0:
+        by_paths = bounds_by_paths(run, tally, stored, paths, wording)
         tightness = [
             Tightness(count, below.value, below.mc_error, above.value, above.mc_error)
             for count, below, above in by_paths
@@ -66,74 +78,76 @@ def conditional_entropy(run: Run, tally: Tally, kept: Kept | None, paths: int, n
 
 
 def full_support(run: Run) -> Estimate:
-    """What no grid of this size exceeds: every code alike at every position, of those that may be drawn. A rule that is
-    not known may bring others into the grid."""
+    """The bits that no grid of this size exceeds, with every code that may be drawn equally likely at every position. A
+    rule that is not known may bring any code into the grid."""
     allowed, known = run.settings.allowed, law_of(run.settings.rule).known
     codes = int(allowed.sum()) if known and allowed is not None else run.model.codes
     note = "every allowed code alike" if known else "every code alike"
-    return certain(math.prod(run.model.grid) * math.log2(codes), len(run.wordings), note)
+    return same_for_all(math.prod(run.model.grid) * math.log2(codes), len(run.wordings), note)
 
 
 def wording_entropy(used: Sequence[str]) -> float:
-    """Bits of which wording a sample got: what H(Z|X) may exceed H(Z|X, wording) by."""
+    """The entropy of which wording a sample gets, in bits; H(Z|X) exceeds H(Z|X, wording) by this at most."""
     share = np.array([*shares(used).values()])
     return float(-(share * np.log2(share)).sum()) + 0.0
 
 
-def weighted(
-    run: Run, tally: Tally, kept: Kept, paths: int, wording: Float[np.ndarray, " prompts"]
+def bounds_by_paths(
+    run: Run, tally: Tally, stored: StoredSamples, paths: int, wording: Float[np.ndarray, " prompts"]
 ) -> list[tuple[int, Estimate, Estimate]]:
     """For each number of paths: H(Z|X) from below, and from above with the wording's entropy added."""
-    wordings = [row.wording for row in kept.rows]
-    log_p, log_q = transcript_log_probabilities(run, wordings, kept.states, kept.committed)
-    # Not fitted: the few grids there are would tell it badly, and bias the mean. How the own path of a diffusion weighs
-    # has little to do with how likely its record was, most of which the picture does not show.
+    wordings = [row.wording for row in stored.rows]
+    log_p, log_q = transcript_log_probabilities(run, wordings, stored.states, stored.committed)
+    # The slope is not fitted, for the few grids that there are would say little of it, and fitting biases the mean. For
+    # a diffusion it is 0: how its own path weighs has little to do with how likely its record was, most of which the
+    # picture does not show.
     own_slope = 1.0 if law_of(run.settings.rule).draws_once else 0.0
-    proposed = torch.cat([several(run, kept, part) for part in batches(run, len(kept.rows), paths)], 1)
+    proposed = torch.cat([log_weights_of_paths(run, stored, part) for part in batches(run, len(stored.rows), paths)], 1)
     control, result = -log_p * BITS, []
     for each in sandwich(proposed, log_p, log_q):
-        text = f"{each.paths} path{'s' * (each.paths > 1)} per grid, {len(kept.rows)} grids"
+        text = f"{each.paths} path{'s' * (each.paths > 1)} per grid, {len(stored.rows)} grids"
         above, below = -each.below * BITS, -each.above * BITS
         notes = (f"own path among {text}", f"importance-weighted, {text}")
-        lower = controlled(tally, kept, below, control, own_slope, notes[0])
-        upper = controlled(tally, kept, above, control, 1.0, notes[1], wording)
+        lower = estimate_with_control(tally, stored, below, control, own_slope, notes[0])
+        upper = estimate_with_control(tally, stored, above, control, 1.0, notes[1], wording)
         result.append((each.paths, lower, upper))
     return result
 
 
-def several(run: Run, kept: Kept, paths: Sequence[int]) -> Float[Tensor, "kept paths"]:
-    """Log weights of each kept grid for each of these paths, in one run."""
-    wordings = [row.wording for row in kept.rows for _ in paths]
-    keys = [path_key(path, i) for i in range(len(kept.rows)) for path in paths]
-    grids = kept.grids.repeat_interleave(len(paths), 0)
+def log_weights_of_paths(run: Run, stored: StoredSamples, paths: Sequence[int]) -> Float[Tensor, "stored paths"]:
+    """Log weights of each stored grid for each of these paths, in one run."""
+    wordings = [row.wording for row in stored.rows for _ in paths]
+    keys = [path_key(path, i) for i in range(len(stored.rows)) for path in paths]
+    grids = stored.grids.repeat_interleave(len(paths), 0)
     return importance_log_weights(run, wordings, grids, keys).view(-1, len(paths))
 
 
-def controlled(
+def estimate_with_control(
     tally: Tally,
-    kept: Kept,
-    values: Float[Tensor, " kept"],
-    control: Float[Tensor, " kept"],
+    stored: StoredSamples,
+    values: Float[Tensor, " stored"],
+    control: Float[Tensor, " stored"],
     slope: float,
     note: str,
     extra: Float[np.ndarray, " prompts"] | float = 0.0,
 ) -> Estimate:
-    """Mean of `values` over the kept samples, with -log p of each record as a control variate.
+    """The mean of `values` over the stored samples, with `extra` bits added, and with a control variate, -log p of each
+    record, whose mean is the joint.
 
-    Its mean is the joint, which all n samples know well. With m kept among them a stratum's variance, for v = values -
-    slope * control, is slope^2 var(joint)/n + var(v)/m + 2 slope cov(joint, v)/n.
+    All n samples of the tally say what the joint is, so the estimate is slope * joint + v, where v is the mean of
+    values - slope * control over the m stored samples. The variance of it is slope^2 var(joint) / n + var(v) / m +
+    2 slope cov(joint, v) / n, for the stored samples are some of all.
     """
     if not bool(values.isfinite().all()):
         return undefined(OUT_OF_REACH.format(note))
-    at, (strata, into) = QUANTITIES.index("trajectory_joint"), kept.usable
-    every, part = tally.sums.gathered(into, len(strata)), into[kept.stratum]
-    both = torch.stack([kept.joint, values - slope * control], 1)
-    fine = Sums.of(both).gathered(kept.stratum, len(kept.strata))
-    few, (means, portion) = fine.gathered(into, len(strata)), kept.strata.weighted(fine, into)
-    n, m = every.count, few.count
-    products = torch.zeros(len(strata), dtype=both.dtype).index_add(0, part, (both - few.mean[part]).prod(1))
-    mean = slope * every.mean[:, at] + means[:, 1]
-    covariance = products / (m - 1) / n
-    spread = slope**2 * every.variance()[:, at] / n + few.variance()[:, 1] * portion + 2 * slope * covariance
-    moments = strata.moments(mean, spread.clamp(min=0), m - 1)
-    return estimate(replace(moments, mean=moments.mean + extra), note)
+    strata, v = stored.strata, values - slope * control
+    # Of two quantities and of their sum, for the covariance is half of what the variance of the sum has more.
+    few = stored.sums(torch.stack([stored.joint, v, stored.joint + v], 1))
+    every, rest = tally.sums.quantity(QUANTITIES.index("trajectory_joint")), few.quantity(1)
+    lumped = without_own_variance(strata, few)
+    joint, alone, both = sample_moment(strata, few, lumped, Sums.variance).T
+    shared = slope * (both - joint - alone) + slope**2 * sample_moment(strata, every, lumped, Sums.variance)[:, 0]
+    means, joints = prompt_means(strata, rest), prompt_means(strata, every)
+    variance = means.variance + strata.sums(strata.share**2 * shared / strata.count).numpy()
+    mean = slope * joints.mean + means.mean + extra
+    return estimate(PromptMeans(mean, variance.clip(min=0.0), means.freedom), note)

@@ -3,183 +3,131 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from divlens.showing import Shown, counted, with_intervals
-from divlens.statistics import bootstrap_mean, student_t
+from divlens.statistics import Interval, bootstrap_mean, freedom_of_sum, student_interval
 from divlens.types import DrawnWith
 
 BITS = 1 / math.log(2)  # of a nat
-Sides = tuple[np.ndarray | float, np.ndarray | float]  # bits, down and up: of the mean, or (prompts,) each
 
 
 @dataclass(frozen=True)
 class Estimate:
     """A mean over prompts, in bits per image, with two kinds of uncertainty.
 
-    low, high: 95% interval over prompts, the prompts being a sample of those one might have asked; NaN for fewer than
-    two. mc_error: the Monte-Carlo standard error for exactly these prompts, and mc_low, mc_high its 95% interval.
-    `note` says why a value is NaN, or what it is conditional on. per_prompt: bits per image of each prompt;
-    per_prompt_mc_error the Monte-Carlo standard error of each, per_prompt_mc_low and per_prompt_mc_high its 95%
-    interval (Student's). Intervals also allow for what no sample showed; see docs/intervals.md.
+    over_prompts: the mean with its interval over prompts, which takes the prompts for a sample of those one might have
+    asked. monte_carlo: the same mean with the interval that holds for exactly these prompts, whose samples are drawn at
+    random; mc_error is its standard error. per_prompt: the value of each prompt with its own Monte-Carlo interval, and
+    per_prompt_mc_error the standard errors; both are empty for a quantity that single prompts do not have. `note` says
+    why a value is NaN, or what it is conditional on.
+
+    The intervals also allow for what no sample showed; see docs/intervals.md.
     """
 
-    value: float
-    low: float = math.nan
-    high: float = math.nan
+    over_prompts: Interval
+    monte_carlo: Interval
     mc_error: float = math.nan
-    mc_low: float = math.nan
-    mc_high: float = math.nan
     note: str = ""
-    per_prompt: tuple[float, ...] = ()
+    per_prompt: tuple[Interval, ...] = ()
     per_prompt_mc_error: tuple[float, ...] = ()
-    per_prompt_mc_low: tuple[float, ...] = ()
-    per_prompt_mc_high: tuple[float, ...] = ()
+
+    @property
+    def value(self) -> float:
+        return self.over_prompts.value
+
+    def at_most(self, most: float) -> Estimate:
+        """The estimate with intervals of the mean that end at `most`. A single prompt may contribute more."""
+        whole = {name: getattr(self, name).within(most=most) for name in ("over_prompts", "monte_carlo")}
+        return replace(self, **whole)
+
+    def __mul__(self, scale: float) -> Estimate:
+        """The estimate in another unit, of which `scale` > 0 make one of the old."""
+        return Estimate(
+            self.over_prompts * scale,
+            self.monte_carlo * scale,
+            self.mc_error * scale,
+            self.note,
+            tuple(one * scale for one in self.per_prompt),
+            tuple(error * scale for error in self.per_prompt_mc_error),
+        )
+
+    def __add__(self, other: Estimate) -> Estimate:
+        """The sum of two quantities that are not negative, prompt by prompt.
+
+        The Monte-Carlo errors are added, for both quantities are measured on the same samples and may err together. Of
+        a sum that is NaN the note says only why it is.
+        """
+        lacking = [part.note for part in (self, other) if not part.per_prompt]
+        if lacking:
+            return undefined("; ".join(filter(None, dict.fromkeys(lacking))))
+        note = "; ".join(filter(None, dict.fromkeys((self.note, other.note))))
+        per_prompt = [(a + b).within(0.0) for a, b in zip(self.per_prompt, other.per_prompt, strict=True)]
+        errors = zip(self.per_prompt_mc_error, other.per_prompt_mc_error, strict=True)
+        over_prompts = bootstrap_mean(np.array([one.value for one in per_prompt]), limits=(0.0, math.inf))
+        monte_carlo = replace(self.monte_carlo + other.monte_carlo, value=over_prompts.value).within(0.0)
+        error = self.mc_error + other.mc_error
+        over_prompts = over_prompts.hull(monte_carlo)
+        return Estimate(over_prompts, monte_carlo, error, note, tuple(per_prompt), tuple(a + b for a, b in errors))
 
 
 def undefined(reason: str) -> Estimate:
-    return Estimate(math.nan, note=reason)
+    """An estimate of what has no value."""
+    return without_error(math.nan, reason)
+
+
+def without_error(bits: float, note: str) -> Estimate:
+    """A value of the whole set of prompts, which has no error and is not a mean over them."""
+    return Estimate(Interval(bits), Interval(bits), note=note)
+
+
+def same_for_all(bits: float, prompts: int, note: str) -> Estimate:
+    """A value that every prompt has and that is known without error."""
+    return estimate(PromptMeans(np.full(prompts, bits), np.zeros(prompts), np.ones(prompts)), note)
 
 
 @dataclass(frozen=True)
-class Moments:
-    """Of the samples of each prompt, (prompts,): mean, variance, third central moment (None: not known), number."""
+class PromptMeans:
+    """Of each prompt: the mean of its samples, the variance of that mean, with how many degrees of freedom the variance
+    is known, and the third central moment of the mean. The variance is NaN where a prompt has one sample only; without
+    third moments the means are taken for symmetric."""
 
     mean: Float[np.ndarray, " prompts"]
     variance: Float[np.ndarray, " prompts"]
-    count: Int[np.ndarray, " prompts"]
+    freedom: Float[np.ndarray, " prompts"]
     third: Float[np.ndarray, " prompts"] | None = None
 
 
-def estimate(moments: Moments, note: str = "", limits: tuple[float, float] = (0.0, math.inf)) -> Estimate:
-    """The mean over prompts. `limits`: of a prompt's value, at which intervals are cut.
+def estimate(means: PromptMeans, note: str = "", limits: tuple[float, float] = (0.0, math.inf)) -> Estimate:
+    """The mean over prompts, with Student's interval for exactly these prompts, corrected for the skewness of the mean.
 
-    The Monte-Carlo interval is Student's with Welch's and Satterthwaite's degrees of freedom, and where the third
-    moment is known corrected for skewness by transformation (Hall, 1992).
+    A prompt's value lies within `limits`, so the intervals are cut there. (An estimate of a bound may fall outside. Its
+    interval then reaches from there.)
     """
-    over_prompts = bootstrap_mean(moments.mean, limits=limits)
-    parts = moments.variance / moments.count
-    prompts, value = len(parts), over_prompts.value
-    error = float(np.sqrt(parts.sum()) / prompts)
-    below = above = error  # 0: every sample had the same value; or NaN: a prompt had one sample only
-    if error > 0:
-        reach = student_t(max(1, int(parts.sum() ** 2 / (parts**2 / np.maximum(moments.count - 1, 1)).sum())))
-        skewness = 0.0
-        if moments.third is not None:
-            skewness = float((moments.third / moments.count**2).sum()) / prompts**3 / error**3
-        below, above = (-error * straightened(side, skewness) for side in (reach, -reach))
-        below = -below
-    bounds = np.clip([value - below, value + above], *limits)
-    # An estimate of a bound may fall outside what is possible; its interval then reaches from there.
-    interval = (min(over_prompts.low, value), max(over_prompts.high, value), error)
-    interval = (*interval, min(float(bounds[0]), value), max(float(bounds[1]), value))
-    errors = np.sqrt(parts)
-    reaches = errors * [student_t(max(1, count - 1)) for count in moments.count.tolist()]
-    sides = (moments.mean - reaches, moments.mean + reaches)
-    return Estimate(value, *interval, note, *each_prompt(moments.mean, errors, *sides, limits))
-
-
-def capped(found: Estimate, most: float) -> Estimate:
-    """Its intervals, which hold the value, go no further than `most`. What single prompts contribute may."""
-    low, high, mc_low, mc_high = (min(side, most) for side in (found.low, found.high, found.mc_low, found.mc_high))
-    high, mc_high = max(high, found.value), max(mc_high, found.value)
-    return replace(found, low=min(low, found.value), high=high, mc_low=min(mc_low, found.value), mc_high=mc_high)
-
-
-def widened(found: Estimate, beyond: Sides, each: Sides) -> Estimate:
-    """With intervals that reach at least so far down, to 0 at most, and up from the values: those of the mean over
-    prompts by `beyond`, those of the prompts by `each`."""
-
-    def reached(value: float, low: float, high: float, less: float, more: float) -> tuple[float, float]:
-        return min(low, max(value - less, 0.0)), max(high, value + more)
-
-    if not found.per_prompt:
-        return found
-    low, high = reached(found.value, found.low, found.high, *map(float, beyond))
-    mc_low, mc_high = reached(found.value, found.mc_low, found.mc_high, *map(float, beyond))
-    ends = (found.per_prompt, found.per_prompt_mc_low, found.per_prompt_mc_high)
-    whole = zip(*ends, *(np.asarray(side).tolist() for side in each), strict=True)
-    lows, highs = zip(*(reached(*one) for one in whole), strict=True)
-    sides = {"low": low, "high": high, "mc_low": mc_low, "mc_high": mc_high}
-    return replace(found, **sides, per_prompt_mc_low=lows, per_prompt_mc_high=highs)
-
-
-def extended(found: Estimate, beyond: Sides, each: Sides, most: float) -> Estimate:
-    """With intervals that reach so much further than they do, between 0 and `most`."""
-    if not found.per_prompt:
-        return found
-    (less, more), (down, up) = beyond, each
-    return replace(
-        found,
-        low=max(found.low - less, 0.0),
-        high=min(found.high + more, max(found.high, most)),
-        mc_low=max(found.mc_low - less, 0.0),
-        mc_high=min(found.mc_high + more, max(found.mc_high, most)),
-        per_prompt_mc_low=tuple(np.maximum(np.array(found.per_prompt_mc_low) - down, 0.0).tolist()),
-        per_prompt_mc_high=tuple(
-            np.minimum(np.array(found.per_prompt_mc_high) + up, np.maximum(found.per_prompt_mc_high, most)).tolist()
-        ),
+    over_prompts, errors = bootstrap_mean(means.mean, limits=limits), np.sqrt(means.variance)
+    error, freedom = float(np.sqrt(means.variance.sum())), freedom_of_sum(means.variance, means.freedom)
+    skewness = float(means.third.sum()) / error**3 if means.third is not None and error > 0 else 0.0
+    error /= len(errors)
+    whole = student_interval(over_prompts.value, error, freedom, skewness)
+    per_prompt = map(student_interval, means.mean.tolist(), errors.tolist(), means.freedom.tolist())
+    return Estimate(
+        over_prompts,
+        whole.within(*limits),
+        error,
+        note,
+        tuple(one.within(*limits) for one in per_prompt),
+        tuple(errors.tolist()),
     )
-
-
-def certain(bits: float, prompts: int, note: str) -> Estimate:
-    """A value that is the same for every prompt and has no error."""
-    return estimate(Moments(np.full(prompts, bits), np.zeros(prompts), np.ones(prompts, int)), note)
-
-
-def each_prompt(
-    means: Float[np.ndarray, " prompts"],
-    errors: Float[np.ndarray, " prompts"],
-    low: Float[np.ndarray, " prompts"],
-    high: Float[np.ndarray, " prompts"],
-    limits: tuple[float, float],
-) -> Iterator[tuple[float, ...]]:
-    """The per-prompt fields of an Estimate; the intervals are cut at `limits`, and hold their means."""
-    cut_low, cut_high = (np.clip(side, *limits) for side in (low, high))
-    for values in (means, errors, np.minimum(cut_low, means), np.maximum(cut_high, means)):
-        yield tuple(float(value) for value in values)
-
-
-def straightened(t: float, skewness: float) -> float:
-    """The quantile of (estimate - truth) / error that belongs to the symmetric quantile `t`, for an estimate of this
-    skewness (Hall, 1992): the inverse of x + s x^2 / 3 + s^2 x^3 / 27 + s / 6."""
-    if not math.isfinite(skewness) or abs(skewness) < 1e-6:
-        return t
-    return 3 / skewness * (float(np.cbrt(1 + skewness * (t - skewness / 6))) - 1)
-
-
-def plus(one: Estimate, other: Estimate) -> Estimate:
-    """The sum, prompt by prompt.
-
-    The two Monte-Carlo errors are added: H(Z|X) and I(X;Z) come from the same samples and may err together.
-    """
-    told = [part for part in (one, other) if not part.per_prompt] or [one, other]  # of NaN only why it is
-    note = "; ".join(filter(None, dict.fromkeys(part.note for part in told)))
-    if not (one.per_prompt and other.per_prompt):
-        return undefined(note)
-    means, errors, lows, highs = (
-        np.array(getattr(one, name)) + np.array(getattr(other, name))
-        for name in ("per_prompt", "per_prompt_mc_error", "per_prompt_mc_low", "per_prompt_mc_high")
-    )
-    limits = (0.0, math.inf)
-    over_prompts = bootstrap_mean(means, limits=limits)
-    value, error = over_prompts.value, one.mc_error + other.mc_error
-    # Each side of the two intervals carries its own degrees of freedom.
-    below, above = (sum(abs(getattr(part, end) - part.value) for part in (one, other)) for end in ("mc_low", "mc_high"))
-    bounds = (max(value - below, 0.0), value + above)
-    parts = each_prompt(means, errors, lows, highs, limits)
-    low, high = min(over_prompts.low, bounds[0]), max(over_prompts.high, bounds[1])
-    return Estimate(value, low, high, error, *bounds, note, *parts)
 
 
 @dataclass(frozen=True)
 class Tightness:
-    """H(Z|X) from below and above with so many paths per grid, bits per image, with Monte-Carlo errors."""
+    """The bounds on H(Z|X) that so many paths per grid give, in bits per image, with their Monte-Carlo errors."""
 
     paths: int
     lower: float
@@ -240,7 +188,26 @@ class Information(Shown):
     positions: int
     codes: int
     reading: str
-    estimates: dict[str, Estimate]
+    path: Estimate
+    execution: Estimate
+    joint: Estimate
+    schedule_path: Estimate
+    schedule_execution: Estimate
+    schedule_joint: Estimate
+    trajectory_path: Estimate
+    trajectory_execution: Estimate
+    trajectory_joint: Estimate
+    conditional_lower: Estimate
+    conditional_upper: Estimate
+    token_plug_in: Estimate
+    token_miller_madow: Estimate
+    token_chao_shen: Estimate
+    sequence_lower: Estimate
+    sequence_upper: Estimate
+    mutual_lower: Estimate
+    mutual_upper: Estimate
+    ceiling: Estimate
+    relevant: Estimate
     tightness: tuple[Tightness, ...]
     path_map: Float[np.ndarray, "steps h w"]
     execution_map: Float[np.ndarray, "steps h w"]
@@ -251,12 +218,10 @@ class Information(Shown):
     templated: tuple[str, ...] = ()
     wordings: tuple[tuple[str, ...], ...] = ()
 
-    def __getattr__(self, name: str) -> Estimate:
-        # Only asked for what is no field: the estimates by their names.
-        estimates = self.__dict__.get("estimates", {})
-        if name in estimates:
-            return estimates[name]
-        raise AttributeError(f"Information has no {name!r}; its estimates are {', '.join(estimates) or 'not set'}")
+    @property
+    def estimates(self) -> dict[str, Estimate]:
+        """The estimates by their names, in the order of the tables."""
+        return {name: getattr(self, name) for name in LABELS}
 
     @property
     def headline(self) -> str:
@@ -293,9 +258,11 @@ class Information(Shown):
         for name, found in self.estimates.items():
             row: dict[str, object] = self.run | {"quantity": name, "label": LABELS[name]}
             for unit, scale in (("image", 1.0), ("token", 1.0 / self.positions)):
-                row[f"bits_per_{unit}"] = found.value * scale
-                for part in ("low", "high", "mc_error", "mc_low", "mc_high"):
-                    row[f"{unit}_{part}"] = getattr(found, part) * scale
+                scaled = found * scale
+                prompts, monte_carlo = scaled.over_prompts, scaled.monte_carlo
+                row |= {f"bits_per_{unit}": scaled.value, f"{unit}_low": prompts.low, f"{unit}_high": prompts.high}
+                row |= {f"{unit}_mc_error": scaled.mc_error}
+                row |= {f"{unit}_mc_low": monte_carlo.low, f"{unit}_mc_high": monte_carlo.high}
             rows.append(row | {"note": found.note})
         return pd.DataFrame(rows)
 
@@ -323,15 +290,12 @@ class Information(Shown):
     def per_prompt_table(self) -> pd.DataFrame:
         """Bits of each prompt, per image and per token, with Monte-Carlo error and 95% Monte-Carlo interval, for
         quantities that have a value per prompt."""
-        fields_of = {"": "per_prompt", "_mc_error": "per_prompt_mc_error"}
-        fields_of |= {"_mc_low": "per_prompt_mc_low", "_mc_high": "per_prompt_mc_high"}
         units = {"image": 1.0, "token": 1.0 / self.positions}
-        names = [f"bits_per_{unit}{part}" for unit in units for part in fields_of]
+        names = [f"bits_per_{unit}{part}" for unit in units for part in ("", "_mc_error", "_mc_low", "_mc_high")]
         rows = [
-            [*self.run.values(), prompt, quantity, *(value * scale for scale in units.values() for value in values)]
+            [*self.run.values(), prompt, quantity, *(part * scale for scale in units.values() for part in parts)]
             for quantity, found in self.estimates.items()
-            for prompt, *values in zip(
-                self.prompts, *(getattr(found, name) for name in fields_of.values()), strict=False
-            )
+            for prompt, one, error in zip(self.prompts, found.per_prompt, found.per_prompt_mc_error, strict=False)
+            for parts in [(one.value, error, one.low, one.high)]
         ]
         return pd.DataFrame(rows, columns=[*self.run, "prompt", "quantity", *names])

@@ -1,10 +1,11 @@
-"""H(Z|X), I(X;Z) and H(Z) of AR, where p(z) is known under every wording: from the posterior over what is asked about.
+"""H(Z|X), I(X;Z) and H(Z) of AR, where p(z) is known under every wording, and with it the posterior over prompts:
 
     I(X;Z) = H(X) - E H(X | Z = z),
 
-and likewise I(W;Z|X) for the wordings W of a prompt. A sample tells between 0 and H(X), where log p(z|x) - log p(z)
-has the noise of which prompt the grid happened to be drawn for. (Of wordings that are not alike often it may tell less
-than nothing: a likely one was expected, and now none is likely.)
+and likewise I(W;Z|X) for the wordings W of a prompt. So every sample contributes between 0 and H(X) bits. The mean of
+log p(z|x) - log p(z) is the same, but depends on which prompt each grid happened to be drawn for, and has more noise.
+(Where some wordings are used more often than others a sample may contribute less than 0 bits: one wording was likely
+beforehand, and given the grid none is.)
 """
 
 from __future__ import annotations
@@ -16,45 +17,54 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from divlens.information.accounting import QUANTITIES, Tally, beyond_rare_draws
-from divlens.information.conditional_entropy import controlled, wording_entropy
-from divlens.information.estimates import Estimate, capped
-from divlens.information.kept import Kept, cautious, per_prompt, shares
-from divlens.information.mutual_information import by_wording, mixed, told, told_of_prompts
+from divlens.information.accounting import Tally
+from divlens.information.conditional_entropy import estimate_with_control, wording_entropy
+from divlens.information.estimates import Estimate
+from divlens.information.mutual_information import (
+    bits_about_choice,
+    bits_about_prompt,
+    log_p_by_wording,
+    log_p_of_prompts,
+)
+from divlens.information.stored import StoredSamples, estimate_of_stored, shares
+from divlens.information.unseen import wider_for_rare_draws, wider_for_unseen_grids
 from divlens.run import Run
 
 
 @dataclass(frozen=True)
 class Exact:
-    """Bits per image, exact but for the samples that they are means of."""
+    """H(Z|X), I(X;Z) and H(Z) in bits per image. They are means over samples and have no other error."""
 
     conditional: Estimate
     mutual: Estimate
     sequence: Estimate
 
 
-def exact_for_ar(run: Run, tally: Tally, kept: Kept, most: float) -> Exact:
+def exact_for_ar(run: Run, tally: Tally, stored: StoredSamples, most: float) -> Exact:
     """`most`: the bits that no image exceeds.
 
-    H(Z|X) is H(Z|X,W) + I(W;Z|X) and H(Z) is H(Z|X) + I(X;Z), of which H(Z|X,W) is known from all samples of the tally.
+    H(Z|X) is H(Z|X,W) + I(W;Z|X), and H(Z) is H(Z|X) + I(X;Z). H(Z|X,W) is known from all samples of the tally, the
+    other terms from the stored ones.
     """
-    log_p = by_wording(run, kept)
+    log_p = log_p_by_wording(run, stored)
     ceiling = math.log2(len(run.wordings))
-    prompt = told_of_prompts(mixed(run, log_p))
+    prompt = bits_about_prompt(log_p_of_prompts(run, log_p))
     wording = torch.zeros_like(prompt)
     for i, used in enumerate(run.wordings):
-        own, share = kept.prompt == i, shares(used)
-        wording[own] = told(torch.stack([log_p[text][own] for text in share], 1), list(share.values()))
-    note = f"exact, from {len(kept.rows)} samples"
+        own, share = stored.prompt == i, shares(used)
+        wording[own] = bits_about_choice(torch.stack([log_p[text][own] for text in share], 1), list(share.values()))
+    note = f"exact, from {len(stored.rows)} samples"
     of_wording = torch.tensor([wording_entropy(used) for used in run.wordings], dtype=torch.float64)
-    # No posterior is more uncertain than that of wordings all alike.
-    alike = torch.tensor([math.log2(len(set(used))) for used in run.wordings], dtype=torch.float64)
-    joint = tally.moments(QUANTITIES.index("joint"))
+    # No posterior is more uncertain than one in which all wordings are equally likely.
+    uncertain = torch.tensor([math.log2(len(set(used))) for used in run.wordings], dtype=torch.float64)
+    joint = tally.means("joint").mean
 
-    def beyond(bits: Float[Tensor, " kept"], most_told: Float[Tensor, " prompts"]) -> Estimate:
-        found = controlled(tally, kept, kept.joint + bits, kept.joint, 1.0, note)
-        found = beyond_rare_draws(found, tally, joint.mean, most)
-        return capped(cautious(found, run, kept, bits, of_wording - alike, most_told), most)
+    def joint_and(bits: Float[Tensor, " stored"], most_bits: Float[Tensor, " prompts"]) -> Estimate:
+        """The joint with these bits added, of which a sample can contribute so many at most."""
+        found = estimate_with_control(tally, stored, stored.joint + bits, stored.joint, 1.0, note)
+        found = wider_for_rare_draws(found, tally, joint, most)
+        return wider_for_unseen_grids(found, run, stored, bits, of_wording - uncertain, most_bits).at_most(most)
 
-    mutual = cautious(per_prompt(prompt, kept, ceiling, note, skewed=True), run, kept, prompt, 0.0, ceiling)
-    return Exact(beyond(wording, of_wording), mutual, beyond(wording + prompt, of_wording + ceiling))
+    mutual = estimate_of_stored(prompt, stored, ceiling, note)
+    mutual = wider_for_unseen_grids(mutual, run, stored, prompt, 0.0, ceiling)
+    return Exact(joint_and(wording, of_wording), mutual, joint_and(wording + prompt, of_wording + ceiling))

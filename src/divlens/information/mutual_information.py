@@ -1,10 +1,10 @@
 """I(X;Z) over the prompt set, X uniform on it.
 
-- AR: exact, see `exact`.
-- Other known rules, from above: H(X) - E H(X|T) for the whole record T of a sample, whose probability is exact under
-  every prompt; Z is a function of T, so I(X;Z) <= I(X;T).
-- From below: log2(prompts) + E log q(x|z) for any q (Barber and Agakov, 2003). q is the posterior over prompts that
-  importance-weighted estimates of p(z|x) give, one path for each wording.
+- For AR it is exact, see `exact_autoregressive`.
+- For other rules whose law is known it is at most I(X;T) = H(X) - E H(X|T), where T is the whole record of a sample: Z
+  is a function of T, and the probability of T is exact under every prompt.
+- It is at least log2(prompts) + E log q(x|z) for any q (Barber and Agakov, 2003). Here q is the posterior over prompts
+  that follows from importance-weighted estimates of p(z|x), of one path for each wording.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from divlens.information.estimates import BITS, Estimate
-from divlens.information.kept import Kept, batches, cautious, distinct, per_prompt, shares
 from divlens.information.replay import (
     importance_log_weights,
     log_mean_exp,
     path_key,
     transcript_log_probabilities,
 )
+from divlens.information.stored import StoredSamples, batches, distinct_wordings, estimate_of_stored, shares
+from divlens.information.unseen import wider_for_unseen_grids
 from divlens.run import Run
 
 DOUBT = 2.0**-7  # costs 0.011 bits; without any, a grid that no sample showed could cost any number of them
 LEAST = math.log2(DOUBT)
 
 
-def mixed(run: Run, log_p: Mapping[str, Float[Tensor, " kept"]]) -> Float[Tensor, "kept prompts"]:
-    """log p(z|x) of every prompt x: the mixture over its wordings, each by the share of samples that used it."""
+def log_p_of_prompts(run: Run, log_p: Mapping[str, Float[Tensor, " stored"]]) -> Float[Tensor, "stored prompts"]:
+    """log p(z|x) under every prompt x: the mixture of its wordings, each by the share of samples that have it."""
     columns = []
     for used in run.wordings:
         share = shares(used)
@@ -40,65 +41,74 @@ def mixed(run: Run, log_p: Mapping[str, Float[Tensor, " kept"]]) -> Float[Tensor
     return torch.stack(columns, 1)
 
 
-# Of every kept grid under several wordings, each repeated for every grid; the numbers say which wordings these are.
+# Of every stored grid under several wordings. Each wording comes as often as there are grids; the numbers say which
+# wordings these are.
 LogProbability = Callable[[Sequence[str], Sequence[int]], Float[Tensor, " rows"]]
 
 
-def under_each(run: Run, kept: Kept, log_p: LogProbability) -> dict[str, Float[Tensor, " kept"]]:
-    """Of every kept sample under every wording of every prompt, as many wordings in a run as fill a batch."""
-    texts, count, found = distinct(run), len(kept.rows), list[Tensor]()
+def under_each(run: Run, stored: StoredSamples, log_p: LogProbability) -> dict[str, Float[Tensor, " stored"]]:
+    """The log-probability of every stored grid under every wording of every prompt. As many wordings are asked about in
+    one run as fill a batch."""
+    texts, count, found = distinct_wordings(run), len(stored.rows), list[Tensor]()
     for part in batches(run, count, len(texts)):
         wordings = [texts[i] for i in part for _ in range(count)]
         found.extend(log_p(wordings, part).view(len(part), count))
     return dict(zip(texts, found, strict=True))
 
 
-def by_wording(run: Run, kept: Kept) -> dict[str, Float[Tensor, " kept"]]:
-    """log of an unbiased estimate of p(z|wording), exact for AR."""
+def log_p_by_wording(run: Run, stored: StoredSamples) -> dict[str, Float[Tensor, " stored"]]:
+    """log of an unbiased estimate of p(z|wording), which for AR is exact."""
 
     def log_p(wordings: Sequence[str], numbers: Sequence[int]) -> Float[Tensor, " rows"]:
-        keys = [path_key(number, i) for number in numbers for i in range(len(kept.rows))]
-        return importance_log_weights(run, wordings, kept.grids.repeat(len(numbers), 1), keys)
+        keys = [path_key(number, i) for number in numbers for i in range(len(stored.rows))]
+        return importance_log_weights(run, wordings, stored.grids.repeat(len(numbers), 1), keys)
 
-    return under_each(run, kept, log_p)
+    return under_each(run, stored, log_p)
 
 
-def log_transcripts(run: Run, kept: Kept) -> Float[Tensor, "kept prompts"]:
+def log_p_of_records(run: Run, stored: StoredSamples) -> Float[Tensor, "stored prompts"]:
+    """log p of the whole record of every stored sample under every prompt."""
+
     def log_p(wordings: Sequence[str], numbers: Sequence[int]) -> Float[Tensor, " rows"]:
-        states, committed = ([step.repeat(len(numbers), 1) for step in part] for part in (kept.states, kept.committed))
+        states, committed = (
+            [step.repeat(len(numbers), 1) for step in part] for part in (stored.states, stored.committed)
+        )
         return transcript_log_probabilities(run, wordings, states, committed)[0]
 
-    return mixed(run, under_each(run, kept, log_p))
+    return log_p_of_prompts(run, under_each(run, stored, log_p))
 
 
-def told(log_p: Float[Tensor, "kept choices"], share: Sequence[float]) -> Float[Tensor, " kept"]:
-    """H(choice) - H(choice | z), bits; `log_p` is natural, of z under each choice, `share` how often each is made."""
+def bits_about_choice(log_p: Float[Tensor, "stored choices"], share: Sequence[float]) -> Float[Tensor, " stored"]:
+    """H(choice) - H(choice | Z = z) in bits: how much less uncertain the choice is given each grid. `log_p`: the
+    natural log-probability of the grid under each choice; `share`: how often each choice is made."""
     prior = torch.tensor(share, dtype=log_p.dtype)
     posterior = (log_p + prior.log()).softmax(1)
     return (torch.special.entr(prior).sum() - torch.special.entr(posterior).sum(1)) * BITS
 
 
-def told_of_prompts(log_p: Float[Tensor, "kept prompts"]) -> Float[Tensor, " kept"]:
+def bits_about_prompt(log_p: Float[Tensor, "stored prompts"]) -> Float[Tensor, " stored"]:
     prompts = log_p.shape[1]
-    return told(log_p, [1 / prompts] * prompts)
+    return bits_about_choice(log_p, [1 / prompts] * prompts)
 
 
-def density(log_p: Float[Tensor, "kept prompts"], prompt: Int[Tensor, " kept"]) -> Float[Tensor, " kept"]:
-    """log2 of p(z|x) over its mean over prompts, at the sample's own prompt."""
+def density(log_p: Float[Tensor, "stored prompts"], prompt: Int[Tensor, " stored"]) -> Float[Tensor, " stored"]:
+    """log2 of the ratio of p(z|x) at the sample's own prompt to the mean of p(z|x) over all prompts."""
     own = log_p.gather(1, prompt[:, None])[:, 0]
     return (own - log_mean_exp(log_p, 1)) * BITS
 
 
-def classified(log_w: Float[Tensor, "kept prompts"], prompt: Int[Tensor, " kept"]) -> Float[Tensor, " kept"]:
+def bits_of_classifier(
+    log_w: Float[Tensor, "stored prompts"], prompt: Int[Tensor, " stored"]
+) -> Float[Tensor, " stored"]:
     """log2(prompts) + log2 q(x|z) at each sample's prompt, never below LEAST: q is uniform by a part DOUBT and for the
     rest proportional to w^power.
 
-    Few paths make w noisy and its posterior overconfident, hence the power, in [0, 1]; it is chosen on the other half
-    of the samples, so the mean stays a lower bound. At power 0 it is 0 bits.
+    Few paths make w noisy and its posterior overconfident, which a power in [0, 1] corrects. For each half of the
+    samples it is chosen on the other half, so the mean stays a lower bound. At power 0 it is 0 bits.
     """
-    held = torch.maximum(log_w, log_w.amax(1, keepdim=True) - 100).nan_to_num(0.0, neginf=0.0)
-    powers = torch.linspace(0, 1, 21, dtype=held.dtype)
-    bits = torch.stack([((1 - DOUBT) * density(held * power, prompt).exp2() + DOUBT).log2() for power in powers])
+    finite = torch.maximum(log_w, log_w.amax(1, keepdim=True) - 100).nan_to_num(0.0, neginf=0.0)
+    powers = torch.linspace(0, 1, 21, dtype=finite.dtype)
+    bits = torch.stack([((1 - DOUBT) * density(finite * power, prompt).exp2() + DOUBT).log2() for power in powers])
     half = torch.arange(len(prompt)) % 2 == 0
     result = torch.zeros_like(bits[0])
     for own in (half, ~half):
@@ -107,14 +117,15 @@ def classified(log_w: Float[Tensor, "kept prompts"], prompt: Int[Tensor, " kept"
     return result
 
 
-def mutual_information(run: Run, kept: Kept) -> tuple[Estimate, Estimate]:
+def mutual_information(run: Run, stored: StoredSamples) -> tuple[Estimate, Estimate]:
     """I(X;Z) from below and from above, bits per image."""
-    most, count = math.log2(len(run.wordings)), f"{len(kept.rows)} samples"
-    below = classified(mixed(run, by_wording(run, kept)), kept.prompt)
-    lower = per_prompt(below, kept, most, f"one path per wording, {count}")
-    log_p = log_transcripts(run, kept)
+    most, count = math.log2(len(run.wordings)), f"{len(stored.rows)} samples"
+    below = bits_of_classifier(log_p_of_prompts(run, log_p_by_wording(run, stored)), stored.prompt)
+    lower = estimate_of_stored(below, stored, most, f"one path per wording, {count}")
+    log_p = log_p_of_records(run, stored)
     # In another batch rounding may let a filter stop a token that was drawn: then nothing is known of that sample.
-    known = log_p.gather(1, kept.prompt[:, None])[:, 0] > -math.inf
-    above = told_of_prompts(log_p).masked_fill(~known, math.nan)
-    upper = per_prompt(above, kept, most, f"I(X;T) of whole records T, {count}", skewed=True)
-    return cautious(lower, run, kept, below, LEAST), cautious(upper, run, kept, above, 0.0, most)
+    known = log_p.gather(1, stored.prompt[:, None])[:, 0] > -math.inf
+    above = bits_about_prompt(log_p).masked_fill(~known, math.nan)
+    upper = estimate_of_stored(above, stored, most, f"I(X;T) of whole records T, {count}")
+    lower = wider_for_unseen_grids(lower, run, stored, below, LEAST)
+    return lower, wider_for_unseen_grids(upper, run, stored, above, 0.0, most)

@@ -1,4 +1,5 @@
-"""Drawing the samples of a run: each batch is added to running sums, and a few samples are kept to be asked again."""
+"""Drawing the samples of a run. Each batch is added to running sums, and the records of a few samples are stored, so
+that the probability of their grids can be asked under other conditions."""
 
 from __future__ import annotations
 
@@ -12,9 +13,9 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from divlens.information.accounting import QUANTITIES, BatchAccount, Tally
-from divlens.information.kept import Kept
 from divlens.information.relevance import Judge, Readings, read_pictures
 from divlens.information.replay import Recorder
+from divlens.information.stored import StoredSamples
 from divlens.information.strata import strata_of
 from divlens.information.token_entropy import GROUPS, TokenCounts
 from divlens.loop import Moment
@@ -24,8 +25,12 @@ from divlens.run import Row, Run, fill
 
 @dataclass(frozen=True)
 class Sample:
-    """A kept sample. stratum: its wording, of the tally's strata; states, committed: (steps, n), its record; joint:
-    bits of QUANTITIES' trajectory_joint; uses: for which of the bounds it was chosen."""
+    """A sample whose record is stored.
+
+    prompt, stratum: the numbers of its prompt and, among the tally's strata, of its wording. states, committed: its
+    record, (steps, n): the grid after each step, and which positions the step committed. joint: its bits of
+    "trajectory_joint", one of QUANTITIES. uses: for which bounds it was chosen, PATHS or MIXTURE or both.
+    """
 
     row: Row
     prompt: int
@@ -38,34 +43,39 @@ class Sample:
 
 @dataclass
 class Collected:
-    """Running sums of a run; all but `kept`, whose size `Effort` fixes, are free of the number of samples."""
+    """Running sums of a run, whose size does not depend on the number of samples, and the stored samples, whose number
+    `Effort` says."""
 
     tally: Tally
     tokens: TokenCounts
     readings: Readings
-    kept: list[Sample] = field(default_factory=list)
+    stored: list[Sample] = field(default_factory=list)
 
 
-PATHS, MIXTURE = 0, 1  # what samples are kept for: the bounds over paths, and those over prompts
+PATHS, MIXTURE = 0, 1  # the bounds that stored samples are for: those over paths, and those over prompts
 
 
-def chosen(stratum: Int[np.ndarray, " n"], keep: int, seed: int, prompt: str) -> Bool[np.ndarray, " n"]:
-    """Which samples of a prompt are kept, `keep` in number: one of each wording, then one more of each, and so on; or,
-    where they are fewer than its wordings, any. Which ones is random, and another choice for another prompt."""
+def choice_of_samples(stratum: Int[np.ndarray, " n"], number: int, seed: int, prompt: str) -> Bool[np.ndarray, " n"]:
+    """Which samples of a prompt are stored, so many in number: one of each wording, then one more of each, and so on.
+    Where they are fewer than its wordings, they are chosen whatever their wording. The choice is random, and another
+    for each prompt."""
     random = np.random.default_rng([seed, len(stratum), prompt_key(prompt)]).permutation(len(stratum))
-    if keep < len(np.unique(stratum)):
-        return random < keep
+    if number < len(np.unique(stratum)):
+        return random < number
     turn, result = np.empty_like(random), np.empty_like(random)
     for each in np.unique(stratum):
         turn[stratum == each] = random[stratum == each].argsort().argsort()
     result[np.lexsort((random, turn))] = np.arange(len(stratum))
-    return result < keep
+    return result < number
 
 
 def groups_of(stratum: Int[np.ndarray, "prompts n"]) -> Int[np.ndarray, "prompts n"]:
-    """The group of each sample, modulo GROUPS, for the error and, by parity, for the halves of a fit: as many groups
-    as there are samples of every wording, each with a sample of each, so that no group is that of a wording. With one
-    sample of a wording they are dealt wording after wording."""
+    """The group of each sample, at most GROUPS of them, for the jackknife and, by parity, for the halves of a fit.
+
+    There are as many groups as there are samples of the rarest wording, and each group has samples of every wording, so
+    that no group stands for one. Where some wording has one sample only, the samples are dealt to the groups wording
+    after wording.
+    """
     order = stratum.flatten().argsort(kind="stable").argsort()
     _, place, count = np.unique(stratum.flatten(), return_inverse=True, return_counts=True)
     if count.min() < 2:
@@ -74,47 +84,49 @@ def groups_of(stratum: Int[np.ndarray, "prompts n"]) -> Int[np.ndarray, "prompts
     return within.reshape(stratum.shape) % min(GROUPS, count.min())
 
 
-def collect(run: Run, keep: Sequence[int], judge: Judge | None, on_batch: Callable[[int], None]) -> Collected:
-    """Draw all samples, adding each batch to the sums when it is done. `keep`: how many of each prompt are kept, for
-    PATHS and for MIXTURE."""
+def collect(run: Run, stored: Sequence[int], judge: Judge | None, on_batch: Callable[[int], None]) -> Collected:
+    """Draw all samples and add each batch to the sums when it is done. `stored`: of how many samples of each prompt the
+    records are stored, for PATHS and for MIXTURE."""
     model, prompts, n = run.model, len(run.wordings), len(run.wordings[0])
     strata, stratum = strata_of(run.wordings)
     steps, positions = run.settings.rule.steps, math.prod(model.grid)
     collected = Collected(Tally.empty(strata, steps, positions), TokenCounts.empty(prompts, model.codes), Readings())
     own = [row.prompt.text for row in run.rows[::n]]
     both = list(zip(stratum.numpy(), own, strict=True))
-    uses = np.stack([np.concatenate([chosen(part, k, run.seed, text) for part, text in both]) for k in keep], 1)
+    uses = np.stack(
+        [np.concatenate([choice_of_samples(part, k, run.seed, text) for part, text in both]) for k in stored], 1
+    )
     group, stratum = groups_of(stratum.numpy()).flatten(), stratum.flatten()
 
     def see(place: slice, passing: Iterator[Moment]) -> tuple[BatchAccount, Recorder]:
         account, recorder = BatchAccount(), Recorder(torch.from_numpy(np.flatnonzero(uses[place].any(axis=1))))
         for moment in passing:
             account.add(moment)
-            if len(recorder.keep):
+            if len(recorder.rows):
                 recorder.add(moment)
         return account, recorder
 
     for batch in fill(run, see):
         account, recorder = batch.seen
         index = np.arange(batch.place.start, batch.place.stop)
-        collected.tally = collected.tally.merged(Tally.of_batch(account, stratum[index], strata))
+        collected.tally += Tally.of_batch(account, stratum[index], strata)
         collected.tokens.add(batch.tokens.flatten(1), index // n, group[index])
         if judge is not None:
             collected.readings.add(read_pictures(judge, batch.pictures()), index // n, group[index])
-        if len(recorder.keep):
+        if len(recorder.rows):
             states, committed = torch.stack(recorder.states, 1), torch.stack(recorder.committed, 1)
             joint = account.sums[:, QUANTITIES.index("trajectory_joint")].cpu()
-            for place, within in enumerate(recorder.keep.tolist()):
+            for place, within in enumerate(recorder.rows.tolist()):
                 number = index[within]
                 whose = (run.rows[number], int(number // n), int(stratum[number]))
-                collected.kept.append(Sample(*whose, states[place], committed[place], joint[within], uses[number]))
+                collected.stored.append(Sample(*whose, states[place], committed[place], joint[within], uses[number]))
         on_batch(len(batch.rows))
     return collected
 
 
-def kept_of(collected: Collected, use: int) -> Kept | None:
-    """The samples that were kept for PATHS or for MIXTURE, if any."""
-    found = [item for item in collected.kept if item.uses[use]]
+def stored_for(use: int, collected: Collected) -> StoredSamples | None:
+    """The samples that were stored for PATHS or for MIXTURE, if any."""
+    found = [item for item in collected.stored if item.uses[use]]
     if not found:
         return None
     states = torch.stack([item.states for item in found])
@@ -122,4 +134,4 @@ def kept_of(collected: Collected, use: int) -> Kept | None:
     prompt, stratum = (torch.tensor([getattr(item, name) for item in found]) for name in ("prompt", "stratum"))
     joint = torch.stack([item.joint for item in found])
     records = (list(states.unbind(1)), list(committed.unbind(1)), joint)
-    return Kept([item.row for item in found], prompt, stratum, collected.tally.strata, *records)
+    return StoredSamples([item.row for item in found], prompt, stratum, collected.tally.strata, *records)

@@ -1,8 +1,8 @@
 """I(Z;Y) from below: Y is the concept that was asked for, read from the pictures by a judge.
 
 The judge's reading R is a function of Z, so I(Z;Y) >= I(R;Y). That in turn is at least H(Y) + E log q(Y|R) for any q
-(Barber and Agakov, 2003). q is fitted on one half of the samples and scored on the other, so no reading is judged by
-itself and the estimate errs downward only.
+(Barber and Agakov, 2003). q is fitted on one half of the samples and scored on the other. So no reading has a part in
+its own score, and the estimate errs downward only.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from divlens.errors import DivlensError
-from divlens.information.estimates import Moments
+from divlens.information.estimates import PromptMeans
 from divlens.models.zoo.lexicon import asked_concept
 from divlens.paraphrase import LEADING_ARTICLE
 from divlens.types import Prompt
 
-PRIOR = 1.0  # pseudo-readings, spread as Y is: a reading never met says nothing
+PRIOR = 1.0  # readings made up for each label and spread as Y is, so that a label that q was not fitted on says nothing
 
 Judge = Callable[[Float[Tensor, "batch 3 H W"]], object]
 
 
 def labels_of(judged: object, images: int) -> Int[Tensor, " batch"]:
-    """A judge's answer as one label per picture: whole numbers (batch,), or (batch, best first), or a record that has
-    them as `concept`."""
+    """A judge's answer as one label per picture. It may be whole numbers, (batch,) or (batch, best first), or a record
+    that has them as `concept`."""
     found = getattr(judged, "concept", judged)
     try:
         found = torch.as_tensor(found)
@@ -45,24 +45,22 @@ def labels_of(judged: object, images: int) -> Int[Tensor, " batch"]:
 
 @dataclass
 class Readings:
-    """How often each label was read in the pictures of a prompt, by half of the samples; size free of their number."""
+    """How often each label was read in the pictures of a prompt, for each half of the samples. The size does not depend
+    on the number of samples."""
 
     counts: dict[tuple[int, int, int], int] = field(default_factory=Counter)
 
     def add(
         self, labels: Int[Tensor, " batch"], prompt: Int[np.ndarray, " batch"], group: Int[np.ndarray, " batch"]
     ) -> None:
-        """`group`: by whose parity a sample is of one half or the other."""
+        """`group`: its parity says to which half of the samples each belongs."""
         for key in zip((group % 2).tolist(), prompt.tolist(), labels.tolist(), strict=True):
             self.counts[key] = self.counts.get(key, 0) + 1
 
-    def merged(self, other: Readings) -> Readings:
-        return Readings(Counter(self.counts) + Counter(other.counts))
-
 
 def concepts_of(prompts: Sequence[Prompt], names: Sequence[str]) -> list[str]:
-    """Y of each prompt: which of the names, those of the judge's concepts, it asks for; else its own `concept` or,
-    without one, its text, both without a leading article, in one case and with single spaces."""
+    """Y of each prompt: the one of these names, the judge's concepts, that it asks for; else its own `concept` or,
+    where it has none, its text. They are compared without a leading article, in one case and with single spaces."""
     found = []
     for prompt in prompts:
         index = asked_concept(prompt.text, prompt.concept, names)
@@ -71,8 +69,8 @@ def concepts_of(prompts: Sequence[Prompt], names: Sequence[str]) -> list[str]:
     return found
 
 
-def information_per_prompt(readings: Readings, concepts: Sequence[str]) -> Moments:
-    """Bits that a reading gives about Y, which is `concepts` prompt by prompt."""
+def information_per_prompt(readings: Readings, concepts: Sequence[str]) -> PromptMeans:
+    """The bits that a reading gives about Y on average. `concepts`: Y of each prompt."""
     share = {name: concepts.count(name) / len(concepts) for name in concepts}
     seen: Counter[tuple[int, int, str]] = Counter()
     total: Counter[tuple[int, int]] = Counter()
@@ -90,7 +88,7 @@ def information_per_prompt(readings: Readings, concepts: Sequence[str]) -> Momen
     mean = first / number
     with np.errstate(invalid="ignore", divide="ignore"):
         variance = np.where(number > 1, (second - number * mean**2).clip(min=0) / (number - 1), np.nan)
-    return Moments(mean, variance, number.astype(int))
+    return PromptMeans(mean, variance / number, number - 1)
 
 
 def read_pictures(judge: Judge, images: Float[Tensor, "batch 3 H W"]) -> Int[Tensor, " batch"]:

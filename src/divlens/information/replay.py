@@ -1,7 +1,9 @@
-"""Bounds that need the model again: on H(Z|X) over paths, and on I(X;Z) over prompts.
+"""Bounds for which the model is run again: on H(Z|X) over paths, and on I(X;Z) over prompts.
 
-All of them run the library's one loop with the draws dictated: the grid is known, and the rule, or a record of what it
-did, fills it in. Nothing is drawn from the model here.
+All of them run the library's one loop with dictated draws: the grid is known, and the path rule fills it in, or repeats
+what the record of a sample says that it did. No token is drawn from the model here.
+
+A sample's *own path* is the one on which it was drawn; a *proposed* path is one that is drawn anew for its grid.
 """
 
 from __future__ import annotations
@@ -70,18 +72,20 @@ class Replayed:
 
 @dataclass
 class Recorder:
-    """Keeps what `Replayed` needs, for the rows it is told to keep."""
+    """Stores the records, which `Replayed` goes through, of some rows of a batch. `rows`: the numbers of these."""
 
-    keep: Int[Tensor, " kept"]
+    rows: Int[Tensor, " stored"]
     states: list[Tensor] = field(default_factory=list)
     committed: list[Tensor] = field(default_factory=list)
 
     def add(self, moment: Moment) -> None:
-        self.states.append(moment.result.tokens[self.keep])
-        self.committed.append(moment.result.committed[self.keep])
+        self.states.append(moment.result.tokens[self.rows])
+        self.committed.append(moment.result.committed[self.rows])
 
 
-def replayed(run: Run, rule: PathRule, wordings: Sequence[str], noise: Noise) -> tuple[Tensor, Tensor]:
+def log_probabilities_of_replay(
+    run: Run, rule: PathRule, wordings: Sequence[str], noise: Noise
+) -> tuple[Tensor, Tensor]:
     """log P and log Q, (batch,), of what `rule` does under these wordings with the draws that `noise` dictates.
 
     P is the law of the run's own rule and draws, Q that of its rule when every draw is the token of the final grid.
@@ -112,13 +116,13 @@ def importance_log_weights(
     does, as it does with noise in each step; where there is one path the weight is p itself.
     """
 
-    def weighed(part: slice) -> Tensor:
+    def log_weights(part: slice) -> Tensor:
         own = keys[part]
         inner = CounterNoise.of(run.seed, own, [0] * len(own), [0] * len(own))
-        log_p, log_q = replayed(run, run.settings.rule, wordings[part], Dictated(grids[part], inner))
+        log_p, log_q = log_probabilities_of_replay(run, run.settings.rule, wordings[part], Dictated(grids[part], inner))
         return torch.where(log_p > -math.inf, log_p - log_q, -math.inf).cpu()
 
-    return torch.cat([weights for _, weights in run.rooms.drawing.parts(len(grids), weighed)])
+    return torch.cat([weights for _, weights in run.rooms.drawing.parts(len(grids), log_weights)])
 
 
 @torch.inference_mode()
@@ -130,13 +134,15 @@ def transcript_log_probabilities(
 ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
     """log P of the whole record of each sample under its wording, and log Q of it given its final grid."""
 
-    def weighed(part: slice) -> Tensor:
+    def log_p_and_q(part: slice) -> Tensor:
         rule = Replayed(run.settings.rule, [state[part] for state in states], [some[part] for some in committed])
         count = len(wordings[part])
         unused = CounterNoise.of(0, ["replay"] * count, [0] * count, [0] * count)
-        return torch.stack(replayed(run, rule, wordings[part], Dictated(states[-1][part], unused))).cpu()
+        return torch.stack(
+            log_probabilities_of_replay(run, rule, wordings[part], Dictated(states[-1][part], unused))
+        ).cpu()
 
-    log_p, log_q = torch.cat([both for _, both in run.rooms.drawing.parts(len(wordings), weighed)], 1)
+    log_p, log_q = torch.cat([both for _, both in run.rooms.drawing.parts(len(wordings), log_p_and_q)], 1)
     return log_p, log_q
 
 
@@ -155,21 +161,21 @@ def sandwich(
     """For 1, 2, 4, ... paths: the mean of log mean w is at most log p with paths from Q (Burda et al., 2016), and at
     least log p when one of them is the sample's own path (Grosse et al., 2015), of which `log_p` and `log_q` are given.
 
-    Both are held in by what is certain, P(own path, grid) <= p(grid) <= 1, of which a part ALLOWED is mixed in: weights
-    that all are 0, or an own path that Q never takes, leave them finite.
+    What is certain, P(own path, grid) <= p(grid) <= 1, is mixed into both by a part ALLOWED. So they stay finite where
+    all weights are 0, or where Q never takes the sample's own path.
     """
     count, own = log_weights.shape[1], log_p - log_q
     for paths in sorted({2**k for k in range(count.bit_length())} | {count}):
         blocks = count // paths
         parts = log_weights[:, : blocks * paths].view(-1, blocks, paths)
         with_own = torch.cat([own[:, None], log_weights[:, : paths - 1]], 1)
-        below = mixed_in(log_mean_exp(parts, 2), log_p[:, None]).mean(1)
+        below = log_mixture(log_mean_exp(parts, 2), log_p[:, None]).mean(1)
         inverse = -log_mean_exp(with_own, 1)
-        yield Sandwich(paths, below, -mixed_in(inverse, torch.zeros_like(inverse)))
+        yield Sandwich(paths, below, -log_mixture(inverse, torch.zeros_like(inverse)))
 
 
-def mixed_in(log_values: Tensor, log_certain: Tensor) -> Tensor:
-    """log of (1 - ALLOWED) values + ALLOWED certain."""
+def log_mixture(log_values: Tensor, log_certain: Tensor) -> Tensor:
+    """log of (1 - ALLOWED) values + ALLOWED certain, given the logarithms."""
     return torch.logaddexp(log_values + math.log1p(-ALLOWED), log_certain + math.log(ALLOWED))
 
 

@@ -1,26 +1,29 @@
-"""Means over the samples of a prompt whose wordings are dealt out in turn: the wordings are its strata.
+"""Means over the samples of a prompt that has several wordings.
 
-Sample i has wording i mod n by design, so what wordings differ by is no chance. The error of a prompt's mean is that of
-a stratified sample, sum over wordings of share^2 variance / samples (Cochran, 1977, chapter 5); the variance of all
-samples about the prompt's mean would make intervals too wide.
+Sample i of a prompt has wording i modulo their number. Which wording it has is thus no chance, and what the wordings
+differ by adds nothing to the error of the prompt's mean. So the wordings are strata, and the variance of the mean is
+the sum over wordings of share^2 variance / samples (Cochran, 1977, chapter 5). The variance of all samples about the
+mean of the prompt would make intervals too wide.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from divlens.information.estimates import Moments
+from divlens.information.estimates import PromptMeans
+from divlens.statistics import ROUNDING
 
 
 @dataclass(frozen=True)
 class Strata:
-    """The wordings of each prompt, prompt after prompt. prompt: whose it is; count: how many samples have it."""
+    """The wordings of all prompts, prompt after prompt. prompt: the number of the prompt whose wording it is; count:
+    how many of the run's samples have it."""
 
     prompt: Int[Tensor, " strata"]
     count: Int[Tensor, " strata"]
@@ -28,59 +31,18 @@ class Strata:
     def __len__(self) -> int:
         return len(self.prompt)
 
+    def sums(self, values: Tensor) -> Float[Tensor, " prompts"]:
+        """The sum of these values of the strata for each prompt."""
+        return self.prompt.bincount(values.double())
+
     @property
     def share(self) -> Float[Tensor, " strata"]:
-        """Of its prompt's samples."""
-        return self.count.double() / self.prompt.bincount(self.count.double())[self.prompt]
-
-    def with_variance(self, found: Int[Tensor, " strata"]) -> tuple[Strata, Int[Tensor, " strata"]]:
-        """Strata that all have a variance, given how many samples of each were `found`; and which of these each goes
-        to. One sample has none: a prompt with a wording of fewer than two becomes one stratum, which errs upward."""
-        few = torch.zeros(int(self.prompt.max()) + 1, dtype=torch.bool)
-        few[self.prompt[found < 2]] = True
-        first = torch.searchsorted(self.prompt, self.prompt)
-        kept, into = torch.where(few[self.prompt], first, torch.arange(len(self))).unique(return_inverse=True)
-        return Strata(self.prompt[kept], into.bincount(self.count.double()).long()), into
-
-    def weighted(
-        self, sums: Sums, into: Int[Tensor, " strata"]
-    ) -> tuple[Float[Tensor, "groups quantities"], Float[Tensor, " groups"]]:
-        """Means of united strata, of these by their shares and not by how many samples of each `sums` has; and the part
-        of one sample's variance that such a mean has: 1 / samples where these go by the shares. A union of which a
-        stratum has no sample gets the plain mean, for its samples were any."""
-        groups = int(into.max()) + 1
-        lacking = into.bincount((sums.count == 0).double(), minlength=groups) > 0
-        weight = torch.where(lacking[into], sums.count, self.count).double()
-        weight = weight / into.bincount(weight)[into]
-        mean = sums.mean.new_zeros(groups, sums.mean.shape[1])
-        mean = mean.index_add(0, into, weight[:, None] * sums.mean)
-        return mean, into.bincount(weight**2 / sums.count.clamp(min=1))
-
-    def moments(
-        self,
-        mean: Float[Tensor, " strata"],
-        variance: Float[Tensor, " strata"],
-        freedom: Int[Tensor, " strata"],
-        third: Float[Tensor, " strata"] | None = None,
-    ) -> Moments:
-        """Of prompts, from each stratum's mean and that mean's variance and third moment; they are independent.
-
-        Given as so many samples as have these degrees of freedom (Satterthwaite's), spread such that their mean has the
-        variance and third moment of the stratified one. With one stratum that is its own samples.
-        """
-        share, prompt = self.share, self.prompt
-        total = prompt.bincount(share**2 * variance)
-        part = share**2 * variance / torch.where(total > 0, total, 1.0)[prompt]
-        estimated = 1 / prompt.bincount(part**2 / freedom)
-        count = 1 + torch.where(total > 0, estimated, prompt.bincount(freedom.double()))
-        count = (count + 1e-6).floor()  # before rounding errors make a degree less of it
-        skew = None if third is None else (prompt.bincount(share**3 * third) * count**2).numpy()
-        whole = prompt.bincount(share * mean)
-        return Moments(whole.numpy(), (total * count).numpy(), count.long().numpy(), skew)
+        """The share that each has of its prompt's samples."""
+        return self.count.double() / self.sums(self.count)[self.prompt]
 
 
 def strata_of(wordings: Sequence[Sequence[str]]) -> tuple[Strata, Int[Tensor, "prompts n"]]:
-    """The strata of a run, and the one of each sample. `wordings`: of each prompt's samples."""
+    """The strata of a run, and the number of each sample's stratum. `wordings`: one of each sample of each prompt."""
     places: dict[tuple[int, str], int] = {}
     stratum = [[places.setdefault((i, text), len(places)) for text in used] for i, used in enumerate(wordings)]
     found = torch.tensor(stratum)
@@ -89,8 +51,8 @@ def strata_of(wordings: Sequence[Sequence[str]]) -> tuple[Strata, Int[Tensor, "p
 
 @dataclass(frozen=True)
 class Sums:
-    """Running sums over groups of samples: how many there are, the mean of each quantity, and the summed squared and
-    cubed deviations from it."""
+    """Running sums over groups of samples: how many there are, the mean of each quantity, and the sums of the squares
+    and of the cubes of what the samples deviate from it."""
 
     count: Int[Tensor, " groups"]
     mean: Float[Tensor, "groups quantities"]
@@ -103,46 +65,71 @@ class Sums:
         return cls(torch.zeros(groups, dtype=torch.long), nothing, nothing, nothing)
 
     @classmethod
-    def of(cls, samples: Float[Tensor, "groups quantities"]) -> Sums:
-        """Each sample a group by itself."""
+    def of(cls, samples: Float[Tensor, "samples quantities"], group: Int[Tensor, " samples"], groups: int) -> Sums:
+        """`group`: the number of each sample's group, of so many groups."""
         nothing = torch.zeros_like(samples)
-        return cls(torch.ones(len(samples), dtype=torch.long), samples, nothing, nothing)
+        return cls(torch.ones_like(group), samples, nothing, nothing).by_group(group, groups)
 
-    def gathered(self, into: Int[Tensor, " groups"], groups: int) -> Sums:
-        """Groups united: `into` says which each goes to. A group that gets none has mean 0."""
+    def by_group(self, group: Int[Tensor, " groups"], groups: int) -> Sums:
+        """The sums of larger groups. `group`: which of these each of the present ones belongs to. The mean of a group
+        without samples is 0."""
         empty, n = self.mean.new_zeros(groups, self.mean.shape[1]), self.count[:, None]
-        count = self.count.new_zeros(groups).index_add(0, into, self.count)
-        mean = empty.index_add(0, into, n * self.mean) / count.clamp(min=1)[:, None]
-        gap = self.mean - mean[into]
-        squares = empty.index_add(0, into, self.squares + n * gap**2)
-        return Sums(count, mean, squares, empty.index_add(0, into, self.cubes + 3 * gap * self.squares + n * gap**3))
+        count = self.count.new_zeros(groups).index_add(0, group, self.count)
+        mean = empty.index_add(0, group, n * self.mean) / count.clamp(min=1)[:, None]
+        gap = self.mean - mean[group]
+        squares = empty.index_add(0, group, self.squares + n * gap**2)
+        return Sums(count, mean, squares, empty.index_add(0, group, self.cubes + 3 * gap * self.squares + n * gap**3))
 
-    def merged(self, other: Sums) -> Sums:
-        """Of the same groups and more samples."""
+    def __add__(self, other: Sums) -> Sums:
+        """The sums over the samples of both; their groups are the same."""
         both = Sums(*(torch.cat([part, vars(other)[name]]) for name, part in vars(self).items()))
-        return both.gathered(torch.arange(len(self.count)).repeat(2), len(self.count))
+        return both.by_group(torch.arange(len(self.count)).repeat(2), len(self.count))
 
-    def of_quantity(self, at: int) -> Sums:
+    def quantity(self, at: int) -> Sums:
         """The sums of one quantity alone."""
         part = slice(at, at + 1)
         return Sums(self.count, self.mean[:, part], self.squares[:, part], self.cubes[:, part])
 
     def variance(self) -> Float[Tensor, "groups quantities"]:
-        """Of one sample about its group's mean; NaN for a group with fewer than two samples."""
+        """The variance of one sample about the mean of its group; NaN for a group with fewer than two samples."""
         freedom = (self.count - 1)[:, None].double()
         return torch.where(freedom > 0, self.squares / freedom, math.nan)
 
     def third_moment(self) -> Float[Tensor, "groups quantities"]:
-        """Of one sample about its group's mean; NaN for a group with fewer than three samples."""
+        """The third central moment of one sample; NaN for a group with fewer than three samples."""
         n = self.count[:, None].double()
         return torch.where(n > 2, self.cubes * n / ((n - 1) * (n - 2)), math.nan)
 
 
-def moments_of(strata: Strata, sums: Sums, *, skewed: bool = True) -> Moments:
-    """Of prompts, from the running sums of one quantity, a group per stratum; without `skewed` no third moment, which
-    few samples tell too badly."""
-    usable, into = strata.with_variance(sums.count)
-    means, portion = strata.weighted(sums, into)
-    sums = sums.gathered(into, len(usable))
-    mean, variance, third = (part[:, 0] for part in (means, sums.variance(), sums.third_moment()))
-    return usable.moments(mean, variance * portion, sums.count - 1, third * portion**2 if skewed else None)
+def without_own_variance(strata: Strata, sums: Sums) -> Bool[Tensor, " strata"]:
+    """Whether some wording of the stratum's prompt has fewer than two samples in these sums, hence no variance."""
+    return (strata.sums(sums.count < 2) > 0)[strata.prompt]
+
+
+def sample_moment(
+    strata: Strata, sums: Sums, lumped: Bool[Tensor, " strata"], moment: Callable[[Sums], Tensor]
+) -> Float[Tensor, "strata quantities"]:
+    """A moment of one sample about the mean of its wording or, of strata that are `lumped`, about the mean of its
+    prompt, which errs upward. `moment`: Sums.variance or Sums.third_moment."""
+    of_prompts = sums.by_group(strata.prompt, int(strata.prompt.max()) + 1)
+    return torch.where(lumped[:, None], moment(of_prompts)[strata.prompt], moment(sums))
+
+
+def prompt_means(strata: Strata, sums: Sums) -> PromptMeans:
+    """The means of one quantity over the samples of each prompt, from sums that have a group per stratum.
+
+    A wording counts by its share of all samples of the run, whichever of these the sums are over. Where they lack a
+    wording they are over samples chosen whatever their wording, and each of these counts alike.
+    """
+    m, lumped = sums.count.double(), without_own_variance(strata, sums)
+    lacking = (strata.sums(m == 0) > 0)[strata.prompt]
+    weight = torch.where(lacking, m / strata.sums(m)[strata.prompt], strata.share)
+    mean = strata.sums(weight * sums.mean[:, 0])
+    variance, third = (sample_moment(strata, sums, lumped, each)[:, 0] for each in (Sums.variance, Sums.third_moment))
+    parts = torch.where(m > 0, weight**2 * variance / m, 0.0)
+    third = torch.where(m > 0, weight**3 * third / m**2, 0.0)
+    # Satterthwaite's degrees of freedom, of the parts that have a variance; see `statistics.freedom_of_sum`.
+    total, uncertain = strata.sums(parts), torch.where(parts > 0, parts**2 / (m - 1), 0.0)
+    freedom = torch.where(total > 0, total**2 / strata.sums(uncertain), strata.sums(m - 1))
+    freedom = torch.where(strata.sums(lumped) > 0, strata.sums(m) - 1, (freedom + ROUNDING).floor())
+    return PromptMeans(mean.numpy(), total.numpy(), freedom.numpy(), strata.sums(third).numpy())

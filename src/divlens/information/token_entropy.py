@@ -1,6 +1,7 @@
-"""H(Z) of single tokens over the prompt set: from counts, clustered by image.
+"""H(Z) of single tokens over the prompt set, from counts by image.
 
-The tokens of one image are not independent draws, so every correction takes the image as the draw. Estimators, nats:
+The tokens of one image are not independent draws, so every correction takes the image as the draw. The estimators, in
+nats:
 
 - plug-in: the entropy of the histogram; biased down by about sum_k Var(p_k) / (2 p_k);
 - Miller-Madow (Miller, 1955), clustered: adds that sum with the variance between the images of a prompt. With one
@@ -21,18 +22,19 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from divlens.statistics import bootstrap_mean, student_t
+from divlens.information.estimates import Estimate
+from divlens.statistics import Interval, bootstrap_mean, student_t
 
-GROUPS = 8  # of samples, for the error: one group of every prompt is left out at a time
+GROUPS = 8  # of samples, for the jackknife: one group of every prompt is left out at a time
 ESTIMATORS = ("plug_in", "miller_madow", "chao_shen")
 
 
 @dataclass
 class TokenCounts:
-    """Running counts; their size does not depend on the number of samples.
+    """Running counts, whose size does not depend on the number of samples.
 
-    images: (prompts, groups). count, squares, images_with: (prompts, groups, codes): how often a code occurs, the sum
-    over images of the square of that, and in how many images it occurs.
+    images: how many images there are of each prompt and group of samples. count: how often each code occurs in them;
+    squares: the sum over the images of the square of how often it does; images_with: in how many of them it occurs.
     """
 
     images: Int[np.ndarray, "prompts groups"]
@@ -48,7 +50,8 @@ class TokenCounts:
     def add(
         self, tokens: Int[Tensor, "batch n"], prompt: Int[np.ndarray, " batch"], group: Int[np.ndarray, " batch"]
     ) -> None:
-        """`prompt`: index of each row's; `group`: modulo GROUPS. Changes the counts in place."""
+        """Add a batch in place. `prompt`, `group`: the numbers of each row's prompt and group, the latter modulo
+        GROUPS."""
         codes = self.count.shape[-1]
         place = (tokens.cpu() + codes * torch.arange(len(tokens))[:, None]).flatten()
         per_image = torch.bincount(place, minlength=codes * len(tokens)).view(-1, codes).numpy().astype(float)
@@ -58,23 +61,15 @@ class TokenCounts:
         np.add.at(self.squares, where, per_image**2)
         np.add.at(self.images_with, where, per_image > 0)
 
-    def merged(self, other: TokenCounts) -> TokenCounts:
-        return TokenCounts(
-            self.images + other.images,
-            self.count + other.count,
-            self.squares + other.squares,
-            self.images_with + other.images_with,
-        )
-
     def without(self, prompt: int | None = None, group: int | None = None) -> TokenCounts:
-        """Left out: one prompt, one group of every prompt, or none."""
+        """The counts without one prompt, or without one group of every prompt."""
         prompts = np.arange(len(self.images)) != prompt
         groups = np.arange(self.images.shape[1]) != group
         parts = (self.images, self.count, self.squares, self.images_with)
         return TokenCounts(*(part[prompts][:, groups] for part in parts))
 
-    def pooled(self) -> TokenCounts:
-        """All groups as one."""
+    def over_all_groups(self) -> TokenCounts:
+        """The counts with all groups of samples as one."""
         parts = (self.images, self.count, self.squares, self.images_with)
         return TokenCounts(*(part.sum(1, keepdims=True) for part in parts))
 
@@ -85,7 +80,8 @@ def plug_in(share: Float[np.ndarray, " codes"]) -> float:
 
 
 def entropies(counts: TokenCounts) -> dict[str, float]:
-    """Nats per token by each of ESTIMATORS. The corrected ones are NaN where a prompt has one image only."""
+    """The entropy of a token, in nats, by each of ESTIMATORS. The corrected ones are NaN where a prompt has one
+    image."""
     total = counts.count.sum((0, 1))
     tokens = total.sum()
     if tokens == 0:
@@ -100,7 +96,7 @@ def entropies(counts: TokenCounts) -> dict[str, float]:
     variance = (n / (n - 1) * (squares - per_prompt**2 / n)).sum(0) / tokens**2
     used = share > 0
     corrected = plain + float((variance[used] / share[used]).sum()) / 2
-    # A code that occurs in one image only is what that image brings when it is the new one.
+    # Were an image the new one, what it would bring that is new are the codes that occur in no other image.
     alone = counts.images_with.sum((0, 1)) == 1
     coverage = 1 - total[alone].sum() / tokens
     covered = coverage * share[used]
@@ -110,59 +106,48 @@ def entropies(counts: TokenCounts) -> dict[str, float]:
     return {"plug_in": plain, "miller_madow": corrected, "chao_shen": chao_shen}
 
 
-@dataclass(frozen=True)
-class TokenEntropy:
-    """Nats per token. low, high: 95% interval over prompts; mc_error: standard error over the samples of the given
-    prompts, and mc_low, mc_high their 95% interval; see `token_entropies`."""
+def token_entropies(counts: TokenCounts, most: float) -> dict[str, Estimate]:
+    """Each estimator in nats per token, at most `most`, with its intervals by the jackknife: over prompts, and over
+    groups of samples.
 
-    value: float
-    low: float
-    high: float
-    mc_error: float
-    mc_low: float
-    mc_high: float
-
-
-def token_entropies(counts: TokenCounts, most: float) -> dict[str, TokenEntropy]:
-    """Each estimator, at most `most`, with its intervals by the jackknife over prompts and over groups of samples.
-
-    Over prompts: that of `bootstrap_mean` for the jackknife's pseudo-values of the prompts, around the estimate. Over
-    samples: Student's, for the root of what the plug-in falls short of `most`, the entropy of codes that are all used
-    alike. Near there the shortfall is a square, whose own error is small just when it happens to be small; the root's
-    is the same everywhere. It is widened where the estimator scatters more than the plug-in. Squared back, the
-    correction for bias is added, less what squaring has added already.
+    Over prompts it is the interval that `bootstrap_mean` gives for the jackknife's pseudo-values of the prompts, moved
+    to the estimate. Over samples it is Student's interval of the root of the shortfall: what the plug-in lacks to
+    `most`, the entropy of codes that are all used alike. Near there the shortfall is a square, and its own error is
+    small just when the shortfall happens to be small; the error of the root is the same everywhere. The interval is
+    widened where the estimator scatters more than the plug-in. To its ends, squared again, the correction for bias is
+    added, less what squaring has added already.
     """
     whole = entropies(counts)
     prompts, groups = len(counts.images), int((counts.images.sum(0) > 0).sum())
-    pooled = counts.pooled()
+    pooled = counts.over_all_groups()
     by_prompt = [entropies(pooled.without(prompt=i)) for i in range(prompts)] if prompts > 1 else []
-    # Of two groups both may happen to tell the same.
+    # Two groups may happen to have the same entropies, and would then seem to scatter not at all.
     by_group = [entropies(counts.without(group=g)) for g in range(groups)] if groups > 2 else []
     root, *roots = (math.sqrt(max(most - each["plug_in"], 0.0)) for each in (whole, *by_group))
-    spread, errors = scatter(roots), {name: scatter([each[name] for each in by_group]) for name in whole}
+    spread = jackknife_error(roots)
+    errors = {name: jackknife_error([each[name] for each in by_group]) for name in whole}
     result = {}
     for name, value in whole.items():
         left = np.array([each[name] for each in by_prompt])
         interval = bootstrap_mean(prompts * value - (prompts - 1) * left)
-        # Chao and Shen's correction is too small where codes come often but in clumps: Miller and Madow's is at hand.
+        # Chao and Shen's correction is too small where codes come often but in clumps; then Miller and Madow's serves.
         corrected = value if name == "plug_in" else max(value, whole["miller_madow"])
         bias = max(min(corrected, most) - whole["plug_in"] - spread**2, 0.0)
         value = min(value, most)
         wider = max(errors[name] / errors["plug_in"], 1.0) if errors["plug_in"] > 0 else 1.0
         reach = wider * spread * student_t(groups - 1) if math.isfinite(errors[name]) else math.nan
-        shortfall = np.array([root + reach, max(root - reach, 0.0)]) ** 2
+        low, high = (most - (max(root + side, 0.0)) ** 2 + bias for side in (reach, -reach))
         shift = value - interval.value
-        sides = np.clip([interval.low + shift, interval.high + shift, *(most - shortfall + bias)], 0.0, most)
-        low, high, mc_low, mc_high = (float(side) for side in sides)
-        result[name] = TokenEntropy(value, low, high, errors[name], min(mc_low, value), max(mc_high, value))
+        over_prompts = Interval(value, interval.low + shift, interval.high + shift).within(0.0, most)
+        result[name] = Estimate(over_prompts, Interval(value, low, high).within(0.0, most), errors[name])
     return result
 
 
-def scatter(without: Sequence[float]) -> float:
-    """The jackknife's standard error, from a statistic with one group after the other left out; NaN for one group."""
+def jackknife_error(without: Sequence[float]) -> float:
+    """The jackknife's standard error, from a statistic with one group after the other left out; NaN for no groups."""
     return math.sqrt((len(without) - 1) * np.var(without)) if len(without) else math.nan
 
 
 def usage(counts: TokenCounts) -> float:
-    """The share of the codebook that occurs at least once."""
+    """The share of the codes that occur at least once."""
     return float((counts.count.sum((0, 1)) > 0).mean())

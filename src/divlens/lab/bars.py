@@ -52,11 +52,7 @@ def table_rows(figures: Sequence[Figure], bars: Sequence[Bar] = BARS) -> list[Ro
     names = [figure.name for figure in figures]
     if len(set(names)) < len(names):
         raise DivlensError(f"expected one figure of each name, got {', '.join(names)}")
-    missing = [
-        Figure(bar.name, Interval(math.nan, math.nan, math.nan, 0), "not measured")
-        for bar in bars
-        if bar.name not in names
-    ]
+    missing = [Figure(bar.name, Interval(math.nan), "not measured") for bar in bars if bar.name not in names]
     by_name = {bar.name: bar for bar in bars}
     rows = []
     for figure in (*figures, *missing):

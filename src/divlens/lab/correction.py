@@ -95,7 +95,7 @@ def distance_from(
     """
     prompts = len(counts)
     if prompts < FEWEST_TO_RESAMPLE or not tells_values_apart(confusion):
-        return Interval(math.nan, math.nan, math.nan, prompts)
+        return Interval(math.nan)
     generator = np.random.default_rng(seed)
     times = generator.multinomial(prompts, np.full(prompts, 1 / prompts), size=RESAMPLES)
     law = most_likely_law(counts.sum(0), confusion)
@@ -105,8 +105,7 @@ def distance_from(
     difference = law - truth
     value = float(without_surplus(difference, deviations.std(0)).sum() / 2)
     plain = float(np.abs(difference).sum() / 2)
-    low, high = np.clip([plain - reach, plain + reach], 0, 1)
-    return Interval(value, min(float(low), value), max(float(high), value), prompts)
+    return Interval(value, plain - reach, plain + reach).within(0.0, 1.0)
 
 
 def without_surplus(

@@ -43,7 +43,7 @@ def figure(name: str, interval: Interval, undefined: str) -> Figure:
     """`undefined`: why there is no value, if there is none."""
     if math.isnan(interval.value):
         return Figure(name, interval, undefined)
-    return Figure(name, interval, "" if interval.count > 1 else "one prompt has no interval")
+    return Figure(name, interval, "one prompt has no interval" if math.isnan(interval.low) else "")
 
 
 def respect(meanings: Sequence[Meaning], readings: Int[np.ndarray, "prompts n attributes"]) -> list[Figure]:
@@ -103,7 +103,7 @@ def total_variation(
     for attribute in NAMING:
         open_ = leave_open(meanings, attribute)
         confusion = confusion_of(confusions, attribute)
-        interval = Interval(math.nan, math.nan, math.nan, len(open_))
+        interval = Interval(math.nan)
         if len(open_):
             law = Law.uniform([meanings[x] for x in open_]).over(attribute)
             truth = law.probability(np.arange(len(ATTRIBUTES[attribute]))[:, None])
@@ -140,7 +140,7 @@ def near_copies(
     some are that near to any picture.) NaN where that distance is 0, or `real` has fewer than 200 pictures.
     """
     names = ("near copies", "near copies, real pictures")
-    nothing = Interval(math.nan, math.nan, math.nan, 0)
+    nothing = Interval(math.nan)
     if len(real) < FEWEST_REAL or not len(training):
         why = f"a null expects {FEWEST_REAL} real pictures and some of training, got {len(real)} and {len(training)}"
         return [Figure(name, nothing, why) for name in names]

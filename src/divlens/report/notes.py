@@ -47,8 +47,8 @@ def probe_falls(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     for row in rows:
         if row["fidelity_change_fell"]:
             value, low, high, chance = (row[f"fidelity_change{end}"] for end in ("", "_low", "_high", "_chance"))
-            change = Interval(value, low, high, row["fidelity_prompts"])
-            fall = FidelityChange(row["fidelity"] - value, row["fidelity"], change, chance)
+            prompts, change = row["fidelity_prompts"], Interval(value, low, high)
+            fall = FidelityChange(row["fidelity"] - value, row["fidelity"], change, prompts, chance)
             falls.append(f"under {row['condition']} {fall_text(fall, row['n'])}")
     return falls
 
@@ -57,7 +57,7 @@ def fall_text(fall: FidelityChange, n: int) -> str:
     """`from 92 to 67 %, by -25.0 [-38.1, -12.2]`; where there is no interval, the chance of the samples."""
     start = f"from {100 * fall.before:.0f} to {100 * fall.after:.0f} %"
     if fall.by_samples:
-        prompts = fall.change.count
+        prompts = fall.prompts
         whose = "the prompt's" if prompts == 1 else f"{prompts} prompts, which all changed alike, with"
         return f"{start} (p = {fall.chance:.2g}, one-sided exact test of {whose} 2 x {n} samples)"
     value, low, high = (100 * part for part in (fall.change.value, fall.change.low, fall.change.high))

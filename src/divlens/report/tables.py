@@ -212,8 +212,9 @@ def information_tables(results: Sequence[Information]) -> Group:
             if name.startswith(("schedule_", "trajectory_")) and found == result.estimates[name.split("_", 1)[1]]:
                 continue  # the reading that is shown above, or a rule that has one only
             error = UNKNOWN if math.isnan(found.mc_error) else f"{found.mc_error:.2g}" if found.mc_error > 1e-9 else "0"
-            image = interval_text(found.value, found.low, found.high, ".2f")
-            value, low, high = (part / result.positions for part in (found.value, found.low, found.high))
+            value, low, high = found.value, found.over_prompts.low, found.over_prompts.high
+            image = interval_text(value, low, high, ".2f")
+            value, low, high = (part / result.positions for part in (value, low, high))
             token = interval_text(value, low, high, ".3f")
             texts.append((label, image, error, token))
             if math.isnan(found.value):

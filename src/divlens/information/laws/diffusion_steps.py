@@ -112,7 +112,7 @@ def known_noise_entropies(
     taken, replaced, result = known.taken, known.replaced, known.tokens
     last = p.shape[-1]  # where the mask is counted, whatever its id
 
-    def gathered(which: Tensor, result: Tensor) -> Tensor:
+    def outcome_chances(which: Tensor, result: Tensor) -> Tensor:
         """The probability of each outcome, (batch, n, codes + 1), from the x_0 that lead to it."""
         weight = torch.where(which, p, 0.0)
         empty = torch.zeros(*p.shape[:-1], last + 1, dtype=p.dtype, device=p.device)
@@ -120,7 +120,7 @@ def known_noise_entropies(
 
     revealed = torch.where(taken, p, 0.0).sum(-1)
     path = -xlogx(torch.where(~taken & ~replaced, p, 0.0).sum(-1)) - xlogx(revealed)
-    path = path - xlogx(gathered(replaced, result)).sum(-1)
+    path = path - xlogx(outcome_chances(replaced, result)).sum(-1)
     execution = xlogx(revealed) - xlogx(torch.where(taken, p, 0.0)).sum(-1)
-    outcome = -xlogx(gathered(torch.ones_like(taken), result)).sum(-1)
+    outcome = -xlogx(outcome_chances(torch.ones_like(taken), result)).sum(-1)
     return StepEntropies(path.clamp(min=0), execution.clamp(min=0), outcome.clamp(min=0))

@@ -127,7 +127,7 @@ def stencil() -> Float[Tensor, "points powers"]:
     return torch.linalg.inv(torch.vander(points, increasing=True)).T.contiguous()
 
 
-def binned(
+def mixture_in_bins(
     weight: Float[Tensor, "rows codes"],
     location: Float[Tensor, "rows codes"],
     lowest: Float[Tensor, " rows"],
@@ -169,7 +169,7 @@ def binned(
     return Shared(torch.cat([never, spread, always], 1), torch.cat([-ends, centres, ends]))
 
 
-def bracketed(
+def enclosing_mixtures(
     weight: Float[Tensor, "rows codes"],
     location: Float[Tensor, "rows codes"],
     low: Float[Tensor, " rows"],

@@ -81,7 +81,7 @@ def committed_log_probability(
 ) -> Float[Tensor, " batch"]:
     """log of the chance of the committed tokens, given that these positions are committed. `least`: what a token's
     own is taken for where it is below."""
-    view, law = moment.view, drawn_law(moment, certain)
+    view, law = moment.view, law_of_draw(moment, certain)
     here = slice(view.first, view.first + view.count)
     fixed = moment.drawn & moment.result.committed[:, here]
     tokens = moment.result.tokens[:, here].masked_fill(~fixed, 0)
@@ -89,7 +89,7 @@ def committed_log_probability(
     return torch.where(fixed, chance, 0.0).sum(1)
 
 
-def drawn_law(moment: Moment, certain: Int[Tensor, "batch m"] | None) -> Float[Tensor, "batch m codes"]:
+def law_of_draw(moment: Moment, certain: Int[Tensor, "batch m"] | None) -> Float[Tensor, "batch m codes"]:
     """log-probabilities of the draw: the step's own, or all on the token that is certain."""
     if certain is None:
         return moment.log_p

@@ -14,7 +14,7 @@ from divlens.information.laws.diffusion_steps import (
     state_log_probability,
     step_entropies,
 )
-from divlens.information.laws.law import StepEntropies, drawn_law
+from divlens.information.laws.law import StepEntropies, law_of_draw
 from divlens.loop import Moment
 from divlens.noise import CounterNoise
 from divlens.paths import MaskReplaceDiffusion
@@ -33,7 +33,7 @@ class DiffusionLaw:
 
     def entropies(self, moment: Moment) -> StepEntropies:
         rule, view, time, certain = self.rule, moment.view, moment.view.time + 1, moment.certain
-        p = drawn_law(moment, certain).exp()
+        p = law_of_draw(moment, certain).exp()
         if rule.silent or "path" in moment.settings.frozen:
             step = known_noise_entropies(rule, time, view.tokens, p, moment.mask, rule.uniforms(view, moment.noise))
         else:
@@ -44,7 +44,7 @@ class DiffusionLaw:
         return replace(step, execution=none, state=none if time == 1 else step.state)
 
     def log_probability(self, moment: Moment, certain: Int[Tensor, "batch m"] | None) -> Float[Tensor, " batch"]:
-        view, law = moment.view, drawn_law(moment, certain)
+        view, law = moment.view, law_of_draw(moment, certain)
         if self.rule.silent and view.time > 0:
             leads_there = self.silent_results(moment) == moment.result.tokens.unsqueeze(-1)
             return law.double().masked_fill(~leads_there, -torch.inf).logsumexp(-1).sum(1)

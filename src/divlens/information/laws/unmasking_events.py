@@ -22,7 +22,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from divlens.information.laws.atoms import atom_log_probabilities
-from divlens.information.laws.gumbel_mixtures import BINS_PER_TAU, Direct, Mixture, binned, bracketed, gumbel_tail
+from divlens.information.laws.gumbel_mixtures import (
+    BINS_PER_TAU,
+    Direct,
+    Mixture,
+    enclosing_mixtures,
+    gumbel_tail,
+    mixture_in_bins,
+)
 from divlens.information.laws.integrands import integrands, node_step
 from divlens.information.laws.little_noise import little_noise
 from divlens.information.laws.scores import Scores
@@ -51,7 +58,7 @@ def event_log_probabilities(
 
     `tau` >= 0 is the temperature of the Gumbel noise. `shift` is tau * G itself where the noise is known (a frozen
     path); then, and at tau = 0, scores are atoms and both chances are finite sums. `few_codes`: with more codes than
-    this they are binned, see `gumbel_mixtures.binned`.
+    this they are binned, see `gumbel_mixtures.mixture_in_bins`.
     """
     device = scores.weight.device
     log_path = torch.zeros(samples, dtype=torch.float64, device=device)
@@ -80,7 +87,7 @@ def event_log_probabilities(
         elif tau < SMALL_TAU:
             path, joint = little_noise(rows, last - first, tau)
         else:
-            path, joint = integrated(rows, last - first, tau, few_codes)
+            path, joint = log_integrals(rows, last - first, tau, few_codes)
         paths.append(path.clamp(max=0))
         joints.append(torch.minimum(joint, path).clamp(max=0))
     log_path[choice], log_joint[choice] = torch.cat(paths), torch.cat(joints)
@@ -92,7 +99,7 @@ def room(elements: int, device: torch.device, more: int = MORE_OFF_CPU) -> int:
     return elements if device.type == "cpu" else more * elements
 
 
-def integrated(
+def log_integrals(
     scores: Scores, samples: int, tau: float, few_codes: int
 ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
     """Both integrals, by the trapezoidal rule on nodes that all samples share.
@@ -144,13 +151,13 @@ def windows(scores: Scores, samples: int, tau: float, direct: bool) -> Windows:
     found = Windows(bottom - 6 * tau, top + 40 * tau, torch.zeros_like(scores.location[:, 0]))
     while True:
         before = float((found.high - found.low).max())
-        found = narrowed(scores, found, top, tau, direct)
+        found = windows_within(scores, found, top, tau, direct)
         after = float((found.high - found.low).max())
         if before < COARSE * WIDEST_INTERVAL * tau or after > before / 4:
             return found
 
 
-def narrowed(scores: Scores, found: Windows, top: Float[Tensor, " batch"], tau: float, direct: bool) -> Windows:
+def windows_within(scores: Scores, found: Windows, top: Float[Tensor, " batch"], tau: float, direct: bool) -> Windows:
     """The intervals of `found` that may hold something.
 
     prod S falls in c and prod F rises. So what an interval (a, b) holds is at most prod S(a) * prod F(b), and the whole
@@ -163,7 +170,7 @@ def narrowed(scores: Scores, found: Windows, top: Float[Tensor, " batch"], tau: 
         down = up = Direct(scores.weight, scores.location - low[:, None])
     else:
         occupied = min(width, float((top - found.low).max()) * (1 + 1e-9))  # the highest code is inside its bin
-        down, up = bracketed(scores.weight, scores.location, low, occupied, COARSE)
+        down, up = enclosing_mixtures(scores.weight, scores.location, low, occupied, COARSE)
     inside, rows = scores.committed, scores.rows(scores.committed)
     empty = torch.zeros(len(top), COARSE, dtype=torch.float64, device=scores.weight.device)
 
@@ -201,7 +208,7 @@ def in_bins(
     bulk = (math.log(BULK / scores.weight.shape[1]) + spare + (start + origin) / tau) / (1 + 1 / tau) - origin
     lowest = torch.maximum(torch.maximum(bulk, start - 37 * tau), scores.location.amin(1))
     highest = max(min(extent + 6 * tau, float(top.max())), float(lowest.min()) + tau)
-    return binned(scores.weight, scores.location, lowest, highest, tau)
+    return mixture_in_bins(scores.weight, scores.location, lowest, highest, tau)
 
 
 def selections(opened: Bool[Tensor, " n"], count: int) -> Iterator[Bool[Tensor, " n"]]:
