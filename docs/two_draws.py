@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from divlens.models import load
-from divlens.report.sheets import contact_sheet, side_by_side
+from divlens.sheets import contact_sheet, side_by_side
 from divlens.run import Reading, Row, fill
 from divlens.types import Prompt
 

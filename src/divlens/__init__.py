@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from divlens.conditions import default_conditions, enhancer
     from divlens.decompose import decompose
     from divlens.diversity import load_network, lpips_diversity
     from divlens.enhance import enhance
     from divlens.errors import DivlensError
     from divlens.experiment.measures import Gauge, Look, Measure
-    from divlens.experiment.probe import default_conditions, enhancer, probe
+    from divlens.experiment.probe import probe
     from divlens.fidelity.judge import load_judge
     from divlens.information import Effort, information
     from divlens.interventions import (
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from divlens.models.wrap import wrap
     from divlens.models.zoo.prompts import default_prompts
     from divlens.prompts import read_prompts
-    from divlens.report.saving import save
+    from divlens.results import save
     from divlens.sampler import sample
     from divlens.types import Prompt
 
@@ -48,10 +49,10 @@ _PLACES = {
     "Measure": "experiment.measures",
     "Prompt": "types",
     "decompose": "decompose",
-    "default_conditions": "experiment.probe",
+    "default_conditions": "conditions",
     "default_prompts": "models.zoo.prompts",
     "enhance": "enhance",
-    "enhancer": "experiment.probe",
+    "enhancer": "conditions",
     "information": "information",
     "load": "models",
     "load_judge": "fidelity.judge",
@@ -60,7 +61,7 @@ _PLACES = {
     "probe": "experiment.probe",
     "read_prompts": "prompts",
     "sample": "sampler",
-    "save": "report.saving",
+    "save": "results",
     "wrap": "models.wrap",
     **dict.fromkeys(
         ("Argmax", "DisableTop", "Freeze", "Guidance", "Paraphrase", "Subset", "Temperature", "TopK", "TopP"),

@@ -2,158 +2,30 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float
 from torch import Tensor
 
+from divlens.decomposition import LPIPS, SQUARED, Decomposition
 from divlens.diversity import FeatureNetwork, network_of
 from divlens.diversity.anova import CrossedSums, Source, whole_blocks
 from divlens.errors import DivlensError
 from divlens.experiment.design import FACTORS, Design, Levels, Plan, design_of
 from divlens.interventions import Intervention, Settings
 from divlens.models.protocol import Model
-from divlens.paraphrase.notes import wording_lines
 from divlens.planning import BATCH_SIZE, BatchSize
 from divlens.progress import OnBatch, followed
 from divlens.run import Filled, fill, wording_notes
-from divlens.showing import Shown, counted, with_intervals
-from divlens.statistics import Interval, bootstrap_mean, ratio_of_means
-from divlens.types import DrawnWith, Prompt
-
-if TYPE_CHECKING:
-    import pandas as pd
+from divlens.types import Prompt
 
 WORDING: Source = (0,)
 IMAGES_PER_PASS = 32  # of the feature network; it bounds memory
 
-LPIPS, SQUARED = "LPIPS", "squared distance"  # of what a component is a part
 Features = Callable[[Float[Tensor, "batch 3 h w"]], Float[Tensor, "batch features"]]
-
-
-@dataclass(frozen=True, repr=False, eq=False)
-class Decomposition(Shown):
-    """What `decompose` returns.
-
-    `levels`: those drawn (1: the factor is absent). `wordings`: the levels of the wording factor, prompt by prompt.
-    `sources`: names of the columns of `components`, which are per prompt, in units of `distance` (LPIPS, or the squared
-    distance of other features), unbiased, and so may be negative; they add up to the prompt's total. `pairwise`: the
-    plain mean distance over all pairs of a prompt's pictures, on average less than the total, for many of these pairs
-    share a level. `remarks`: see `note`. `wording_notes`: what the model did not read of a wording, for those only.
-    `interventions`: what the pictures were drawn under.
-    """
-
-    model: str
-    prompts: tuple[Prompt, ...]
-    seed: int
-    drawn_with: DrawnWith
-    levels: Levels
-    wordings: tuple[tuple[str, ...], ...]
-    sources: tuple[str, ...]
-    components: Float64[np.ndarray, "prompts sources"]
-    pairwise: Float64[np.ndarray, " prompts"]
-    remarks: tuple[str, ...] = ()
-    distance: str = LPIPS
-    wording_notes: Mapping[str, str] = field(default_factory=dict)
-    interventions: tuple[str, ...] = ()
-
-    @property
-    def totals(self) -> Float64[np.ndarray, " prompts"]:
-        """The distance of two pictures of a prompt that differ in wording, path and execution, unbiased."""
-        return self.components.sum(1)
-
-    @property
-    def total(self) -> Interval:
-        """The mean total over prompts."""
-        return bootstrap_mean(self.totals, self.seed)
-
-    def component(self, source: str) -> Interval:
-        """The mean over prompts of a source's component. "wording" is the sum of its two parts where it has two.
-
-        The 95% interval is over prompts: how much the mean would move with other prompts of the same kind, with other
-        wordings and other noise. Raises DivlensError for an unknown source.
-        """
-        return bootstrap_mean(self.column(source), self.seed)
-
-    def share(self, source: str) -> Interval:
-        """The mean component over the mean total: the part of the prompts' summed diversity that is the source's.
-
-        So a prompt counts by how diverse it is. The 95% interval is that of the ratio, over prompts; NaN where the
-        mean total is not above 0. Shares may be negative, and they add up to 1.
-        """
-        return ratio_of_means(self.column(source), self.totals, self.seed)
-
-    def column(self, source: str) -> Float64[np.ndarray, " prompts"]:
-        """A source's component, prompt by prompt."""
-        parts = [i for i, name in enumerate(self.sources) if name == source or name.startswith(f"{source}.")]
-        if not parts:
-            raise DivlensError(f"expected a source among {', '.join(self.sources)}, got {source!r}")
-        return self.components[:, parts].sum(1)
-
-    @property
-    def table(self) -> pd.DataFrame:
-        """One row per source: component (in `distance`), low, high; share of the total, share_low, share_high."""
-        import pandas as pd
-
-        rows = []
-        for source in self.sources:
-            component, share = self.component(source), self.share(source)
-            rows.append((source, component.value, component.low, component.high, share.value, share.low, share.high))
-        return pd.DataFrame(rows, columns=["source", "component", "low", "high", "share", "share_low", "share_high"])
-
-    @property
-    def per_prompt(self) -> pd.DataFrame:
-        """One row per prompt: its components (in `distance`), their total, and the plain mean over pairs."""
-        import pandas as pd
-
-        table = pd.DataFrame(self.components, columns=list(self.sources))
-        table.insert(0, "prompt", [prompt.text for prompt in self.prompts])
-        return table.assign(total=self.totals, pairwise=self.pairwise)
-
-    @property
-    def templated(self) -> tuple[str, ...]:
-        """The prompts whose other wordings are templates, for they have no paraphrases."""
-        return tuple(prompt.text for prompt in self.prompts if self.levels.wordings > 1 and not prompt.paraphrases)
-
-    @property
-    def headline(self) -> str:
-        levels = " x ".join(
-            counted(count, name.removesuffix("s")) for name, count in zip(Levels._fields, self.levels, strict=True)
-        )
-        prompts = counted(len(self.prompts), "prompt")
-        return f"Decomposition: {self.model}, {prompts}, {levels}, seed {self.seed}"
-
-    def shown_table(self) -> pd.DataFrame:
-        table, total = self.table, self.total
-        whole = table["share"].sum(skipna=False)
-        table.loc[len(table)] = ["total", total.value, total.low, total.high, whole, math.nan, math.nan]
-        table = table.rename(columns={"low": "component_low", "high": "component_high"})
-        return with_intervals(table, ("source", "component", "share"))
-
-    def shown_notes(self) -> Sequence[str]:
-        said = f"Means over prompts, [95% interval]. component: a part of the {self.distance}."
-        return [said, self.note] if self.note else [said]
-
-    @property
-    def note(self) -> str:
-        """What a reader of the table must know: absent factors, wordings that are templates or were not read whole,
-        missing intervals, negative components."""
-        unread = {self.model: self.wording_notes}
-        lines = [*self.remarks, *wording_lines(self.templated, len(self.prompts), unread)]
-        if len(self.prompts) == 1:
-            lines.append("One prompt: there is no interval over prompts, it needs at least 2.")
-        if math.isnan(self.share(self.sources[0]).value):
-            lines.append("The total is not above 0: shares are undefined.")
-        elif (self.components.mean(0) < 0).any():
-            lines.append(
-                "A component below 0 is an unbiased estimate of one at or near 0; cut at 0 it would be biased."
-            )
-        return " ".join(lines)
 
 
 def decompose(
@@ -222,6 +94,7 @@ def decompose_design(
     with followed(progress, on_batch, len(run.rows), model.name) as told:
         splits = list(split_by_source(plans, levels, feature_batches(fill(run), network, told.advance)))
     return Decomposition(
+        request=design.request(features),
         model=model.name,
         prompts=tuple(plan.prompt for plan in plans),
         seed=run.seed,

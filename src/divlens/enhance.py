@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from divlens.diversity import load_network
-from divlens.experiment.columns import with_ends
-from divlens.experiment.measure import ConditionResult, Instruments, measure
-from divlens.experiment.measures import Measure, checked_measures, named
-from divlens.experiment.probe import Conditions, enhancer, undefined
-from divlens.fidelity import judge_of
+from divlens.conditions import Conditions, enhancer
+from divlens.experiment import columns
+from divlens.experiment.comparison import Comparison, compared
+from divlens.experiment.measure import ConditionResult
+from divlens.experiment.measures import COVERAGE, FIDELITY, Measure, named
+from divlens.experiment.samples import Samples, unread, wordings_in, write_samples
 from divlens.fidelity.breakage import FidelityChange, fidelity_change
+from divlens.fidelity.notes import UNSEEN, fall_text, fall_warnings, judged_note
 from divlens.interventions import templated
 from divlens.models.answers import loaded_model, pictures_of
 from divlens.models.protocol import Model
 from divlens.models.room import Room
-from divlens.planning import BATCH_SIZE, BatchSize, plans
-from divlens.progress import OnBatch, followed
-from divlens.prompts import distinct_prompts
-from divlens.showing import Shown, counted, with_intervals
+from divlens.output import Record, write_tables
+from divlens.paraphrase.notes import wording_lines
+from divlens.planning import BATCH_SIZE, BatchSize
+from divlens.progress import OnBatch
+from divlens.results import Result, found_of
+from divlens.sheets import write_pictures
+from divlens.showing import Block, counted, interval_text, missing_intervals
 from divlens.statistics import Interval
 from divlens.types import DrawnWith, Prompt
 
@@ -69,6 +73,12 @@ class Side:
         ids = self.result.samples.parts[prompt].tokens[samples].long().view(-1, *self.model.grid)
         return pictures_of(self.model, ids.to(self.drawn_with.device), Room(BATCH_SIZE))
 
+    def pictures(self) -> Iterator[Iterator[Float[Tensor, "3 H W"]]]:
+        """Prompt by prompt, picture by picture, a batch made at a time."""
+        for prompt in range(len(self.prompts)):
+            batches = (slice(first, first + BATCH_SIZE) for first in range(0, self.n, BATCH_SIZE))
+            yield (picture for batch in batches for picture in self.pictures_of(prompt, batch))
+
     @property
     def images(self) -> Float[Tensor, "prompts n 3 H W"]:
         """All pictures, made anew at every call: for many samples ask `pictures_of` for a few at a time."""
@@ -79,12 +89,12 @@ class Side:
         return named(self.measures, name).mean(self.result.column(name), self.n, self.seed)
 
 
-@dataclass(frozen=True, repr=False, eq=False)
-class Enhanced(Shown):
+@dataclass(frozen=True, repr=False, eq=False, kw_only=True)
+class Enhanced(Result):
     """What `enhance` returns. `images` and `tokens` are those after; `before` and `after` hold everything.
 
     `images` are made of the tokens when they are asked for, so that a result of many samples is small. `disable_top`,
-    `lpips`: as asked for. `note` says why the intervals are NaN, or is empty.
+    `lpips`: as asked for.
     """
 
     model: str
@@ -105,6 +115,11 @@ class Enhanced(Shown):
     def drawn_with(self) -> DrawnWith:
         return self.after.drawn_with
 
+    @property
+    def samples(self) -> Samples:
+        """A record of every sample, before and after."""
+        return Samples((*self.before.result.samples.parts, *self.after.result.samples.parts))
+
     def change(self, name: str = "diversity") -> Interval:
         """Mean over prompts of after - before, paired; NaN bounds for a single prompt."""
         asked = named(self.measures, name)
@@ -123,8 +138,13 @@ class Enhanced(Shown):
     @property
     def fidelity_change(self) -> FidelityChange:
         """How fidelity changed, and whether it fell: then part of the diversity is of pictures that broke."""
-        before, after = (side.result.column("fidelity") for side in (self.before, self.after))
+        before, after = (side.result.column(FIDELITY) for side in (self.before, self.after))
         return fidelity_change(before, after, self.after.n, self.after.seed)
+
+    def known(self, name: str) -> int:
+        """How many prompts have a value of a measure, before and after."""
+        values = [side.result.column(name) for side in (self.before, self.after)]
+        return int((~np.isnan(values[0] - values[1])).sum())
 
     @property
     def table(self) -> pd.DataFrame:
@@ -134,12 +154,21 @@ class Enhanced(Shown):
 
         rows: list[dict[str, object]] = []
         for name in (each.name for each in self.measures):
-            columns = {"before": self.before.mean(name), "after": self.after.mean(name), "change": self.change(name)}
-            both = ~np.isnan(self.after.result.column(name) - self.before.result.column(name))
-            row: dict[str, object] = {"model": self.model, "figure": name, "prompts": int(both.sum())}
-            for column, interval in columns.items():
-                row |= with_ends(column, interval)
-            rows.append(row)
+            row: dict[str, object] = {"model": self.model, "figure": name, "prompts": self.known(name)}
+            sides = {"before": self.before.mean(name), "after": self.after.mean(name), "change": self.change(name)}
+            rows.append(row | dict(cell for side in sides.items() for cell in columns.with_ends(*side).items()))
+        return pd.DataFrame(rows)
+
+    @property
+    def per_prompt(self) -> pd.DataFrame:
+        """One row per prompt, before and after: the value of each measure."""
+        import pandas as pd
+
+        rows = [
+            dict(zip(columns.OF_PROMPT, (self.model, name, prompt.text), strict=True)) | dict(figures)
+            for name, side in (("before", self.before), ("after", self.after))
+            for prompt, figures in zip(side.prompts, side.result.figures, strict=True)
+        ]
         return pd.DataFrame(rows)
 
     @property
@@ -147,21 +176,44 @@ class Enhanced(Shown):
         prompts, n = counted(len(self.before.prompts), "prompt"), counted(self.before.n, "sample")
         return f"Enhanced: {self.model}, {prompts}, {n} each, seed {self.before.seed}"
 
-    def shown_table(self) -> pd.DataFrame:
-        return with_intervals(self.table, ("figure", "before", "after", "change"))
-
-    def shown_notes(self) -> Sequence[str]:
-        known = not math.isnan(self.before.mean("fidelity").value)
-        return [
-            "Means over prompts, [95% interval]. change: after - before, paired by prompt, same noise.",
-            *undefined(len(self.before.prompts), self.before.n, known),
-        ]
+    @property
+    def blocks(self) -> list[Block]:
+        """Before and after, the paired change, and a warning where fidelity fell."""
+        rows = []
+        for each in self.measures:
+            form, scale = each.form
+            sides = [interval_text(side.mean(each.name), form, scale) for side in (self.before, self.after)]
+            rows.append((each.heading, *sides, interval_text(self.change(each.name), f"+{form}", scale)))
+        fall = self.fidelity_change
+        warned = fall_warnings([fall_text(fall, self.after.n)] if fall.fell else [])
+        return [Block(self.model, ("", "before", "after", "change"), rows, warned)]
 
     @property
-    def note(self) -> str:
-        if len(self.before.prompts) > 1:
-            return ""
-        return "One prompt: there is no interval over prompts, it needs at least 2."
+    def notes(self) -> list[str]:
+        prompts, n = len(self.before.prompts), self.before.n
+        lines = [
+            f"Means over {counted(prompts, 'prompt')}, {counted(n, 'sample')} each, same noise before and after; [95% "
+            "interval over prompts]. change: after - before, paired by prompt.",
+            *missing_intervals(prompts),
+        ]
+        if n < 2:
+            lines.append("n/a: LPIPS diversity is undefined (NaN) for fewer than 2 samples.")
+        known = min(self.known(COVERAGE), self.known(FIDELITY))
+        lines += judged_note(known, prompts) if known else [UNSEEN]
+        return lines + wording_lines(self.templated, prompts, unread(self.samples))
+
+    @property
+    def found(self) -> Record:
+        return found_of(wordings_in(self.samples), {self.model: self.drawn_with}, templated=self.templated)
+
+    @classmethod
+    def write_files(cls, results: Sequence[Self], folder: Path) -> None:
+        """before.png and after.png, every picture, the tables (see `write_tables`), samples.parquet."""
+        (result,) = results
+        write_pictures(result.before.pictures(), folder, "before")
+        write_pictures(result.after.pictures(), folder, "after")
+        write_tables({"table": [result.table], "per_prompt": [result.per_prompt]}, folder)
+        write_samples(result.samples, folder / "samples.parquet")
 
 
 def sides(disable_top: float = 0.05) -> Conditions:
@@ -189,14 +241,29 @@ def enhance(
     stderr. `on_batch` is told how many more samples, of 2 * prompts * n, are done.
     n = 1 leaves diversity undefined (NaN). Raises DivlensError for bad input before anything is drawn.
     """
-    chosen = loaded_model(model)
-    asked, extra = distinct_prompts(prompts), checked_measures(measures)
-    runs = plans(chosen, asked, n, seed, sides(disable_top), batch_size=batch_size)
-    instruments = Instruments.of(load_network(lpips).to(runs["before"].device), judge_of(chosen), extra)
-    found: dict[str, Side] = {}
-    with followed(progress, on_batch, 2 * len(asked) * n, chosen.name) as told:
-        for name, run in runs.items():
-            told.describe(f"{chosen.name} {name}")
-            result = measure(run, name, instruments, on_batch=told.advance)
-            found[name] = Side(chosen, asked, seed, result, instruments.measures)
-    return Enhanced(chosen.name, found["before"], found["after"], disable_top, lpips)
+    comparison = compared([loaded_model(model)], prompts, n, seed, sides(disable_top), measures, lpips, batch_size)
+    return enhanced_of(comparison, disable_top, progress=progress, on_batch=on_batch)
+
+
+def enhanced_of(
+    comparison: Comparison,
+    disable_top: float,
+    *,
+    progress: bool | None = None,
+    on_batch: OnBatch | None = None,
+) -> Enhanced:
+    """Draw and measure what is planned: one model under `sides(disable_top)`."""
+    ((name, runs),) = comparison.runs.items()
+    results = comparison.measured(progress, on_batch)[name]
+    before, after = (
+        Side(runs[side].model, comparison.prompts, comparison.seed, results[side], comparison.measures)
+        for side in ("before", "after")
+    )
+    return Enhanced(
+        request=comparison.request("enhance"),
+        model=name,
+        before=before,
+        after=after,
+        disable_top=disable_top,
+        lpips=comparison.lpips,
+    )

@@ -2,22 +2,111 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from divlens.conditions import BASELINE
 from divlens.interventions import Intervention
 from divlens.loop import Moment
-from divlens.models.answers import check_same_size, loaded_model
+from divlens.models.answers import check_same_size, loaded_model, with_own_paraphrases
 from divlens.models.protocol import Model
 from divlens.noise import entropy_of
+from divlens.output import Record, write_tables
 from divlens.planning import BATCH_SIZE, BatchSize, plan
 from divlens.progress import OnBatch, followed
 from divlens.prompts import as_prompts
+from divlens.results import Result, found_of, request_of
 from divlens.run import fill, wording_notes
-from divlens.types import Generation, Prompt, Step, Trace
+from divlens.sheets import write_pictures
+from divlens.showing import Block, counted
+from divlens.types import DrawnWith, Prompt, Step, Trace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, repr=False, eq=False, kw_only=True)
+class Generation(Result):
+    """What `sample` returns.
+
+    images: float32 (prompts, n, 3, H, W) in [0, 1]; tokens: int64 (prompts, n, h, w); wordings: per prompt and
+    sample, the text that was given to the model; samples: their indices, which with `seed` fix the noise;
+    wording_notes: what the model did not read of a wording, for those wordings only.
+    """
+
+    model: str
+    prompts: tuple[Prompt, ...]
+    wordings: tuple[tuple[str, ...], ...]
+    seed: int
+    drawn_with: DrawnWith
+    samples: tuple[int, ...]
+    tokens: Int[Tensor, "prompts n h w"]
+    images: Float[Tensor, "prompts n 3 H W"]
+    trace: Trace | None = None
+    wording_notes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row per prompt: its samples, how many wordings they were drawn with, and how many different grids."""
+        import pandas as pd
+
+        grids = [len(torch.unique(grid.flatten(1), dim=0)) for grid in self.tokens]
+        rows = zip(self.prompts, self.wordings, grids, strict=True)
+        columns = ["prompt", "samples", "wordings", "different_grids"]
+        return pd.DataFrame([(p.text, len(used), len(set(used)), count) for p, used, count in rows], columns=columns)
+
+    @property
+    def per_sample(self) -> pd.DataFrame:
+        """One row per sample: prompt, sample, seed, wording, and its tokens in raster order."""
+        import pandas as pd
+
+        rows = [
+            (prompt.text, sample, self.seed, wording, grid.flatten().tolist())
+            for prompt, wordings, grids in zip(self.prompts, self.wordings, self.tokens, strict=True)
+            for sample, wording, grid in zip(self.samples, wordings, grids, strict=True)
+        ]
+        return pd.DataFrame(rows, columns=["prompt", "sample", "seed", "wording", "tokens"])
+
+    @property
+    def headline(self) -> str:
+        height, width = self.images.shape[-2:]
+        return (
+            f"Generation: {counted(len(self.prompts), 'prompt')}, {counted(len(self.samples), 'sample')} each, "
+            f"{height} x {width} pixels, seed {self.seed}"
+        )
+
+    @property
+    def blocks(self) -> list[Block]:
+        table = self.table
+        return [Block("", [str(name) for name in table], [[str(cell) for cell in row] for row in table.to_numpy()])]
+
+    @property
+    def notes(self) -> list[str]:
+        said = "Nothing is measured here, neither diversity nor fidelity: `divlens.probe` does both."
+        return [said, *(f"{wording!r}: {note}" for wording, note in self.wording_notes.items())]
+
+    @property
+    def found(self) -> Record:
+        used = [
+            (self.model, BASELINE, prompt.text, wording)
+            for prompt, wordings in zip(self.prompts, self.wordings, strict=True)
+            for wording in wordings
+        ]
+        return found_of(used, {self.model: self.drawn_with}, wording_notes={self.model: dict(self.wording_notes)})
+
+    @classmethod
+    def write_files(cls, results: Sequence[Self], folder: Path) -> None:
+        """Every picture, a sheet of them, the table (see `write_tables`), samples.parquet."""
+        (result,) = results
+        write_pictures(result.images, folder, "pictures")
+        write_tables({"table": [result.table]}, folder)
+        result.per_sample.to_parquet(folder / "samples.parquet", index=False)
 
 
 def sample(
@@ -48,7 +137,7 @@ def sample(
     answers do not fit.
     """
     known = loaded_model(model)
-    asked = as_prompts(prompts)
+    asked = with_own_paraphrases([known], as_prompts(prompts))
     run = plan(known, asked, n, seed, interventions, batch_size=batch_size)
     tokens, images = torch.empty(len(run.rows), *known.grid, dtype=torch.long), torch.empty(0)
     steps: list[tuple[Step, ...]] = []
@@ -63,6 +152,8 @@ def sample(
             told.advance(len(batch.rows))
     wordings = [row.wording for row in run.rows]
     return Generation(
+        request=request_of("sample", {known.name: {BASELINE: run}}, {BASELINE: interventions}, asked, n=n),
+        model=known.name,
         prompts=asked,
         wordings=tuple(tuple(wordings[i : i + n]) for i in range(0, len(wordings), n)),
         seed=seed,
@@ -71,7 +162,7 @@ def sample(
         tokens=tokens.view(len(asked), n, *known.grid),
         images=images.view(len(asked), n, *images.shape[1:]),
         trace=joined(steps) if trace else None,
-        notes=wording_notes(known, wordings),
+        wording_notes=wording_notes(known, wordings),
     )
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,10 +10,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from divlens.errors import DivlensError, check_text
-from divlens.showing import Shown, counted
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 # How devices without an error of their own say that there is no room: the processor, Apple's GPU, CUDA's libraries.
 NO_ROOM = ("DefaultCPUAllocator", "MPS backend out of memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
@@ -107,47 +105,3 @@ class DrawnWith:
     device: str
     dtype: str | None
     batch_size: int
-
-
-@dataclass(frozen=True, repr=False, eq=False)
-class Generation(Shown):
-    """What `sample` returns.
-
-    images: float32 (prompts, n, 3, H, W) in [0, 1]; tokens: int64 (prompts, n, h, w); wordings: per prompt and
-    sample, the text that was given to the model; samples: their indices, which with `seed` fix the noise; notes: what
-    the model did not read of a wording, for those wordings only.
-    """
-
-    prompts: tuple[Prompt, ...]
-    wordings: tuple[tuple[str, ...], ...]
-    seed: int
-    drawn_with: DrawnWith
-    samples: tuple[int, ...]
-    tokens: Int[Tensor, "prompts n h w"]
-    images: Float[Tensor, "prompts n 3 H W"]
-    trace: Trace | None = None
-    notes: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def table(self) -> pd.DataFrame:
-        """One row per prompt: its samples, how many wordings they were drawn with, and how many different grids."""
-        import pandas as pd
-
-        grids = [len(torch.unique(grid.flatten(1), dim=0)) for grid in self.tokens]
-        rows = zip(self.prompts, self.wordings, grids, strict=True)
-        columns = ["prompt", "samples", "wordings", "different_grids"]
-        return pd.DataFrame([(p.text, len(used), len(set(used)), count) for p, used, count in rows], columns=columns)
-
-    @property
-    def headline(self) -> str:
-        height, width = self.images.shape[-2:]
-        return (
-            f"Generation: {counted(len(self.prompts), 'prompt')}, {counted(len(self.samples), 'sample')} each, "
-            f"{height} x {width} pixels, seed {self.seed}"
-        )
-
-    def shown_table(self) -> pd.DataFrame:
-        return self.table
-
-    def shown_notes(self) -> Sequence[str]:
-        return [f"{wording!r}: {note}" for wording, note in self.notes.items()]

@@ -13,7 +13,8 @@ import click
 from divlens import __version__
 from divlens.cli import commands
 from divlens.errors import DivlensError
-from divlens.report.terminal import discard, is_full, put, visible
+from divlens.report.terminal import discard, is_full, put
+from divlens.showing import visible
 
 LONGEST = 1000  # characters of a message
 INTERRUPTED, PIPE_BROKEN = 130, 141  # as a shell says it: 128 and the number of the signal

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +10,7 @@ import click
 
 from divlens.cli.options import (
     Setup,
+    check_folder,
     chosen_prompts,
     command,
     condition_option,
@@ -25,7 +24,8 @@ from divlens.cli.options import (
     on_terminal,
     prompts_option,
 )
-from divlens.report.terminal import put, visible
+from divlens.report.terminal import put
+from divlens.showing import visible
 
 PROBE_PROMPTS, INFORMATION_PROMPTS, DECOMPOSE_PROMPTS = 12, 12, 16
 
@@ -54,29 +54,19 @@ def probe(
 ) -> None:
     """How much diversity MODELS have, and how much is left under Subset, Argmax and Paraphrase."""
     need_two(n)
-    from divlens.experiment import store
-    from divlens.experiment.probe import BASELINE, default_conditions
-    from divlens.experiment.probe import probe as run
+    from divlens.conditions import BASELINE, default_conditions
+    from divlens.experiment.comparison import compared
+    from divlens.experiment.probe import probe_of
+    from divlens.models.answers import loaded_models
     from divlens.notation import conditions_from
-    from divlens.report.tables import probe_tables
 
     prompts = chosen_prompts(prompt_file, limit, PROBE_PROMPTS)
     conditions = conditions_from(named, BASELINE) if named else default_conditions(subset, disable_top)
-    request = setup.request("probe", models, prompts, conditions, n=n, seed=seed, lpips=lpips)
-    if out:
-        store.check_output(out, request)
-    loaded = setup.load(models)
-    result = run(
-        loaded,
-        prompts,
-        n,
-        seed,
-        conditions=conditions,
-        lpips=lpips,
-        batch_size=setup.batch_size,
-        progress=on_terminal(),
-    )
-    deliver([probe_tables(result)], out, partial(store.write_probe, result, request))
+    check_folder(out)
+    loaded = loaded_models(setup.load(models))
+    comparison = compared(loaded, prompts, n, seed, conditions, (), lpips, setup.batch_size)
+    check_folder(out, comparison.request("probe"))
+    deliver([probe_of(comparison, progress=on_terminal())], out)
 
 
 @command()
@@ -99,28 +89,14 @@ def enhance(
 ) -> None:
     """Draw PROMPTS with MODEL as it is and enhanced: mixed-length wordings, the most used codes disabled."""
     need_two(n)
-    from divlens.enhance import enhance as run
-    from divlens.enhance import sides
-    from divlens.experiment import store
-    from divlens.report.sheets import write_enhanced
-    from divlens.report.tables import enhance_table
+    from divlens.enhance import enhanced_of, sides
+    from divlens.experiment.comparison import compared
 
     asked = named_prompts(prompts, prompt_file)
-    request = setup.request("enhance", [model], asked, sides(disable_top), n=n, seed=seed, lpips=lpips)
-    if out:
-        store.check_output(out, request)
-    loaded = setup.load([model])[0]
-    result = run(
-        loaded,
-        asked,
-        n,
-        seed,
-        disable_top=disable_top,
-        lpips=lpips,
-        batch_size=setup.batch_size,
-        progress=on_terminal(),
-    )
-    deliver([enhance_table(result)], out, partial(write_enhanced, result, request))
+    check_folder(out)
+    comparison = compared(setup.load([model]), asked, n, seed, sides(disable_top), (), lpips, setup.batch_size)
+    check_folder(out, comparison.request("enhance"))
+    deliver([enhanced_of(comparison, disable_top, progress=on_terminal())], out)
 
 
 @command()
@@ -168,41 +144,26 @@ def information(
     need_two(n, "Monte-Carlo error")
     if under and intervene:
         raise click.UsageError("--under names a condition, --intervene makes one: expected one of both")
-    from divlens.experiment import store
-    from divlens.experiment.probe import BASELINE, default_conditions
-    from divlens.fidelity import judge_of
+    from divlens.conditions import BASELINE, default_conditions
     from divlens.information import Effort
-    from divlens.information.api import information_of_run
+    from divlens.information.api import accountings, information_of
     from divlens.models.answers import loaded_models
     from divlens.notation import condition_of_all
-    from divlens.planning import plans
-    from divlens.prompts import distinct_prompts
-    from divlens.report.maps import write_information
-    from divlens.report.tables import information_tables
+    from divlens.results import joint_request
 
     prompts = chosen_prompts(prompt_file, limit, INFORMATION_PROMPTS)
     effort, known = Effort(paths, path_samples, mixture_samples), default_conditions()
     conditions = {name: known[name] for name in under} or condition_of_all(intervene, BASELINE)
-    options = {"n": n, "seed": seed, "reading": reading, "effort": asdict(effort)}
-    request = setup.request("information", models, prompts, conditions, **options)
-    if out:
-        store.check_output(out, request)
-    loaded, asked = loaded_models(setup.load(models)), distinct_prompts(prompts)
-    runs = [plans(model, asked, n, seed, conditions, batch_size=setup.batch_size) for model in loaded]
-    results = []
-    for of_model in runs:
-        for name, run in of_model.items():
-            result = information_of_run(
-                run,
-                conditions[name],
-                reading=reading,
-                judge=judge_of(run.model),
-                effort=effort,
-                progress=on_terminal(),
-            )
-            results.append((name, result))
-    tables = information_tables([result for _, result in results])
-    deliver([tables], out, partial(write_information, results, request))
+    check_folder(out)
+    planned = [
+        accounting
+        for model in loaded_models(setup.load(models))
+        for accounting in accountings(
+            model, prompts, n, seed, conditions, reading=reading, effort=effort, batch_size=setup.batch_size
+        )
+    ]
+    check_folder(out, joint_request([accounting.request for accounting in planned]))
+    deliver([information_of(accounting, progress=on_terminal()) for accounting in planned], out)
 
 
 @command()
@@ -230,29 +191,21 @@ def decompose(
     setup: Setup,
 ) -> None:
     """Split the LPIPS diversity of MODELS by source: wording, path, execution and their interactions."""
+    from divlens.conditions import BASELINE
     from divlens.decompose import decompose_design
-    from divlens.experiment import store
     from divlens.experiment.design import Levels, design_of
-    from divlens.experiment.probe import BASELINE
     from divlens.models.answers import loaded_models
     from divlens.notation import condition_of_all
-    from divlens.report.decomposition import write_decomposition
-    from divlens.report.tables import decomposition_table
+    from divlens.results import joint_request
 
     prompts = chosen_prompts(prompt_file, limit, DECOMPOSE_PROMPTS)
-    options = {"seed": seed, "lpips": lpips, "length_control": length_control}
     levels = Levels(wordings, paths, executions)
-    options |= {"levels": levels._asdict()}
-    conditions = condition_of_all(intervene, BASELINE)
-    (interventions,) = conditions.values()
-    request = setup.request("decompose", models, prompts, conditions, **options)
-    if out:
-        store.check_output(out, request)
-    loaded = loaded_models(setup.load(models))
+    (interventions,) = condition_of_all(intervene, BASELINE).values()
+    check_folder(out)
     control = {"length_control": length_control, "batch_size": setup.batch_size, "interventions": interventions}
-    designs = [design_of(model, prompts, levels, seed, **control) for model in loaded]
-    results = [decompose_design(design, lpips, progress=on_terminal()) for design in designs]
-    deliver([decomposition_table(result) for result in results], out, partial(write_decomposition, results, request))
+    designs = [design_of(model, prompts, levels, seed, **control) for model in loaded_models(setup.load(models))]
+    check_folder(out, joint_request([design.request(lpips) for design in designs]))
+    deliver([decompose_design(design, lpips, progress=on_terminal()) for design in designs], out)
 
 
 @click.command()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from divlens.errors import DivlensError, check_text
-from divlens.report.terminal import put, show, visible
+from divlens.report.terminal import put, show
+from divlens.showing import visible
 
 if TYPE_CHECKING:
-    from divlens.experiment.probe import Conditions
     from divlens.models.protocol import Model
+    from divlens.output import Record
+    from divlens.results import Result
     from divlens.types import Prompt
 
 
@@ -58,19 +60,6 @@ class Setup:
                 raise
         options = {"dtype": self.dtype, "truncate": self.truncate, "compile": self.compile}
         return [load(spec, self.device, **options) for spec in specs]
-
-    def request(
-        self,
-        command: str,
-        models: Sequence[str],
-        prompts: Sequence[Prompt],
-        conditions: Conditions,
-        **options: object,
-    ) -> Mapping[str, Any]:
-        """What a command is asked for, with all that models are set up with."""
-        from divlens.experiment.store import request_of
-
-        return request_of(command, models, prompts, conditions, **asdict(self), **options)
 
 
 def command() -> Callable[[Callable[..., Any]], click.Command]:
@@ -139,19 +128,16 @@ def chosen_prompts(prompt_file: Path | None, limit: int | None, usual: int) -> S
     return read_prompts(prompt_file)[:limit] if prompt_file else default_prompts()[: limit or usual]
 
 
-def named_prompts(texts: Sequence[str], prompt_file: Path | None) -> Sequence[Prompt]:
-    """Prompts of the command line, then those of a file; the zoo's own bring their paraphrases."""
-    from divlens.models.zoo.prompts import default_prompts
-    from divlens.prompts import distinct_prompts, read_prompts
+def named_prompts(texts: Sequence[str], prompt_file: Path | None) -> Sequence[str | Prompt]:
+    """Prompts of the command line, then those of a file."""
+    from divlens.prompts import read_prompts
 
     if not texts and prompt_file is None:
         raise click.UsageError(
             "Missing argument 'PROMPTS...': expected a prompt, or a file of them with --prompts FILE"
         )
-    shipped = {prompt.text: prompt for prompt in default_prompts()}
     listed = read_prompts(prompt_file) if prompt_file else ()
-    named = [text.strip() for text in texts]  # as the lines of a file
-    return distinct_prompts([*(shipped.get(text, text) for text in named), *listed])
+    return [*(text.strip() for text in texts), *listed]  # as the lines of a file
 
 
 def need_two(n: int, missing: str = "LPIPS diversity") -> None:
@@ -159,34 +145,40 @@ def need_two(n: int, missing: str = "LPIPS diversity") -> None:
         raise click.UsageError(f"-n expects at least 2 samples per prompt: with {n} there is no {missing}")
 
 
-def deliver(tables: Sequence[Any], out: Path | None, write: Callable[[Path], None]) -> None:
+def check_folder(out: Path | None, request: Record | None = None) -> None:
+    """Refuse a folder that `--out` cannot use: before any work, then once all that is asked for is known."""
+    if out:
+        from divlens.output import check_output
+
+        check_output(out, request)
+
+
+def deliver(results: Sequence[Result], out: Path | None) -> None:
     """Write the results, then print their tables: whoever reads the tables may leave before the end. Results that
     cannot be written are at least printed.
 
     Raises DivlensError when one of both fails, and BrokenPipeError when nobody reads.
     """
+    from divlens.results import save
+    from divlens.showing import together
+
     try:
         if out:
-            write(out)
+            save(results, out)
     except Exception:
-        print_tables(tables)
+        show(together(results))
         raise
     try:
-        print_tables(tables)
+        show(together(results))
         if out:
             put(f"written: {visible(str(out))}\n")
     except BrokenPipeError:
         raise
     except OSError as error:
-        results = f"; the results are in {out}" if out else ""
-        raise DivlensError(f"cannot write the table to stdout: {error.strerror}{results}") from error
+        from divlens.errors import DivlensError
 
-
-def print_tables(tables: Sequence[Any]) -> None:
-    for number, table in enumerate(tables):
-        if number:
-            put("\n")
-        show(table)
+        written = f"; the results are in {out}" if out else ""
+        raise DivlensError(f"cannot write the table to stdout: {error.strerror}{written}") from error
 
 
 def on_terminal() -> bool:

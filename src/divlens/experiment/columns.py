@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from divlens.statistics import Interval
 
 OF_CONDITION = ("model", "condition", "prompts", "n")
@@ -15,6 +18,11 @@ ENDS, COUNT, CHANCE, FELL = ("", "_low", "_high"), "_prompts", "_chance", "_fell
 def with_ends(name: str, interval: Interval) -> dict[str, float]:
     """A figure's cells: its value, and both ends of its interval."""
     return dict(zip((name + end for end in ENDS), (interval.value, interval.low, interval.high), strict=True))
+
+
+def interval_in(row: Mapping[str, Any], name: str) -> Interval:
+    """A figure of a row, with its interval."""
+    return Interval(*(float(row[name + end]) for end in ENDS))
 
 
 def of_measure(name: str) -> set[str]:

@@ -9,15 +9,19 @@ from typing import NamedTuple
 
 import numpy as np
 
+from divlens.conditions import BASELINE
 from divlens.errors import DivlensError, check_whole
 from divlens.interventions import Intervention, OnPrompt, Settings, wordings_under
-from divlens.models.answers import loaded_model
+from divlens.models.answers import loaded_model, with_own_paraphrases
 from divlens.models.protocol import Limited, Model
 from divlens.noise import prompt_key
+from divlens.output import Record
 from divlens.paraphrase import length
 from divlens.planning import BATCH_SIZE, MOST_SAMPLES, BatchSize, Reading, check_request
 from divlens.prompts import distinct_prompts
+from divlens.results import request_of
 from divlens.run import Row, Run
+from divlens.showing import counted
 from divlens.types import Prompt
 
 FACTORS = ("wording", "path", "execution")
@@ -30,6 +34,11 @@ class Levels(NamedTuple):
     wordings: int
     paths: int
     executions: int
+
+    @property
+    def written(self) -> str:
+        named = zip(self._fields, self, strict=True)
+        return " x ".join(counted(count, name.removesuffix("s")) for name, count in named)
 
 
 def levels_of(settings: Settings, asked: Levels, name: str) -> Levels:
@@ -116,6 +125,20 @@ class Design:
     asked: Levels
     levels: Levels
     plans: Sequence[Plan]
+    length_control: bool
+
+    def request(self, features: object = None) -> Record:
+        """What was asked for, as run.json holds it. `features`: the name of the network, or a function."""
+        runs, prompts = {self.run.model.name: {BASELINE: self.run}}, [plan.prompt for plan in self.plans]
+        return request_of(
+            "decompose",
+            runs,
+            {BASELINE: self.interventions},
+            prompts,
+            lpips=features if features is None or isinstance(features, str) else getattr(features, "__name__", "own"),
+            length_control=self.length_control,
+            levels={self.run.model.name: self.asked._asdict()},
+        )
 
 
 def design_of(
@@ -130,7 +153,7 @@ def design_of(
 ) -> Design:
     """Raises every DivlensError that `decompose` says it raises before anything is drawn."""
     known = loaded_model(model)
-    distinct = distinct_prompts(prompts)
+    distinct = with_own_paraphrases([known], distinct_prompts(prompts))
     check_request(1, seed, batch_size)
     reading = Reading(known, batch_size)
     settings = reading.settings(interventions)
@@ -139,7 +162,7 @@ def design_of(
         raise DivlensError("length_control expects at least 2 wordings, got 1")
     plans = [plan_of(reading, prompt, asked.wordings, seed, interventions, length_control) for prompt in distinct]
     run = reading.run([row for plan in plans for row in plan.rows(levels)], settings, seed)
-    return Design(run, tuple(interventions), asked, levels, plans)
+    return Design(run, tuple(interventions), asked, levels, plans, length_control)
 
 
 def length_in(model: Model) -> Callable[[str], int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import no_type_check, overload
+from typing import no_type_check
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from divlens.diversity import FeatureNetwork, lpips_diversity
 from divlens.experiment.columns import DUPLICATES, NOISE_FLOOR
 from divlens.experiment.measures import Gauge, Look, Measure, usual_measures
+from divlens.experiment.samples import PromptSamples, Samples
 from divlens.fidelity import Judge, Judged
 from divlens.pictures import checked_pictures
 from divlens.progress import OnBatch
@@ -24,79 +25,6 @@ from divlens.types import DrawnWith, Prompt
 IMAGES_PER_PASS = 32  # of the feature network and the judge; it bounds memory
 FLOOR_SIGMA = 1 / 255  # one grey level
 FLOOR_COPIES = 4
-
-
-@dataclass(frozen=True)
-class SampleRecord:
-    """One sample: what is needed to make it again, its tokens in raster order, and the judge's verdict (or None).
-
-    `note`: what the model did not read of the wording, or None.
-    """
-
-    model: str
-    condition: str
-    prompt: str
-    sample: int
-    seed: int
-    wording: str
-    tokens: tuple[int, ...]
-    judged_concept: str | None
-    judged_style: str | None
-    note: str | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class PromptSamples:
-    """All samples of a prompt under one condition, as they are kept: tokens as (n, positions), in integers as small as
-    their ids allow; of each sample the wording and the verdict."""
-
-    model: str
-    condition: str
-    prompt: str
-    seed: int
-    tokens: Int[Tensor, "n positions"]
-    wordings: Sequence[str]
-    verdicts: Sequence[tuple[str | None, str | None]]
-    notes: Mapping[str, str]
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    def record(self, sample: int) -> SampleRecord:
-        wording, (concept, style) = self.wordings[sample], self.verdicts[sample]
-        tokens = tuple(self.tokens[sample].tolist())
-        whose = (self.model, self.condition, self.prompt)
-        return SampleRecord(*whose, sample, self.seed, wording, tokens, concept, style, self.notes.get(wording))
-
-
-@dataclass(frozen=True, eq=False)
-class Samples(Sequence[SampleRecord]):
-    """The records of all samples in order, each made when it is asked for: `parts` hold them in less memory."""
-
-    parts: tuple[PromptSamples, ...] = ()
-
-    def __len__(self) -> int:
-        return sum(map(len, self.parts))
-
-    def __iter__(self) -> Iterator[SampleRecord]:
-        return (part.record(sample) for part in self.parts for sample in range(len(part)))
-
-    @overload
-    def __getitem__(self, index: int) -> SampleRecord: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[SampleRecord]: ...
-    def __getitem__(self, index: int | slice) -> SampleRecord | Sequence[SampleRecord]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        place = range(len(self))[index]
-        for part in self.parts:
-            if place < len(part):
-                return part.record(place)
-            place -= len(part)
-        raise AssertionError("a range has no index beyond its end")
-
-    def __repr__(self) -> str:
-        return f"<{len(self)} samples>"
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,11 @@ class Measure:
     def heading(self) -> str:
         return " ".join(filter(None, (self.title or self.name, self.unit)))
 
+    @property
+    def form(self) -> tuple[str, float]:
+        """How its values are written, and by what they are multiplied before."""
+        return (".0f", 100.0) if self.is_share else (".3f", 1.0)
+
     def gauge(self, prompt: Prompt) -> Gauge:
         return self.of(prompt) if self.kind == "set" else MeanOfSamples(self)
 

@@ -1,6 +1,7 @@
 """Entropies of generations: exact where the path rule allows it, an honest bracket where it does not."""
 
 from divlens.information.api import Effort, information
-from divlens.information.estimates import Estimate, Information
+from divlens.information.estimates import Estimate
+from divlens.information.result import Information
 
 __all__ = ["Effort", "Estimate", "Information", "information"]

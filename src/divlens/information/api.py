@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
+from divlens.conditions import BASELINE, Conditions
 from divlens.errors import DivlensError, check_whole
+from divlens.fidelity import judge_of
 from divlens.information.accounting import QUANTITIES, UNKNOWN_RULE, Tally
 from divlens.information.conditional_entropy import Bracket, conditional_entropy, full_support
 from divlens.information.estimates import (
     BITS,
     Estimate,
-    Information,
     estimate,
     undefined,
     without_error,
@@ -23,15 +24,18 @@ from divlens.information.laws import law_of
 from divlens.information.mutual_information import mutual_information
 from divlens.information.one_pass import MIXTURE, PATHS, Collected, collect, stored_for
 from divlens.information.relevance import Judge, concepts_of, information_per_prompt
+from divlens.information.result import Information
 from divlens.information.stored import StoredSamples
 from divlens.information.token_entropy import token_entropies, usage
 from divlens.information.unseen import estimate_of_quantity
-from divlens.interventions import Intervention, Settings, templated
-from divlens.models.answers import loaded_model
+from divlens.interventions import Intervention, Settings, described, templated
+from divlens.models.answers import loaded_model, with_own_paraphrases
 from divlens.models.protocol import Model
-from divlens.planning import BATCH_SIZE, MOST_SAMPLES, BatchSize, plan
+from divlens.output import Record
+from divlens.planning import BATCH_SIZE, MOST_SAMPLES, BatchSize, plans
 from divlens.progress import OnBatch, followed
 from divlens.prompts import distinct_prompts
+from divlens.results import request_of
 from divlens.run import Run, wording_notes
 from divlens.statistics import Interval
 from divlens.types import Prompt
@@ -108,7 +112,7 @@ def information(
     *,
     interventions: Sequence[Intervention] = (),
     reading: Literal["schedule", "trajectory"] = "schedule",
-    judge: Judge | None = None,
+    judge: Judge | Literal["declared"] | None = "declared",
     effort: Effort | None = None,
     batch_size: BatchSize = BATCH_SIZE,
     progress: bool | None = None,
@@ -120,94 +124,134 @@ def information(
     interventions. `reading`: for diffusion, whether the path is the schedule of reveals and replacements or the whole
     latent trajectory z_T, ..., z_1. `judge`: pictures to labels, for I(Z;Y); Y is the concept that a prompt asks
     for: its own, or the one that its text names where the judge has `concepts`; else its text, whatever its case,
-    spaces and leading article. For the zoo it is `divlens.load_judge()`. `effort`: a `divlens.Effort`, how much is
-    spent on the bounds, which take longer than the samples. `progress`: True shows a bar on stderr. `on_batch` is told
-    how many more samples are done. Raises DivlensError for bad prompts, n, seed, batch size, interventions, judge or
-    effort, for an unknown reading, and for prompts that come twice.
+    spaces and leading article. "declared" is the judge that the model declares, as those of the zoo do, and None leaves
+    I(Z;Y) out. `effort`: a `divlens.Effort`, how much is spent on the bounds, which take longer than the samples.
+    `progress`: True shows a bar on stderr. `on_batch` is told how many more samples are done. Raises DivlensError for
+    bad prompts, n, seed, batch size, interventions, judge or effort, for an unknown reading, and for prompts that come
+    twice.
     """
-    run = plan(loaded_model(model), distinct_prompts(prompts), n, seed, interventions, batch_size=batch_size)
-    return information_of_run(
-        run,
-        interventions,
+    (accounting,) = accountings(
+        loaded_model(model),
+        prompts,
+        n,
+        seed,
+        {described(interventions) if interventions else BASELINE: interventions},
         reading=reading,
         judge=judge,
         effort=effort,
-        progress=progress,
-        on_batch=on_batch,
+        batch_size=batch_size,
     )
+    return information_of(accounting, progress=progress, on_batch=on_batch)
 
 
-def information_of_run(
-    run: Run,
-    interventions: Sequence[Intervention] = (),
+@dataclass(frozen=True, eq=False)
+class Accounting:
+    """What `information` will draw of a model under one condition, checked, and what it will ask of the samples."""
+
+    run: Run
+    condition: str
+    interventions: tuple[Intervention, ...]
+    reading: Literal["schedule", "trajectory"]
+    judge: Judge | None
+    effort: Effort
+
+    @property
+    def prompts(self) -> tuple[Prompt, ...]:
+        return tuple(row.prompt for row in self.run.rows[:: len(self.run.wordings[0])])
+
+    @property
+    def request(self) -> Record:
+        """What was asked for, as run.json holds it."""
+        return request_of(
+            "information",
+            {self.run.model.name: {self.condition: self.run}},
+            {self.condition: self.interventions},
+            self.prompts,
+            n=len(self.run.wordings[0]),
+            reading=self.reading,
+            effort=asdict(self.effort),
+        )
+
+
+def accountings(
+    model: Model,
+    prompts: Sequence[str | Prompt],
+    n: int,
+    seed: int,
+    conditions: Conditions,
     *,
     reading: Literal["schedule", "trajectory"] = "schedule",
-    judge: Judge | None = None,
+    judge: Judge | Literal["declared"] | None = "declared",
     effort: Effort | None = None,
-    progress: bool | None = None,
-    on_batch: OnBatch | None = None,
-) -> Information:
-    """The same for a run that is planned already, under these `interventions`."""
+    batch_size: BatchSize = BATCH_SIZE,
+) -> list[Accounting]:
+    """Plan the accounting of a model under each condition; see `information`."""
     if reading not in ("schedule", "trajectory"):
         raise DivlensError(f'information(reading=...) expects "schedule" or "trajectory", got {reading!r}')
     effort = effort or Effort()
     if not isinstance(effort, Effort):
         raise DivlensError(f"information(effort=...) expects an Effort, got {effort!r}")
+    judge = judge_of(model) if judge == "declared" else judge
     if judge is not None and not callable(judge):
         raise DivlensError(f"information(judge=...) expects a function of pictures, got {judge!r}")
-    run, name = without_idle_freezes(run), run.model.name
-    with followed(progress, on_batch, len(run.rows), name) as follower:
-        collected = collect(run, effort.stored_samples(run), judge, follower.advance)
-        follower.describe(f"{name}: bounds")
-        return result_of(run, collected, interventions, reading, judge, effort)
+    asked = with_own_paraphrases([model], distinct_prompts(prompts))
+    return [
+        Accounting(run, name, tuple(conditions[name]), reading, judge, effort)
+        for name, run in plans(model, asked, n, seed, conditions, batch_size=batch_size).items()
+    ]
 
 
-def result_of(
-    run: Run,
-    collected: Collected,
-    interventions: Sequence[Intervention],
-    reading: str,
-    judge: Judge | None,
-    effort: Effort,
+def information_of(
+    accounting: Accounting, *, progress: bool | None = None, on_batch: OnBatch | None = None
 ) -> Information:
-    """What follows from the sums over the samples, and the bounds."""
-    model, n = run.model, len(run.wordings[0])
-    prompts = [row.prompt for row in run.rows[::n]]
+    """Draw what is planned, and account for it."""
+    run, name = without_idle_freezes(accounting.run), accounting.run.model.name
+    with followed(progress, on_batch, len(run.rows), name) as follower:
+        collected = collect(run, accounting.effort.stored_samples(run), accounting.judge, follower.advance)
+        follower.describe(f"{name}: bounds")
+        return result_of(accounting, run, collected)
+
+
+def result_of(accounting: Accounting, run: Run, collected: Collected) -> Information:
+    """What follows from the sums over the samples, and the bounds. `run`: without Freezes that change nothing."""
+    model, prompts, n = run.model, accounting.prompts, len(run.wordings[0])
     positions, most = math.prod(model.grid), full_support(run)
-    found = causal(collected.tally, run.settings, reading, most.value)
+    found = causal(collected.tally, run.settings, accounting.reading, most.value)
     for_paths, for_mixture = (stored_for(use, collected) for use in (PATHS, MIXTURE))
     exact = None
     if law_of(run.settings.rule).path_is_certain and for_mixture:
         exact = exact_for_ar(run, collected.tally, for_mixture, most.value)
-    bracket = bracket_of(run, collected.tally, found, effort.paths, for_paths, exact)
+    bracket = bracket_of(run, collected.tally, found, accounting.effort.paths, for_paths, exact)
     found |= {"conditional_lower": bracket.lower, "conditional_upper": bracket.upper}
     tokens = token_entropies(collected.tokens, most.value / BITS / positions)
     found |= {f"token_{name}": per_image(one, positions) for name, one in tokens.items()}
-    found["relevant"] = relevance(collected, prompts, judge)
+    found["relevant"] = relevance(collected, prompts, accounting.judge)
     found |= over_prompts(run, found, for_mixture, most, exact)
     path_map, execution_map = (
         part.numpy().reshape(-1, *model.grid) / (n * len(prompts))
         for part in (collected.tally.path_map, collected.tally.execution_map)
     )
     return Information(
+        request=accounting.request,
         model=model.name,
-        interventions=tuple(repr(intervention) for intervention in interventions),
-        prompts=tuple(prompt.text for prompt in prompts),
+        condition=accounting.condition,
+        interventions=tuple(repr(intervention) for intervention in accounting.interventions),
+        prompts=prompts,
         n=n,
         seed=run.seed,
         drawn_with=run.drawn_with,
         positions=positions,
         codes=model.codes,
-        reading=reading,
+        reading=accounting.reading,
         **found,
         tightness=bracket.tightness,
         path_map=path_map,
         execution_map=execution_map,
         usage=usage(collected.tokens),
         perplexity=math.exp(tokens["plug_in"].value),
-        notes=tuple(notes_of(run, found, reading)),
+        remarks=tuple(notes_of(run, found, accounting.reading)),
         wording_notes=wording_notes(model, [wording for used in run.wordings for wording in used]),
-        templated=templated(prompts, interventions),
+        templated=templated(prompts, accounting.interventions),
         wordings=tuple(tuple(dict.fromkeys(used)) for used in run.wordings),
     )
 

@@ -19,16 +19,15 @@ from torch import Tensor
 from divlens.information.accounting import QUANTITIES, Tally
 from divlens.information.estimates import (
     BITS,
-    LABELS,
     Estimate,
     PromptMeans,
-    Tightness,
     estimate,
     same_for_all,
     undefined,
 )
 from divlens.information.laws import law_of
 from divlens.information.replay import importance_log_weights, path_key, sandwich, transcript_log_probabilities
+from divlens.information.result import LABELS, Tightness
 from divlens.information.stored import OUT_OF_REACH, StoredSamples, batches, shares
 from divlens.information.strata import Sums, prompt_means, sample_moment, without_own_variance
 from divlens.information.unseen import estimate_of_quantity

@@ -9,12 +9,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from divlens.errors import DivlensError
-from divlens.models.protocol import Model, Predictor, check_model
+from divlens.models.protocol import Model, Predictor, Prompted, check_model
 from divlens.models.registry import load
 from divlens.models.room import Room
 from divlens.pictures import PictureError, checked_pictures
 from divlens.showing import counted
-from divlens.types import View
+from divlens.types import Prompt, View
 
 
 def loaded_model(model: str | Model) -> Model:
@@ -36,6 +36,13 @@ def loaded_models(models: str | Model | Sequence[str | Model]) -> list[Model]:
     if len(set(names)) < len(names):
         raise DivlensError(f"expected different models, got {', '.join(names)}")
     return loaded
+
+
+def with_own_paraphrases(models: Sequence[Model], prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
+    """The prompts; where one is no more than a text that a model has among its own prompts, it is the model's, with its
+    paraphrases. Of several models the first that has it tells."""
+    own = {one.text: one for model in reversed(models) if isinstance(model, Prompted) for one in model.prompts}
+    return tuple(own.get(prompt.text, prompt) if prompt == Prompt(prompt.text) else prompt for prompt in prompts)
 
 
 @torch.inference_mode()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from divlens.errors import DivlensError, is_number, is_whole
 from divlens.paths import PathRule
-from divlens.types import View
+from divlens.types import Prompt, View
 
 MOST_POSITIONS = 2**16  # of a grid: Emu3, the largest published one, has 8100
 
@@ -143,3 +143,11 @@ class Templated(Protocol):
         """Texts with `{}` in the prompt's place, in which the prompt means the same to this model; most models need
         none and get those of `divlens.paraphrase`."""
         ...
+
+
+@runtime_checkable
+class Prompted(Protocol):
+    """A model that comes with prompts of its own: whoever asks for the text of one asks for its paraphrases, too."""
+
+    @property
+    def prompts(self) -> Sequence[Prompt]: ...

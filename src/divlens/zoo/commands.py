@@ -22,8 +22,9 @@ from divlens.models.loading import Options
 from divlens.models.zoo import adapter
 from divlens.models.zoo.assets import packaged_folder, read_tensors, write_tensors
 from divlens.models.zoo.networks import MASK, Tokenizer
-from divlens.report.terminal import put, show, visible
+from divlens.report.terminal import put, show
 from divlens.sampler import sample
+from divlens.showing import visible
 from divlens.zoo import evaluate, train_generators, train_judge, train_tokenizer
 from divlens.zoo.data import STYLES, Pictures, build, concepts
 from divlens.zoo.evaluate import Measure
@@ -146,7 +147,7 @@ def evaluate_command(
 @click.option("--seeds", type=click.IntRange(min=1), default=8, show_default=True)
 def sheet(path: Path, seeds: int) -> None:
     """Draw eight prompts from each family, side by side, into the PNG file PATH."""
-    from divlens.report.sheets import contact_sheet, side_by_side
+    from divlens.sheets import contact_sheet, side_by_side
 
     check_png(path)
     sheets = {}

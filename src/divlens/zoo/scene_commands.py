@@ -17,7 +17,7 @@ from divlens.lab.pictures import compose
 from divlens.lab.scenes import COUNT, all_scenes, held_out, in_whole_pairs, scenes_of
 from divlens.models.zoo.assets import read_tensors, write_tensors
 from divlens.models.zoo.scene_networks import SceneJudge, SceneTokenizer
-from divlens.report.sheets import contact_sheet
+from divlens.sheets import contact_sheet
 from divlens.zoo import sprites, train_scene_generators, train_scene_judge, train_scene_tokenizer
 
 FAMILIES: tuple[train_scene_generators.Family, ...] = ("ar", "mim", "diffusion")

@@ -21,9 +21,10 @@ from divlens.models.protocol import Predictor
 from divlens.models.zoo.assets import packaged_folder, read_lines, read_tensors
 from divlens.models.zoo.lexicon import TEMPLATES, concepts, near
 from divlens.models.zoo.networks import CODES, GRID, MASK, POSITIONS, WORDS, Backbone, Sizes, Tokenizer
+from divlens.models.zoo.prompts import default_prompts
 from divlens.models.zoo.text import Vocabulary
 from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, PathRule, Raster
-from divlens.types import View
+from divlens.types import Prompt, View
 
 Family = Literal["ar", "mim", "diffusion"]
 Time = TypeVar("Time", float, Tensor)
@@ -167,6 +168,11 @@ class ZooModel:
     def judge(self) -> str:
         """The name of the judge that knows what its pictures show."""
         return "zoo"
+
+    @property
+    def prompts(self) -> Sequence[Prompt]:
+        """Those that ship with the zoo, each with its paraphrases."""
+        return default_prompts()
 
     def calibration_prompts(self) -> Sequence[str]:
         return concepts()

@@ -7,42 +7,22 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import packages_distributions, version
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from divlens.errors import DivlensError
-from divlens.experiment.columns import OF_SAMPLE
-from divlens.experiment.measure import SampleRecord, Samples
-from divlens.experiment.probe import Conditions, ProbeResult
 from divlens.files import BESIDE
-from divlens.interventions import described
-from divlens.types import DrawnWith, Prompt
 
 if TYPE_CHECKING:
     import pandas as pd
 
 RECORD = "run.json"
-SAMPLES_AT_ONCE = 4096  # written; it bounds memory
 MARKER = {"written by": "divlens", "format": 2}
 
 Record = Mapping[str, Any]
-
-
-def request_of(
-    command: str, models: Sequence[str], prompts: Sequence[Prompt], conditions: Conditions, **options: object
-) -> Record:
-    """What a command was asked for: all that its results follow from, as run.json holds it.
-
-    Two runs with one request are the same run; `options` are numbers, texts, or lists and mappings of them.
-    """
-    asked = {"command": command, "models": list(models), "prompts": [asdict(prompt) for prompt in prompts]}
-    done = {name: described(interventions) for name, interventions in conditions.items()}
-    return as_read(asked | {"conditions": done} | options)
 
 
 def as_read(record: Record) -> Record:
@@ -50,9 +30,9 @@ def as_read(record: Record) -> Record:
     return json.loads(json.dumps(record))
 
 
-def check_output(folder: Path, request: Record) -> None:
+def check_output(folder: Path, request: Record | None = None) -> None:
     """Refuse a folder that cannot be written, that holds something divlens did not write, or the results of another
-    request; call it before any work.
+    request, where that is known; call it before any work.
 
     A folder is ours when it holds our record of a run, and nothing besides the files which that record lists.
     """
@@ -68,7 +48,7 @@ def check_output(folder: Path, request: Record) -> None:
         if others := sorted(contents(folder) - {RECORD, *record["files"]} if record else os.listdir(folder)):
             shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
             raise DivlensError(f"--out expects a new or empty folder, or one of divlens; {folder} holds {shown}")
-        if record:
+        if record and request:
             refuse_another(record, as_read(request), folder)
     above = existing_parent(folder)
     try:  # permissions do not tell: nobody can make a folder in some file systems
@@ -169,48 +149,6 @@ def versions() -> dict[str, str]:
     imported = {name.partition(".")[0] for name in sys.modules}
     used = {package for name, packages in packages_distributions().items() if name in imported for package in packages}
     return {"python": platform.python_version(), **{name: version(name) for name in sorted(used)}, "divlens": own}
-
-
-Used = tuple[str, str, str, str]  # model, condition, prompt, wording
-
-
-def found_of(used: Iterable[Used], drawn_with: Mapping[str, DrawnWith], **others: object) -> Record:
-    """What a run found besides its figures, as run.json holds it: the wordings that were used, once each, by model,
-    condition and prompt; with what each model drew; and `others`."""
-    wordings: dict[str, dict[str, dict[str, list[str]]]] = {}
-    for model, condition, prompt, wording in dict.fromkeys(used):
-        wordings.setdefault(model, {}).setdefault(condition, {}).setdefault(prompt, []).append(wording)
-    return {"wordings": wordings, "drawn_with": {model: asdict(how) for model, how in drawn_with.items()}, **others}
-
-
-def wordings_in(*samples: Samples) -> Iterator[Used]:
-    parts = (part for some in samples for part in some.parts)
-    return ((part.model, part.condition, part.prompt, wording) for part in parts for wording in part.wordings)
-
-
-def write_samples(samples: Iterable[SampleRecord], path: Path) -> None:
-    """Seed, wording, tokens and verdict of every sample, in Parquet; no verdict and no note are null."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    numbers = {"sample": pa.int32(), "seed": pa.uint64(), "tokens": pa.list_(pa.int32())}
-    schema = pa.schema([(name, numbers.get(name, pa.string())) for name in OF_SAMPLE])
-    remaining = iter(samples)
-    with pq.ParquetWriter(path, schema) as writer:
-        while part := [vars(record) for record in islice(remaining, SAMPLES_AT_ONCE)]:
-            writer.write_table(pa.Table.from_pylist(part, schema=schema))
-
-
-def write_probe(result: ProbeResult, request: Record, folder: Path) -> None:
-    """table and per_prompt (see `write_tables`), samples.parquet, run.json."""
-
-    def write(partial: Path) -> None:
-        write_tables({"table": [result.table], "per_prompt": [result.per_prompt]}, partial)
-        write_samples(result.samples, partial / "samples.parquet")
-
-    write_output(
-        folder, request, found_of(wordings_in(result.samples), result.drawn_with, templated=result.templated), write
-    )
 
 
 def write_tables(tables: Mapping[str, Sequence[pd.DataFrame]], folder: Path) -> None:

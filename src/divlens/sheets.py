@@ -1,9 +1,8 @@
-"""Pictures as PNG: contact sheets, and the folder of an enhancement."""
+"""Pictures as PNG, one by one and on contact sheets."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from itertools import chain
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import no_type_check
 
@@ -12,10 +11,7 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from divlens.enhance import Enhanced, Side
-from divlens.experiment import store
 from divlens.pictures import checked_pictures
-from divlens.planning import BATCH_SIZE
 
 GAP = 4  # white pixels between pictures
 COLUMNS = 8
@@ -61,29 +57,15 @@ def side_by_side(sheets: Mapping[str, Image.Image]) -> Image.Image:
     return whole
 
 
-def save_pictures(side: Side, folder: Path, name: str) -> None:
-    """`<name>/<prompt>-<sample>.png` for every picture, and `<name>.png` with the first SHOWN of each prompt."""
+def write_pictures(pictures: Iterable[Iterable[Float[Tensor, "3 h w"]]], folder: Path, name: str) -> None:
+    """`<name>/<prompt>-<sample>.png` for every picture of every prompt, and `<name>.png` with the first SHOWN of
+    each. Pictures are taken one by one, so that only those of the sheet are held."""
     (folder / name).mkdir()
-    for prompt in range(len(side.prompts)):
-        for first in range(0, side.n, BATCH_SIZE):
-            for i, image in enumerate(side.pictures_of(prompt, slice(first, first + BATCH_SIZE)), first):
-                to_picture(image).save(folder / name / f"{prompt:03d}-{i:03d}.png")
-    shown = torch.stack([side.pictures_of(prompt, slice(SHOWN)) for prompt in range(len(side.prompts))])
-    contact_sheet(shown, COLUMNS).save(folder / f"{name}.png")
-
-
-def write_enhanced(result: Enhanced, request: store.Record, folder: Path) -> None:
-    """before.png and after.png, every picture, the table (see `store.write_tables`), samples.parquet, run.json.
-
-    `request`: what was asked for (see `store.request_of`). Raises DivlensError as `store.write_output` does.
-    """
-    both = result.before.result.samples, result.after.result.samples
-
-    def write(partial: Path) -> None:
-        save_pictures(result.before, partial, "before")
-        save_pictures(result.after, partial, "after")
-        store.write_tables({"table": [result.table]}, partial)
-        store.write_samples(chain(*both), partial / "samples.parquet")
-
-    found = store.found_of(store.wordings_in(*both), {result.model: result.drawn_with}, templated=result.templated)
-    store.write_output(folder, request, found, write)
+    rows: list[Tensor] = []
+    for prompt, of_prompt in enumerate(pictures):
+        shown: list[Tensor] = []
+        for i, image in enumerate(of_prompt):
+            to_picture(image).save(folder / name / f"{prompt:03d}-{i:03d}.png")
+            shown += [image] if i < SHOWN else []
+        rows.append(torch.stack(shown))
+    contact_sheet(torch.stack(rows), COLUMNS).save(folder / f"{name}.png")

@@ -1,0 +1,89 @@
+"""Models under conditions, from the same noise: planned, then drawn and measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from divlens.conditions import BASELINE, Conditions
+from divlens.diversity import load_network
+from divlens.experiment.measure import ConditionResult, Instruments, measure
+from divlens.experiment.measures import Measure, checked_measures, usual_measures
+from divlens.fidelity import judge_of
+from divlens.models.answers import with_own_paraphrases
+from divlens.models.protocol import Model
+from divlens.output import Record
+from divlens.planning import BatchSize, plans
+from divlens.progress import OnBatch, followed
+from divlens.prompts import distinct_prompts
+from divlens.results import request_of
+from divlens.run import Run
+from divlens.types import DrawnWith, Prompt
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What is drawn of each model under each condition, all of it decided, and what is measured of it.
+
+    runs: by the name of the model and of the condition. lpips: the name of the network.
+    """
+
+    runs: Mapping[str, Mapping[str, Run]]
+    conditions: Conditions
+    prompts: tuple[Prompt, ...]
+    n: int
+    seed: int
+    lpips: str
+    extra: tuple[Measure, ...]
+
+    def request(self, command: str) -> Record:
+        """What was asked for, as run.json holds it."""
+        options = {"n": self.n, "lpips": self.lpips, "measures": [each.name for each in self.measures]}
+        return request_of(command, self.runs, self.conditions, self.prompts, **options)
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """All that are taken, by what a reader needs of them: names, units, headings."""
+        return (*usual_measures(None), *self.extra)
+
+    @property
+    def drawn_with(self) -> dict[str, DrawnWith]:
+        """Of each model; known for good when all is drawn, where the batch size is found on the way."""
+        return {model: next(iter(of_model.values())).drawn_with for model, of_model in self.runs.items()}
+
+    def measured(
+        self, progress: bool | None = None, on_batch: OnBatch | None = None
+    ) -> dict[str, dict[str, ConditionResult]]:
+        """Draw all and look at it, by the name of the model and of the condition."""
+        network = load_network(self.lpips)
+        found: dict[str, dict[str, ConditionResult]] = {}
+        pictures = len(self.runs) * len(self.conditions) * len(self.prompts) * self.n
+        with followed(progress, on_batch, pictures, "") as told:
+            for name, of_model in self.runs.items():
+                run = next(iter(of_model.values()))
+                eyes = Instruments.of(network.to(run.device), judge_of(run.model), self.extra)
+                for condition, run in of_model.items():
+                    told.describe(f"{name} {condition}")
+                    found.setdefault(name, {})[condition] = measure(
+                        run, condition, eyes, with_noise_floor=condition == BASELINE, on_batch=told.advance
+                    )
+        return found
+
+
+def compared(
+    models: Sequence[Model],
+    prompts: Sequence[str | Prompt],
+    n: int,
+    seed: int,
+    conditions: Conditions,
+    measures: Sequence[Measure],
+    lpips: str,
+    batch_size: BatchSize,
+) -> Comparison:
+    """Plan a comparison. Every DivlensError that a request can raise is raised here."""
+    extra, asked = checked_measures(measures), with_own_paraphrases(models, distinct_prompts(prompts))
+    load_network(lpips)
+    for model in models:
+        judge_of(model)
+    runs = {model.name: plans(model, asked, n, seed, conditions, batch_size=batch_size) for model in models}
+    return Comparison(runs, conditions, asked, n, seed, lpips, extra)
