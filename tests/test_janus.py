@@ -304,7 +304,7 @@ def test_damaged_weights_are_one_line(tmp_path):
         tmp_path, r"expects the configuration and weights of a JanusForConditionalGeneration, got SafetensorError: "
     )
     (tmp_path / "config.json").write_text("{")
-    refused(tmp_path, r"config\.json expects a JSON object")
+    refused(tmp_path, r"config\.json expects the JSON object of a model of type janus")
 
 
 def test_another_kind_of_model_is_refused(tmp_path):
