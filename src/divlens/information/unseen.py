@@ -76,7 +76,12 @@ def wider_for_rare_draws(found: Estimate, tally: Tally, means: Bits, most: float
     own, pooled = tally.rare.rarer_than_own(tally.strata), tally.rare.rarer_than_all(tally.strata)
     bits = most / tally.path_map.shape[1]
     sides = [(part.chance * means, part.open_after * bits) for part in (own, pooled)]
-    return with_new_intervals(found, of_pool_or_one_prompt(*sides), lambda old, error: (old + error).within(0.0, most))
+
+    def with_rare_draws(old: Interval, error: Interval) -> Interval:
+        # What a single prompt contributes to H(Z) may exceed `most`; rare draws do not add to that.
+        return (old + error).within(0.0, max(old.high, most))
+
+    return with_new_intervals(found, of_pool_or_one_prompt(*sides), with_rare_draws)
 
 
 def wider_for_unseen_paths(found: Estimate, means: PromptMeans, joint: Bits, most: float) -> Estimate:
