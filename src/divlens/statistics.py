@@ -28,6 +28,11 @@ class Interval:
     low: float = math.nan
     high: float = math.nan
 
+    @classmethod
+    def exactly(cls, value: float) -> Interval:
+        """A value that is known without error."""
+        return cls(value, value, value)
+
     def within(self, least: float = -math.inf, most: float = math.inf) -> Interval:
         """The part of the interval between these limits. It always holds the value, even one outside of the limits."""
         low, high = (min(max(end, least), most) for end in (self.low, self.high))
@@ -67,7 +72,7 @@ def bootstrap_mean(
         return Interval(float(known.mean()) if count else math.nan)
     mean, error = float(known.mean()), float(known.std(ddof=1)) / math.sqrt(count)
     if np.ptp(known) == 0:  # not by `error`: the standard deviation of equal numbers can be a rounding error
-        return Interval(*[float(known[0])] * 3)
+        return Interval.exactly(float(known[0]))
     low, high = resampled_t(known, seed, resamples) if count >= FEWEST_TO_RESAMPLE else UNLIMITED
     if not (math.isfinite(low) and math.isfinite(high)):
         high = student_t(count - 1)
@@ -106,7 +111,7 @@ def student_interval(value: float, error: float, freedom: float, skewness: float
     """Student's 95% interval of a value with this standard error, which is known with these degrees of freedom.
     `skewness`: that of the value's error, for which the interval is corrected."""
     if error == 0:
-        return Interval(value, value, value)
+        return Interval.exactly(value)
     t = student_t(freedom)
     return Interval(value, value - error * skewed_t(t, skewness), value - error * skewed_t(-t, skewness))
 

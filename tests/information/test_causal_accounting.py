@@ -346,7 +346,7 @@ def test_the_interval_over_prompts_holds_the_population_mean():
     hits = 0
     for _ in range(400):
         chosen = random.integers(60, size=16)
-        found = estimate(PromptMeans(means[chosen], variances[chosen] / 16, np.full(16, 15)))
+        found = estimate(PromptMeans(means[chosen], variances[chosen] / 16, np.full(16, 15.0)))
         hits += found.over_prompts.low <= exact.mean() <= found.over_prompts.high
     assert 0.93 <= hits / 400 <= 0.98
 
@@ -428,7 +428,7 @@ def test_how_far_the_ends_move_where_all_samples_are_alike():
 
     def moved(*bits: float) -> Estimate:
         values = np.array(bits)
-        means = PromptMeans(values, np.zeros(len(values)), np.full(len(values), 31))
+        means = PromptMeans(values, np.zeros(len(values)), np.full(len(values), 31.0))
         return wider_for_unseen_paths(estimate(means), means, values, 10.0)
 
     one, two = 1 - 0.025 ** (1 / 32), 1 - 0.025 ** (1 / 64)
@@ -439,7 +439,7 @@ def test_how_far_the_ends_move_where_all_samples_are_alike():
     assert (found.monte_carlo.low, found.monte_carlo.high) == pytest.approx((5 - one * 8 / 2, 5 + one * 8 / 2))
     sure = moved(1e-3, 1e-3)
     assert sure.monte_carlo.high == pytest.approx(1e-3 + 1e-3 * math.log(2) * 10, rel=1e-3)
-    nothing = PromptMeans(np.ones(2), np.zeros(2), np.full(2, 31))
+    nothing = PromptMeans(np.ones(2), np.zeros(2), np.full(2, 31.0))
     assert wider_for_unseen_paths(undefined("why"), nothing, np.ones(2), 10.0) == undefined("why")
 
 

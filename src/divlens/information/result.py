@@ -82,20 +82,22 @@ ROWS = {
 
 @dataclass(frozen=True, repr=False, eq=False, kw_only=True)
 class Information(Result):
-    """The accounting of one model under some interventions; all estimates in bits per image.
+    """The entropies of one model under some interventions. All estimates are in bits per image.
 
-    path, execution, joint: causal (H(P||Z|X), H(Z||P|X) and their sum), in the reading that `reading` names. The sum
-    is H(Z,P|X); in a diffusion's schedule reading, which counts tokens that are replaced later, it is at least that.
-    schedule_*, trajectory_*: the same in both readings; they differ for diffusion only. conditional_*: bracket of
-    H(Z|X). token_*: entropy of a token drawn from all images, times the number of positions. sequence_*, mutual_*:
-    brackets of H(Z) and I(X;Z); lower equals upper where it is exact. ceiling: log2(prompts), which I(X;Z) over this
-    prompt set cannot exceed. relevant: I(Z;Y) from below. tightness: the bounds on H(Z|X) that weigh paths, by the
-    number of paths.
-    path_map, execution_map: mean bits (steps, h, w); their sums are `path` and `execution` (schedule reading).
-    usage: share of the codebook that came out; perplexity: 2 to the power of the plug-in entropy of a token.
-    remarks: what holds of the estimates. wording_notes: what the model did not read of a wording, for those wordings
-    only. templated: the prompts whose other wordings are templates, for they have no paraphrases. wordings: those of
-    each prompt that were used, once each.
+    path, execution, joint: the causal entropies H(P||Z|X), H(Z||P|X) and their sum, in the reading that `reading`
+    names. The sum is H(Z,P|X). In a diffusion's schedule reading, which counts tokens that are replaced later, it is at
+    least that. schedule_*, trajectory_*: the same in both readings, which differ for diffusion only.
+
+    conditional_*, sequence_*, mutual_*: H(Z|X), H(Z) and I(X;Z) from below and above; lower equals upper where the
+    quantity is exact. token_*: the entropy of a token drawn from all images, times the number of positions. ceiling:
+    log2(prompts), which I(X;Z) over this prompt set cannot exceed. relevant: I(Z;Y) from below. tightness: the bounds
+    on H(Z|X) that weigh paths, by the number of paths.
+
+    path_map, execution_map: mean bits of each step and position, which add up to `path` and `execution` in the schedule
+    reading. usage: the share of the codebook that came out. perplexity: 2 to the power of the plug-in entropy of a
+    token. remarks: what holds of the estimates. wording_notes: for each wording that the model did not read in full,
+    what it left out. templated: the prompts whose other wordings are templates, because they have no paraphrases.
+    wordings: the wordings of each prompt that were used, once each.
     """
 
     model: str

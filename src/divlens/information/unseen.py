@@ -35,6 +35,7 @@ class Unseen:
 
 
 def around_zero(down: Bits, up: Bits) -> Iterator[Interval]:
+    """For each prompt the interval that reaches so far down and up from 0."""
     return (Interval(0.0, -float(less), float(more)) for less, more in zip(down, up, strict=True))
 
 
@@ -48,7 +49,7 @@ def of_pool_or_one_prompt(own: tuple[Bits, Bits], pooled: tuple[Bits, Bits]) -> 
     return Unseen(Interval(0.0, -down, up), tuple(around_zero(*own)))
 
 
-def changed_by(found: Estimate, off: Unseen, change: Callable[[Interval, Interval], Interval]) -> Estimate:
+def with_new_intervals(found: Estimate, off: Unseen, change: Callable[[Interval, Interval], Interval]) -> Estimate:
     """The estimate whose intervals are what `change` makes of each and of how far off its value may be."""
     if not found.per_prompt:
         return found
@@ -62,7 +63,7 @@ def changed_by(found: Estimate, off: Unseen, change: Callable[[Interval, Interva
 
 def wide_enough(found: Estimate, off: Unseen) -> Estimate:
     """The estimate with intervals that reach at least as far from their values as these may be off."""
-    return changed_by(found, off, lambda old, error: old.hull(Interval(*[old.value] * 3) + error).within(0.0))
+    return with_new_intervals(found, off, lambda old, error: old.hull(Interval.exactly(old.value) + error).within(0.0))
 
 
 def wider_for_rare_draws(found: Estimate, tally: Tally, means: Bits, most: float) -> Estimate:
@@ -75,7 +76,12 @@ def wider_for_rare_draws(found: Estimate, tally: Tally, means: Bits, most: float
     own, pooled = tally.rare.rarer_than_own(tally.strata), tally.rare.rarer_than_all(tally.strata)
     bits = most / tally.path_map.shape[1]
     sides = [(part.chance * means, part.open_after * bits) for part in (own, pooled)]
-    return changed_by(found, of_pool_or_one_prompt(*sides), lambda old, error: (old + error).within(0.0, most))
+
+    def with_rare_draws(old: Interval, error: Interval) -> Interval:
+        # What a single prompt contributes to H(Z) may exceed `most`; rare draws do not add to that.
+        return (old + error).within(0.0, max(old.high, most))
+
+    return with_new_intervals(found, of_pool_or_one_prompt(*sides), with_rare_draws)
 
 
 def wider_for_unseen_paths(found: Estimate, means: PromptMeans, joint: Bits, most: float) -> Estimate:
