@@ -13,8 +13,7 @@ from pathlib import Path
 
 import torch
 
-TESTS = Path(__file__).resolve().parent.parent / "tests"
-sys.path[:0] = [str(TESTS), str(TESTS / "information")]  # the events are those of the tests
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))  # the events are those of the tests
 
 from test_unmasking_quadrature import one_event
 

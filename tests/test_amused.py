@@ -8,7 +8,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import tiny_pipelines as tiny
 from divlens.calibration import frequencies_of
 from divlens.interventions import Argmax, DisableTop, Guidance
 from divlens.loop import filled
@@ -21,6 +20,7 @@ from divlens.paths import ConfidenceUnmasking
 from divlens.run import Reading
 from divlens.sampler import sample
 from divlens.types import DivlensError, View
+from oracles import tiny_diffusers as tiny
 
 SEED = 3
 

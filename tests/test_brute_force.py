@@ -13,7 +13,7 @@ from divlens.interventions import Argmax, Freeze, Guidance
 from divlens.models.toy import ToyModel
 from divlens.sampler import sample
 from divlens.types import Generation, View
-from toy_oracle import GRIDS, chances, chi_square_p, counts_of, exact, exact_mim, forward, posterior
+from oracles.toy_grids import GRIDS, chances, chi_square_p, counts_of, exact, exact_mim, forward, posterior
 
 # Chi-square tests reject at 1e-6: their false-alarm rate over random seeds. Seeds are fixed.
 ALARM = 1e-6

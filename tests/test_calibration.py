@@ -13,8 +13,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import tiny_llamagen
-import tiny_transformers
 from divlens import calibration, models, probe
 from divlens.calibration import cache_folder, cache_name, frequencies_of, keep, read
 from divlens.cli import main
@@ -28,7 +26,8 @@ from divlens.paths import Raster
 from divlens.run import Reading
 from divlens.sampler import sample
 from divlens.types import DivlensWarning
-from tiny_pipelines import one_thread
+from oracles import tiny_llamagen, tiny_transformers
+from oracles.tiny_diffusers import one_thread
 
 PROMPTS = ["red heart", "a cat"]
 SHARE = torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64)

@@ -23,7 +23,7 @@ from divlens.report.tables import decomposition_table
 from divlens.run import Reading, Row, fill
 from divlens.statistics import ratio_of_means
 from divlens.types import DivlensError, Prompt
-from toy_oracle import MASK, STATES, chances, posterior
+from oracles.toy_grids import MASK, STATES, chances, posterior
 
 FAMILIES = ("toy/ar", "toy/mim", "toy/diffusion")
 PROMPTS = ("red heart", "a cat", "blue sky over the sea")

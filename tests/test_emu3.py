@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 
-import tiny_transformers as tiny
 from divlens.interventions import Argmax, Guidance, Subset
 from divlens.models import emu3
 from divlens.models.loading import Options
@@ -20,6 +19,7 @@ from divlens.models.protocol import Limited, Model, Predictor
 from divlens.paths import Raster
 from divlens.sampler import sample
 from divlens.types import DivlensError
+from oracles import tiny_transformers as tiny
 
 SEED = 3
 GROUPED = [prompt for prompt in tiny.PROMPTS for _ in range(2)]  # the reference's order: p1 p1 p2 p2 p3 p3

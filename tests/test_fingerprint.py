@@ -12,9 +12,6 @@ import torch
 from torch import Tensor, nn
 
 import divlens.models
-import tiny_llamagen
-import tiny_pipelines
-import tiny_transformers
 from divlens.models import amused, emu3, janus, load, vq_diffusion
 from divlens.models.amused import AmusedModel
 from divlens.models.causal import Pixels, Reader
@@ -35,6 +32,7 @@ from divlens.models.zoo.text import Vocabulary
 from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, Raster
 from divlens.sampler import sample
 from divlens.types import DivlensError
+from oracles import tiny_diffusers, tiny_llamagen, tiny_transformers
 
 # The fields that change neither a draw nor a picture. What is not named here belongs to the fingerprint.
 ASIDE: dict[type, set[str]] = {
@@ -66,8 +64,8 @@ def llamagen_folder(tmp_path_factory):
 def adapters(llamagen_folder) -> dict[type, Any]:
     """One model of each kind."""
     found = [
-        wrap(tiny_pipelines.amused()),
-        wrap(tiny_pipelines.vq_diffusion()),
+        wrap(tiny_diffusers.amused()),
+        wrap(tiny_diffusers.vq_diffusion()),
         load_llamagen(str(llamagen_folder), Options()),
         wrap(*tiny_transformers.janus()),
         wrap(*tiny_transformers.emu3()),
@@ -170,14 +168,14 @@ def test_a_field_that_is_added_counts_by_itself_and_one_that_cannot_be_hashed_le
 
 def twins(tmp_path) -> dict[str, tuple[Model, Model]]:
     """The same content loaded in two ways."""
-    pipeline, old = tiny_pipelines.amused(), tiny_pipelines.vq_diffusion()
+    pipeline, old = tiny_diffusers.amused(), tiny_diffusers.vq_diffusion()
     parts, others = tiny_transformers.janus(), tiny_transformers.emu3()
     for name in "ab":
         tiny_llamagen.save(tmp_path / name, side=2)
     options = Options(compile=True, truncate=True)
     return {
-        "amused": (wrap(pipeline), amused.load(tiny_pipelines.saved(pipeline, tmp_path / "amused"), options)),
-        "vq": (wrap(old), vq_diffusion.load(tiny_pipelines.saved(old, tmp_path / "vq"), options)),
+        "amused": (wrap(pipeline), amused.load(tiny_diffusers.saved(pipeline, tmp_path / "amused"), options)),
+        "vq": (wrap(old), vq_diffusion.load(tiny_diffusers.saved(old, tmp_path / "vq"), options)),
         "janus": (wrap(*parts), janus.load(tiny_transformers.saved(parts, tmp_path / "janus"), options)),
         "emu3": (wrap(*others), emu3.load(tiny_transformers.saved(others, tmp_path / "emu3"), options)),
         "llamagen": (load_llamagen(str(tmp_path / "a"), Options()), load_llamagen(str(tmp_path / "b"), options)),
@@ -196,7 +194,7 @@ def test_a_run_leaves_the_fingerprint_as_it_is(adapters):
     for model in adapters.values():
         small = replace(model, grid=(2, 2)) if isinstance(model, Emu3Model) else model
         before = fingerprint_of(small)
-        with tiny_pipelines.one_thread():
+        with tiny_diffusers.one_thread():
             sample(small, ["red heart", "a cat on the sea"], n=1)
         assert fingerprint_of(small) == before is not None
 
@@ -257,7 +255,7 @@ def test_weights_that_trade_places_or_have_the_same_sum_have_other_digits():
 
 
 def attention() -> Any:
-    return tiny_pipelines.vq_diffusion().transformer
+    return tiny_diffusers.vq_diffusion().transformer
 
 
 def with_other_heads(network: Any) -> None:
@@ -355,7 +353,7 @@ def with_a_packed_tensor(network: Any) -> None:
     ],
 )
 def test_a_network_whose_content_is_not_known_has_no_fingerprint(change):
-    pipeline = tiny_pipelines.vq_diffusion()
+    pipeline = tiny_diffusers.vq_diffusion()
     assert fingerprint_of(wrap(pipeline)) is not None
     model = wrap(pipeline)
     change(pipeline.transformer)
@@ -368,10 +366,10 @@ def test_a_network_whose_content_is_not_known_has_no_fingerprint(change):
 
 
 def test_a_tokenizer_is_its_words_and_not_how_it_was_called_last():
-    one, same = tiny_pipelines.tokenizer(), tiny_pipelines.tokenizer()
+    one, same = tiny_diffusers.tokenizer(), tiny_diffusers.tokenizer()
     same(["red", "heart"], padding="max_length", max_length=9, truncation=True)
     assert content_hash(one) == content_hash(same)
-    longer, left, other_padding = (tiny_pipelines.tokenizer() for _ in range(3))
+    longer, left, other_padding = (tiny_diffusers.tokenizer() for _ in range(3))
     longer.add_tokens(["heart"])
     left.padding_side = "left"
     other_padding.pad_token = "a"
@@ -426,7 +424,7 @@ def test_an_outside_model_has_the_fingerprint_of_what_it_declares():
 
 
 def test_a_wrapped_model_is_named_after_its_weights():
-    names = [wrap(tiny_pipelines.amused(seed=seed)).name for seed in (0, 0, 1)]
+    names = [wrap(tiny_diffusers.amused(seed=seed)).name for seed in (0, 0, 1)]
     assert names[0] == names[1] != names[2]
     with pytest.raises(DivlensError, match="expected different models"):
-        divlens.probe([wrap(tiny_pipelines.amused()), wrap(tiny_pipelines.amused())], ["red heart"], n=2)
+        divlens.probe([wrap(tiny_diffusers.amused()), wrap(tiny_diffusers.amused())], ["red heart"], n=2)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-import tiny_pipelines
 from divlens.types import DivlensError
+from oracles import tiny_diffusers
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "studies"))
 fuzz = importlib.import_module("fuzz_configurations")
@@ -16,7 +16,7 @@ fuzz = importlib.import_module("fuzz_configurations")
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
-    with tiny_pipelines.one_thread():
+    with tiny_diffusers.one_thread():
         yield
 
 

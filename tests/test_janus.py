@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-import tiny_transformers as tiny
 from divlens.interventions import Argmax, Guidance, Subset, TopK
 from divlens.models import janus
 from divlens.models.loading import Options
@@ -20,6 +19,7 @@ from divlens.noise import CounterNoise, TorchNoise
 from divlens.paths import Raster
 from divlens.sampler import sample
 from divlens.types import DivlensError
+from oracles import tiny_transformers as tiny
 
 SEED = 3
 GROUPED = [prompt for prompt in tiny.PROMPTS for _ in range(2)]  # the reference's order: p1 p1 p2 p2 p3 p3

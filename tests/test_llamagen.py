@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from transformers import T5EncoderModel
 
-import tiny_llamagen as tiny
 from divlens.interventions import Argmax, Guidance, Settings
 from divlens.loop import filled
 from divlens.models.llamagen.adapter import LlamaGen, RasterPredictor, load
@@ -28,6 +27,7 @@ from divlens.paths import Raster
 from divlens.run import Reading
 from divlens.sampler import sample
 from divlens.types import DivlensError, View
+from oracles import tiny_llamagen as tiny
 
 SEED = 7  # of the goldens
 NEAR = 1e-4  # float32 against the reference's float32, or against float64, for logits of about 20

@@ -12,7 +12,7 @@ from divlens.models.toy import diffusion_rule
 from divlens.noise import CounterNoise
 from divlens.paths import ConfidenceUnmasking, Draws, MaskReplaceDiffusion, Raster
 from divlens.types import DivlensError
-from toy_oracle import chi_square_p, posterior
+from oracles.toy_grids import chi_square_p, posterior
 
 ALARM = 1e-6  # chi-square tests reject at this level: their false-alarm rate over random seeds
 fixed = settings(derandomize=True, deadline=None)  # the same examples every time, however busy the machine

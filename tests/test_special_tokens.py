@@ -7,27 +7,25 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-import tiny_llamagen
-import tiny_pipelines
-import tiny_transformers
 from divlens.models import amused, emu3, janus, vq_diffusion
 from divlens.models.loading import Options
 from divlens.models.special_tokens import refuse_special_tokens, special_tokens
 from divlens.sampler import sample
 from divlens.types import DivlensError
+from oracles import tiny_diffusers, tiny_llamagen, tiny_transformers
 
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
-    with tiny_pipelines.one_thread():
+    with tiny_diffusers.one_thread():
         yield
 
 
 def model_of(name: str, folder: Path) -> Any:
     if name == "amused":
-        return amused.from_pipeline(tiny_pipelines.amused(), Options())
+        return amused.from_pipeline(tiny_diffusers.amused(), Options())
     if name == "vq-diffusion":
-        return vq_diffusion.from_pipeline(tiny_pipelines.vq_diffusion(), Options())
+        return vq_diffusion.from_pipeline(tiny_diffusers.vq_diffusion(), Options())
     if name == "llamagen":
         return tiny_llamagen.golden(folder)
     module = {"janus": janus, "emu3": emu3}[name]

@@ -18,9 +18,6 @@ import pytest
 import torch
 
 import divlens
-import tiny_llamagen
-import tiny_pipelines
-import tiny_transformers
 from divlens.interventions import (
     Argmax,
     DisableTop,
@@ -36,6 +33,7 @@ from divlens.interventions import (
 from divlens.models.llamagen.adapter import load as load_llamagen
 from divlens.models.loading import Options
 from divlens.models.wrap import wrap
+from oracles import tiny_diffusers, tiny_llamagen, tiny_transformers
 
 RECORDED = Path(__file__).parent / "data" / "token_hashes.json"
 PROMPTS = ("red heart", "a rocket on a blue background")
@@ -62,8 +60,8 @@ def tiny_llamagen_model() -> Any:
 MODELS: dict[str, Callable[[], Any]] = {
     **{name: lambda name=name: divlens.load(name) for name in ("toy/ar", "toy/mim", "toy/diffusion")},
     **{name: lambda name=name: divlens.load(name) for name in ("zoo/ar", "zoo/mim", "zoo/diffusion")},
-    "aMUSEd": cache(lambda: wrap(tiny_pipelines.amused())),
-    "VQ-Diffusion": cache(lambda: wrap(tiny_pipelines.vq_diffusion())),
+    "aMUSEd": cache(lambda: wrap(tiny_diffusers.amused())),
+    "VQ-Diffusion": cache(lambda: wrap(tiny_diffusers.vq_diffusion())),
     "LlamaGen": tiny_llamagen_model,
     "Janus": cache(lambda: wrap(*tiny_transformers.janus())),
     "Emu3": cache(

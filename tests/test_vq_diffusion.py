@@ -9,7 +9,6 @@ import pytest
 import torch
 from diffusers.schedulers.scheduling_vq_diffusion import VQDiffusionScheduler
 
-import tiny_pipelines as tiny
 from divlens.interventions import Argmax, Guidance, Settings, TopP, filter_logits
 from divlens.loop import Moment, guide, moments
 from divlens.models import vq_diffusion
@@ -20,6 +19,7 @@ from divlens.paths import MaskReplaceDiffusion
 from divlens.run import Reading
 from divlens.sampler import sample
 from divlens.types import DivlensError
+from oracles import tiny_diffusers as tiny
 
 SEED = 3
 # The reference's own: it reads its configuration in an old way and returns an old record.

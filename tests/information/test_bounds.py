@@ -10,9 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from enumeration import Case, entropy, truth
-from settings import rule_of
-from small import Small
 from torch.overrides import TorchFunctionMode
 
 from divlens import models
@@ -43,6 +40,9 @@ from divlens.paths import ConfidenceUnmasking, Draws, MaskReplaceDiffusion, Rast
 from divlens.run import Reading, Row, plan
 from divlens.sampler import sample
 from divlens.types import DivlensError, Prompt
+from oracles.interventions import rule_of
+from oracles.small_models import Small
+from oracles.transcripts import Case, entropy, truth
 
 PROMPTS = ["red heart", "a cat", "blue sky"]
 REWORDED = [Prompt(text, paraphrases=(f"{text} icon",)) for text in PROMPTS]

@@ -9,9 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from enumeration import Case, entropy, truth
-from settings import INTERVENTIONS, diffusion_of, frozen_changes, rule_of
-from small import RareFirst, Small
 
 from divlens import models
 from divlens.information import Effort, information
@@ -29,6 +26,9 @@ from divlens.paths import ConfidenceUnmasking, Draws, FixedOrder, MaskReplaceDif
 from divlens.run import Reading, fill, noise_of, plan
 from divlens.statistics import student_t
 from divlens.types import Prompt
+from oracles.interventions import INTERVENTIONS, diffusion_of, frozen_changes, rule_of
+from oracles.small_models import RareFirst, Small
+from oracles.transcripts import Case, entropy, truth
 
 PROMPT = "red heart"
 FAMILIES = ("ar", "mim", "diffusion")

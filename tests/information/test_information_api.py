@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small import Small
 
 from divlens import models
 from divlens.information import Effort, information
@@ -16,6 +15,7 @@ from divlens.information.estimates import LABELS, Estimate, Moments, plus, strai
 from divlens.interventions import Freeze, Subset, Temperature
 from divlens.paths import Advance, ConfidenceUnmasking, MaskReplaceDiffusion, Raster
 from divlens.types import DivlensError, View
+from oracles.small_models import Small
 
 PROMPTS = ["red heart", "a cat"]
 

@@ -22,7 +22,7 @@ from transformers.models.llama.configuration_llama import LlamaConfig
 from divlens.interventions import Intervention
 from divlens.loop import filled
 from divlens.run import Reading
-from tiny_pipelines import sensitive
+from oracles.tiny_diffusers import sensitive
 
 PROMPTS = ["red heart", "a cat on the sea", "blue"]
 WIDTH = 32
