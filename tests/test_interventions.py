@@ -9,7 +9,6 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from divlens import models
 from divlens.interventions import (
     Argmax,
     DisableTop,
@@ -29,17 +28,12 @@ from divlens.paths import Raster
 from divlens.run import Reading
 from divlens.sampler import sample
 from divlens.types import DivlensError
+from oracles.toy_grids import toy
 
 FAMILIES = ("ar", "mim", "diffusion")
 fixed = settings(derandomize=True, deadline=None)  # the same examples every time, however busy the machine
 PROMPTS = ["red heart", "a cat"]
 DEFAULTS = Settings(Raster(3), 1.0)
-
-
-def toy(family: str) -> ToyModel:
-    model = models.load(f"toy/{family}")
-    assert isinstance(model, ToyModel)
-    return model
 
 
 def allowed_codes(model: ToyModel, *interventions) -> set[int]:

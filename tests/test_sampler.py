@@ -8,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from divlens import models
 from divlens.interventions import Argmax, Guidance, Paraphrase, Subset, Temperature
 from divlens.loop import guide
 from divlens.models.toy import PIXELS, ToyModel
@@ -17,16 +16,11 @@ from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, Raster
 from divlens.run import fill, noise_of, plan
 from divlens.sampler import sample
 from divlens.types import DivlensError, Prompt
+from oracles.toy_grids import toy
 
 FAMILIES = ("ar", "mim", "diffusion")
 fixed = settings(derandomize=True, deadline=None)  # the same examples every time, however busy the machine
 POOL = ["red heart", "a cat", "three green apples", "blue sky", "snow"]
-
-
-def toy(family: str) -> ToyModel:
-    model = models.load(f"toy/{family}")
-    assert isinstance(model, ToyModel)
-    return model
 
 
 def rows_of(out, prompt: int) -> tuple[torch.Tensor, ...]:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from divlens import models
 from divlens.information import Effort, information
 from divlens.information.accounting import QUANTITIES, BatchAccount, Tally, beyond_unseen
 from divlens.information.estimates import Estimate, Moments, estimate, undefined
@@ -21,13 +20,13 @@ from divlens.information.replay import Replayed
 from divlens.information.strata import Strata, Sums, strata_of
 from divlens.interventions import Argmax, Freeze, Paraphrase
 from divlens.loop import Moment
-from divlens.models.toy import ToyModel
 from divlens.paths import ConfidenceUnmasking, Draws, FixedOrder, MaskReplaceDiffusion, RandomOrder, Raster
 from divlens.run import Reading, fill, noise_of, plan
 from divlens.statistics import student_t
 from divlens.types import Prompt
 from oracles.interventions import INTERVENTIONS, diffusion_of, frozen_changes, rule_of
 from oracles.small_models import RareFirst, Small
+from oracles.toy_grids import toy
 from oracles.transcripts import Case, entropy, truth
 
 PROMPT = "red heart"
@@ -35,12 +34,6 @@ FAMILIES = ("ar", "mim", "diffusion")
 QUICK = Effort(paths=0, mixture_samples=0)
 # |estimate - truth| beyond 5 standard errors: false-alarm rate 6e-7 each.
 SIGMAS = 5
-
-
-def toy(family: str, seed: int = 0) -> ToyModel:
-    model = models.load(f"toy/{family}:{seed}")
-    assert isinstance(model, ToyModel)
-    return model
 
 
 def drawn_sums(model: Any, n: int, seed: int = 0, interventions=(), prompt: str | Prompt = PROMPT) -> torch.Tensor:
