@@ -22,13 +22,9 @@ from divlens.sampler import sample
 from divlens.types import DivlensError, View
 from oracles import tiny_diffusers as tiny
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SEED = 3
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    with tiny.one_thread():
-        yield
 
 
 @pytest.fixture(scope="module", params=[4, 16, 32], ids=["grid 4", "256 pixels", "512 pixels"])

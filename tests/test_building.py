@@ -19,11 +19,7 @@ from divlens.sampler import sample
 from divlens.types import DivlensError
 from oracles import tiny_diffusers, tiny_llamagen, tiny_transformers
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    with tiny_diffusers.one_thread():
-        yield
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

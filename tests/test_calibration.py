@@ -27,7 +27,6 @@ from divlens.run import Reading
 from divlens.sampler import sample
 from divlens.types import DivlensWarning
 from oracles import tiny_llamagen, tiny_transformers
-from oracles.tiny_diffusers import one_thread
 
 PROMPTS = ["red heart", "a cat"]
 SHARE = torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64)
@@ -196,17 +195,16 @@ def test_other_prompts_and_another_version_are_another_measurement(monkeypatch):
     assert len({*names, cache_name(known, prompts)}) == 4
 
 
-def test_another_negative_prompt_is_another_measurement():
+def test_another_negative_prompt_is_another_measurement(one_thread):
     model = replace(wrap(*tiny_transformers.emu3()), grid=(2, 2))  # type: ignore[type-var]
-    with one_thread():
-        for negative in ("zzzz", "zzzz", "yyyy"):
-            Reading(replace(model, negative=negative)).settings([Subset(0.5)])  # type: ignore[call-arg]
+    for negative in ("zzzz", "zzzz", "yyyy"):
+        Reading(replace(model, negative=negative)).settings([Subset(0.5)])  # type: ignore[call-arg]
     assert len(kept()) == 2
     files = {file_name(replace(model, **changes)) for changes in ({}, {"suffix": ""}, {"top_k": 3}, {"grid": (1, 4)})}
     assert len(files) == 4
 
 
-def test_folders_share_a_measurement_when_their_content_is_the_same(tmp_path):
+def test_folders_share_a_measurement_when_their_content_is_the_same(tmp_path, one_thread):
     def changed(name: str, part: str | None = None) -> Path:
         folder = tiny_llamagen.save(tmp_path / name, side=2)
         if part is not None:
@@ -217,9 +215,8 @@ def test_folders_share_a_measurement_when_their_content_is_the_same(tmp_path):
 
     folders = [changed("one"), changed("two")]
     folders += [changed(name, name) for name in ("cls_embedding.uncond_embedding", "layers.1.attention.wqkv.weight")]
-    with one_thread():
-        for folder in folders:
-            Reading(load_llamagen(str(folder), Options())).settings([Subset(0.5)])
+    for folder in folders:
+        Reading(load_llamagen(str(folder), Options())).settings([Subset(0.5)])
     assert len(kept()) == 3
 
 

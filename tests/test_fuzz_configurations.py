@@ -8,16 +8,11 @@ import pytest
 import torch
 
 from divlens.types import DivlensError
-from oracles import tiny_diffusers
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "studies"))
 fuzz = importlib.import_module("fuzz_configurations")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    with tiny_diffusers.one_thread():
-        yield
 
 
 @pytest.mark.parametrize("name", fuzz.LAYOUTS)

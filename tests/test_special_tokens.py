@@ -14,11 +14,7 @@ from divlens.sampler import sample
 from divlens.types import DivlensError
 from oracles import tiny_diffusers, tiny_llamagen, tiny_transformers
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    with tiny_diffusers.one_thread():
-        yield
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def model_of(name: str, folder: Path) -> Any:

@@ -23,13 +23,10 @@ from oracles import tiny_diffusers as tiny
 
 SEED = 3
 # The reference's own: it reads its configuration in an old way and returns an old record.
-pytestmark = pytest.mark.filterwarnings("ignore:.*is deprecated.*:FutureWarning:diffusers")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    with tiny.one_thread():
-        yield
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:.*is deprecated.*:FutureWarning:diffusers"),
+]
 
 
 def load_saved(pipeline: Any, folder: Path, **options: Any) -> vq_diffusion.VQDiffusionModel:
