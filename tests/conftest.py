@@ -87,17 +87,13 @@ def cache_of_the_test(cache_of_the_session, tmp_path_factory, monkeypatch):
     monkeypatch.setenv("DIVLENS_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
-class Colours(torch.nn.Module):
-    def forward(self, images):
-        return (images,)
-
-
 @pytest.fixture
 def colours_for_lpips(monkeypatch):
     """LPIPS on the colours alone, for speed."""
-    from divlens.diversity import FeatureNetwork  # not above: the package is checked by what stands in this file
+    # Not above: the package is checked by what stands in this file.
+    from oracles.colour_network import colour_network
 
-    network = FeatureNetwork(Colours(), torch.zeros(3), torch.ones(3), [torch.ones(3)], smallest=1)
+    network = colour_network()
     places = {"experiment.probe": "load_network", "enhance": "load_network", "decompose": "network_of"}
     for module, loader in places.items():
         # Not by the module's path: divlens.enhance is a function.

@@ -1,7 +1,6 @@
 """`decompose` on the toys: against pairwise distances, an independent simulation of the samplers, and model limits."""
 
 import gc
-import io
 import itertools
 import math
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 
 from divlens.decompose import Decomposition, decompose
 from divlens.diversity import load_network
@@ -23,6 +21,7 @@ from divlens.report.tables import decomposition_table
 from divlens.run import Reading, Row, fill
 from divlens.statistics import ratio_of_means
 from divlens.types import DivlensError, Prompt
+from oracles.screen import printed
 from oracles.toy_grids import MASK, STATES, chances, posterior
 
 FAMILIES = ("toy/ar", "toy/mim", "toy/diffusion")
@@ -473,25 +472,19 @@ def test_scale_of_the_features_counts_squared_in_components_and_not_in_shares():
     )
 
 
-def printed(result):
-    console = Console(width=80, file=io.StringIO())
-    console.print(decomposition_table(result))
-    return console.file.getvalue()  # type: ignore[attr-defined]
-
-
 def test_the_table_names_the_distance_that_was_measured():
-    other = printed(decompose("toy/mim", PROMPTS, 2, 2, 2, features=colours))
+    other = printed(decomposition_table(decompose("toy/mim", PROMPTS, 2, 2, 2, features=colours)))
     assert "squared distance" in other and "LPIPS" not in other
-    assert "LPIPS" in printed(decompose("toy/mim", PROMPTS, 2, 2, 2))
+    assert "LPIPS" in printed(decomposition_table(decompose("toy/mim", PROMPTS, 2, 2, 2)))
 
 
 def test_a_total_of_nothing_is_not_a_hundred_percent():
     def constant(images):
         return torch.ones(len(images), 2)
 
-    lines = printed(decompose("toy/mim", PROMPTS, 2, 2, 2, features=constant)).splitlines()
+    lines = printed(decomposition_table(decompose("toy/mim", PROMPTS, 2, 2, 2, features=constant))).splitlines()
     assert next(line for line in lines if line.startswith("total ")).split()[-1] == "n/a"
-    some = printed(decompose("toy/mim", PROMPTS, 2, 2, 2, features=colours)).splitlines()
+    some = printed(decomposition_table(decompose("toy/mim", PROMPTS, 2, 2, 2, features=colours))).splitlines()
     assert next(line for line in some if line.startswith("total ")).split()[-1] == "100"
 
 

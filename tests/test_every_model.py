@@ -19,8 +19,8 @@ from divlens.models.loading import DTYPES
 from divlens.models.protocol import Identified, Limited, Model, Predictor, check_model
 from divlens.models.registry import facts_of
 from divlens.models.wrap import wrap
-from divlens.paths import ConfidenceUnmasking
-from divlens.run import Reading
+from divlens.paths import ConfidenceUnmasking, Raster
+from divlens.run import Reading, wording_notes
 from divlens.sampler import sample
 from divlens.types import DivlensError
 from oracles.every_model import MODELS, NETWORKS, PUBLISHED, WRAPPED, loaded, made, small, with_head
@@ -76,13 +76,13 @@ def test_it_is_a_model(name):
 def test_samples_follow_their_prompt_whatever_their_batch(name):
     """Sampled together, alone or one by one, a prompt's pictures are the same; other prompts' are not."""
     model = small(name)
-    together = sample(model, PROMPTS, n=3, seed=5)
-    assert torch.equal(together.tokens, sample(model, PROMPTS, n=3, seed=5, batch_size=1).tokens)
+    together = sample(model, PROMPTS, n=2, seed=5)
+    assert torch.equal(together.tokens, sample(model, PROMPTS, n=2, seed=5, batch_size=1).tokens)
     for i, prompt in enumerate(PROMPTS):
         alone = sample(model, [prompt], n=2, seed=5)
-        assert torch.equal(together.tokens[i, :2], alone.tokens[0])
-        torch.testing.assert_close(together.images[i, :2], alone.images[0])
-        assert not torch.equal(together.tokens[i - 1, :2], alone.tokens[0])
+        assert torch.equal(together.tokens[i], alone.tokens[0])
+        torch.testing.assert_close(together.images[i], alone.images[0])
+        assert not torch.equal(together.tokens[i - 1], alone.tokens[0])
 
 
 @every_model
@@ -178,7 +178,6 @@ def test_the_folder_and_how_a_network_is_run_do_not_count(name, tmp_path):
     one, other = loaded(name, tmp_path / "a"), loaded(name, tmp_path / "b", compile=True, truncate=True)
     assert fingerprint_of(one) == fingerprint_of(other) == fingerprint_of(small(name)) is not None
     assert one.name == f"{name}:{tmp_path / 'a'}" != other.name
-    assert fingerprint_of(loaded(name, tmp_path / "c", seed=1)) != fingerprint_of(one)  # the control
 
 
 @pytest.mark.parametrize("name", WRAPPED)
@@ -206,7 +205,7 @@ def test_the_limits_of_the_draw(name):
     free = tokens(model)
     assert alike(tokens(model, PROMPTS[:1], 4, 0, Argmax("all"))) and not alike(free)
     best = tokens(model, PROMPTS[:1], 4, 0, Argmax())
-    assert not torch.equal(free, best)
+    assert not torch.equal(free, best) and alike(best) == isinstance(model.rule, Raster)
     if not isinstance(model.rule, ConfidenceUnmasking):  # its path looks at the chances: those of one code are all 1
         assert torch.equal(tokens(model, PROMPTS[:1], 4, 0, TopK(1)), best)
     assert torch.equal(tokens(model, PROMPTS[:1], 4, 0, TopK(model.codes)), free)
@@ -216,11 +215,11 @@ def test_the_limits_of_the_draw(name):
 def test_banned_codes_never_come_out(name):
     """Where the codes that are banned do come out without it; which ones they are is measured once, or shipped."""
     model = small(name)
-    free = tokens(model, PROMPTS, 16)
+    free = tokens(model, PROMPTS, 8)
     for ban in (Subset(0.5), DisableTop(0.05)):
         allowed = Reading(model).settings([ban]).allowed
         assert allowed is not None and 0 < int(allowed.sum()) < model.codes
-        assert allowed[tokens(model, PROMPTS, 16, 0, ban)].all() and not allowed[free].all()
+        assert allowed[tokens(model, PROMPTS, 8, 0, ban)].all() and not allowed[free].all()
 
 
 # --- options and bad input ------------------------------------------------------------------------------------------
@@ -246,8 +245,9 @@ def test_too_long_a_wording_is_refused_or_cut_and_noted(name, tmp_path):
     (length,) = model.lengths([long])
     message = refused(lambda: model.encode(["red", long]))
     assert f"reads at most {model.limit} tokens, got {length}: 'a very long" in message and "--truncate" in message
-    assert sample(cutting, [long, "red"], n=1).notes == {long: f"cut from {length} to {model.limit} tokens"}
-    assert torch.equal(cutting.encode(["red"]), model.encode(["red"]))
+    assert wording_notes(cutting, [long, "red"]) == {long: f"cut from {length} to {model.limit} tokens"}
+    found, alone = cutting.encode([long, "red"]), model.encode(["red"])
+    assert torch.equal(found[1:], alone) and not torch.equal(found[:1], alone)
 
 
 @published

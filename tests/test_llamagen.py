@@ -21,7 +21,7 @@ from divlens.models.llamagen.checkpoints import gpt_sizes
 from divlens.models.llamagen.gpt import Gpt, Sizes
 from divlens.models.llamagen.vq import VqSizes, VqTokenizer
 from divlens.models.loading import Options
-from divlens.models.protocol import Limited, Model, Predictor
+from divlens.models.protocol import Predictor
 from divlens.noise import TorchNoise
 from divlens.paths import Raster
 from divlens.run import Reading
@@ -285,21 +285,10 @@ def test_guidance_off_costs_no_second_pass(model):
     assert sizes == [2] * 8 + [4] * 8
 
 
-def test_samples_are_grouped_by_prompt(model):
-    """Two prompts and three samples: each prompt's samples are those it has alone. The twin: its neighbour's differ."""
-    both = sample(model, ["red heart", "a cat"], n=3, seed=5).tokens
-    for prompt, tokens in zip(["red heart", "a cat"], both, strict=True):
-        assert torch.equal(sample(model, [prompt], n=3, seed=5, batch_size=2).tokens[0], tokens)
-    greedy = sample(model, ["red heart", "a cat"], n=2, interventions=[Argmax()]).tokens
-    assert torch.equal(greedy[:, 0], greedy[:, 1])
-    assert not torch.equal(greedy[0], greedy[1])
-
-
 # As a model
 
 
 def test_it_is_a_model_with_the_published_defaults(model):
-    assert isinstance(model, Model) and isinstance(model, Limited)
     settings = Reading(model).settings([])
     assert (settings.rule, settings.guidance, settings.temperature) == (Raster(9), 7.5, 1.0)
     assert (settings.top_k, settings.top_p) == (1000, 1.0)
