@@ -154,8 +154,11 @@ def test_other_weights_are_another_model(name):
     one, same, other = small(name), MODELS[name].small(MODELS[name].make(0)), small(name, 1)
     assert torch.equal(tokens(one, PROMPTS), tokens(same, PROMPTS))
     assert not torch.equal(tokens(one, PROMPTS), tokens(other, PROMPTS))
-    assert fingerprint_of(one) == fingerprint_of(same) != fingerprint_of(other) or name == "outside"
-    assert name != "outside" or fingerprint_of(one) is None
+    found = [fingerprint_of(model) for model in (one, same, other)]
+    if name == "outside":  # what its weights are is its own affair
+        assert found == [None] * 3
+    else:
+        assert found[0] == found[1] != found[2]
 
 
 @with_a_network
@@ -205,7 +208,9 @@ def test_the_limits_of_the_draw(name):
     free = tokens(model)
     assert alike(tokens(model, PROMPTS[:1], 4, 0, Argmax("all"))) and not alike(free)
     best = tokens(model, PROMPTS[:1], 4, 0, Argmax())
-    assert not torch.equal(free, best) and alike(best) == isinstance(model.rule, Raster)
+    assert not torch.equal(free, best)
+    if isinstance(model.rule, Raster):  # of the others the path may go on
+        assert alike(best)
     if not isinstance(model.rule, ConfidenceUnmasking):  # its path looks at the chances: those of one code are all 1
         assert torch.equal(tokens(model, PROMPTS[:1], 4, 0, TopK(1)), best)
     assert torch.equal(tokens(model, PROMPTS[:1], 4, 0, TopK(model.codes)), free)
@@ -247,7 +252,8 @@ def test_too_long_a_wording_is_refused_or_cut_and_noted(name, tmp_path):
     assert f"reads at most {model.limit} tokens, got {length}: 'a very long" in message and "--truncate" in message
     assert wording_notes(cutting, [long, "red"]) == {long: f"cut from {length} to {model.limit} tokens"}
     found, alone = cutting.encode([long, "red"]), model.encode(["red"])
-    assert torch.equal(found[1:], alone) and not torch.equal(found[:1], alone)
+    torch.testing.assert_close(found[1:], alone, **NEAR)
+    assert not torch.allclose(found[:1].float(), alone.float(), atol=1e-2)
 
 
 @published
