@@ -32,18 +32,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-TESTS = Path(__file__).resolve().parent.parent / "tests"
-sys.path[:0] = [str(TESTS), str(TESTS / "information")]  # the oracle is that of the tests
-
-from enumeration import Case, State, Truth, entropy, truth
-from settings import INTERVENTIONS, frozen_changes, rule_of
-from small import Small
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))  # the oracle is that of the tests
 
 import divlens
 from divlens.information import Effort, Estimate, Information
 from divlens.interventions import Intervention
 from divlens.models import load
 from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, Raster
+from oracles.interventions import INTERVENTIONS, frozen_changes, rule_of
+from oracles.small_models import Small
+from oracles.transcripts import Case, State, Truth, entropy, truth
 
 PROMPTS = tuple(divlens.Prompt(text) for text in ("red heart", "a cat", "blue sky over the sea"))
 SAMPLES, REPETITIONS, MORE = 48, 400, 1200

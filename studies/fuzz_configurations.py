@@ -36,13 +36,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))  # the
 import torch
 from safetensors.torch import load_file, save_file
 
-import tiny_llamagen
-import tiny_pipelines
-import tiny_transformers
-from divlens.errors import DivlensError
 from divlens.models import load
 from divlens.models.zoo.assets import packaged_folder, write_tensors
 from divlens.sampler import sample
+from divlens.types import DivlensError
+from oracles import tiny_diffusers, tiny_llamagen, tiny_transformers
 
 SECONDS, GIBIBYTES = 60, 2  # that a case may take, the second besides what the process had
 FEW = 310  # cases of a layout
@@ -57,8 +55,8 @@ def make_zoo(folder: Path) -> None:
 
 
 LAYOUTS: dict[str, Callable[[Path], object]] = {
-    "amused": lambda folder: tiny_pipelines.saved(tiny_pipelines.amused(), folder),
-    "vq-diffusion": lambda folder: tiny_pipelines.saved(tiny_pipelines.vq_diffusion(), folder),
+    "amused": lambda folder: tiny_diffusers.saved(tiny_diffusers.amused(), folder),
+    "vq-diffusion": lambda folder: tiny_diffusers.saved(tiny_diffusers.vq_diffusion(), folder),
     "llamagen": tiny_llamagen.save,
     "janus": lambda folder: tiny_transformers.saved(tiny_transformers.janus(), folder),
     "emu3": lambda folder: tiny_transformers.saved(tiny_transformers.emu3(), folder),

@@ -19,14 +19,12 @@ from typing import Any
 import numpy as np
 import torch
 
-TESTS = Path(__file__).resolve().parent.parent / "tests"
-sys.path[:0] = [str(TESTS), str(TESTS / "information")]  # the oracle is that of the tests
-
-from enumeration import Case, truth
-from small import RareFirst
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))  # the oracle is that of the tests
 
 from divlens.information import Effort, information
 from divlens.statistics import Interval, bootstrap_mean, change_of_share, mean_share, paired_change, student_t
+from oracles.small_models import RareFirst
+from oracles.transcripts import Case, truth
 
 SIZES = ((2, 8), (3, 8), (12, 8), (12, 32), (24, 16))
 STYLES = 6

@@ -13,12 +13,10 @@ from pathlib import Path
 
 import torch
 
-TESTS = Path(__file__).resolve().parent.parent / "tests"
-sys.path[:0] = [str(TESTS), str(TESTS / "information")]  # the events are those of the tests
-
-from test_unmasking_quadrature import one_event
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))  # the events are those of the tests
 
 from divlens.information.laws.unmasking_events import event_log_probabilities
+from oracles.unmasking_events import one_event
 
 POSITIONS, CODES = 256, 8192
 

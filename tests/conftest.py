@@ -87,17 +87,13 @@ def cache_of_the_test(cache_of_the_session, tmp_path_factory, monkeypatch):
     monkeypatch.setenv("DIVLENS_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
-class Colours(torch.nn.Module):
-    def forward(self, images):
-        return (images,)
-
-
 @pytest.fixture
 def colours_for_lpips(monkeypatch):
     """LPIPS on the colours alone, for speed."""
-    from divlens.diversity import FeatureNetwork  # not above: the package is checked by what stands in this file
+    # Not above: the package is checked by what stands in this file.
+    from oracles.colour_network import colour_network
 
-    network = FeatureNetwork(Colours(), torch.zeros(3), torch.ones(3), [torch.ones(3)], smallest=1)
+    network = colour_network()
     places = {"experiment.probe": "load_network", "enhance": "load_network", "decompose": "network_of"}
     for module, loader in places.items():
         # Not by the module's path: divlens.enhance is a function.
@@ -109,3 +105,31 @@ def seeded():
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Networks of few weights lose time to threads, and very much of it on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    """Run the command line in an empty folder: exit code, stdout, stderr."""
+    from divlens.cli import main  # not above: the package is checked by what stands in this file
+
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        code = 0
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as leaving:
+            code = leaving.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call

@@ -8,23 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from divlens import models
 from divlens.interventions import Argmax, Freeze, Guidance
 from divlens.models.toy import ToyModel
 from divlens.sampler import sample
 from divlens.types import Generation, View
-from toy_oracle import GRIDS, chances, chi_square_p, counts_of, exact, exact_mim, forward, posterior
+from oracles.toy_grids import GRIDS, chances, chi_square_p, counts_of, exact, exact_mim, forward, posterior, toy
 
 # Chi-square tests reject at 1e-6: their false-alarm rate over random seeds. Seeds are fixed.
 ALARM = 1e-6
 FAMILIES = ("ar", "mim", "diffusion")
 PROMPT = "red heart"
-
-
-def toy(family: str, seed: int = 0) -> ToyModel:
-    model = models.load(f"toy/{family}:{seed}")
-    assert isinstance(model, ToyModel)
-    return model
 
 
 class Wrapped:

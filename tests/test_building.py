@@ -12,25 +12,19 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-import tiny_llamagen
-import tiny_pipelines
-import tiny_transformers
-from divlens.errors import DivlensError
 from divlens.models import amused, emu3, janus, load, vq_diffusion
 from divlens.models.building import at_most, weight_files
 from divlens.models.loading import Options, load_checked, read_pt
 from divlens.sampler import sample
+from divlens.types import DivlensError
+from oracles import tiny_diffusers, tiny_llamagen, tiny_transformers
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    with tiny_pipelines.one_thread():
-        yield
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    tiny_pipelines.saved(tiny_pipelines.amused(), tmp_path)
+    tiny_diffusers.saved(tiny_diffusers.amused(), tmp_path)
     return tmp_path
 
 
@@ -82,20 +76,20 @@ def test_building_stops_at_the_first_number_too_many():
     ],
 )
 def test_a_configuration_that_asks_for_more_than_the_file_holds_is_not_built(folder, field, value, message):
-    tiny_pipelines.change_config(folder, "transformer/config.json", **{field: value})
+    tiny_diffusers.change_config(folder, "transformer/config.json", **{field: value})
     refused(lambda: amused.load(str(folder), Options()), message)
 
 
 def test_a_grid_that_no_tensor_bounds_is_bounded(folder):
-    tiny_pipelines.change_config(folder, "transformer/config.json", sample_size=5000)
+    tiny_diffusers.change_config(folder, "transformer/config.json", sample_size=5000)
     refused(lambda: load(f"amused:{folder}"), r"expects a grid of at most 65536 positions, got \(5000, 5000\)")
-    tiny_pipelines.change_config(folder, "transformer/config.json", sample_size=5)
+    tiny_diffusers.change_config(folder, "transformer/config.json", sample_size=5)
     assert load(f"amused:{folder}").grid == (5, 5)
 
 
 def test_what_fits_only_until_it_is_computed_is_one_line(folder):
     """What a norm adds to a variance is in no tensor; that a word was written there shows in the first step."""
-    tiny_pipelines.change_config(folder, "transformer/config.json", layer_norm_eps="small")
+    tiny_diffusers.change_config(folder, "transformer/config.json", layer_norm_eps="small")
     model = load(f"amused:{folder}")
     refused(lambda: sample(model, ["red"], n=1), r"amused:.* expects a transformer that works as it is con.*, got T")
 
@@ -140,7 +134,7 @@ def test_compressed_weights_of_the_packages_are_refused(folder):
     torch.save(load_file(path), own)
     path.unlink()
     expected = sample(load(f"amused:{folder}"), ["red"], n=1).tokens
-    assert torch.equal(expected, sample(amused.from_pipeline(tiny_pipelines.amused(), Options()), ["red"], n=1).tokens)
+    assert torch.equal(expected, sample(amused.from_pipeline(tiny_diffusers.amused(), Options()), ["red"], n=1).tokens)
     compress(own)
     refused(lambda: load(f"amused:{folder}"), r"pytorch_model.bin expects an archive that is stored .*got a compressed")
 
@@ -208,7 +202,7 @@ def decoder_of(name: str, model: Any) -> nn.Module:
 def loud(name: str, folder: Path) -> tuple[Any, ...]:
     """The parts of a tiny model whose decoder passes on numbers near 1e5, beyond float16; its folder is written."""
     if name in ("amused", "vq-diffusion"):
-        pipeline = getattr(tiny_pipelines, name.replace("-", "_"))()
+        pipeline = getattr(tiny_diffusers, name.replace("-", "_"))()
         decoder, parts = pipeline.vqvae.decoder, (pipeline,)
     else:
         parts = getattr(tiny_transformers, name)()

@@ -13,12 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-import tiny_llamagen
-import tiny_transformers
 from divlens import calibration, models, probe
 from divlens.calibration import cache_folder, cache_name, frequencies_of, keep, read
 from divlens.cli import main
-from divlens.errors import DivlensWarning
 from divlens.interventions import DisableTop, Subset
 from divlens.models.fingerprint import fingerprint_of
 from divlens.models.llamagen.adapter import load as load_llamagen
@@ -26,9 +23,10 @@ from divlens.models.loading import Options
 from divlens.models.protocol import Model
 from divlens.models.wrap import wrap
 from divlens.paths import Raster
-from divlens.planning import Reading
+from divlens.run import Reading
 from divlens.sampler import sample
-from tiny_pipelines import one_thread
+from divlens.types import DivlensWarning
+from oracles import tiny_llamagen, tiny_transformers
 
 PROMPTS = ["red heart", "a cat"]
 SHARE = torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64)
@@ -197,17 +195,16 @@ def test_other_prompts_and_another_version_are_another_measurement(monkeypatch):
     assert len({*names, cache_name(known, prompts)}) == 4
 
 
-def test_another_negative_prompt_is_another_measurement():
+def test_another_negative_prompt_is_another_measurement(one_thread):
     model = replace(wrap(*tiny_transformers.emu3()), grid=(2, 2))  # type: ignore[type-var]
-    with one_thread():
-        for negative in ("zzzz", "zzzz", "yyyy"):
-            Reading(replace(model, negative=negative)).settings([Subset(0.5)])  # type: ignore[call-arg]
+    for negative in ("zzzz", "zzzz", "yyyy"):
+        Reading(replace(model, negative=negative)).settings([Subset(0.5)])  # type: ignore[call-arg]
     assert len(kept()) == 2
     files = {file_name(replace(model, **changes)) for changes in ({}, {"suffix": ""}, {"top_k": 3}, {"grid": (1, 4)})}
     assert len(files) == 4
 
 
-def test_folders_share_a_measurement_when_their_content_is_the_same(tmp_path):
+def test_folders_share_a_measurement_when_their_content_is_the_same(tmp_path, one_thread):
     def changed(name: str, part: str | None = None) -> Path:
         folder = tiny_llamagen.save(tmp_path / name, side=2)
         if part is not None:
@@ -218,9 +215,8 @@ def test_folders_share_a_measurement_when_their_content_is_the_same(tmp_path):
 
     folders = [changed("one"), changed("two")]
     folders += [changed(name, name) for name in ("cls_embedding.uncond_embedding", "layers.1.attention.wqkv.weight")]
-    with one_thread():
-        for folder in folders:
-            Reading(load_llamagen(str(folder), Options())).settings([Subset(0.5)])
+    for folder in folders:
+        Reading(load_llamagen(str(folder), Options())).settings([Subset(0.5)])
     assert len(kept()) == 3
 
 
@@ -393,7 +389,7 @@ def account_for(*names: str) -> None:
     main(["information", *names, "--under", "subset", "-n", "2", "--limit", "1", "--paths", "0"])
 
 
-@pytest.mark.filterwarnings("always::divlens.errors.DivlensWarning")
+@pytest.mark.filterwarnings("always::divlens.types.DivlensWarning")
 def test_the_command_line_says_it_in_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("DIVLENS_CACHE", str(file_for_folder(tmp_path)))
     account_for("toy/ar", "toy/ar:1")

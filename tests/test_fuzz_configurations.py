@@ -7,17 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-import tiny_pipelines
-from divlens.errors import DivlensError
+from divlens.types import DivlensError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "studies"))
 fuzz = importlib.import_module("fuzz_configurations")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    with tiny_pipelines.one_thread():
-        yield
 
 
 @pytest.mark.parametrize("name", fuzz.LAYOUTS)

@@ -4,22 +4,20 @@ With guidance 1 the reference's `generate` fails (it draws for both branches and
 without guidance is a plain forward pass over the whole sequence, one sample at a time, without cache or padding.
 """
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-import tiny_transformers as tiny
-from divlens.errors import DivlensError
-from divlens.interventions import Argmax, Guidance, Subset, TopK
+from divlens.interventions import Argmax, Guidance, TopK
 from divlens.models import janus
 from divlens.models.loading import Options
-from divlens.models.protocol import Limited, Model, Predictor
 from divlens.noise import CounterNoise, TorchNoise
 from divlens.paths import Raster
 from divlens.sampler import sample
+from divlens.types import DivlensError
+from oracles import tiny_transformers as tiny
 
 SEED = 3
 GROUPED = [prompt for prompt in tiny.PROMPTS for _ in range(2)]  # the reference's order: p1 p1 p2 p2 p3 p3
@@ -153,22 +151,6 @@ def test_shared_prefill_gives_each_sample_its_own_logits(model):
             assert not torch.allclose(branch[row - 1], own[0], atol=1e-2)
 
 
-def test_samples_follow_their_prompt(model):
-    """Sampled together, alone or one by one, a prompt's pictures are the same; other prompts' are not."""
-    together = sample(model, tiny.PROMPTS, n=2, seed=5)
-    assert torch.equal(together.tokens, sample(model, tiny.PROMPTS, n=2, seed=5, batch_size=1).tokens)
-    for i, prompt in enumerate(tiny.PROMPTS):
-        alone = sample(model, [prompt], n=2, seed=5)
-        assert torch.equal(together.tokens[i], alone.tokens[0])
-        torch.testing.assert_close(together.images[i], alone.images[0])
-        assert not torch.equal(together.tokens[i - 1], alone.tokens[0])
-
-
-def test_banned_codes_never_come_out(model):
-    few = sample(model, ["red"], n=8, interventions=[Subset(0.1)])
-    assert len(few.tokens.unique()) <= 0.1 * model.codes < len(sample(model, ["red"], n=8).tokens.unique())
-
-
 def test_pictures_are_those_of_the_reference(all_three):
     network, processor, model = all_three
     tokens = torch.randint(model.codes, (6, *model.grid))
@@ -194,40 +176,21 @@ def test_prompts_are_read_as_by_the_processor(all_three):
 def test_what_the_model_says_of_itself(all_three):
     network, _, model = all_three
     side = network.config.vq_config.num_patches
-    assert isinstance(model, Model) and isinstance(model, Limited)
-    assert isinstance(model.predictor(model.encode(["red"]), guided=True), Predictor)
     assert (model.codes, model.mask, model.grid, model.guidance) == (70, 70, (side, side), 5.0)
     assert model.rule == Raster(side * side) and not hasattr(model, "top_k")
     assert model.limit == 64 and model.frequencies() is None
     assert len(model.calibration_prompts()) == 64 and model.name.startswith("janus:/")
 
 
-def test_wrapping_a_model_is_loading_it(tmp_path):
+def test_a_wrapped_network_is_in_evaluation_and_a_tokenizer_that_knows_the_chat_will_do():
     network, processor = tiny.janus()
     wrapped = janus.from_model(network.train(), processor, Options())
     assert not network.training
-    loaded = janus.load(saved(tmp_path, network, processor), Options())
-    expected = sample(loaded, tiny.PROMPTS, n=2)
-    assert torch.equal(sample(wrapped, tiny.PROMPTS, n=2).tokens, expected.tokens)
-    other = janus.from_model(tiny.janus(seed=1)[0], processor, Options())
-    assert not torch.equal(sample(other, tiny.PROMPTS, n=2).tokens, expected.tokens)
-    # Calibrations are kept under the name: other weights need another.
-    assert wrapped.name == janus.from_model(network, processor, Options()).name != other.name
-    # A tokenizer will do, if it knows the chat.
+    expected = sample(wrapped, tiny.PROMPTS, n=2)
     processor.tokenizer.chat_template = processor.chat_template
     by_tokenizer = sample(janus.from_model(network, processor.tokenizer, Options()), tiny.PROMPTS, n=2)
     assert torch.equal(by_tokenizer.tokens, expected.tokens)
     torch.testing.assert_close(by_tokenizer.images, expected.images)
-
-
-def test_half_precision_draws_in_float32(tmp_path):
-    model = janus.load(saved(tmp_path), Options(dtype="bfloat16"))
-    tokens = torch.randint(model.codes, (2, model.rule.positions))
-    (logits, _) = tiny.logits_along(model, ["red", "a sea"], tokens, guided=True)
-    assert logits.dtype == torch.bfloat16
-    out = sample(model, tiny.PROMPTS, n=2, trace=True)
-    assert out.images.dtype == torch.float32 and out.trace is not None
-    assert {step.log_probability.dtype for step in out.trace.steps} == {torch.float32}
 
 
 def test_only_the_step_is_compiled(tmp_path, monkeypatch):
@@ -304,7 +267,7 @@ def test_damaged_weights_are_one_line(tmp_path):
         tmp_path, r"expects the configuration and weights of a JanusForConditionalGeneration, got SafetensorError: "
     )
     (tmp_path / "config.json").write_text("{")
-    refused(tmp_path, r"config\.json expects the JSON object of a model of type janus")
+    refused(tmp_path, r"config\.json expects a JSON object")
 
 
 def test_another_kind_of_model_is_refused(tmp_path):
@@ -327,21 +290,6 @@ def test_configs_that_do_not_fit_are_named():
     network.config.vision_config.num_image_tokens = 17
     with pytest.raises(DivlensError, match=r"one number of image tokens .* got vision_config 17, vq_config 16"):
         janus.from_model(network, processor, Options())
-
-
-def test_without_transformers_the_extra_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(DivlensError, match=r"janus needs the package transformers.*'divlens\[transformers\]'"):
-        janus.load("anywhere", Options())
-
-
-def test_nan_logits_name_the_model(tmp_path):
-    network, processor = tiny.janus()
-    with torch.no_grad():
-        network.model.generation_head.proj_out.weight.fill_(torch.nan)
-    model = janus.load(saved(tmp_path, network, processor), Options())
-    with pytest.raises(DivlensError, match=rf"janus:{tmp_path} gave NaN logits at step 0"):
-        sample(model, ["red"], n=1)
 
 
 def test_a_frozen_draw_is_one_picture(model):

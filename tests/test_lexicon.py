@@ -1,15 +1,12 @@
 """What the zoo knows of language: words that are named or refused, emoji, and the concept that a text asks for."""
 
-import io
 import subprocess
 import sys
 import unicodedata
 
 import pytest
-from rich.console import Console
 
 import divlens
-from divlens.errors import DivlensError
 from divlens.fidelity import concept_index
 from divlens.fidelity.judge import load_judge
 from divlens.models.toy import RULES, ToyModel
@@ -24,11 +21,11 @@ from divlens.models.zoo.lexicon import (
     split_words,
 )
 from divlens.models.zoo.text import Vocabulary
-from divlens.planning import Reading
 from divlens.report.notes import unread
 from divlens.report.tables import decomposition_table, enhance_table, information_tables, probe_tables
-from divlens.run import wording_notes
-from divlens.types import Prompt
+from divlens.run import Reading, wording_notes
+from divlens.types import DivlensError, Prompt
+from oracles.screen import words_of
 
 VOCABULARY = Vocabulary.packaged()
 NAMES = concepts()
@@ -83,12 +80,6 @@ class Lexical(ToyModel):
         return ["heart"] if "haert" in words else []
 
 
-def printed(renderable):
-    written = io.StringIO()
-    Console(width=80, file=written).print(renderable)
-    return " ".join(written.getvalue().split())
-
-
 def test_words_that_are_not_known_are_named_wherever_they_are_drawn(colours_for_lpips):
     own = "red heart heart"
     prompts = [Prompt("red haert", (own,)), Prompt("red heart", (own, "heart red", "heart"))]
@@ -108,10 +99,10 @@ def test_words_that_are_not_known_are_named_wherever_they_are_drawn(colours_for_
         information_tables([told]),
         decomposition_table(split),
     ):
-        assert f"{note}, in 1 wording such as 'red haert'." in printed(table)
-        assert "templates" not in printed(table)
+        assert f"{note}, in 1 wording such as 'red haert'." in words_of(table)
+        assert "templates" not in words_of(table)
     quiet = divlens.probe([model], prompts[1:], n=2, conditions={"baseline": ()})
-    assert "not known" not in printed(probe_tables(quiet))  # the control
+    assert "not known" not in words_of(probe_tables(quiet))  # the control
 
 
 def test_templates_are_said_wherever_they_are_used(colours_for_lpips):
@@ -124,14 +115,14 @@ def test_templates_are_said_wherever_they_are_used(colours_for_lpips):
         decomposition_table(divlens.decompose("toy/ar", prompts, wordings=2, executions=2)),
     )
     for table in tables:
-        assert "Other wordings of 1 of 2 prompts are templates around the prompt" in printed(table)
+        assert "Other wordings of 1 of 2 prompts are templates around the prompt" in words_of(table)
     untouched = (
         probe_tables(divlens.probe(["toy/ar"], prompts, n=2, conditions={"baseline": ()})),
         information_tables([divlens.information("toy/ar", prompts, n=2)]),
         decomposition_table(divlens.decompose("toy/ar", prompts, wordings=1, executions=2)),
     )
     for table in untouched:  # the control: nothing was reworded
-        assert "templates" not in printed(table)
+        assert "templates" not in words_of(table)
 
 
 def test_the_zoo_tells_what_it_does_not_know():

@@ -14,10 +14,11 @@ import torch
 import divlens
 from divlens.cli import main
 from divlens.diversity import FeatureNetwork
-from divlens.errors import DivlensError
 from divlens.interventions import Argmax, DisableTop, Subset, Temperature
 from divlens.models.toy import RULES, ToyModel
-from divlens.planning import Reading
+from divlens.run import Reading
+from divlens.types import DivlensError
+from oracles.colour_network import colour_network
 
 PROMPTS = ["a cat", "<b>snow</b>"]
 NO_BOUNDS = divlens.Effort(paths=0, path_samples=0, mixture_samples=0)
@@ -26,15 +27,10 @@ SMALL: dict[str, Any] = dict(
 )
 
 
-class Colours(torch.nn.Module):
-    def forward(self, images):
-        return (images[:, :, 16:17, 16::32],)
-
-
 @pytest.fixture(scope="module", autouse=True)
 def quick_network():
     """LPIPS on three pixels, for speed."""
-    network = FeatureNetwork(Colours(), torch.zeros(3), torch.ones(3), [torch.ones(3)], smallest=21)
+    network = colour_network(smallest=21)
     with pytest.MonkeyPatch.context() as patch:
         for module in ("divlens.experiment.probe", "divlens.enhance"):
             patch.setattr(importlib.import_module(module), "load_network", lambda name: network)

@@ -8,13 +8,12 @@ import pytest
 import torch
 
 import divlens
-import tiny_transformers
-from divlens.errors import DivlensError
 from divlens.models import load
 from divlens.models.loading import DTYPES, Options, read_pt
 from divlens.models.toy import RULES, ToyModel
 from divlens.sampler import sample
-from divlens.types import View, is_out_of_memory
+from divlens.types import DivlensError, View, is_out_of_memory
+from oracles import tiny_transformers
 
 
 def toy(**changes) -> ToyModel:

@@ -5,9 +5,9 @@ from itertools import chain
 import pytest
 
 import divlens
-import tiny_pipelines
 from divlens.models.open_domain import prompts_by_category
 from divlens.models.wrap import wrap
+from oracles import tiny_diffusers
 
 ORDINARY = list(chain(*prompts_by_category().values()))
 
@@ -20,7 +20,7 @@ def test_they_are_64_distinct_short_prompts_eight_of_each_of_eight_categories():
 
 
 def test_a_model_that_draws_anything_is_calibrated_with_them():
-    assert wrap(tiny_pipelines.amused()).calibration_prompts() == ORDINARY
+    assert wrap(tiny_diffusers.amused()).calibration_prompts() == ORDINARY
 
 
 @pytest.mark.parametrize("name", ["zoo/ar", "zoo/mim", "zoo/diffusion", "toy/ar"])

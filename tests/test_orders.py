@@ -8,10 +8,10 @@ from typing import Any, cast
 import pytest
 import torch
 
-from divlens.errors import DivlensError
 from divlens.noise import CounterNoise
 from divlens.paths import Draws, FixedOrder, RandomOrder, halton_order
-from toy_oracle import chi_square_p
+from divlens.types import DivlensError
+from oracles.toy_grids import chi_square_p
 
 ALARM = 1e-6  # the false-alarm rate of a chi-square test over random seeds
 MASK = 5
@@ -96,7 +96,7 @@ def test_bad_orders_are_refused(make, message):
 
 def test_an_order_for_another_grid_is_refused():
     from divlens.models.protocol import check_model
-    from information.small import Small
+    from oracles.small_models import Small
 
     model: Any = Small(FixedOrder((0, 1, 2)), codes=3)
     check_model(model)

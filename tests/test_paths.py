@@ -8,11 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from divlens.errors import DivlensError
-from divlens.models.toy import diffusion_rule
 from divlens.noise import CounterNoise
 from divlens.paths import ConfidenceUnmasking, Draws, MaskReplaceDiffusion, Raster
-from toy_oracle import chi_square_p, posterior
+from divlens.types import DivlensError
+from oracles.toy_grids import chi_square_p, posterior
 
 ALARM = 1e-6  # chi-square tests reject at this level: their false-alarm rate over random seeds
 fixed = settings(derandomize=True, deadline=None)  # the same examples every time, however busy the machine
@@ -89,19 +88,6 @@ def test_without_replacement_an_unmasked_token_stays_whatever_the_model_draws():
     assert torch.equal(result.tokens[:, :3], state[:, :3])
     assert set(result.tokens[:, 3:].flatten().tolist()) == {5, 7}
     assert result.path_log_probability.isfinite().all()
-
-
-def test_a_silenced_diffusion_has_no_path_entropy_and_ignores_its_noise():
-    rule = diffusion_rule().silenced()
-    state = torch.full((2, 3), 3)
-    draws = Draws(torch.tensor([[0, 1, 2], [0, 1, 2]]), torch.zeros(2, 3))
-    a = rule.advance(rule.view(state, 1), draws, 3, CounterNoise((1, 2), (0, 1), (0, 1)))
-    b = rule.advance(rule.view(state, 1), draws, 3, CounterNoise((3, 4), (5, 6), (5, 6)))
-    assert torch.equal(a.tokens, b.tokens) and torch.equal(a.tokens[0], a.tokens[1])
-    assert (a.path_log_probability == 0).all()
-    loud = diffusion_rule()
-    noisy = loud.advance(loud.view(state, 1), draws, 3, CounterNoise((1, 2), (0, 1), (0, 1)))
-    assert (noisy.path_log_probability < 0).all()
 
 
 def test_equal_scores_do_not_change_the_count():

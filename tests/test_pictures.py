@@ -12,17 +12,16 @@ import torch
 
 import divlens
 from divlens.decompose import features_of
-from divlens.diversity import FeatureNetwork, lpips_diversity
-from divlens.errors import DivlensError
+from divlens.diversity import lpips_diversity
 from divlens.experiment.measure import noise_floor
 from divlens.fidelity.judge import load_judge
 from divlens.interventions import Argmax
 from divlens.models.toy import RULES, ToyModel
 from divlens.pictures import PictureError, checked_pictures, pictures_from_bytes
-from divlens.planning import plan
 from divlens.report.sheets import contact_sheet
-from divlens.run import fill
-from divlens.types import Prompt
+from divlens.run import fill, plan
+from divlens.types import DivlensError, Prompt
+from oracles.colour_network import colour_network
 
 
 def plain(pictures):
@@ -43,15 +42,10 @@ def decoding(change) -> Any:
     return Decoding("ar", RULES["ar"], change=change)
 
 
-class Colours(torch.nn.Module):
-    def forward(self, images):
-        return (images[:, :, 16:17, 16::32],)
-
-
 @pytest.fixture
 def quick(monkeypatch):
     """LPIPS on three pixels; still it wants pictures of 21 pixels."""
-    network = FeatureNetwork(Colours(), torch.zeros(3), torch.ones(3), [torch.ones(3)], smallest=21)
+    network = colour_network(smallest=21)
     for module in ("divlens.experiment.probe", "divlens.enhance"):
         monkeypatch.setattr(importlib.import_module(module), "load_network", lambda name: network)
     return network

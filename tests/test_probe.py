@@ -1,25 +1,25 @@
 """The probe on the toys: its figures by hand, its pairing, and its table."""
 
-import io
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 
 import divlens
-from divlens.diversity import FeatureNetwork, load_network, lpips_diversity
-from divlens.errors import DivlensError
-from divlens.experiment import measure
-from divlens.experiment.measure import count_duplicates, noise_floor
+from divlens.diversity import load_network, lpips_diversity
+from divlens.experiment.measure import Instruments, count_duplicates, looks, noise_floor
 from divlens.experiment.probe import BASELINE, default_conditions, probe
 from divlens.fidelity import Judged, concept_index, mode_coverage, shows
 from divlens.interventions import Argmax, DisableTop, Paraphrase, Subset, Temperature
+from divlens.models import load
 from divlens.models.toy import RULES, ToyModel
 from divlens.report.tables import probe_tables
-from divlens.types import Prompt
+from divlens.run import fill, plan
+from divlens.types import DivlensError, Prompt
+from oracles.colour_network import colour_network
+from oracles.screen import printed
 
 PROMPTS = ("red heart", "a cat", "blue sky", "three green apples", "a fox", "a red boat")
 JUDGED_PROMPTS = (Prompt("a red boat", concept="red"), Prompt("green"), Prompt("a cat"))
@@ -43,19 +43,14 @@ class ColourJudge:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def colour_network():
+def colours_alone():
     """LPIPS on the colours alone, for speed; what uses the real network says so."""
-    network = FeatureNetwork(Colours(), torch.zeros(3), torch.ones(3), [torch.ones(3)], smallest=1)
+    network = colour_network()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             "divlens.experiment.probe.load_network", lambda name: network if name == "stlpips" else load_network(name)
         )
         yield network
-
-
-class Colours(torch.nn.Module):
-    def forward(self, images):
-        return (images,)
 
 
 @pytest.fixture
@@ -71,12 +66,6 @@ def three_families():
 def row_of(result, condition, model="toy/ar:0"):
     table = result.table
     return table[(table["model"] == model) & (table["condition"] == condition)].iloc[0]
-
-
-def printed(renderable):
-    written = io.StringIO()
-    Console(width=80, file=written).print(renderable)
-    return written.getvalue()
 
 
 # The figures
@@ -144,10 +133,9 @@ def test_the_seed_changes_the_samples_and_nothing_else_does():
     assert [s.tokens for s in first.samples] != [s.tokens for s in other.samples]
 
 
-@pytest.mark.parametrize(("batch_size", "at_once"), [(1, 32), (7, 32), (96, 5)])
-def test_how_many_samples_are_drawn_or_looked_at_together_changes_nothing(batch_size, at_once, judged, monkeypatch):
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_how_many_samples_are_drawn_together_changes_nothing(batch_size, judged):
     whole = probe("toy/diffusion", JUDGED_PROMPTS, N)
-    monkeypatch.setattr(measure, "IMAGES_PER_PASS", at_once)
     sizes: list[int] = []
     parts = probe("toy/diffusion", JUDGED_PROMPTS, N, batch_size=batch_size, on_batch=sizes.append)
     assert max(sizes) == min(batch_size, len(JUDGED_PROMPTS) * N)
@@ -157,6 +145,23 @@ def test_how_many_samples_are_drawn_or_looked_at_together_changes_nothing(batch_
         whole.per_prompt[figures].to_numpy(float), abs=1e-6, nan_ok=True
     )
     assert list(parts.samples) != list(probe("toy/diffusion", JUDGED_PROMPTS, N, seed=1).samples)  # the control
+
+
+@pytest.mark.parametrize("at_once", [1, 5, 1000])
+def test_how_many_pictures_are_looked_at_together_changes_nothing(at_once):
+    instruments = Instruments.of(colour_network(), ColourJudge())
+    run = plan(load("toy/diffusion"), JUDGED_PROMPTS, N, 0)
+
+    def seen(*how_many: int) -> tuple[list[int], list[torch.Tensor]]:
+        passes = list(looks(fill(run), instruments, lambda rows: None, *how_many))
+        parts = [(one.pictures, one.tokens, one.features, *astuple(one.judged)) for one in passes if one.judged]
+        return [len(one.tokens) for one in passes], [torch.cat(part) for part in zip(*parts, strict=True)]
+
+    (usual, expected), (sizes, found) = seen(), seen(at_once)
+    assert sum(sizes) == sum(usual) == len(run.rows) and max(sizes) == min(at_once, len(run.rows))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
+    assert not torch.equal(found[1], found[1].roll(1, 0))  # the control
 
 
 def test_duplicates_are_samples_that_have_a_twin():

@@ -7,21 +7,14 @@ import pytest
 import torch
 
 import divlens
-from divlens.errors import DivlensError
 from divlens.interventions import Argmax, DisableTop, Freeze, Guidance, Paraphrase, Settings, Subset, Temperature
 from divlens.models.toy import ToyModel
 from divlens.paths import MaskReplaceDiffusion, Raster
-from divlens.planning import Reading, plan, plans
-from divlens.run import Row, Run, fill, noise_of
-from divlens.types import Prompt
+from divlens.run import Reading, Row, Run, fill, noise_of, plan, plans
+from divlens.types import DivlensError, Prompt
+from oracles.toy_grids import toy
 
 PROMPTS = ("red heart", "a cat", "snow")
-
-
-def toy(family: str = "mim") -> ToyModel:
-    model = divlens.load(f"toy/{family}")
-    assert isinstance(model, ToyModel)
-    return model
 
 
 def asked(*texts: str) -> list[Prompt]:
@@ -60,15 +53,15 @@ def test_a_probe_resolves_the_settings_of_each_model_and_condition_once_and_enco
 def test_the_calibration_of_a_model_is_drawn_once_for_all_its_conditions(monkeypatch):
     drawn, calibrate = [], Reading.calibrate
     monkeypatch.setattr(Reading, "calibrate", lambda self: (drawn.append(""), calibrate(self))[1])
-    plans(toy(), asked(), 2, 0, {"a": [Subset(0.5)], "b": [DisableTop(0.4)], "c": [Subset(0.9)]})
+    plans(toy("mim"), asked(), 2, 0, {"a": [Subset(0.5)], "b": [DisableTop(0.4)], "c": [Subset(0.9)]})
     assert len(drawn) == 1
 
 
 def test_what_cannot_be_drawn_is_refused_when_it_is_planned():
     for arguments in ((asked(), 0, 0), (asked(), 2, -1), (asked(), 2, 0, [Subset(0.5), Argmax])):
         with pytest.raises(DivlensError):
-            plan(toy(), *arguments)  # type: ignore[arg-type]
-    assert len(plan(toy(), asked(), 2, 0).rows) == 6  # the control
+            plan(toy("mim"), *arguments)  # type: ignore[arg-type]
+    assert len(plan(toy("mim"), asked(), 2, 0).rows) == 6  # the control
 
 
 def test_the_fold_of_a_batch_sees_every_step_and_may_leave_the_rest():
@@ -125,24 +118,24 @@ def test_every_field_of_a_run_and_of_its_settings_is_in_its_identity_or_follows_
     follow = {"conditions"}  # from model and wordings
     aside = {"rooms"}  # of which the identity has what a sample may depend on: the batch size
     assert {field.name for field in fields(Run)} == {"model", "settings", "seed", "rows"} | follow | aside
-    known = plan(toy(), asked(), 2, 0).identity()
+    known = plan(toy("mim"), asked(), 2, 0).identity()
     assert set(known["settings"]) == {field.name for field in fields(Settings)}
 
 
 def test_runs_that_draw_other_tokens_have_another_identity():
-    run = plan(toy(), asked(), 4, 0)
+    run = plan(toy("mim"), asked(), 4, 0)
     row = run.rows[0]
     others = [
-        plan(toy(), asked(), 4, 1),
-        plan(toy(), asked(), 5, 0),
-        plan(toy(), asked("red heart", "a cat"), 4, 0),
-        plan(toy(), asked(), 4, 0, batch_size=3),
+        plan(toy("mim"), asked(), 4, 1),
+        plan(toy("mim"), asked(), 5, 0),
+        plan(toy("mim"), asked("red heart", "a cat"), 4, 0),
+        plan(toy("mim"), asked(), 4, 0, batch_size=3),
         plan(toy("ar"), asked(), 4, 0),
         replace(run, rows=(Row(row.prompt, "a heart", 0, 0), *run.rows[1:])),
         replace(run, rows=(Row(row.prompt, row.wording, 7, 0), *run.rows[1:])),
-        *(plan(toy(), asked(), 4, 0, [intervention]) for intervention in INTERVENTIONS),
+        *(plan(toy("mim"), asked(), 4, 0, [intervention]) for intervention in INTERVENTIONS),
     ]
     identities = [repr(one.identity()) for one in (run, *others)]
     assert len(set(identities)) == len(identities)
-    assert plan(toy(), asked(), 4, 0).identity() == run.identity()
+    assert plan(toy("mim"), asked(), 4, 0).identity() == run.identity()
     assert replace(run, settings=replace(run.settings, rule=Raster(3))).identity() != run.identity()

@@ -63,9 +63,8 @@ def seen(monkeypatch):
 
 
 def test_nothing_that_is_held_out_is_seen_in_training(seen, tmp_path, monkeypatch):
-    monkeypatch.setattr(train_scene_tokenizer, "QUANTISE_FROM", 1)
     recipe = Recipe(steps=2, batch=64)
-    tokenizer = train_scene_tokenizer.train(tmp_path, CPU, recipe, tokenizer=small_tokenizer())
+    tokenizer = train_scene_tokenizer.train(tmp_path, CPU, recipe, tokenizer=small_tokenizer(), quantise_from=1)
     assert np.concatenate(seen).shape == (128, 6) and not held_out(np.concatenate(seen)).any()
     train_scene_judge.train(tokenizer, tmp_path, CPU, Recipe(steps=1, batch=8))
     assert len(np.concatenate(seen)) == 128 + 8 and not held_out(np.concatenate(seen)).any()
@@ -76,19 +75,18 @@ def test_nothing_that_is_held_out_is_seen_in_training(seen, tmp_path, monkeypatc
     assert held_out(draw_scenes(all_scenes(), 128)).any()
 
 
-def test_generators_read_captions_of_the_scenes_they_see(tmp_path, monkeypatch):
-    captions = train_scene_generators.SceneCaptions()
-    monkeypatch.setattr(train_scene_generators, "STRANGE", 0.0)
+def test_generators_read_captions_of_the_scenes_they_see():
+    captions = train_scene_generators.SceneCaptions(strange=0.0)
     scenes = scenes_of(np.arange(0, COUNT, 1731))
     words = captions.draw(scenes)
     assert not (words == 1).any()
     for row, scene in zip(words[:, :].tolist(), scenes, strict=True):
         text = " ".join(captions.vocabulary.words[i - 2] for i in row if i)
-        meaning = read(text) if text else None
-        assert meaning is None or all(meaning.values[i] == scene[i] for i in meaning.named)
+        if text:
+            meaning = read(text)
+            assert all(meaning.values[i] == scene[i] for i in meaning.named)
     assert 0 < (words == 0).all(1).sum() < 20  # of 64; a tenth has no caption
-    monkeypatch.setattr(train_scene_generators, "STRANGE", 1.0)
-    some = captions.draw(scenes)
+    some = train_scene_generators.SceneCaptions(strange=1.0).draw(scenes)
     assert (some == 1).any() and (some > 1).any(1).sum() > 40  # what is named is never unknown
 
 

@@ -1,37 +1,17 @@
 """The text of a prompt is text: special tokens in a wording are refused, and whatever merely looks odd is read."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-import tiny_llamagen
-import tiny_pipelines
-import tiny_transformers
-from divlens.errors import DivlensError
-from divlens.models import amused, emu3, janus, vq_diffusion
-from divlens.models.loading import Options
 from divlens.models.special_tokens import refuse_special_tokens, special_tokens
 from divlens.sampler import sample
+from divlens.types import DivlensError
+from oracles.every_model import made
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    with tiny_pipelines.one_thread():
-        yield
-
-
-def model_of(name: str, folder: Path) -> Any:
-    if name == "amused":
-        return amused.from_pipeline(tiny_pipelines.amused(), Options())
-    if name == "vq-diffusion":
-        return vq_diffusion.from_pipeline(tiny_pipelines.vq_diffusion(), Options())
-    if name == "llamagen":
-        return tiny_llamagen.golden(folder)
-    module = {"janus": janus, "emu3": emu3}[name]
-    return module.from_model(*getattr(tiny_transformers, name)(), Options())
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 SPECIAL = {
@@ -45,8 +25,8 @@ SPECIAL = {
 
 
 @pytest.mark.parametrize("name", SPECIAL)
-def test_a_special_token_in_a_wording_is_refused_by_name(name, tmp_path):
-    model = model_of(name, tmp_path / "model")
+def test_a_special_token_in_a_wording_is_refused_by_name(name):
+    model = made(name)
     for token in SPECIAL[name]:
         for wording in (f"red {token} heart", f"red heart{token}", token):
             with pytest.raises(DivlensError, match="expects a text, got the special token '<") as error:
@@ -56,9 +36,9 @@ def test_a_special_token_in_a_wording_is_refused_by_name(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", SPECIAL)
-def test_what_merely_looks_odd_is_read(name, tmp_path):
+def test_what_merely_looks_odd_is_read(name):
     """Signs, brackets, parts of special tokens, and letters that the tiny vocabularies lack: these become unknown."""
-    model = model_of(name, tmp_path / "model")
+    model = made(name)
     odd = ["<", "heart < arrow", "a <heart>", "<|endof", "image start|>", "[x] heart!", "endoftext", "caf\u00e9 \u2603"]
     assert len(model.encode(odd)) == len(odd)
     # The end of a text that is not there is not read: what follows it in the tokens is the rest of the wording.
@@ -66,9 +46,9 @@ def test_what_merely_looks_odd_is_read(name, tmp_path):
     assert not plain.equal(changed)
 
 
-def test_a_wording_is_refused_before_anything_is_drawn(tmp_path):
+def test_a_wording_is_refused_before_anything_is_drawn():
     with pytest.raises(DivlensError, match=r"got the special token '<image>' in 'red <image> heart'"):
-        sample(model_of("janus", tmp_path), ["red <image> heart"], n=1)
+        sample(made("janus"), ["red <image> heart"], n=1)
 
 
 def words(unknown: str | None = None, **named: Any) -> PreTrainedTokenizerFast:

@@ -13,7 +13,7 @@ from torch import nn
 from divlens.errors import DivlensError
 from divlens.fidelity.judge import load_judge
 from divlens.interventions import Paraphrase, Settings
-from divlens.loop import filled, guide
+from divlens.loop import filled
 from divlens.models.zoo import adapter
 from divlens.models.zoo.assets import CHECKSUMS, packaged_folder, read_tensors, write_tensors
 from divlens.models.zoo.lexicon import split_words
@@ -132,14 +132,6 @@ def test_a_causal_model_does_not_see_the_future_and_a_grid_model_does():
     grid = zoo_model("mim")
     before, after = (grid.backbone(t, grid.encode(["red heart"])) for t in (tokens, changed))
     assert not torch.allclose(before[:, :40], after[:, :40])
-
-
-def test_guidance_is_linear_in_the_logits():
-    conditional, unconditional = torch.randn(2, 3, 5, 7).unbind(0)
-    torch.testing.assert_close(
-        guide(conditional, unconditional, 3.0), unconditional + 3 * (conditional - unconditional), atol=1e-5, rtol=1e-5
-    )
-    torch.testing.assert_close(guide(conditional, None, 3.0), conditional)
 
 
 @pytest.mark.parametrize("family", ["ar", "mim", "diffusion"])

@@ -9,11 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from enumeration import Case, entropy, truth
-from settings import INTERVENTIONS, diffusion_of, frozen_changes, rule_of
-from small import RareFirst, Small
 
-from divlens import models
 from divlens.information import Effort, information
 from divlens.information.accounting import QUANTITIES, BatchAccount, Tally
 from divlens.information.estimates import Estimate, PromptMeans, estimate, undefined
@@ -25,24 +21,21 @@ from divlens.information.strata import Strata, Sums, strata_of
 from divlens.information.unseen import wider_for_unseen_paths
 from divlens.interventions import Argmax, Freeze, Paraphrase
 from divlens.loop import Moment
-from divlens.models.toy import ToyModel
 from divlens.paths import ConfidenceUnmasking, Draws, FixedOrder, MaskReplaceDiffusion, RandomOrder, Raster
 from divlens.planning import Reading, plan
 from divlens.run import fill, noise_of
 from divlens.statistics import student_t
 from divlens.types import Prompt
+from oracles.interventions import INTERVENTIONS, diffusion_of, frozen_changes, rule_of
+from oracles.small_models import RareFirst, Small
+from oracles.toy_grids import toy
+from oracles.transcripts import Case, entropy, truth
 
 PROMPT = "red heart"
 FAMILIES = ("ar", "mim", "diffusion")
 QUICK = Effort(paths=0, mixture_samples=0)
 # |estimate - truth| beyond 5 standard errors: false-alarm rate 6e-7 each.
 SIGMAS = 5
-
-
-def toy(family: str, seed: int = 0) -> ToyModel:
-    model = models.load(f"toy/{family}:{seed}")
-    assert isinstance(model, ToyModel)
-    return model
 
 
 def drawn_sums(model: Any, n: int, seed: int = 0, interventions=(), prompt: str | Prompt = PROMPT) -> torch.Tensor:

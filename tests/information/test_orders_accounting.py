@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from enumeration import Case, Truth, entropy, truth
-from small import Small
 
 from divlens.information import Effort, information
 from divlens.information import laws as law_module
 from divlens.interventions import Argmax, Freeze
 from divlens.paths import FixedOrder, RandomOrder
+from oracles.small_models import Small
+from oracles.transcripts import Case, Truth, entropy, truth
 
 PROMPTS = ("red heart", "a cat")
 ERRORS = 4.5  # standard errors: a false alarm in 1 of 150,000 comparisons

@@ -15,6 +15,7 @@ from divlens.information.laws.gumbel_mixtures import Direct, Shared, enclosing_m
 from divlens.information.laws.little_noise import Sorted, little_noise, nodes_around, scores_that_count
 from divlens.information.laws.scores import scores_of
 from divlens.information.laws.unmasking_events import Windows, event_log_probabilities, selections, windows
+from oracles.unmasking_events import one_event
 
 
 def logits(*shape: int, seed: int = 0, scale: float = 1.5) -> torch.Tensor:
@@ -150,18 +151,6 @@ def test_much_noise_is_the_limit_of_a_random_choice():
     # Given V the tokens are then independent draws.
     sums = (joint - path).exp().view(6, 9).sum(1)
     torch.testing.assert_close(sums, torch.ones_like(sums), atol=1e-4, rtol=0)
-
-
-def one_event(n: int, codes: int, count: int, tau: float, samples: int = 3, seed: int = 0):
-    """An event as the sampler would bring it about, float32 as in the loop."""
-    random = torch.Generator().manual_seed(seed)
-    log_p = (torch.randn(samples, n, codes, generator=random) * 2.5).log_softmax(-1)
-    tokens = torch.multinomial(log_p.exp().flatten(0, 1), 1, generator=random).view(samples, n)
-    gumbel = -torch.log(-torch.log(torch.rand(samples, n, generator=random)))
-    score = log_p.gather(-1, tokens[..., None])[..., 0] + tau * gumbel
-    committed = score.argsort(1).argsort(1) >= n - count
-    opened = torch.ones_like(committed)
-    return scores_of(log_p, opened, committed, tokens), samples
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,9 @@ class Looked:
     floor: float
 
 
-def looks(drawn: Iterable[Filled[None]], instruments: Instruments, on_batch: OnBatch) -> Iterator[Pass]:
+def looks(
+    drawn: Iterable[Filled[None]], instruments: Instruments, on_batch: OnBatch, at_once: int = IMAGES_PER_PASS
+) -> Iterator[Pass]:
     """A few pictures after the other, whatever their prompts, so that few samples of a prompt fill a pass, too."""
     network, judge = instruments.network, instruments.judge
     for filled in drawn:
@@ -135,7 +137,7 @@ def looks(drawn: Iterable[Filled[None]], instruments: Instruments, on_batch: OnB
         small = torch.int16 if model.codes <= 2**15 else torch.int32
         pictures, tokens = filled.pictures(), filled.tokens.flatten(1).to("cpu", small)
         network.check_size(pictures, f"pictures of {model.name}")
-        for some, ids in zip(pictures.split(IMAGES_PER_PASS), tokens.split(IMAGES_PER_PASS), strict=True):
+        for some, ids in zip(pictures.split(at_once), tokens.split(at_once), strict=True):
             with torch.inference_mode():
                 features = network(some.to(network.device))
             yield Pass(some, ids, features, None if judge is None else judge(some))

@@ -74,10 +74,10 @@ def content_hash(content: object) -> str:
     return hashlib.sha256(json.dumps(lines).encode()).hexdigest()[:32]
 
 
-def tensor_hash(tensor: Tensor) -> str:
+def tensor_hash(tensor: Tensor, at_once: int = VALUES_AT_ONCE) -> str:
     """Of the dtype, the shape and the bytes in the order of the indices, whatever the layout in memory."""
     digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-    for piece in tensor.detach().reshape(-1).split(VALUES_AT_ONCE):
+    for piece in tensor.detach().reshape(-1).split(at_once):
         digest.update(piece.cpu().view(torch.uint8).numpy().data)
     return f"tensor {digest.hexdigest()}"
 

@@ -65,9 +65,10 @@ def training_grids(tokenizer: SceneTokenizer, folder: Path) -> tuple[Int[np.ndar
 
 
 class SceneCaptions:
-    """Captions of scenes as word ids, drawn by torch's global generator."""
+    """Captions of scenes as word ids, drawn by torch's global generator. `strange`: as `STRANGE`."""
 
-    def __init__(self) -> None:
+    def __init__(self, strange: float = STRANGE) -> None:
+        self.strange = strange
         self.vocabulary = Vocabulary(vocabulary())
         filler = self.vocabulary.ids(sorted(filler_words()))[:, 0]
         self.names_nothing = torch.zeros(len(self.vocabulary), dtype=torch.bool).index_fill_(0, filler, True)
@@ -76,7 +77,7 @@ class SceneCaptions:
         """Some words that name nothing become unknown ones, some rows are empty (the unconditional branch)."""
         generator = np.random.default_rng(int(torch.randint(2**62, ())))
         words = self.vocabulary.ids(draw_captions(scenes, generator))
-        strange = self.names_nothing[words] & (torch.rand(words.shape) < STRANGE)
+        strange = self.names_nothing[words] & (torch.rand(words.shape) < self.strange)
         return words.masked_fill(strange, UNKNOWN) * (torch.rand(len(words), 1) >= NO_TEXT)
 
 

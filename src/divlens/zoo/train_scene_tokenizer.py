@@ -51,6 +51,7 @@ def train(
     atlas: Atlas | None = None,
     tokenizer: SceneTokenizer | None = None,
     name: str = "tokenizer",
+    quantise_from: int = QUANTISE_FROM,
 ) -> SceneTokenizer:
     """Scenes are drawn uniformly from those that are not held out. `folder/name.pt` is the checkpoint."""
     torch.manual_seed(recipe.seed)
@@ -61,7 +62,7 @@ def train(
 
     def loss(step: int) -> tuple[Tensor, Mapping[str, float]]:
         images = pictures_of(draw_scenes(pool, recipe.batch), atlas).to(device)
-        codes, commitment = codebook.codes_of(tokenizer.features(images).float(), step - QUANTISE_FROM)
+        codes, commitment = codebook.codes_of(tokenizer.features(images).float(), step - quantise_from)
         drawn = tokenizer.decode_features(codes).float()
         error, edges = squared_error(drawn, images), edge_error(drawn, images)
         figures = {"psnr": float(-10 * error.detach().log10().mean()), "used": perplexity(codebook.counts)}

@@ -11,12 +11,19 @@ from functools import cache
 import numpy as np
 import torch
 
+from divlens import models
 from divlens.models.toy import CODES, POSITIONS, ToyModel
 from divlens.types import View
 
 MASK = CODES
 GRIDS = list(itertools.product(range(CODES), repeat=POSITIONS))
 STATES = list(itertools.product(range(CODES + 1), repeat=POSITIONS))
+
+
+def toy(family: str, seed: int = 0) -> ToyModel:
+    model = models.load(f"toy/{family}:{seed}")
+    assert isinstance(model, ToyModel)
+    return model
 
 
 def chances(model: ToyModel, prompt: str, state: tuple[int, ...], guidance: float | None = None) -> np.ndarray:

@@ -16,7 +16,7 @@ from divlens.models.llamagen.gpt import Gpt, Sizes
 from divlens.models.llamagen.vq import VqSizes, VqTokenizer
 from divlens.models.loading import Options
 
-GOLDENS = Path(__file__).parent / "data" / "llamagen"
+GOLDENS = Path(__file__).parents[1] / "data" / "llamagen"
 GPT_FILE, VQ_FILE, TEXT_FOLDER = "t2i_XL_stage1_256.pt", "vq_ds16_t2i.pt", "flan-t5-xl"
 TINY = Sizes(layers=2, heads=2, width=16, hidden=24, codes=50, caption_tokens=120, caption_width=16)
 

@@ -21,8 +21,8 @@ from transformers.models.llama.configuration_llama import LlamaConfig
 
 from divlens.interventions import Intervention
 from divlens.loop import filled
-from divlens.planning import Reading
-from tiny_pipelines import sensitive
+from divlens.run import Reading
+from oracles.tiny_diffusers import sensitive
 
 PROMPTS = ["red heart", "a cat on the sea", "blue"]
 WIDTH = 32

@@ -1,8 +1,6 @@
 """aMUSEd and VQ-Diffusion in the published classes and layout, with random weights and few of them."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -146,12 +144,3 @@ def change_config(folder: Path, name: str, **changes: Any) -> None:
     """Rewrite entries of a JSON file below `folder`."""
     path = folder / name
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Networks this small lose time to threads, and very much of it on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

@@ -16,7 +16,7 @@ import torch
 
 from divlens.paths import ConfidenceUnmasking, FixedOrder, MaskReplaceDiffusion, RandomOrder, Raster
 from divlens.types import View
-from toy_oracle import posterior, selection_chance
+from oracles.toy_grids import posterior, selection_chance
 
 State = tuple[int, ...]
 Outcome = tuple[object, object, State, float]  # event, tokens, next state, chance
