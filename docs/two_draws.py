@@ -13,7 +13,8 @@ import torch
 
 from divlens.models import load
 from divlens.sheets import contact_sheet, side_by_side
-from divlens.run import Reading, Row, fill
+from divlens.planning import Reading
+from divlens.run import Row, fill
 from divlens.types import Prompt
 
 PROMPT, NOISES, SEED = Prompt("rocket"), range(4), 0

@@ -36,10 +36,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))  # the
 import torch
 from safetensors.torch import load_file, save_file
 
+from divlens.errors import DivlensError
 from divlens.models import load
 from divlens.models.zoo.assets import packaged_folder, write_tensors
 from divlens.sampler import sample
-from divlens.types import DivlensError
 from oracles import tiny_diffusers, tiny_llamagen, tiny_transformers
 
 SECONDS, GIBIBYTES = 60, 2  # that a case may take, the second besides what the process had

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import click
 
 import divlens
-from divlens.experiment.probe import default_conditions
+from divlens.conditions import default_conditions
 from divlens.fidelity.judge import load_judge
 from divlens.information import Effort, Estimate
 from divlens.models import load

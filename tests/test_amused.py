@@ -8,15 +8,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from divlens.errors import DivlensError
 from divlens.interventions import Guidance
 from divlens.loop import filled
 from divlens.models import amused
 from divlens.models.loading import Options
 from divlens.noise import TorchNoise
 from divlens.paths import ConfidenceUnmasking
-from divlens.run import Reading
+from divlens.planning import Reading
 from divlens.sampler import sample
-from divlens.types import DivlensError
 from oracles import tiny_diffusers as tiny
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -12,7 +12,8 @@ from divlens.models.zoo.adapter import ZooModel
 from divlens.models.zoo.networks import Backbone, Sizes
 from divlens.paths import ConfidenceUnmasking, Raster
 from divlens.planning import plan
-from divlens.types import DrawnWith, Generation, Prompt
+from divlens.sampler import Generation
+from divlens.types import DrawnWith, Prompt
 
 FAMILIES = ("ar", "mim", "diffusion")
 PROMPTS = ("doughnut", "red heart", "a picture of a rocket")

@@ -15,7 +15,6 @@ from divlens.experiment.probe import BASELINE
 from divlens.fidelity import Judged
 from divlens.fidelity.breakage import chance_of_fall, fidelity_change, hypergeometric
 from divlens.interventions import Subset
-from divlens.report.tables import enhance_table, probe_tables
 from divlens.statistics import change_of_share
 from divlens.types import Prompt
 from oracles.screen import words_of
@@ -135,13 +134,13 @@ def test_enhance_warns_of_a_fall_and_says_over_how_many_prompts_it_is(judged):
     judged(code(2))
     found = divlens.enhance("toy/ar", ["red heart"], n=24, disable_top=0.4)
     assert found.fidelity_change.fell
-    said = words_of(enhance_table(found))
+    said = words_of(found)
     assert "Warning: fidelity falls from" in said and "one-sided exact test of the prompt's 2 x 24 samples" in said
     assert list(found.table["prompts"]) == [1, 1, 1]
     judged(code(0))
     rise = divlens.enhance("toy/ar", ["red heart", "a cat"], n=24, disable_top=0.4)
-    assert "Warning" not in words_of(enhance_table(rise))  # the control: the same pictures, another judge
-    assert "styles, fidelity: over the 1 of 2 prompts whose concept the judge knows" in words_of(enhance_table(rise))
+    assert "Warning" not in words_of(rise)  # the control: the same pictures, another judge
+    assert "styles, fidelity: over the 1 of 2 prompts whose concept the judge knows" in words_of(rise)
     assert list(rise.table["prompts"]) == [2, 1, 1]
 
 
@@ -152,7 +151,7 @@ def test_probe_warns_below_the_block_of_the_model_whose_fidelity_falls(judged):
     found = divlens.probe(["toy/ar"], prompts, n=24, conditions=conditions)
     fell = dict(zip(found.table["condition"], found.table["fidelity_change_fell"], strict=True))
     assert fell == {BASELINE: False, "same": False, "broken": True, "whole": False}
-    said = words_of(probe_tables(found))
+    said = words_of(found)
     row = found.table.set_index("condition").loc["broken"]
     start = row["fidelity"] - row["fidelity_change"]
     assert f"Warning: fidelity falls under broken from {100 * start:.0f} to {100 * row['fidelity']:.0f} %, by -" in said
@@ -161,5 +160,5 @@ def test_probe_warns_below_the_block_of_the_model_whose_fidelity_falls(judged):
 
 def test_where_no_judge_knows_a_prompt_the_table_says_that_breakage_cannot_be_seen():
     found = divlens.enhance("toy/ar", ["red heart"], n=2)
-    for table in (enhance_table(found), probe_tables(divlens.probe(["toy/ar"], ["red heart"], n=2))):
+    for table in (found, (divlens.probe(["toy/ar"], ["red heart"], n=2))):
         assert "whether pictures break cannot be seen" in words_of(table)

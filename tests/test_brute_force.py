@@ -10,8 +10,8 @@ import torch
 
 from divlens.interventions import Argmax, Freeze, Guidance
 from divlens.models.toy import ToyModel
-from divlens.sampler import sample
-from divlens.types import Generation, View
+from divlens.sampler import Generation, sample
+from divlens.types import View
 from oracles.toy_grids import GRIDS, chances, chi_square_p, counts_of, exact, exact_mim, forward, posterior, toy
 
 # Chi-square tests reject at 1e-6: their false-alarm rate over random seeds. Seeds are fixed.

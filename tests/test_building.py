@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from divlens.errors import DivlensError
 from divlens.models import amused, emu3, janus, load, vq_diffusion
 from divlens.models.building import at_most, weight_files
 from divlens.models.loading import Options, load_checked, read_pt
 from divlens.sampler import sample
-from divlens.types import DivlensError
 from oracles import tiny_diffusers, tiny_llamagen, tiny_transformers
 
 pytestmark = pytest.mark.usefixtures("one_thread")

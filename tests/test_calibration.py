@@ -16,6 +16,7 @@ from torch import Tensor
 from divlens import calibration, models, probe
 from divlens.calibration import cache_folder, cache_name, frequencies_of, keep, read
 from divlens.cli import main
+from divlens.errors import DivlensWarning
 from divlens.interventions import DisableTop, Subset
 from divlens.models.fingerprint import fingerprint_of
 from divlens.models.llamagen.adapter import load as load_llamagen
@@ -23,9 +24,8 @@ from divlens.models.loading import Options
 from divlens.models.protocol import Model
 from divlens.models.wrap import wrap
 from divlens.paths import Raster
-from divlens.run import Reading
+from divlens.planning import Reading
 from divlens.sampler import sample
-from divlens.types import DivlensWarning
 from oracles import tiny_llamagen, tiny_transformers
 
 PROMPTS = ["red heart", "a cat"]
@@ -389,7 +389,7 @@ def account_for(*names: str) -> None:
     main(["information", *names, "--under", "subset", "-n", "2", "--limit", "1", "--paths", "0"])
 
 
-@pytest.mark.filterwarnings("always::divlens.types.DivlensWarning")
+@pytest.mark.filterwarnings("always::divlens.errors.DivlensWarning")
 def test_the_command_line_says_it_in_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("DIVLENS_CACHE", str(file_for_folder(tmp_path)))
     account_for("toy/ar", "toy/ar:1")

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from divlens.cli import main
-from divlens.types import DrawnWith, Generation
+from divlens.sampler import Generation
+from divlens.types import DrawnWith
 from divlens.zoo import commands, data
 
 
@@ -91,7 +92,18 @@ def test_a_client_that_fails_is_one_line(monkeypatch, tmp_path, capsys):
 def test_a_sheet_is_a_whole_picture(monkeypatch, tmp_path):
     def drawn(model, prompts, n, **options):
         tokens, images = torch.zeros(8, n, 1, 1, dtype=torch.long), torch.rand(len(prompts), n, 3, 4, 4)
-        return Generation((), (), 0, DrawnWith("cpu", "float32", 96), (), tokens, images)
+        how = DrawnWith("cpu", "float32", 96)
+        return Generation(
+            request={},
+            model=model,
+            prompts=(),
+            wordings=(),
+            seed=0,
+            drawn_with=how,
+            samples=(),
+            tokens=tokens,
+            images=images,
+        )
 
     monkeypatch.setattr(commands, "sample", drawn)
     main(["zoo", "sheet", str(tmp_path / "sheet.png"), "--seeds", "2"])

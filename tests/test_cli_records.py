@@ -85,7 +85,6 @@ def test_a_table_that_cannot_be_shown_is_told_after_the_results_are_written(run,
 
 
 def test_results_that_cannot_be_written_are_printed(run, monkeypatch):
-    from divlens.experiment import store
 
     table = run(*RUNS["enhance"])[1]
     assert "LPIPS diversity" in table
@@ -93,7 +92,7 @@ def test_results_that_cannot_be_written_are_printed(run, monkeypatch):
     def full_disk(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store, "write_samples", full_disk)
+    monkeypatch.setattr("divlens.enhance.write_samples", full_disk)
     code, out, err = run(*RUNS["enhance"], "--out", "out")
     assert (code, out) == (2, table) and "No space left on device" in err
 

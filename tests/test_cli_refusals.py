@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 
-from divlens.types import DivlensError
+from divlens.errors import DivlensError
 
 
 def snapshot(folder):
@@ -103,13 +103,11 @@ def test_bad_input_is_one_line_and_exit_code_2(name, run, tmp_path):
 
 
 def test_a_failure_on_the_way_leaves_nothing_behind(run, tmp_path, monkeypatch):
-    from divlens.experiment import store
-
     def full_disk(samples, path):
         path.write_text("half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store, "write_samples", full_disk)
+    monkeypatch.setattr("divlens.experiment.result.write_samples", full_disk)
     code, _, err = run("probe", "toy/ar", "--limit", 2, "-n", 2, "--out", "out")
     assert (code, err) == (2, f"divlens: error: cannot write to {tmp_path / 'out'}: No space left on device\n")
     assert snapshot(tmp_path) == {}
@@ -119,7 +117,7 @@ def test_a_bug_is_no_bad_input(run, monkeypatch):
     def bug(*arguments, **options):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("divlens.experiment.probe.probe", bug)
+    monkeypatch.setattr("divlens.experiment.probe.probe_of", bug)
     with pytest.raises(ZeroDivisionError):
         run("probe", "toy/ar")
 

@@ -9,10 +9,11 @@ import torch
 
 from divlens.decompose import decompose
 from divlens.diversity import load_network
+from divlens.errors import DivlensError
 from divlens.experiment.design import FACTORS, Levels
 from divlens.interventions import Argmax, DisableTop, Temperature
 from divlens.models import load
-from divlens.types import DivlensError, Prompt
+from divlens.types import Prompt
 from oracles.crossed_designs import (
     COLUMNS,
     PROMPTS,
@@ -118,9 +119,9 @@ def test_a_raster_has_no_path():
     table = result.table.set_index("source")
     assert (table.loc[[source for source in SOURCES if "path" in source]].to_numpy() == 0).all()
     assert table.loc["execution", "share"] > 0.5
-    assert "path: the sampler makes no path draw" in result.note
+    assert "path: the sampler makes no path draw" in " ".join(result.remarks)
     other = decompose("toy/mim", PROMPTS, 2, 4, 3, features=colours)  # the control
-    assert other.levels == Levels(2, 4, 3) and "path:" not in other.note
+    assert other.levels == Levels(2, 4, 3) and not any(remark.startswith("path:") for remark in other.remarks)
 
 
 @pytest.mark.parametrize("family", ["toy/mim", "toy/diffusion"])
@@ -130,7 +131,7 @@ def test_argmax_leaves_no_execution(family):
     shares = dict(zip(result.table.source, result.table.share, strict=True))
     assert {shares[source] for source in SOURCES if "execution" in source} == {0.0}
     assert shares["path"] > 0.1
-    assert "execution: tokens are not drawn but chosen" in result.note
+    assert "execution: tokens are not drawn but chosen" in " ".join(result.remarks)
     drawn = features_by_hand(load(family), result.prompts[0], result.wordings[0], (2, 4, 2), 0, colours, [Argmax()])
     assert drawn[:, :, 0].equal(drawn[:, :, 1])  # as it claims: another execution gives the same picture
     assert by_source(decompose(family, PROMPTS, 2, 4, 4, features=colours))["execution"] > 0.1  # the control
@@ -152,7 +153,7 @@ def test_a_factor_of_one_level_has_no_share(factor):
     absent = [FACTORS[factor] in source for source in SOURCES]
     assert (result.components[:, absent] == 0).all()
     assert (result.components[:, np.logical_not(absent)] != 0).any(0).all()
-    assert f"{FACTORS[factor]}: held at" in result.note
+    assert f"{FACTORS[factor]}: held at" in " ".join(result.remarks)
     assert result.table.share.sum() == pytest.approx(1, abs=1e-10)
 
 
@@ -164,7 +165,7 @@ def test_without_any_difference_shares_are_undefined():
     result = decompose("toy/mim", PROMPTS, 2, 2, 2, features=lambda images: torch.ones(len(images), 3))
     assert (result.components == 0).all()
     assert result.table.share.isna().all() and result.table.share_low.isna().all()
-    assert "shares are undefined" in result.note
+    assert "shares are undefined" in " ".join(result.notes)
 
 
 def test_one_prompt_has_components_and_no_interval():
@@ -172,11 +173,13 @@ def test_one_prompt_has_components_and_no_interval():
     table = result.table
     assert table[["low", "high", "share_low", "share_high"]].isna().to_numpy().all()
     assert table[["component", "share"]].notna().to_numpy().all()
-    assert "One prompt: there is no interval" in result.note
-    assert "One prompt" not in decompose("toy/mim", PROMPTS, 2, 3, 3, features=colours).note  # the control
+    assert "No intervals: they need at least 2 prompts." in result.notes
+    assert not any(
+        "No intervals" in note for note in decompose("toy/mim", PROMPTS, 2, 3, 3, features=colours).notes
+    )  # the control
 
 
 def test_negative_components_are_kept_and_said():
     result = decompose("toy/mim", PROMPTS, 2, 2, 2, seed=1, features=colours)
     assert (result.components.mean(0) < 0).any()
-    assert "below 0" in result.note
+    assert "below 0" in " ".join(result.notes)

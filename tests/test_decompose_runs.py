@@ -11,12 +11,12 @@ import torch
 
 from divlens.decompose import Decomposition, decompose
 from divlens.diversity.anova import CrossedSums
+from divlens.errors import DivlensError
 from divlens.interventions import DisableTop, Freeze, Subset
 from divlens.models import load
 from divlens.models.toy import ToyModel
-from divlens.report.tables import decomposition_table
 from divlens.statistics import ratio_of_means
-from divlens.types import DivlensError, Prompt
+from divlens.types import Prompt
 from oracles.crossed_designs import (
     MIXED,
     PROMPTS,
@@ -63,18 +63,18 @@ def test_scale_of_the_features_counts_squared_in_components_and_not_in_shares():
 
 
 def test_the_table_names_the_distance_that_was_measured():
-    other = printed(decomposition_table(decompose("toy/mim", PROMPTS, 2, 2, 2, features=colours)))
+    other = printed(decompose("toy/mim", PROMPTS, 2, 2, 2, features=colours))
     assert "squared distance" in other and "LPIPS" not in other
-    assert "LPIPS" in printed(decomposition_table(decompose("toy/mim", PROMPTS, 2, 2, 2)))
+    assert "LPIPS" in printed(decompose("toy/mim", PROMPTS, 2, 2, 2))
 
 
 def test_a_total_of_nothing_is_not_a_hundred_percent():
     def constant(images):
         return torch.ones(len(images), 2)
 
-    lines = printed(decomposition_table(decompose("toy/mim", PROMPTS, 2, 2, 2, features=constant))).splitlines()
+    lines = printed(decompose("toy/mim", PROMPTS, 2, 2, 2, features=constant)).splitlines()
     assert next(line for line in lines if line.startswith("total ")).split()[-1] == "n/a"
-    some = printed(decomposition_table(decompose("toy/mim", PROMPTS, 2, 2, 2, features=colours))).splitlines()
+    some = printed(decompose("toy/mim", PROMPTS, 2, 2, 2, features=colours)).splitlines()
     assert next(line for line in some if line.startswith("total ")).split()[-1] == "100"
 
 

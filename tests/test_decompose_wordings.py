@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from divlens.decompose import decompose
+from divlens.errors import DivlensError
 from divlens.experiment.design import filled_up
 from divlens.interventions import Paraphrase
 from divlens.models import load
 from divlens.models.toy import ToyModel
-from divlens.types import DivlensError, Prompt
+from divlens.types import Prompt
 from oracles.crossed_designs import MIXED, colours, features_by_hand
 
 FAMILIES = ("toy/ar", "toy/mim", "toy/diffusion")
@@ -133,9 +134,9 @@ def test_length_is_in_tokens_where_the_model_tells_them():
 def test_a_cut_wording_is_said():
     model = Tokenised("mim", load("toy/mim").rule, limit=12)
     cut = decompose(model, MIXED, 5, 2, 2, features=colours)
-    assert cut.note.count("cut from") == len(cut.wording_notes) == 4
+    assert " ".join(cut.notes).count("cut from") == len(cut.wording_notes) == 4
     whole = decompose(toy_of(Tokenised), MIXED, 5, 2, 2, features=colours)
-    assert "cut from" not in whole.note and not whole.wording_notes
+    assert not any("cut from" in note for note in whole.notes) and not whole.wording_notes
 
 
 def test_wordings_are_a_choice_by_seed_and_prompt():

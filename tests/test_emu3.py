@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 
+from divlens.errors import DivlensError
 from divlens.interventions import Argmax, Guidance
 from divlens.models import emu3
 from divlens.models.loading import Options
 from divlens.paths import Raster
 from divlens.sampler import sample
-from divlens.types import DivlensError
 from oracles import tiny_transformers as tiny
 
 SEED = 3

@@ -12,11 +12,8 @@ from rich.console import Console
 
 import divlens
 from divlens.diversity import lpips_diversity
-from divlens.enhance import sides
 from divlens.errors import DivlensError
-from divlens.experiment.store import request_of
-from divlens.report.sheets import GAP, contact_sheet, to_picture, write_enhanced
-from divlens.report.tables import enhance_table
+from divlens.sheets import GAP, contact_sheet, to_picture
 
 PROMPTS = ("red heart", "a cat", "blue sky")
 
@@ -57,7 +54,7 @@ def test_diversity_before_after_and_change(enhanced):
     assert enhanced.before.mean("diversity").value == pytest.approx(float(before.mean()))
     assert enhanced.change().value == pytest.approx(float((after - before).mean()))
     assert enhanced.change().low < enhanced.change().value < enhanced.change().high
-    assert enhanced.note == ""
+    assert not any("No intervals" in note for note in enhanced.notes)
     row = enhanced.table.set_index("figure").loc["diversity"]
     assert row["after"] == pytest.approx(float(after.mean()))
     assert enhanced.table.set_index("figure").loc[["coverage", "fidelity"], "after"].isna().all()
@@ -66,18 +63,18 @@ def test_diversity_before_after_and_change(enhanced):
 def test_one_prompt_has_no_interval_and_says_why(capsys):
     found = divlens.enhance("toy/ar", PROMPTS[:1], n=3)
     assert math.isnan(found.change().low) and not math.isnan(found.change().value)
-    assert "at least 2" in found.note
-    assert found.note in printed(enhance_table(found), capsys)
+    assert "No intervals: they need at least 2 prompts." in found.notes
+    assert "No intervals" in printed(found, capsys)
 
 
 def test_one_sample_is_nan_and_says_so(capsys):
     found = divlens.enhance("toy/ar", PROMPTS, n=1)
     assert math.isnan(found.change().value)
-    assert "undefined (NaN)" in printed(enhance_table(found), capsys)
+    assert "undefined (NaN)" in printed(found, capsys)
 
 
 def test_the_table_fits_80_columns(enhanced, capsys):
-    text = printed(enhance_table(enhanced), capsys)
+    text = printed(enhanced, capsys)
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
     assert "LPIPS diversity" in text and "…" not in text
 
@@ -116,7 +113,7 @@ def pixels(path):
 
 def test_pictures_sheets_and_tokens_are_written(enhanced, tmp_path):
     out = tmp_path / "out"
-    write_enhanced(enhanced, request_of("enhance", ["toy/mim"], [], sides(0.4), n=10), out)
+    enhanced.save(out)
     for name, side in (("before", enhanced.before), ("after", enhanced.after)):
         assert pixels(out / f"{name}.png").shape == (GAP + 3 * 2 * (32 + GAP), GAP + 8 * (96 + GAP), 3)
         assert len(list((out / name).iterdir())) == 3 * 10

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from divlens.errors import DivlensError
 from divlens.interventions import Argmax, DisableTop, Guidance, Subset, TopK
 from divlens.models import known, load
 from divlens.models import wrap as wrapping
@@ -20,9 +21,9 @@ from divlens.models.protocol import Identified, Limited, Model, Predictor, check
 from divlens.models.registry import facts_of
 from divlens.models.wrap import wrap
 from divlens.paths import ConfidenceUnmasking, Raster
-from divlens.run import Reading, wording_notes
+from divlens.planning import Reading
+from divlens.run import wording_notes
 from divlens.sampler import sample
-from divlens.types import DivlensError
 from oracles.every_model import MODELS, NETWORKS, PUBLISHED, WRAPPED, loaded, made, small, with_head
 
 pytestmark = pytest.mark.usefixtures("one_thread")

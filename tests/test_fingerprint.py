@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import divlens.models
+from divlens.errors import DivlensError
 from divlens.models import load
 from divlens.models.amused import AmusedModel
 from divlens.models.causal import Pixels, Reader
@@ -28,7 +29,6 @@ from divlens.models.wrap import wrap
 from divlens.models.zoo.adapter import ZooModel
 from divlens.models.zoo.text import Vocabulary
 from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, Raster
-from divlens.types import DivlensError
 from oracles import tiny_diffusers
 from oracles.every_model import made
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from divlens.types import DivlensError
+from divlens.errors import DivlensError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

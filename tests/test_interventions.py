@@ -9,6 +9,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from divlens.errors import DivlensError
 from divlens.interventions import (
     Argmax,
     DisableTop,
@@ -25,9 +26,8 @@ from divlens.interventions import (
 )
 from divlens.models.toy import ToyModel
 from divlens.paths import Raster
-from divlens.run import Reading
+from divlens.planning import Reading
 from divlens.sampler import sample
-from divlens.types import DivlensError
 from oracles.toy_grids import toy
 
 FAMILIES = ("ar", "mim", "diffusion")

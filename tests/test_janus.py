@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 
+from divlens.errors import DivlensError
 from divlens.interventions import Argmax, Guidance, TopK
 from divlens.models import janus
 from divlens.models.loading import Options
 from divlens.noise import CounterNoise, TorchNoise
 from divlens.paths import Raster
 from divlens.sampler import sample
-from divlens.types import DivlensError
 from oracles import tiny_transformers as tiny
 
 SEED = 3
@@ -222,7 +222,7 @@ def test_a_long_wording_is_refused_or_cut(tmp_path):
     assert row[0] == 64
     # What is cut is the wording: the template's end, four tokens, stays, and so the begin of an image.
     assert torch.equal(row[-4:], whole[-4:]) and torch.equal(row[1:-4], whole[:60])
-    assert sample(cut, [long], n=1).notes == {long: "cut from 107 to 64 tokens"}
+    assert sample(cut, [long], n=1).wording_notes == {long: "cut from 107 to 64 tokens"}
     assert torch.equal(cut.encode(["red"]), model.encode(["red"]))
 
 
@@ -267,7 +267,7 @@ def test_damaged_weights_are_one_line(tmp_path):
         tmp_path, r"expects the configuration and weights of a JanusForConditionalGeneration, got SafetensorError: "
     )
     (tmp_path / "config.json").write_text("{")
-    refused(tmp_path, r"config\.json expects a JSON object")
+    refused(tmp_path, r"config\.json expects the JSON object of a model of type janus")
 
 
 def test_another_kind_of_model_is_refused(tmp_path):

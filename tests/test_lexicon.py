@@ -7,6 +7,8 @@ import unicodedata
 import pytest
 
 import divlens
+from divlens.errors import DivlensError
+from divlens.experiment.samples import unread
 from divlens.fidelity import concept_index
 from divlens.fidelity.judge import load_judge
 from divlens.models.toy import RULES, ToyModel
@@ -21,10 +23,9 @@ from divlens.models.zoo.lexicon import (
     split_words,
 )
 from divlens.models.zoo.text import Vocabulary
-from divlens.report.notes import unread
-from divlens.report.tables import decomposition_table, enhance_table, information_tables, probe_tables
-from divlens.run import Reading, wording_notes
-from divlens.types import DivlensError, Prompt
+from divlens.planning import Reading
+from divlens.run import wording_notes
+from divlens.types import Prompt
 from oracles.screen import words_of
 
 VOCABULARY = Vocabulary.packaged()
@@ -85,7 +86,7 @@ def test_words_that_are_not_known_are_named_wherever_they_are_drawn(colours_for_
     prompts = [Prompt("red haert", (own,)), Prompt("red heart", (own, "heart red", "heart"))]
     note = "words not known: haert (did you mean heart?)"
     model = Lexical("ar", RULES["ar"])
-    assert divlens.sample(model, prompts, n=2).notes == {"red haert": note}
+    assert divlens.sample(model, prompts, n=2).wording_notes == {"red haert": note}
     probed = divlens.probe([model], prompts, n=2, conditions={"baseline": ()})
     assert [record.note for record in probed.samples] == [note] * 2 + [None] * 2
     assert unread(probed.samples) == {model.name: {"red haert": note}}
@@ -94,32 +95,32 @@ def test_words_that_are_not_known_are_named_wherever_they_are_drawn(colours_for_
     split = divlens.decompose(model, prompts, wordings=2, executions=2)
     assert told.wording_notes == {"red haert": note} == dict(split.wording_notes)
     for table in (
-        probe_tables(probed),
-        enhance_table(enhanced),
-        information_tables([told]),
-        decomposition_table(split),
+        probed,
+        enhanced,
+        told,
+        split,
     ):
         assert f"{note}, in 1 wording such as 'red haert'." in words_of(table)
         assert "templates" not in words_of(table)
     quiet = divlens.probe([model], prompts[1:], n=2, conditions={"baseline": ()})
-    assert "not known" not in words_of(probe_tables(quiet))  # the control
+    assert "not known" not in words_of(quiet)  # the control
 
 
 def test_templates_are_said_wherever_they_are_used(colours_for_lpips):
     prompts = [Prompt("a cat", ("cat",)), Prompt("a dog")]
     change = [divlens.Paraphrase()]
     tables = (
-        probe_tables(divlens.probe(["toy/ar"], prompts, n=2)),
-        enhance_table(divlens.enhance("toy/ar", prompts, n=2)),
-        information_tables([divlens.information("toy/ar", prompts, n=2, interventions=change)]),
-        decomposition_table(divlens.decompose("toy/ar", prompts, wordings=2, executions=2)),
+        (divlens.probe(["toy/ar"], prompts, n=2)),
+        (divlens.enhance("toy/ar", prompts, n=2)),
+        divlens.information("toy/ar", prompts, n=2, interventions=change),
+        (divlens.decompose("toy/ar", prompts, wordings=2, executions=2)),
     )
     for table in tables:
         assert "Other wordings of 1 of 2 prompts are templates around the prompt" in words_of(table)
     untouched = (
-        probe_tables(divlens.probe(["toy/ar"], prompts, n=2, conditions={"baseline": ()})),
-        information_tables([divlens.information("toy/ar", prompts, n=2)]),
-        decomposition_table(divlens.decompose("toy/ar", prompts, wordings=1, executions=2)),
+        (divlens.probe(["toy/ar"], prompts, n=2, conditions={"baseline": ()})),
+        divlens.information("toy/ar", prompts, n=2),
+        (divlens.decompose("toy/ar", prompts, wordings=1, executions=2)),
     )
     for table in untouched:  # the control: nothing was reworded
         assert "templates" not in words_of(table)

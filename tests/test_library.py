@@ -14,10 +14,10 @@ import torch
 import divlens
 from divlens.cli import main
 from divlens.diversity import FeatureNetwork
+from divlens.errors import DivlensError
 from divlens.interventions import Argmax, DisableTop, Subset, Temperature
 from divlens.models.toy import RULES, ToyModel
-from divlens.run import Reading
-from divlens.types import DivlensError
+from divlens.planning import Reading
 from oracles.colour_network import colour_network
 
 PROMPTS = ["a cat", "<b>snow</b>"]

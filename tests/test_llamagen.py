@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import T5EncoderModel
 
+from divlens.errors import DivlensError
 from divlens.interventions import Argmax, Guidance, Settings
 from divlens.loop import filled
 from divlens.models.llamagen.adapter import LlamaGen, RasterPredictor, load
@@ -18,9 +19,9 @@ from divlens.models.loading import Options
 from divlens.models.protocol import Predictor
 from divlens.noise import TorchNoise
 from divlens.paths import Raster
-from divlens.run import Reading
+from divlens.planning import Reading
 from divlens.sampler import sample
-from divlens.types import DivlensError, View
+from divlens.types import View
 from oracles import tiny_llamagen as tiny
 
 SEED = 7  # of the goldens
@@ -319,8 +320,8 @@ def test_long_captions_are_refused_or_cut_and_noted(model, folder):
         model.encode([long])
     cutting = load(str(folder), Options(truncate=True))
     assert torch.allclose(cutting.encode([long]), model.encode([fits]), atol=1e-6)  # the end mark is kept
-    assert sample(cutting, [long], n=1).notes == {long: "cut from 121 to 120 tokens"}
-    assert not sample(cutting, [fits], n=1).notes
+    assert sample(cutting, [long], n=1).wording_notes == {long: "cut from 121 to 120 tokens"}
+    assert not sample(cutting, [fits], n=1).wording_notes
 
 
 def test_a_caption_of_which_nothing_is_left_is_refused(model):

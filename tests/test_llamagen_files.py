@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from divlens.errors import DivlensError
 from divlens.models.llamagen.adapter import load
 from divlens.models.llamagen.checkpoints import gpt_sizes
 from divlens.models.llamagen.gpt import Gpt, Sizes
 from divlens.models.llamagen.vq import VqSizes, VqTokenizer
 from divlens.models.loading import Options
-from divlens.types import DivlensError
 from oracles import tiny_llamagen as tiny
 from oracles.every_model import made
 

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 import divlens
+from divlens.errors import DivlensError
 from divlens.models import load
 from divlens.models.loading import DTYPES, Options, read_pt
 from divlens.models.toy import RULES, ToyModel
 from divlens.sampler import sample
-from divlens.types import DivlensError, View, is_out_of_memory
+from divlens.types import View, is_out_of_memory
 from oracles import tiny_transformers
 
 
@@ -239,8 +240,8 @@ class Short(ToyModel):
 
 def test_a_wording_that_was_cut_is_recorded():
     out = sample(Short("ar", RULES["ar"]), ["three green apples", "red heart"], n=2)
-    assert out.notes == {"three green apples": "cut from 3 to 2 tokens"}
-    assert sample(toy(), ["three green apples"], n=2).notes == {}
+    assert out.wording_notes == {"three green apples": "cut from 3 to 2 tokens"}
+    assert sample(toy(), ["three green apples"], n=2).wording_notes == {}
     probed = divlens.probe(
         [Short("ar", RULES["ar"])], ["three green apples", "red heart"], n=2, conditions={"baseline": ()}
     )

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import divlens
+from divlens.heat_maps import HEAT, STAGES, TILE, heat, heat_sheet, stages
 from divlens.models import load
-from divlens.report.maps import HEAT, STAGES, TILE, entropy_sheet, heat, stages
 
 
 def corner(picture, place):
@@ -33,7 +33,8 @@ def test_stages_lose_no_bits(steps):
 
 def test_the_sheet_has_two_rows_per_model():
     results = [divlens.information(load(f"toy/{family}"), ["red heart", "a cat"], n=4) for family in ("ar", "mim")]
-    one, both = entropy_sheet(results[:1]), entropy_sheet(results)
+    maps = [("", part) for result in results for part in (result.path_map, result.execution_map)]
+    one, both = heat_sheet(maps[:2]), heat_sheet(maps)
     assert one.width == both.width and both.height > 1.9 * one.height
     path, execution = 40, 40 + TILE + 22
     assert corner(one, (20, path)) == tuple(HEAT[0].astype(int))  # AR draws no path

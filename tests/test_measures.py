@@ -16,7 +16,6 @@ from divlens.errors import DivlensError
 from divlens.experiment.measures import checked_measures, named, usual_measures
 from divlens.fidelity import Judged, judge_of
 from divlens.models.toy import RULES, ToyModel
-from divlens.report.tables import enhance_table, probe_tables
 
 PROMPTS = ("red heart", "a cat", "snow")
 
@@ -67,14 +66,14 @@ def test_it_is_in_the_table_the_prompts_table_the_notes_the_screen_and_the_files
     assert found.table["brightness"][0] == pytest.approx(expected.mean())
     colours = [len({tuple(c) for c in one.movedim(1, 3).reshape(-1, 3).tolist()}) for one in drawn]
     assert first["palette"].tolist() == colours
-    for text in (printed(probe_tables(found)), str(found), found._repr_html_()):
+    for text in (printed(found), str(found), found._repr_html_()):
         assert "brightness" in text and "mean of all pixels, black is 0" in text
-    assert "colours" in printed(probe_tables(found)) and "reddish %" in printed(probe_tables(found))
+    assert "colours" in printed(found) and "reddish %" in printed(found)
     divlens.save(found, tmp_path / "out")
     assert "brightness_low" in pd.read_csv(tmp_path / "out" / "table.csv").columns
     assert "palette" in pd.read_parquet(tmp_path / "out" / "per_prompt.parquet").columns
     plain = divlens.probe("toy/mim", PROMPTS, 5, conditions=[divlens.Argmax()])
-    assert "brightness" not in plain.table.columns and "brightness" not in printed(probe_tables(plain))  # the control
+    assert "brightness" not in plain.table.columns and "brightness" not in printed(plain)  # the control
     pd.testing.assert_frame_equal(plain.table, found.table[plain.table.columns])
 
 
@@ -84,7 +83,7 @@ def test_it_is_measured_before_and_after():
     change = found.change("brightness")
     each = [side.images.mean((1, 2, 3, 4)).double() for side in (found.after, found.before)]
     assert change.value == pytest.approx(float((each[0] - each[1]).mean()), abs=1e-7) and change.low <= change.high
-    assert "brightness" in printed(enhance_table(found)) and "colours" in printed(enhance_table(found))
+    assert "brightness" in printed(found) and "colours" in printed(found)
     with pytest.raises(DivlensError, match=r"expected a measure among diversity, .*, got 'sharpness'"):
         found.change("sharpness")
 

@@ -8,9 +8,9 @@ from typing import Any, cast
 import pytest
 import torch
 
+from divlens.errors import DivlensError
 from divlens.noise import CounterNoise
 from divlens.paths import Draws, FixedOrder, RandomOrder, halton_order
-from divlens.types import DivlensError
 from oracles.toy_grids import chi_square_p
 
 ALARM = 1e-6  # the false-alarm rate of a chi-square test over random seeds

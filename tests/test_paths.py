@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from divlens.errors import DivlensError
 from divlens.noise import CounterNoise
 from divlens.paths import ConfidenceUnmasking, Draws, MaskReplaceDiffusion, Raster
-from divlens.types import DivlensError
 from oracles.toy_grids import chi_square_p, posterior
 
 ALARM = 1e-6  # chi-square tests reject at this level: their false-alarm rate over random seeds

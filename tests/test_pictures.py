@@ -13,14 +13,16 @@ import torch
 import divlens
 from divlens.decompose import features_of
 from divlens.diversity import lpips_diversity
+from divlens.errors import DivlensError
 from divlens.experiment.measure import noise_floor
 from divlens.fidelity.judge import load_judge
 from divlens.interventions import Argmax
 from divlens.models.toy import RULES, ToyModel
 from divlens.pictures import PictureError, checked_pictures, pictures_from_bytes
-from divlens.report.sheets import contact_sheet
-from divlens.run import fill, plan
-from divlens.types import DivlensError, Prompt
+from divlens.planning import plan
+from divlens.run import fill
+from divlens.sheets import contact_sheet
+from divlens.types import Prompt
 from oracles.colour_network import colour_network
 
 

@@ -8,16 +8,18 @@ import pytest
 import torch
 
 import divlens
+from divlens.conditions import BASELINE, default_conditions
 from divlens.diversity import load_network, lpips_diversity
+from divlens.errors import DivlensError
 from divlens.experiment.measure import Instruments, count_duplicates, looks, noise_floor
-from divlens.experiment.probe import BASELINE, default_conditions, probe
+from divlens.experiment.probe import probe
 from divlens.fidelity import Judged, concept_index, mode_coverage, shows
 from divlens.interventions import Argmax, DisableTop, Paraphrase, Subset, Temperature
 from divlens.models import load
 from divlens.models.toy import RULES, ToyModel
-from divlens.report.tables import probe_tables
-from divlens.run import fill, plan
-from divlens.types import DivlensError, Prompt
+from divlens.planning import plan
+from divlens.run import fill
+from divlens.types import Prompt
 from oracles.colour_network import colour_network
 from oracles.screen import printed
 
@@ -196,7 +198,7 @@ def test_one_sample_leaves_diversity_undefined_and_says_so():
     table = result.table
     assert table[["diversity", "diversity_low", "change", "relative_change"]].isna().to_numpy().all()
     assert set(table["duplicates"]) == {0}
-    text = printed(probe_tables(result))
+    text = printed(result)
     assert "undefined (NaN) for fewer than 2 samples" in text
     assert "nan" not in text.replace("NaN", "")
 
@@ -206,8 +208,8 @@ def test_one_prompt_leaves_intervals_undefined_and_says_so(three_families):
     table = result.table
     assert table[["diversity_low", "diversity_high", "change_low"]].isna().to_numpy().all()
     assert table["diversity"].notna().to_numpy().all()
-    assert "No intervals: they need at least 2 prompts." in printed(probe_tables(result))
-    assert "No intervals" not in printed(probe_tables(three_families))  # the control
+    assert "No intervals: they need at least 2 prompts." in printed(result)
+    assert "No intervals" not in printed(three_families)  # the control
 
 
 # The judge
@@ -217,7 +219,7 @@ def test_without_a_judge_coverage_and_fidelity_are_nan(three_families):
     table = three_families.table
     assert table[["coverage", "fidelity", "fidelity_low"]].isna().to_numpy().all()
     assert {sample.judged_concept for sample in three_families.samples} == {None}
-    assert "the judge knows none of the concepts" in printed(probe_tables(three_families))
+    assert "the judge knows none of the concepts" in printed(three_families)
 
 
 def test_coverage_and_fidelity_are_the_judges(judged):
@@ -235,7 +237,7 @@ def test_coverage_and_fidelity_are_the_judges(judged):
     assert [sample.judged_style for sample in result.samples[:8]] == [
         ("red", "green", "blue")[t] for t in tokens[0, :, 2]
     ]
-    assert "over the 2 of 3 prompts whose concept the judge knows" in printed(probe_tables(result))
+    assert "over the 2 of 3 prompts whose concept the judge knows" in printed(result)
 
 
 def test_a_concept_is_found_by_name_then_by_text_or_not_at_all():
@@ -289,7 +291,7 @@ def test_the_table_fits_80_columns_and_cuts_no_number(three_families):
     table["relative_change_low"] = -1.0
     table[["diversity", "diversity_low", "diversity_high"]] = [0.5, 0.25, 0.75]
     table["duplicates"] = 768
-    text = printed(probe_tables(replace(three_families, table=table)))
+    text = printed(replace(three_families, table=table))
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
     words = "paraphrase .500 [.250, .750] +100 [-100, +100] 100 [100, 100] 100 [100, 100] 768"

@@ -11,8 +11,8 @@ import divlens
 from divlens.cli import main
 from divlens.interventions import Argmax
 from divlens.progress import followed
-from divlens.report.tables import fitted, probe_tables
-from divlens.report.terminal import put, show, visible
+from divlens.report.terminal import put, show
+from divlens.showing import fitted, visible
 
 
 @contextmanager
@@ -36,7 +36,7 @@ def test_a_condition_of_a_probe_is_printed_as_it_is(capsys):
     conditions = {"baseline": (), "[bold]x": (Argmax(),)}
     result = divlens.probe(["toy/ar"], ["a cat", "red heart"], n=2, conditions=conditions)
     with redirected(capsys) as printed:
-        show(probe_tables(result))
+        show(result)
     assert any(line.startswith("[bold]x ") for line in printed().splitlines())
 
 

@@ -7,11 +7,13 @@ import pytest
 import torch
 
 import divlens
+from divlens.errors import DivlensError
 from divlens.interventions import Argmax, DisableTop, Freeze, Guidance, Paraphrase, Settings, Subset, Temperature
 from divlens.models.toy import ToyModel
 from divlens.paths import MaskReplaceDiffusion, Raster
-from divlens.run import Reading, Row, Run, fill, noise_of, plan, plans
-from divlens.types import DivlensError, Prompt
+from divlens.planning import Reading, plan, plans
+from divlens.run import Row, Run, fill, noise_of
+from divlens.types import Prompt
 from oracles.toy_grids import toy
 
 PROMPTS = ("red heart", "a cat", "snow")

@@ -7,14 +7,16 @@ import pytest
 import torch
 from hypothesis import settings
 
+from divlens.errors import DivlensError
 from divlens.interventions import Argmax, Guidance, Paraphrase, Subset, Temperature
 from divlens.loop import guide
 from divlens.models.toy import PIXELS, ToyModel
 from divlens.noise import TorchNoise
 from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, Raster
-from divlens.run import fill, noise_of, plan
+from divlens.planning import plan
+from divlens.run import fill, noise_of
 from divlens.sampler import sample
-from divlens.types import DivlensError, Prompt
+from divlens.types import Prompt
 from oracles.toy_grids import toy
 
 FAMILIES = ("ar", "mim", "diffusion")

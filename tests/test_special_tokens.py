@@ -6,9 +6,9 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from divlens.errors import DivlensError
 from divlens.models.special_tokens import refuse_special_tokens, special_tokens
 from divlens.sampler import sample
-from divlens.types import DivlensError
 from oracles.every_model import made
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -9,15 +9,15 @@ import pytest
 import torch
 from diffusers.schedulers.scheduling_vq_diffusion import VQDiffusionScheduler
 
+from divlens.errors import DivlensError
 from divlens.interventions import Argmax, Guidance, Settings, TopP, filter_logits
 from divlens.loop import Moment, guide, moments
 from divlens.models import vq_diffusion
 from divlens.models.loading import Options
 from divlens.noise import CounterNoise, Noise
 from divlens.paths import MaskReplaceDiffusion
-from divlens.run import Reading
+from divlens.planning import Reading
 from divlens.sampler import sample
-from divlens.types import DivlensError
 from oracles import tiny_diffusers as tiny
 
 SEED = 3
@@ -329,7 +329,7 @@ def test_too_long_a_wording_is_cut_as_in_the_pipeline(tmp_path):
     pipeline = tiny.vq_diffusion()
     folder = tiny.saved(pipeline, tmp_path)
     cutting = vq_diffusion.load(folder, Options(truncate=True))
-    assert sample(quick(cutting), [tiny.LONG], n=1).notes == {tiny.LONG: "cut from 482 to 77 tokens"}
+    assert sample(quick(cutting), [tiny.LONG], n=1).wording_notes == {tiny.LONG: "cut from 482 to 77 tokens"}
     assert agree(ours(cutting, [tiny.LONG], 5.0), theirs(pipeline, [tiny.LONG], 1, 5.0))
 
 

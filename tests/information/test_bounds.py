@@ -107,7 +107,7 @@ def test_frozen_noise_leaves_likelihoods_undefined_and_says_so():
 def test_a_freeze_of_what_has_no_noise_changes_nothing(family, interventions, same):
     frozen, free = (information(toy(family), PROMPTS, n=12, interventions=used) for used in (interventions, same))
     assert math.isfinite(frozen.mutual_lower.value) and math.isfinite(frozen.sequence_upper.value)
-    assert frozen.notes == free.notes
+    assert frozen.remarks == free.remarks
     for name, found in free.estimates.items():
         np.testing.assert_equal(frozen.estimates[name], found)
 

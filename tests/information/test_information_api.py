@@ -7,16 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small import Small
 
 from divlens import models
 from divlens.errors import DivlensError
 from divlens.information import Effort, information
 from divlens.information.api import PER_IMAGE, ROUNDING, TOO_FEW, TRIVIAL
-from divlens.information.estimates import LABELS, undefined
+from divlens.information.estimates import undefined
+from divlens.information.result import LABELS
 from divlens.interventions import Freeze, Subset, Temperature
 from divlens.paths import Advance, ConfidenceUnmasking, MaskReplaceDiffusion, Raster
 from divlens.types import View
+from oracles.small_models import Small
 
 PROMPTS = ["red heart", "a cat"]
 
@@ -54,7 +55,7 @@ def test_the_reading_picks_which_path_is_reported():
 def test_tables_say_whose_they_are_and_add_up():
     change, effort = [Temperature(2.0)], Effort(4, 10, 10)
     found = information("toy/diffusion", PROMPTS, n=20, seed=1, interventions=change, effort=effort)
-    tables = (found.table, found.steps_table, found.maps_table, found.tightness_table, found.per_prompt_table)
+    tables = (found.table, found.steps_table, found.maps_table, found.tightness_table, found.per_prompt)
     for table in tables:
         assert list(table.columns[:2]) == ["model", "interventions"]
         assert set(table["model"]) == {"toy/diffusion:0"} and set(table["interventions"]) == {"Temperature(t=2.0)"}
@@ -67,7 +68,7 @@ def test_tables_say_whose_they_are_and_add_up():
     assert at["path"] == found.path_map[1, 0, 2] != found.path_map[2, 0, 1]
     assert list(found.tightness_table["paths"]) == [1, 2, 4]
     assert list(found.tightness_table["upper"]) == [each.upper for each in found.tightness]
-    each = found.per_prompt_table.set_index(["quantity", "prompt"])
+    each = found.per_prompt.set_index(["quantity", "prompt"])
     for name in ("joint", "conditional_lower", "sequence_lower", "mutual_upper"):
         rows, error = each.loc[name], getattr(found, name).mc_error
         assert math.isclose(rows["bits_per_image"].mean(), getattr(found, name).value)
@@ -77,7 +78,7 @@ def test_tables_say_whose_they_are_and_add_up():
         np.testing.assert_allclose(rows["bits_per_image"], 3 * rows["bits_per_token"])
         assert (rows["bits_per_image_mc_low"] < rows["bits_per_image"]).all()
         assert (rows["bits_per_image"] < rows["bits_per_image_mc_high"]).all()
-    assert "ceiling" not in set(found.per_prompt_table["quantity"])
+    assert "ceiling" not in set(found.per_prompt["quantity"])
 
 
 def test_the_interval_of_one_prompt_is_students():
@@ -93,8 +94,8 @@ def test_maps_and_steps_say_that_they_are_of_the_schedule():
         assert set(table["reading"]) == {"schedule"}
         assert math.isclose(float(table["path"].to_numpy().sum()), found.schedule_path.value)
     assert found.path.value != found.schedule_path.value
-    assert any("schedule" in note for note in found.notes)
-    assert not any("schedule" in note for note in information("toy/ar", PROMPTS, n=2, reading="trajectory").notes)
+    assert any("schedule" in note for note in found.remarks)
+    assert not any("schedule" in note for note in information("toy/ar", PROMPTS, n=2, reading="trajectory").remarks)
 
 
 def test_no_interval_reaches_beyond_what_is_possible():
@@ -129,15 +130,15 @@ def test_bounds_that_cross_are_named():
     for found in crossed:
         for name, label in (("conditional", "H(Z|X):"), ("mutual", "I(X;Z):")):
             crosses = found.estimates[f"{name}_lower"].value - found.estimates[f"{name}_upper"].value > ROUNDING
-            assert crosses == any(note.startswith(label) for note in found.notes)
-    assert 0 < sum(any("cross" in note for note in found.notes) for found in crossed) < 20
+            assert crosses == any(note.startswith(label) for note in found.remarks)
+    assert 0 < sum(any("cross" in note for note in found.remarks) for found in crossed) < 20
 
 
 def test_tables_without_rows_keep_their_columns():
     found = information("toy/ar", PROMPTS, n=2, effort=Effort(0, 0, 0))
     assert list(found.tightness_table)[:3] == ["model", "interventions", "paths"] and found.tightness_table.empty
-    nothing = replace(found, **{name: undefined("why") for name in LABELS}).per_prompt_table
-    assert list(nothing) == list(found.per_prompt_table) and nothing.empty
+    nothing = replace(found, **{name: undefined("why") for name in LABELS}).per_prompt
+    assert list(nothing) == list(found.per_prompt) and nothing.empty
 
 
 def test_a_token_entropy_that_is_nan_says_what_it_needs():

@@ -11,20 +11,21 @@ from torch.overrides import TorchFunctionMode
 
 from divlens.information import Effort, information
 from divlens.information.accounting import QUANTITIES, Tally
-from divlens.information.conditional_entropy import conditional_entropy, controlled
+from divlens.information.conditional_entropy import conditional_entropy, estimate_with_control
 from divlens.information.estimates import Estimate
-from divlens.information.kept import Kept, per_prompt
-from divlens.information.mutual_information import mixed, mutual_information
-from divlens.information.one_pass import MIXTURE, chosen, collect, kept_of
+from divlens.information.mutual_information import log_p_of_prompts, mutual_information
+from divlens.information.one_pass import MIXTURE, choice_of_samples, collect, stored_for
 from divlens.information.rare import RareDraws
 from divlens.information.replay import (
     log_mean_exp,
 )
+from divlens.information.stored import StoredSamples, estimate_of_stored
 from divlens.information.strata import Strata, Sums
 from divlens.interventions import Paraphrase
 from divlens.paraphrase import wordings_of
 from divlens.paths import Raster
-from divlens.run import Row, plan
+from divlens.planning import plan
+from divlens.run import Row
 from divlens.types import Prompt
 from oracles.small_models import Small
 from oracles.toy_bits import PROMPTS
@@ -41,7 +42,7 @@ def test_wordings_widen_the_upper_bound_by_their_entropy():
     worded = information(toy("ar"), REWORDED, n=16, interventions=[Paraphrase(2, "mixed")], effort=effort)
     assert plain.conditional_lower == plain.conditional_upper
     assert abs(worded.conditional_upper.value - worded.conditional_lower.value - 1) < 1e-9
-    assert any("at most includes" in note for note in worded.notes)
+    assert any("at most includes" in note for note in worded.remarks)
 
 
 def reworded_numbers() -> tuple[float, float, float]:
@@ -59,7 +60,7 @@ def test_h_of_z_given_the_prompt_is_exact_for_ar_under_wordings():
         lower, upper = getattr(found, f"{name}_lower"), getattr(found, f"{name}_upper")
         assert lower == upper and abs(lower.value - exact) < SIGMAS * lower.mc_error, name
     assert abs(found.conditional_lower.value - given) > SIGMAS * found.conditional_lower.mc_error  # it can fail
-    assert not any("at most" in note for note in found.notes)
+    assert not any("at most" in note for note in found.remarks)
 
 
 @pytest.mark.parametrize(("n", "wordings", "kept"), [(12, 8, 2), (3, 2, 2), (17, 3, 5), (24, 8, 8)])
@@ -78,11 +79,11 @@ def test_kept_samples_stand_for_all_wordings_by_their_shares(n, wordings, kept):
 
 def test_prompts_do_not_all_keep_the_same_wordings():
     stratum = np.arange(32) % 8
-    kept = {text: tuple(chosen(stratum, 9, 0, text).nonzero()[0]) for text in ("a cat", "a dog", "a hat")}
+    kept = {text: tuple(choice_of_samples(stratum, 9, 0, text).nonzero()[0]) for text in ("a cat", "a dog", "a hat")}
     assert len(set(kept.values())) == 3
     assert all(len(one) == 9 and len({i % 8 for i in one}) == 8 for one in kept.values())
-    assert tuple(chosen(stratum, 9, 0, "a cat").nonzero()[0]) == kept["a cat"]
-    used = [tuple(stratum[chosen(stratum, 11, 0, text)]) for text in kept]
+    assert tuple(choice_of_samples(stratum, 9, 0, "a cat").nonzero()[0]) == kept["a cat"]
+    used = [tuple(stratum[choice_of_samples(stratum, 11, 0, text)]) for text in kept]
     assert len({tuple(sorted(one)) for one in used}) == 3  # which of the wordings come twice
 
 
@@ -94,9 +95,9 @@ def test_the_mean_of_kept_samples_is_unbiased_however_few_they_are(n, wordings, 
     strata = Strata(torch.zeros(wordings, dtype=torch.long), torch.from_numpy(np.bincount(stratum)))
     prompt, means = torch.zeros(keep, dtype=torch.long), []
     for seed in range(2000):
-        which = torch.from_numpy(chosen(stratum, keep, seed, "a cat").nonzero()[0])
-        kept = Kept([], prompt, torch.from_numpy(stratum)[which], strata, [], [], values[which])
-        means.append(per_prompt(values[which], kept, 100.0, "").value)
+        which = torch.from_numpy(choice_of_samples(stratum, keep, seed, "a cat").nonzero()[0])
+        kept = StoredSamples([], prompt, torch.from_numpy(stratum)[which], strata, [], [], values[which])
+        means.append(estimate_of_stored(values[which], kept, 100.0, "").value)
     error = np.std(means) / math.sqrt(len(means))
     assert abs(np.mean(means) - float(values.mean())) < SIGMAS * error + 1e-9
     least_seen = float(values[:wordings].mean())  # had the shares not counted
@@ -139,11 +140,11 @@ def stratified_errors(strata: Strata, repeats: int) -> dict[str, float]:
         joint = 20 + 4 * wording.repeat(2) + noise[0]
         control = joint + noise[1]
         values = 0.5 * control + 2 * wording.repeat(2) + noise[2]
-        sums = Sums.of(joint[:, None].expand(48, len(QUANTITIES))).gathered(stratum, len(strata))
-        kept = Kept([], prompt[chosen], stratum[chosen], strata, [], [], joint[chosen])
+        sums = Sums.of(joint[:, None].expand(48, len(QUANTITIES)), stratum, len(strata))
+        kept = StoredSamples([], prompt[chosen], stratum[chosen], strata, [], [], joint[chosen])
         tally = Tally(strata, sums, RareDraws.empty(len(strata)), maps, maps)
-        found["bound"].append(controlled(tally, kept, values[chosen], control[chosen], 0.5, ""))
-        found["mutual"].append(per_prompt(values[chosen], kept, 1.0, ""))
+        found["bound"].append(estimate_with_control(tally, kept, values[chosen], control[chosen], 0.5, ""))
+        found["mutual"].append(estimate_of_stored(values[chosen], kept, 1.0, ""))
     return {
         name: math.sqrt(np.mean([one.mc_error**2 for one in each]) / np.var([one.value for one in each]))
         for name, each in found.items()
@@ -168,7 +169,7 @@ def test_a_mixture_of_wordings_is_that_of_all_samples():
     run = replace(run, rows=tuple(rows))
     by_wording = {text: torch.randn(7, dtype=torch.float64) * 30 for text in "abcd"}
     every = torch.stack([log_mean_exp(torch.stack([by_wording[text] for text in used]), 0) for used in wordings], 1)
-    torch.testing.assert_close(mixed(run, by_wording), every, atol=1e-12, rtol=0)
+    torch.testing.assert_close(log_p_of_prompts(run, by_wording), every, atol=1e-12, rtol=0)
 
 
 def asked_of(n: int, keep: int):
@@ -194,7 +195,7 @@ class Largest(TorchFunctionMode):
 def test_what_the_bounds_hold_depends_on_the_kept_samples_only():
     def largest(n: int, keep: int) -> int:
         run, collected = asked_of(n, keep)
-        kept = kept_of(collected, MIXTURE)
+        kept = stored_for(MIXTURE, collected)
         assert kept is not None
         for row, i in zip(kept.rows, kept.stratum.tolist(), strict=True):
             assert Paraphrase(2).wordings(row.prompt, wordings_of)[i % 2] == row.wording

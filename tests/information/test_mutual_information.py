@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from divlens.information import Effort, information
-from divlens.information.mutual_information import DOUBT, LEAST, classified, density
+from divlens.information.mutual_information import DOUBT, LEAST, bits_of_classifier, density
 from divlens.information.replay import (
     ALLOWED,
 )
@@ -61,7 +61,7 @@ def test_intervals_allow_for_grids_that_were_not_seen(model, side):
         """How often the interval misses, and how often Student's alone."""
         found = [getattr(run, name) for run in runs]
         sign = 1 if side == "low" else -1
-        ends = [[getattr(one, f"mc_{side}"), one.value - sign * 2.07 * one.mc_error] for one in found]
+        ends = [[getattr(one.monte_carlo, side), one.value - sign * 2.07 * one.mc_error] for one in found]
         return [sum(sign * (end[i] - exact) > 1e-6 for end in ends) for i in (0, 1)]
 
     own, student = missed("mutual_upper", mutual)  # of one step it is I(X;Z) itself, which is that of the record
@@ -76,7 +76,7 @@ def test_long_grids_tell_the_prompts_apart_and_no_more_than_that():
     model: Any = Small(Raster(24), codes=4, positions=24, sharpness=2.0, guidance=1.0)
     found = information(model, PROMPTS, n=24)
     assert math.log2(3) - 1e-3 < found.mutual_lower.value <= math.log2(3)
-    assert max(found.mutual_lower.per_prompt) <= math.log2(3) + 1e-12
+    assert max(one.value for one in found.mutual_lower.per_prompt) <= math.log2(3) + 1e-12
     assert abs(found.sequence_lower.value - found.conditional_lower.value - found.mutual_lower.value) < 1e-9
 
 
@@ -127,11 +127,11 @@ def test_density_and_classifier_by_hand():
     noise = 10 * torch.randn(200, 3, dtype=torch.float64)
     own = torch.arange(200) % 3
     assert float(density(noise, own).mean()) < -2
-    assert abs(float(classified(noise, own).mean())) < 0.2
+    assert abs(float(bits_of_classifier(noise, own).mean())) < 0.2
     apart = noise + 30 * torch.eye(3, dtype=torch.float64)[own]
-    assert float(classified(apart, own).mean()) > 1.3
+    assert float(bits_of_classifier(apart, own).mean()) > 1.3
     # A grid that is certain and wrong costs no more than the doubt allows.
     wrong = own.clone()
     wrong[:2] = (wrong[:2] + 1) % 3
     assert float(density(apart, wrong).min()) < -20
-    assert LEAST <= float(classified(apart, wrong).min()) < LEAST + 0.01
+    assert LEAST <= float(bits_of_classifier(apart, wrong).min()) < LEAST + 0.01

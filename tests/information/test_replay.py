@@ -18,7 +18,7 @@ from divlens.interventions import Argmax
 from divlens.loop import Moment
 from divlens.noise import CounterNoise
 from divlens.paths import Draws, Raster
-from divlens.run import Reading, plan
+from divlens.planning import Reading, plan
 from divlens.sampler import sample
 from divlens.types import Prompt
 from oracles.small_models import Small

@@ -10,7 +10,8 @@ from divlens.diversity.anova import sources_of
 from divlens.experiment.design import FACTORS
 from divlens.models import load
 from divlens.models.toy import CODES, POSITIONS, ToyModel
-from divlens.run import Reading, Row, fill
+from divlens.planning import Reading
+from divlens.run import Row, fill
 from divlens.types import Prompt
 from oracles.toy_grids import MASK, STATES, chances, posterior
 

@@ -21,7 +21,7 @@ from transformers.models.llama.configuration_llama import LlamaConfig
 
 from divlens.interventions import Intervention
 from divlens.loop import filled
-from divlens.run import Reading
+from divlens.planning import Reading
 from oracles.tiny_diffusers import sensitive
 
 PROMPTS = ["red heart", "a cat on the sea", "blue"]
