@@ -94,7 +94,7 @@ def colours_for_lpips(monkeypatch):
     from oracles.colour_network import colour_network
 
     network = colour_network()
-    places = {"experiment.probe": "load_network", "enhance": "load_network", "decompose": "network_of"}
+    places = {"experiment.comparison": "load_network", "decompose": "network_of"}
     for module, loader in places.items():
         # Not by the module's path: divlens.enhance is a function.
         monkeypatch.setattr(import_module(f"divlens.{module}"), loader, lambda name=None: network)

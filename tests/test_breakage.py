@@ -3,7 +3,6 @@
 import itertools
 import math
 from dataclasses import dataclass
-from importlib import import_module
 
 import numpy as np
 import pytest
@@ -110,7 +109,6 @@ class WholeJudge:
 
 
 pytestmark = pytest.mark.usefixtures("colours_for_lpips")
-MODULES = [import_module(name) for name in ("divlens.experiment.probe", "divlens.enhance")]
 
 
 @pytest.fixture
@@ -118,8 +116,7 @@ def judged(monkeypatch):
     """Fidelity of the toy falls when its most used code is banned, or rises when the judge hates that one."""
 
     def use(broken):
-        for module in MODULES:
-            monkeypatch.setattr(module, "judge_of", lambda model: WholeJudge(broken))
+        monkeypatch.setattr("divlens.experiment.comparison.judge_of", lambda model: WholeJudge(broken))
 
     return use
 

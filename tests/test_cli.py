@@ -52,14 +52,16 @@ def test_the_options_reach_the_conditions(run, tmp_path):
 
 
 def test_enhance_prints_the_table_and_writes_pictures(run, tmp_path):
-    code, out, err = run("enhance", "toy/mim", "red heart", "a cat", "-n", 3, "--out", "out")
+    (tmp_path / "p.jsonl").write_text('{"prompt": "red heart", "paraphrases": ["red icon"]}\n{"prompt": "a cat"}\n')
+    code, out, err = run("enhance", "toy/mim", "--prompts", "p.jsonl", "-n", 3, "--out", "out")
     assert (code, err) == (0, "")
     assert "before" in out and "after" in out and "LPIPS diversity" in out
     names = {path.name for path in (tmp_path / "out").iterdir()}
     pictures = {"before", "after", "before.png", "after.png"}
-    assert names == {*pictures, "table.csv", "table.parquet", "samples.parquet", "run.json"}
+    tables = {f"{name}.{kind}" for name in ("table", "per_prompt") for kind in ("csv", "parquet")}
+    assert names == {*pictures, *tables, "samples.parquet", "run.json"}
     wordings = pq.read_table(tmp_path / "out" / "samples.parquet").to_pandas().query("condition == 'after'")["wording"]
-    assert "emotion, love, red heart" in set(wordings)  # a default prompt brings its own paraphrases
+    assert "red icon" in set(wordings)
 
 
 def test_information_prints_a_block_per_model_and_condition_and_writes_tables(run, tmp_path):
@@ -134,7 +136,7 @@ def test_decompose_takes_several_models(run, tmp_path):
     table = pd.read_csv(tmp_path / "out" / "table.csv").set_index("model")
     assert out.index("toy/mim:0") < out.index("toy/ar:0") and set(table.index) == {"toy/mim:0", "toy/ar:0"}
     alone = run("decompose", "toy/ar", *sizes)[1]
-    assert alone.strip() in out
+    assert alone.split("\n\n")[0] in out and alone.split("\n\n")[1].strip() in out  # the table, and its notes
     assert list(pd.read_csv(tmp_path / "out" / "per_prompt.csv")["model"]) == ["toy/mim:0"] * 2 + ["toy/ar:0"] * 2
 
 
@@ -184,7 +186,7 @@ def test_the_record_of_a_run_says_which_wordings_are_templates(run, tmp_path):
     }.items():
         assert run(command, "toy/ar", *prompts, *options, "--out", command)[0] == 0
         assert json.loads((tmp_path / command / "run.json").read_text())["templated"] == ["a dog"]
-    assert run("enhance", "toy/ar", "red heart", "a dog", "-n", 2, "--out", "enhance")[0] == 0
+    assert run("enhance", "toy/ar", *prompts, "-n", 2, "--out", "enhance")[0] == 0
     assert json.loads((tmp_path / "enhance" / "run.json").read_text())["templated"] == ["a dog"]
     samples = pq.read_table(tmp_path / "enhance" / "samples.parquet").to_pandas().query("condition == 'after'")
     used = set(samples.query("prompt == 'a dog'")["wording"])

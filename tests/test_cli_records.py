@@ -5,6 +5,7 @@ import io
 import json
 import os
 import sys
+from importlib import import_module
 
 import pytest
 import torch
@@ -28,10 +29,11 @@ def test_a_run_leaves_a_record_and_only_the_same_run_may_replace_its_results(com
     same = (*RUNS[command], "--batch-size", 7, "--seed", 3)
     assert run(*same, "--out", "out")[0] == 0
     about = json.loads((tmp_path / "out" / "run.json").read_text())
-    assert (about["command"], about["models"], about["seed"]) == (command, ["toy/ar"], 3)
-    setup = {"device": "cpu", "dtype": "float32", "batch_size": 7, "truncate": False, "compile": False}
-    assert setup.items() <= about.items()
-    assert about["prompts"][0]["text"] == "red heart" and len(about["prompts"][0]["paraphrases"]) == 8
+    assert (about["command"], about["models"], about["seed"]) == (command, ["toy/ar:0"], 3)
+    how = {"device": "cpu", "dtype": "float64", "batch_size": 7, "compiled": False}
+    assert about["setup"] == {"toy/ar:0": how} == about["drawn_with"]
+    paraphrases = 0 if command == "enhance" else 8  # a text of the command line, or the prompts that ship
+    assert about["prompts"][0]["text"] == "red heart" and len(about["prompts"][0]["paraphrases"]) == paraphrases
     assert "none" in about["conditions"].values()
     assert set(about["wordings"]["toy/ar:0"]) == set(about["conditions"])
     for used in about["wordings"]["toy/ar:0"].values():
@@ -51,7 +53,7 @@ def test_a_run_leaves_a_record_and_only_the_same_run_may_replace_its_results(com
     for arguments in others:
         code, out, err = run(*arguments, "--out", "out")
         assert (code, out) == (2, "") and err.count("\n") == 1
-        assert f"holds those of `divlens {command}` of toy/ar, 20" in err and "name another folder" in err
+        assert f"holds those of `divlens {command}` of toy/ar:0, 20" in err and "name another folder" in err
     assert snapshot(tmp_path) == before
 
 
@@ -85,14 +87,13 @@ def test_a_table_that_cannot_be_shown_is_told_after_the_results_are_written(run,
 
 
 def test_results_that_cannot_be_written_are_printed(run, monkeypatch):
-
     table = run(*RUNS["enhance"])[1]
     assert "LPIPS diversity" in table
 
     def full_disk(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("divlens.enhance.write_samples", full_disk)
+    monkeypatch.setattr(import_module("divlens.enhance"), "write_samples", full_disk)
     code, out, err = run(*RUNS["enhance"], "--out", "out")
     assert (code, out) == (2, table) and "No space left on device" in err
 

@@ -137,7 +137,7 @@ def test_an_interrupt_is_exit_code_130(run, tmp_path, monkeypatch):
 
 
 def test_a_file_that_ends_early_is_no_interrupt(run, monkeypatch):
-    monkeypatch.setattr("divlens.experiment.probe.probe", stopped_by(EOFError))
+    monkeypatch.setattr("divlens.experiment.probe.probe_of", stopped_by(EOFError))
     with pytest.raises(EOFError):
         run("probe", "toy/ar")
 
@@ -147,7 +147,7 @@ def test_warnings_of_others_are_shown_as_usual(run, monkeypatch):
         warnings.warn("from elsewhere", UserWarning, stacklevel=1)
         raise DivlensError("stopped")
 
-    monkeypatch.setattr("divlens.experiment.probe.probe", warn)
+    monkeypatch.setattr("divlens.experiment.probe.probe_of", warn)
     with pytest.warns(UserWarning, match="from elsewhere"):
         code, _, err = run("probe", "toy/ar")
     assert (code, err) == (2, "divlens: error: stopped\n")

@@ -1,6 +1,5 @@
 """The library by hand: names and objects, conditions of any natural shape, models that misfit, what results show."""
 
-import importlib
 import io
 import json
 from dataclasses import dataclass, field
@@ -18,6 +17,8 @@ from divlens.errors import DivlensError
 from divlens.interventions import Argmax, DisableTop, Subset, Temperature
 from divlens.models.toy import RULES, ToyModel
 from divlens.planning import Reading
+from divlens.showing import interval_text
+from divlens.statistics import Interval
 from oracles.colour_network import colour_network
 
 PROMPTS = ["a cat", "<b>snow</b>"]
@@ -32,8 +33,7 @@ def quick_network():
     """LPIPS on three pixels, for speed."""
     network = colour_network(smallest=21)
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("divlens.experiment.probe", "divlens.enhance"):
-            patch.setattr(importlib.import_module(module), "load_network", lambda name: network)
+        patch.setattr("divlens.experiment.comparison.load_network", lambda name: network)
         yield
 
 
@@ -220,7 +220,7 @@ def results():
     }
 
 
-FIGURES = {"sample": "different_grids", "probe": "diversity", "enhance": "change", "information": "path"}
+FIGURES = {"sample": "different_grids", "probe": "LPIPS diversity", "enhance": "change", "information": "path"}
 
 
 def test_a_result_is_a_line_and_shows_its_table(results):
@@ -233,20 +233,20 @@ def test_a_result_is_a_line_and_shows_its_table(results):
         assert "<table" in page and "<b>snow</b>" not in page
     assert "&lt;b&gt;snow&lt;/b&gt;" in results["sample"]._repr_html_()
     row = results["probe"].table.iloc[0]
-    cell = f"{row['diversity']:.3f} [{row['diversity_low']:.3f}, {row['diversity_high']:.3f}]"
+    cell = interval_text(Interval(row["diversity"], row["diversity_low"], row["diversity_high"]))
     assert cell in str(results["probe"]) and cell in results["probe"]._repr_html_()
     assert len(repr(results["enhance"].before)) < 300 and len(repr(results["probe"].samples)) < 50
 
 
 def test_a_number_without_an_interval_says_why():
     one = divlens.probe("toy/mim", ["a cat"], n=1, conditions={"baseline": ()})
-    assert "it needs at least 2" in str(one) and "undefined for fewer than 2 samples" in str(one)
+    assert "they need at least 2" in str(one) and "undefined (NaN) for fewer than 2 samples" in str(one)
     assert "knows none of the concepts" in str(one)
-    assert "it needs at least 2" in str(divlens.information("toy/mim", ["a cat"], n=2, effort=NO_BOUNDS))
-    assert "it needs at least 2" in str(divlens.enhance("toy/mim", ["a cat"], n=2))
-    assert "it needs at least 2" in str(divlens.decompose("toy/mim", ["a cat"], **SMALL))
+    assert "they need at least 2" in str(divlens.information("toy/mim", ["a cat"], n=2, effort=NO_BOUNDS))
+    assert "they need at least 2" in str(divlens.enhance("toy/mim", ["a cat"], n=2))
+    assert "they need at least 2" in str(divlens.decompose("toy/mim", ["a cat"], **SMALL))
     two = divlens.probe("toy/mim", PROMPTS, n=2, conditions={"baseline": ()})
-    assert "it needs at least 2" not in str(two) and "fewer than 2" not in str(two)  # the control
+    assert "they need at least 2" not in str(two) and "fewer than 2" not in str(two)  # the control
 
 
 # Progress
@@ -281,17 +281,17 @@ def test_progress_is_shown_on_stderr_when_it_is_asked_for(verb, capsys):
 
 
 def contents(folder):
-    """Every file but the record, and the record without what the command line knows beside."""
+    """Every file, and the record but for its date."""
     files = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     record = json.loads(files.pop(next(path for path in files if path.name == "run.json")))
-    return files, {key: record[key] for key in ("command", "seed", "files", "versions", "written by")}
+    return files, {key: value for key, value in record.items() if key != "date"}
 
 
 COMMANDS = {
     "probe": ("probe toy/mim --prompts p.txt -n 3", lambda: divlens.probe("toy/mim", PROMPTS, 3)),
     "enhance": ("enhance toy/mim boats weather -n 3", lambda: divlens.enhance("toy/mim", ["boats", "weather"], 3)),
     "information": (
-        "information toy/diffusion toy/ar --prompts p.txt -n 3 --paths 0 --mixture-samples 0",
+        "information toy/diffusion toy/ar --prompts p.txt -n 3 --paths 0 --path-samples 0 --mixture-samples 0",
         lambda: [divlens.information(model, PROMPTS, 3, effort=NO_BOUNDS) for model in ("toy/diffusion", "toy/ar")],
     ),
     "decompose": (
@@ -316,10 +316,10 @@ def test_a_result_is_saved_as_the_command_writes_it(command, tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["sample"], "a result of probe, enhance, information, decompose, or several of one kind, got Generation"),
+        (["sample", "sample"], "one Generation for a folder, got 2"),
         ([], "got none"),
         (["probe", "enhance"], "got ProbeResult, Enhanced"),
-        (["probe", "probe"], "one result of probe for a folder, got 2"),
+        (["probe", "probe"], "one ProbeResult for a folder, got 2"),
     ],
 )
 def test_what_is_no_result_is_not_saved(names, message, results, tmp_path):

@@ -82,7 +82,8 @@ def test_a_probe_is_written_whole(tmp_path):
     assert about["written by"] == "divlens"
     assert about["conditions"] == {"baseline": "none"}
     assert about["seed"] == LARGEST_SEED
-    assert about["drawn_with"] == {"toy/ar:0": {"device": "cpu", "dtype": "float64", "batch_size": 96}}
+    how = {"device": "cpu", "dtype": "float64", "batch_size": 96, "compiled": False}
+    assert about["drawn_with"] == {"toy/ar:0": how}
     assert {"divlens", "torch", "python"} <= set(about["versions"])
 
 

@@ -1,6 +1,5 @@
 """Pictures are looked at wherever they come in, and what is none is refused in one line; none is held for longer."""
 
-import importlib
 import re
 import weakref
 from dataclasses import dataclass, field
@@ -48,8 +47,7 @@ def decoding(change) -> Any:
 def quick(monkeypatch):
     """LPIPS on three pixels; still it wants pictures of 21 pixels."""
     network = colour_network(smallest=21)
-    for module in ("divlens.experiment.probe", "divlens.enhance"):
-        monkeypatch.setattr(importlib.import_module(module), "load_network", lambda name: network)
+    monkeypatch.setattr("divlens.experiment.comparison.load_network", lambda name: network)
     return network
 
 

@@ -50,14 +50,15 @@ def colours_alone():
     network = colour_network()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "divlens.experiment.probe.load_network", lambda name: network if name == "stlpips" else load_network(name)
+            "divlens.experiment.comparison.load_network",
+            lambda name: network if name == "stlpips" else load_network(name),
         )
         yield network
 
 
 @pytest.fixture
 def judged(monkeypatch):
-    monkeypatch.setattr("divlens.experiment.probe.judge_of", lambda model: ColourJudge())
+    monkeypatch.setattr("divlens.experiment.comparison.judge_of", lambda model: ColourJudge())
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +96,7 @@ def test_the_default_conditions_are_those_of_the_paper():
 
 
 def test_figures_are_those_of_the_same_samples_drawn_by_hand(monkeypatch):
-    monkeypatch.setattr("divlens.experiment.probe.load_network", load_network)  # the real one
+    monkeypatch.setattr("divlens.experiment.comparison.load_network", load_network)  # the real one
     result = probe(["toy/mim"], PROMPTS[:3], 3)
     for condition, interventions in default_conditions().items():
         drawn = divlens.sample(divlens.load("toy/mim"), PROMPTS[:3], 3, interventions=interventions)

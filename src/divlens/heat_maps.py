@@ -28,8 +28,8 @@ def stages(part: Float[np.ndarray, "steps h w"]) -> list[Float[np.ndarray, "h w"
     return [group.sum(0) for group in np.array_split(part, min(STAGES, len(part)))]
 
 
-def heat_sheet(rows: Sequence[tuple[str, Float[np.ndarray, "steps h w"]]]) -> Image.Image:
-    """A row for each title and its maps: all steps together, then stage by stage.
+def heat_sheet(rows: Sequence[tuple[str, Float[np.ndarray, "_ _ _"]]]) -> Image.Image:
+    """A row for each title and its maps (steps, h, w), of any size: all steps together, then stage by stage.
 
     One scale for all first tiles and one for all stages, each from 0 to the largest.
     """

@@ -30,9 +30,9 @@ def as_read(record: Record) -> Record:
     return json.loads(json.dumps(record))
 
 
-def check_output(folder: Path, request: Record | None = None) -> None:
+def check_output(folder: Path, request: Record) -> None:
     """Refuse a folder that cannot be written, that holds something divlens did not write, or the results of another
-    request, where that is known; call it before any work.
+    request; call it before any work.
 
     A folder is ours when it holds our record of a run, and nothing besides the files which that record lists.
     """
@@ -48,7 +48,7 @@ def check_output(folder: Path, request: Record | None = None) -> None:
         if others := sorted(contents(folder) - {RECORD, *record["files"]} if record else os.listdir(folder)):
             shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
             raise DivlensError(f"--out expects a new or empty folder, or one of divlens; {folder} holds {shown}")
-        if record and request:
+        if record:
             refuse_another(record, as_read(request), folder)
     above = existing_parent(folder)
     try:  # permissions do not tell: nobody can make a folder in some file systems

@@ -74,8 +74,13 @@ def request_of(
     seed = next(run.seed for of_model in runs.values() for run in of_model.values())
     setup = {model: asdict(run.drawn_with) for model, of_model in runs.items() for run in of_model.values()}
     asked = {"command": command, "models": list(runs), "prompts": [asdict(prompt) for prompt in prompts]}
+    return as_read({**asked, **request_so_far(command, conditions, seed), "setup": setup, **options})
+
+
+def request_so_far(command: str, conditions: Conditions, seed: int) -> Record:
+    """What is known of a request before its models are loaded: enough to refuse the folder of another run early."""
     done = {name: described(interventions) for name, interventions in conditions.items()}
-    return as_read(asked | {"conditions": done, "seed": seed, "setup": setup} | options)
+    return {"command": command, "conditions": done, "seed": seed}
 
 
 def joint_request(requests: Sequence[Record]) -> Record:

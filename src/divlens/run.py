@@ -18,7 +18,7 @@ from divlens.errors import DivlensError
 from divlens.interventions import Settings
 from divlens.loop import Moment, Watched, moments
 from divlens.models.answers import checked_predictor, pictures_of
-from divlens.models.fingerprint import fingerprint_of
+from divlens.models.fingerprint import fingerprint_of, is_compiled
 from divlens.models.protocol import Lexical, Limited, Model
 from divlens.models.room import Rooms
 from divlens.noise import CounterNoise, Noise
@@ -59,12 +59,12 @@ class Run:
 
     @property
     def drawn_with(self) -> DrawnWith:
-        """Device, precision and batch size. The precision is what the model calls its `dtype`, else that of its
-        conditions; conditions that are integers do not tell it."""
+        """Device, precision, batch size, and whether the model is compiled. The precision is what the model calls its
+        `dtype`, else that of its conditions; conditions that are integers do not tell it."""
         row = next(iter(self.conditions.values()))
         dtype = getattr(self.model, "dtype", row.dtype if row.is_floating_point() else None)
         known = None if dtype is None else str(dtype).removeprefix("torch.")
-        return DrawnWith(str(row.device), known, self.rooms.drawing.fits)
+        return DrawnWith(str(row.device), known, self.rooms.drawing.fits, is_compiled(self.model))
 
     @cached_property
     def wordings(self) -> tuple[tuple[str, ...], ...]:

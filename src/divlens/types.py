@@ -99,9 +99,10 @@ class DrawnWith:
     precision and, of most models, in another batch.
 
     device: where the loop ran, as torch names it. dtype: what the model computes in ("float32"), None where it does not
-    say. batch_size: samples at once, at most.
+    say. batch_size: samples at once, at most. compiled: whether `torch.compile` made a part of the model.
     """
 
     device: str
     dtype: str | None
     batch_size: int
+    compiled: bool = False

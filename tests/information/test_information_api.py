@@ -57,7 +57,7 @@ def test_tables_say_whose_they_are_and_add_up():
     found = information("toy/diffusion", PROMPTS, n=20, seed=1, interventions=change, effort=effort)
     tables = (found.table, found.steps_table, found.maps_table, found.tightness_table, found.per_prompt)
     for table in tables:
-        assert list(table.columns[:2]) == ["model", "interventions"]
+        assert list(table.columns[:3]) == ["model", "condition", "interventions"]
         assert set(table["model"]) == {"toy/diffusion:0"} and set(table["interventions"]) == {"Temperature(t=2.0)"}
     maps = found.maps_table
     assert len(maps) == found.path_map.size
@@ -136,7 +136,10 @@ def test_bounds_that_cross_are_named():
 
 def test_tables_without_rows_keep_their_columns():
     found = information("toy/ar", PROMPTS, n=2, effort=Effort(0, 0, 0))
-    assert list(found.tightness_table)[:3] == ["model", "interventions", "paths"] and found.tightness_table.empty
+    assert (
+        list(found.tightness_table)[:4] == ["model", "condition", "interventions", "paths"]
+        and found.tightness_table.empty
+    )
     nothing = replace(found, **{name: undefined("why") for name in LABELS}).per_prompt
     assert list(nothing) == list(found.per_prompt) and nothing.empty
 

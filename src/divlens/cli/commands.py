@@ -59,10 +59,11 @@ def probe(
     from divlens.experiment.probe import probe_of
     from divlens.models.answers import loaded_models
     from divlens.notation import conditions_from
+    from divlens.results import request_so_far
 
     prompts = chosen_prompts(prompt_file, limit, PROBE_PROMPTS)
     conditions = conditions_from(named, BASELINE) if named else default_conditions(subset, disable_top)
-    check_folder(out)
+    check_folder(out, request_so_far("probe", conditions, seed))
     loaded = loaded_models(setup.load(models))
     comparison = compared(loaded, prompts, n, seed, conditions, (), lpips, setup.batch_size)
     check_folder(out, comparison.request("probe"))
@@ -91,9 +92,10 @@ def enhance(
     need_two(n)
     from divlens.enhance import enhanced_of, sides
     from divlens.experiment.comparison import compared
+    from divlens.results import request_so_far
 
     asked = named_prompts(prompts, prompt_file)
-    check_folder(out)
+    check_folder(out, request_so_far("enhance", sides(disable_top), seed))
     comparison = compared(setup.load([model]), asked, n, seed, sides(disable_top), (), lpips, setup.batch_size)
     check_folder(out, comparison.request("enhance"))
     deliver([enhanced_of(comparison, disable_top, progress=on_terminal())], out)
@@ -149,12 +151,12 @@ def information(
     from divlens.information.api import accountings, information_of
     from divlens.models.answers import loaded_models
     from divlens.notation import condition_of_all
-    from divlens.results import joint_request
+    from divlens.results import joint_request, request_so_far
 
     prompts = chosen_prompts(prompt_file, limit, INFORMATION_PROMPTS)
     effort, known = Effort(paths, path_samples, mixture_samples), default_conditions()
     conditions = {name: known[name] for name in under} or condition_of_all(intervene, BASELINE)
-    check_folder(out)
+    check_folder(out, request_so_far("information", conditions, seed))
     planned = [
         accounting
         for model in loaded_models(setup.load(models))
@@ -196,12 +198,13 @@ def decompose(
     from divlens.experiment.design import Levels, design_of
     from divlens.models.answers import loaded_models
     from divlens.notation import condition_of_all
-    from divlens.results import joint_request
+    from divlens.results import joint_request, request_so_far
 
     prompts = chosen_prompts(prompt_file, limit, DECOMPOSE_PROMPTS)
     levels = Levels(wordings, paths, executions)
     (interventions,) = condition_of_all(intervene, BASELINE).values()
-    check_folder(out)
+    conditions = {BASELINE: interventions}
+    check_folder(out, request_so_far("decompose", conditions, seed))
     control = {"length_control": length_control, "batch_size": setup.batch_size, "interventions": interventions}
     designs = [design_of(model, prompts, levels, seed, **control) for model in loaded_models(setup.load(models))]
     check_folder(out, joint_request([design.request(lpips) for design in designs]))

@@ -145,7 +145,7 @@ def need_two(n: int, missing: str = "LPIPS diversity") -> None:
         raise click.UsageError(f"-n expects at least 2 samples per prompt: with {n} there is no {missing}")
 
 
-def check_folder(out: Path | None, request: Record | None = None) -> None:
+def check_folder(out: Path | None, request: Record) -> None:
     """Refuse a folder that `--out` cannot use: before any work, then once all that is asked for is known."""
     if out:
         from divlens.output import check_output

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from divlens.conditions import BASELINE
+from divlens.diversity import NETWORKS
 from divlens.errors import DivlensError, check_whole
 from divlens.interventions import Intervention, OnPrompt, Settings, wordings_under
 from divlens.models.answers import loaded_model, with_own_paraphrases
@@ -130,12 +131,13 @@ class Design:
     def request(self, features: object = None) -> Record:
         """What was asked for, as run.json holds it. `features`: the name of the network, or a function."""
         runs, prompts = {self.run.model.name: {BASELINE: self.run}}, [plan.prompt for plan in self.plans]
+        name = NETWORKS[0] if features is None else features if isinstance(features, str) else "a function"
         return request_of(
             "decompose",
             runs,
             {BASELINE: self.interventions},
             prompts,
-            lpips=features if features is None or isinstance(features, str) else getattr(features, "__name__", "own"),
+            lpips=name,
             length_control=self.length_control,
             levels={self.run.model.name: self.asked._asdict()},
         )

@@ -41,7 +41,7 @@ def loaded_models(models: str | Model | Sequence[str | Model]) -> list[Model]:
 def with_own_paraphrases(models: Sequence[Model], prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
     """The prompts; where one is no more than a text that a model has among its own prompts, it is the model's, with its
     paraphrases. Of several models the first that has it tells."""
-    own = {one.text: one for model in reversed(models) if isinstance(model, Prompted) for one in model.prompts}
+    own = {one.text: one for model in reversed(models) if isinstance(model, Prompted) for one in model.own_prompts}
     return tuple(own.get(prompt.text, prompt) if prompt == Prompt(prompt.text) else prompt for prompt in prompts)
 
 

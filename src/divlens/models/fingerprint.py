@@ -178,6 +178,13 @@ def uncompiled(part: Any) -> Any:
     return getattr(part, "_orig_mod", getattr(part, "_torchdynamo_orig_callable", part))
 
 
+def is_compiled(part: Any) -> bool:
+    """Whether `torch.compile` made it, or one of the parts that it is a record of."""
+    if is_dataclass(part) and not isinstance(part, type):
+        return any(map(is_compiled, vars(part).values()))
+    return uncompiled(part) is not part
+
+
 def text_of(value: Any) -> str:
     """Of a setting; 5 and 5.0 are the same number, True and 1 are not the same."""
     value = value.item() if isinstance(value, np.generic) else value

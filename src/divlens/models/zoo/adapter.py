@@ -170,7 +170,7 @@ class ZooModel:
         return "zoo"
 
     @property
-    def prompts(self) -> Sequence[Prompt]:
+    def own_prompts(self) -> Sequence[Prompt]:
         """Those that ship with the zoo, each with its paraphrases."""
         return default_prompts()
 
