@@ -154,7 +154,7 @@ def test_too_long_a_wording_is_cut_as_in_the_pipeline(tmp_path):
     folder = tiny.saved(pipeline, tmp_path)
     cutting = amused.load(folder, Options(truncate=True))
     made = sample(cutting, [tiny.LONG, "red"], n=1)
-    assert made.notes == {tiny.LONG: "cut from 482 to 77 tokens"}
+    assert made.wording_notes == {tiny.LONG: "cut from 482 to 77 tokens"}
     pair = [tiny.LONG, "red"]
     assert torch.equal(ours(cutting, pair, 10.0), theirs(pipeline, pair, 1, 10.0))
 
