@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from divlens.information import Effort, information
-from divlens.information.api import TRIVIAL
+from divlens.information.assembly import TRIVIAL
 from divlens.interventions import Argmax, Freeze, Temperature
 from divlens.paths import ConfidenceUnmasking
 from oracles.small_models import Small

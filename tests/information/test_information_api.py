@@ -11,7 +11,7 @@ import torch
 from divlens import models
 from divlens.errors import DivlensError
 from divlens.information import Effort, information
-from divlens.information.api import PER_IMAGE, ROUNDING, TOO_FEW, TRIVIAL
+from divlens.information.assembly import PER_IMAGE, ROUNDING, TOO_FEW, TRIVIAL
 from divlens.information.estimates import undefined
 from divlens.information.result import LABELS
 from divlens.interventions import Freeze, Subset, Temperature

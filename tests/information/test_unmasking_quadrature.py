@@ -9,9 +9,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from divlens.information.laws import gumbel_mixtures, integrands
 from divlens.information.laws import unmasking_events as module
-from divlens.information.laws.gumbel_mixtures import Direct, Shared, enclosing_mixtures, exceedance, mixture_in_bins
+from divlens.information.laws.gumbel_mixtures import (
+    USUAL,
+    Accuracy,
+    Direct,
+    Shared,
+    enclosing_mixtures,
+    exceedance,
+    mixture_in_bins,
+)
 from divlens.information.laws.little_noise import Sorted, little_noise, nodes_around, scores_that_count
 from divlens.information.laws.scores import scores_of
 from divlens.information.laws.unmasking_events import Windows, event_log_probabilities, selections, windows
@@ -23,7 +30,7 @@ def logits(*shape: int, seed: int = 0, scale: float = 1.5) -> torch.Tensor:
     return (torch.randn(*shape, generator=random, dtype=torch.float64) * scale).log_softmax(-1)
 
 
-def every_event(log_p: torch.Tensor, count: int, tau: float, few_codes: int = 32, noise: torch.Tensor | None = None):
+def every_event(log_p: torch.Tensor, count: int, tau: float, few_codes: int = 32, noise=None, accuracy=USUAL):
     """log P(V) and log P(V, z_V) of every V of `count` positions and every z_V."""
     n, codes = log_p.shape
     opened = torch.ones(n, dtype=torch.bool)
@@ -39,7 +46,7 @@ def every_event(log_p: torch.Tensor, count: int, tau: float, few_codes: int = 32
         log_p.expand(events, n, codes), opened.expand(events, n), torch.stack(chosen), torch.stack(tokens)
     )
     shift = None if noise is None else noise[scores.position]
-    return event_log_probabilities(scores, events, tau, shift, few_codes)
+    return event_log_probabilities(scores, events, tau, shift, few_codes, accuracy)
 
 
 @pytest.mark.parametrize("few_codes", [32, 0], ids=["direct", "binned"])
@@ -52,10 +59,8 @@ def test_all_selections_with_all_tokens_sum_to_one(tau, few_codes, n, codes, cou
         assert abs(float(path.exp().sum()) / codes**count - 1) < 1e-8
 
 
-def test_the_sum_would_show_coarse_nodes(monkeypatch):
-    monkeypatch.setattr(integrands, "NODES_PER_TAU", 0.3)
-    monkeypatch.setattr(integrands, "NODES_PER_ROOT", 0.1)
-    _, joint = every_event(logits(4, 3), 2, 1.0)
+def test_the_sum_would_show_coarse_nodes():
+    _, joint = every_event(logits(4, 3), 2, 1.0, accuracy=Accuracy(nodes_per_tau=0.3, nodes_per_root=0.1))
     assert abs(float(joint.exp().sum()) - 1) > 1e-6
 
 
@@ -168,15 +173,12 @@ def test_binning_agrees_with_every_code_by_itself(tau, positions, codes):
 
 
 @pytest.mark.parametrize("tau", [0.1, 2.0])
-def test_twice_the_nodes_and_bins_change_nothing(tau, monkeypatch):
+def test_twice_the_nodes_and_bins_change_nothing(tau):
     scores, samples = one_event(64, 512, 5, tau)
     usual = event_log_probabilities(scores, samples, tau)
-    monkeypatch.setattr(integrands, "NODES_PER_TAU", 10.0)
-    monkeypatch.setattr(integrands, "NODES_PER_ROOT", 2.4)
-    monkeypatch.setattr(module, "BULK", 1e-13)
-    monkeypatch.setattr(module, "NEGLIGIBLE", 40.0)
-    monkeypatch.setattr(gumbel_mixtures, "BINS_PER_TAU", 24)
-    for a, b in zip(usual, event_log_probabilities(scores, samples, tau), strict=True):
+    finer = event_log_probabilities(scores, samples, tau, accuracy=Accuracy(10.0, 2.4, 24, 1e-13, 40.0))
+    assert not finer[0].equal(usual[0])  # the control: it is reached
+    for a, b in zip(usual, finer, strict=True):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
 
 
@@ -385,8 +387,8 @@ def test_a_sample_does_not_depend_on_its_batch(tau, scale):
 
 
 def test_the_batch_would_show_in_the_window_of_one_of_it(monkeypatch):
-    def shared(scores, samples, tau, direct):
-        found = windows(scores, samples, tau, direct)
+    def shared(scores, samples, tau, direct, negligible):
+        found = windows(scores, samples, tau, direct, negligible)
         return Windows(found.low[:1].expand(samples), found.high[:1].expand(samples), found.below)
 
     monkeypatch.setattr(module, "windows", shared)

@@ -148,7 +148,8 @@ def information(
         raise click.UsageError("--under names a condition, --intervene makes one: expected one of both")
     from divlens.conditions import BASELINE, default_conditions
     from divlens.information import Effort
-    from divlens.information.api import accountings, information_of
+    from divlens.information.api import information_of
+    from divlens.information.plan import accountings
     from divlens.models.answers import loaded_models
     from divlens.notation import condition_of_all
     from divlens.results import joint_request, request_so_far

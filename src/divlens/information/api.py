@@ -2,106 +2,23 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
-from divlens.conditions import BASELINE, Conditions
-from divlens.errors import DivlensError, check_whole
-from divlens.fidelity import judge_of
-from divlens.information.accounting import QUANTITIES, UNKNOWN_RULE, Tally
-from divlens.information.conditional_entropy import Bracket, conditional_entropy, full_support
-from divlens.information.estimates import (
-    BITS,
-    Estimate,
-    estimate,
-    undefined,
-    without_error,
-)
-from divlens.information.exact_autoregressive import Exact, exact_for_ar
-from divlens.information.laws import law_of
-from divlens.information.mutual_information import mutual_information
-from divlens.information.one_pass import MIXTURE, PATHS, Collected, collect, stored_for
-from divlens.information.relevance import Judge, concepts_of, information_per_prompt
+from divlens.conditions import BASELINE
+from divlens.information.assembly import result_of
+from divlens.information.one_pass import collect
+from divlens.information.plan import Accounting, Effort, accountings
+from divlens.information.relevance import Judge
 from divlens.information.result import Information
-from divlens.information.stored import StoredSamples
-from divlens.information.token_entropy import token_entropies, usage
-from divlens.information.unseen import estimate_of_quantity
-from divlens.interventions import Intervention, Settings, described, templated
-from divlens.models.answers import loaded_model, with_own_paraphrases
+from divlens.interventions import Intervention, described
+from divlens.models.answers import loaded_model
 from divlens.models.protocol import Model
-from divlens.output import Record
-from divlens.planning import BATCH_SIZE, MOST_SAMPLES, BatchSize, plans
+from divlens.planning import BATCH_SIZE, BatchSize
 from divlens.progress import OnBatch, followed
-from divlens.prompts import distinct_prompts
-from divlens.results import request_of
-from divlens.run import Run, wording_notes
-from divlens.statistics import Interval
+from divlens.run import Run
 from divlens.types import Prompt
-
-FROZEN = "given the frozen {} noise of each prompt, not averaged over it"
-PER_IMAGE = "per image: as if tokens were independent"
-TOO_FEW = "needs 2 images of each prompt and a code that two images share"
-FEWEST_STORED, MOST_STORED = 2, 256  # samples of a prompt whose records are stored, unless the user asks for more
-ROUNDING = 1e-4  # bits, of sums over the steps and positions of a large grid
-TRIVIAL = "0 bits: the bound came out below it"
-NOT_FROZEN = "not defined under Freeze: the likelihood of a grid would need every frozen number"
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How much is spent on the bounds, beyond drawing the samples and adding up their bits.
-
-    paths: how many paths are weighed for each grid, for the bounds on H(Z|X); 0 leaves these bounds out, and a million
-    is the most. path_samples: how many grids of each prompt get such paths; None takes n / paths, but one of each
-    wording. mixture_samples: how many grids of each prompt are asked about under every wording of every prompt, for
-    I(X;Z); None takes n / (wordings of all prompts), and 0 leaves I(X;Z) out. None takes 2 grids at least and 256 at
-    most, for the records of all of them are held in memory until the end.
-
-    With a dozen prompts of one wording the defaults take two to three times as long as drawing the samples, for AR as
-    long. With many prompts or wordings they take longer, for at least 2 grids of each prompt are asked about: for AR 2
-    / n of the drawing for every wording there is, and for other rules twice that.
-    """
-
-    paths: int = 8
-    path_samples: int | None = None
-    mixture_samples: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("paths", "path_samples", "mixture_samples"):
-            if name == "paths" or getattr(self, name) is not None:
-                check_whole(f"Effort({name}=...)", getattr(self, name), 0)
-        if self.paths > MOST_SAMPLES:
-            raise DivlensError(
-                f"Effort(paths=...) expects at most {MOST_SAMPLES:,} paths of a grid, got {self.paths:,}"
-            )
-
-    def stored_samples(self, run: Run) -> tuple[int, int]:
-        """Of how many samples of each prompt the records are stored for the bounds over paths, and for those over
-        prompts. Where there is one path only the former are none; where the likelihood is not known, both."""
-        law = law_of(run.settings.rule)
-        if not law.known or run.settings.frozen:
-            return 0, 0
-        n, each = len(run.wordings[0]), [len(set(used)) for used in run.wordings]
-        for_paths = 0 if law.path_is_certain else self.for_paths(n, max(each))
-        return for_paths, self.for_mixture(n, sum(each))
-
-    def for_paths(self, n: int, wordings: int) -> int:
-        """`wordings`: the most that a prompt has."""
-        if self.paths == 0:
-            return 0
-        wanted = within_memory(max(n // self.paths, wordings)) if self.path_samples is None else self.path_samples
-        return min(n, wanted)
-
-    def for_mixture(self, n: int, wordings: int) -> int:
-        """`wordings`: how many all prompts have, under each of which every grid is asked about."""
-        return min(n, within_memory(n // wordings) if self.mixture_samples is None else self.mixture_samples)
-
-
-def within_memory(wanted: int) -> int:
-    """A number of samples that can be stored, as near to the wanted one as may be."""
-    return min(max(wanted, FEWEST_STORED), MOST_STORED)
 
 
 def information(
@@ -144,63 +61,6 @@ def information(
     return information_of(accounting, progress=progress, on_batch=on_batch)
 
 
-@dataclass(frozen=True, eq=False)
-class Accounting:
-    """What `information` will draw of a model under one condition, checked, and what it will ask of the samples."""
-
-    run: Run
-    condition: str
-    interventions: tuple[Intervention, ...]
-    reading: Literal["schedule", "trajectory"]
-    judge: Judge | None
-    effort: Effort
-
-    @property
-    def prompts(self) -> tuple[Prompt, ...]:
-        return tuple(row.prompt for row in self.run.rows[:: len(self.run.wordings[0])])
-
-    @property
-    def request(self) -> Record:
-        """What was asked for, as run.json holds it."""
-        return request_of(
-            "information",
-            {self.run.model.name: {self.condition: self.run}},
-            {self.condition: self.interventions},
-            self.prompts,
-            n=len(self.run.wordings[0]),
-            reading=self.reading,
-            effort=asdict(self.effort),
-        )
-
-
-def accountings(
-    model: Model,
-    prompts: Sequence[str | Prompt],
-    n: int,
-    seed: int,
-    conditions: Conditions,
-    *,
-    reading: Literal["schedule", "trajectory"] = "schedule",
-    judge: Judge | Literal["declared"] | None = "declared",
-    effort: Effort | None = None,
-    batch_size: BatchSize = BATCH_SIZE,
-) -> list[Accounting]:
-    """Plan the accounting of a model under each condition; see `information`."""
-    if reading not in ("schedule", "trajectory"):
-        raise DivlensError(f'information(reading=...) expects "schedule" or "trajectory", got {reading!r}')
-    effort = effort or Effort()
-    if not isinstance(effort, Effort):
-        raise DivlensError(f"information(effort=...) expects an Effort, got {effort!r}")
-    judge = judge_of(model) if judge == "declared" else judge
-    if judge is not None and not callable(judge):
-        raise DivlensError(f"information(judge=...) expects a function of pictures, got {judge!r}")
-    asked = with_own_paraphrases([model], distinct_prompts(prompts))
-    return [
-        Accounting(run, name, tuple(conditions[name]), reading, judge, effort)
-        for name, run in plans(model, asked, n, seed, conditions, batch_size=batch_size).items()
-    ]
-
-
 def information_of(
     accounting: Accounting, *, progress: bool | None = None, on_batch: OnBatch | None = None
 ) -> Information:
@@ -212,181 +72,8 @@ def information_of(
         return result_of(accounting, run, collected)
 
 
-def result_of(accounting: Accounting, run: Run, collected: Collected) -> Information:
-    """What follows from the sums over the samples, and the bounds. `run`: without Freezes that change nothing."""
-    model, prompts, n = run.model, accounting.prompts, len(run.wordings[0])
-    positions, most = math.prod(model.grid), full_support(run)
-    found = causal(collected.tally, run.settings, accounting.reading, most.value)
-    for_paths, for_mixture = (stored_for(use, collected) for use in (PATHS, MIXTURE))
-    exact = None
-    if law_of(run.settings.rule).path_is_certain and for_mixture:
-        exact = exact_for_ar(run, collected.tally, for_mixture, most.value)
-    bracket = bracket_of(run, collected.tally, found, accounting.effort.paths, for_paths, exact)
-    found |= {"conditional_lower": bracket.lower, "conditional_upper": bracket.upper}
-    tokens = token_entropies(collected.tokens, most.value / BITS / positions)
-    found |= {f"token_{name}": per_image(one, positions) for name, one in tokens.items()}
-    found["relevant"] = relevance(collected, prompts, accounting.judge)
-    found |= over_prompts(run, found, for_mixture, most, exact)
-    path_map, execution_map = (
-        part.numpy().reshape(-1, *model.grid) / (n * len(prompts))
-        for part in (collected.tally.path_map, collected.tally.execution_map)
-    )
-    return Information(
-        request=accounting.request,
-        model=model.name,
-        condition=accounting.condition,
-        interventions=tuple(repr(intervention) for intervention in accounting.interventions),
-        prompts=prompts,
-        n=n,
-        seed=run.seed,
-        drawn_with=run.drawn_with,
-        positions=positions,
-        codes=model.codes,
-        reading=accounting.reading,
-        **found,
-        tightness=bracket.tightness,
-        path_map=path_map,
-        execution_map=execution_map,
-        usage=usage(collected.tokens),
-        perplexity=math.exp(tokens["plug_in"].value),
-        remarks=tuple(notes_of(run, found, accounting.reading)),
-        wording_notes=wording_notes(model, [wording for used in run.wordings for wording in used]),
-        templated=templated(prompts, accounting.interventions),
-        wordings=tuple(tuple(dict.fromkeys(used)) for used in run.wordings),
-    )
-
-
-def has_several_wordings(run: Run) -> bool:
-    """Whether some prompt has more than one wording."""
-    return any(len(set(used)) > 1 for used in run.wordings)
-
-
 def without_idle_freezes(run: Run) -> Run:
     """The run without the Freeze of a stream that has no noise. It changes nothing, so it must not make likelihoods
     undefined."""
     settings = run.settings
     return replace(run, settings=replace(settings, frozen=settings.frozen - settings.without_noise))
-
-
-def note_of_freezes(settings: Settings) -> str:
-    return "; ".join(FROZEN.format(stream) for stream in sorted(settings.frozen))
-
-
-def per_image(found: Estimate, positions: int) -> Estimate:
-    """Nats per token to bits per image."""
-    note = PER_IMAGE if math.isfinite(found.value) else TOO_FEW
-    if math.isfinite(found.value) and math.isnan(found.mc_error):
-        note = f"{note}; its Monte-Carlo error needs 3 images of each wording"
-    return replace(found * (BITS * positions), note=note)
-
-
-def causal(tally: Tally, settings: Settings, reading: str, most: float) -> dict[str, Estimate]:
-    """Path, execution and joint in the chosen reading, and under names with `schedule_` and `trajectory_` in both.
-    `most`: the bits that no grid exceeds."""
-    note = note_of_freezes(settings)
-    found = {name: estimate_of_quantity(tally, name, settings, most, note) for name in QUANTITIES}
-    law = law_of(settings.rule)
-    if not law.known:
-        reason = UNKNOWN_RULE.format(type(settings.rule).__name__)
-        found["execution"] = replace(found["execution"], note=reason)
-        for name in QUANTITIES:
-            if name != "execution":
-                found[name] = undefined(reason)
-    if law.draws_once:
-        for name in QUANTITIES[:3]:
-            found[f"trajectory_{name}"] = found[name]
-    for name in QUANTITIES[:3]:
-        found[f"schedule_{name}"] = found[name]
-        if reading == "trajectory":
-            found[name] = found[f"trajectory_{name}"]
-    return found
-
-
-def bracket_of(
-    run: Run, tally: Tally, found: dict[str, Estimate], paths: int, stored: StoredSamples | None, exact: Exact | None
-) -> Bracket:
-    """H(Z|X) from below and above. `paths`: how many are weighed for each grid of the `stored` samples."""
-    if not law_of(run.settings.rule).known:
-        return Bracket(undefined(found["path"].note), full_support(run))
-    if exact is not None and has_several_wordings(run):
-        return Bracket(exact.conditional, exact.conditional)
-    return conditional_entropy(run, tally, stored, paths, note_of_freezes(run.settings))
-
-
-def over_prompts(
-    run: Run, found: dict[str, Estimate], stored: StoredSamples | None, most: Estimate, exact: Exact | None
-) -> dict[str, Estimate]:
-    """I(X;Z), its ceiling, and H(Z) of whole images, which is I(X;Z) + H(Z|X) bound by bound, and no more than `most`.
-
-    `stored`: the samples that are asked about under the other prompts. Y is a function of X, so I(X;Z) >= I(Z;Y).
-    """
-    ceiling = without_error(math.log2(len(run.wordings)), "I(X;Z) over this prompt set cannot be larger")
-    if exact is not None:
-        mutual = {"mutual_lower": exact.mutual, "mutual_upper": exact.mutual, "ceiling": ceiling}
-        return mutual | {"sequence_lower": exact.sequence, "sequence_upper": exact.sequence}
-    if not law_of(run.settings.rule).known:
-        lower = upper = undefined(found["path"].note)
-    elif run.settings.frozen:
-        lower = upper = undefined(NOT_FROZEN)
-    elif stored is None:
-        lower = upper = undefined("left out: mixture_samples is 0")
-    else:
-        lower, upper = mutual_information(run, stored)
-    lower, relevant = not_below_zero(lower), found["relevant"]
-    if not run.settings.frozen and math.isfinite(relevant.value) and not lower.value >= relevant.value:
-        lower = replace(relevant, note=f"I(Z;Y), {relevant.note}")
-    upper_sum = (found["conditional_upper"] + upper).at_most(most.value)
-    # Of a rule that is not known, only that no grid has more bits.
-    only_most = upper_sum.value > most.value or not law_of(run.settings.rule).known
-    return {
-        "mutual_lower": lower,
-        "mutual_upper": upper,
-        "ceiling": ceiling,
-        "sequence_lower": (found["conditional_lower"] + lower).at_most(most.value),
-        "sequence_upper": most if only_most else upper_sum,
-    }
-
-
-def relevance(collected: Collected, prompts: Sequence[Prompt], judge: Judge | None) -> Estimate:
-    """I(Z;Y) from below."""
-    if judge is None:
-        return undefined("no judge was given")
-    means = information_per_prompt(collected.readings, concepts_of(prompts, getattr(judge, "concepts", ())))
-    found = estimate(means, "cross-fitted on halves of the samples", limits=(0.0, math.log2(len(prompts))))
-    return not_below_zero(found)
-
-
-def not_below_zero(bound: Estimate) -> Estimate:
-    """A lower bound of what is not negative. Where it came out below 0 it becomes 0 bits, with the upper ends that it
-    had."""
-    if not bound.value < 0:
-        return bound
-
-    def from_zero(old: Interval) -> Interval:
-        return Interval(0.0, old.low if math.isnan(old.low) else 0.0, max(old.high, 0.0))
-
-    return replace(
-        bound,
-        over_prompts=from_zero(bound.over_prompts),
-        monte_carlo=from_zero(bound.monte_carlo),
-        per_prompt=tuple(map(from_zero, bound.per_prompt)),
-        note=TRIVIAL,
-    )
-
-
-def notes_of(run: Run, found: Mapping[str, Estimate], reading: str) -> Iterator[str]:
-    """What the reader of the tables must know of this result."""
-    law = law_of(run.settings.rule)
-    yield from (FROZEN.format(stream) for stream in sorted(run.settings.frozen))
-    if has_several_wordings(run):
-        yield (
-            "path, execution and joint, and what is said of H(P|X) and H(Z|P,X), are given the wording; H(Z|X) "
-            f"{'' if found['conditional_lower'] == found['conditional_upper'] else 'at most '}includes which it was"
-        )
-    if law.map_note:
-        yield law.map_note
-    if not law.draws_once and reading == "trajectory":
-        yield "maps and steps are of the schedule"
-    for name, label in (("conditional", "H(Z|X)"), ("mutual", "I(X;Z)"), ("sequence", "H(Z) of images")):
-        if found[f"{name}_lower"].value > found[f"{name}_upper"].value + ROUNDING:
-            yield f"{label}: the bounds cross, for their Monte-Carlo errors are larger than what lies between them"

@@ -17,10 +17,29 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 STENCIL = 6  # bins over which the weight of one code is spread
-BINS_PER_TAU = 12
 SMALLEST = 1e-300
 STEEPEST = 700.0  # exp(-700) is the smallest that float64 holds: a Gumbel further below its location counts as this
 FAR = 36.0  # this many tau above its location, log S of a Gumbel is -(c - location) / tau up to rounding
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How finely the scores of confidence unmasking are integrated.
+
+    nodes_per_tau: nodes of the trapezoidal rule in a stretch of tau, at least. nodes_per_root: the same, over the square
+    root of the positions, for an order statistic of m Gumbels has a standard deviation of at least 1.24 tau / sqrt(m).
+    bins_per_tau: bins of codes in a stretch of tau. bulk: what the codes that are taken together may change of any F.
+    negligible: an interval of the search is left out when it holds less than exp(-negligible) of the probability.
+    """
+
+    nodes_per_tau: float = 5.0
+    nodes_per_root: float = 1.2
+    bins_per_tau: int = 12
+    bulk: float = 1e-10
+    negligible: float = 28.0
+
+
+USUAL = Accuracy()
 
 
 class Mixture(Protocol):
@@ -133,15 +152,16 @@ def mixture_in_bins(
     lowest: Float[Tensor, " rows"],
     high: float,
     tau: float,
+    bins_per_tau: int = USUAL.bins_per_tau,
 ) -> Shared:
-    """The mixture with locations moved to bins: multiples of tau / 12, between `lowest` and `high`.
+    """The mixture with locations moved to bins: multiples of tau / 12 as a rule, between `lowest` and `high`.
 
     A code below its row's `lowest` counts as one that never passes, above `high` as one that always does. Between them
     its weight is spread over 6 bins so that every polynomial of degree 5 in the location keeps its value. The sixth
     derivatives of the Gumbel's F, S and tau f are below 200 / tau^6, so each changes by at most
     200 * 0.00489 / 12^6 = 3.3e-7.
     """
-    width = tau / BINS_PER_TAU
+    width = tau / bins_per_tau
     rows = len(weight)
     low = width * math.floor(float(lowest.min()) / width)
     bins = int((high - low) / width) + 1

@@ -8,16 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from divlens.information.laws.gumbel_mixtures import Mixture, gumbel_tail
+from divlens.information.laws.gumbel_mixtures import USUAL, Accuracy, Mixture, gumbel_tail
 from divlens.information.laws.scores import Scores
 
-NODES_PER_TAU = 5.0  # at least
-NODES_PER_ROOT = 1.2  # an order statistic of m Gumbels has a standard deviation of at least 1.24 tau / sqrt(m)
 
-
-def node_step(tau: float, positions: int) -> float:
+def node_step(tau: float, positions: int, accuracy: Accuracy = USUAL) -> float:
     """The distance of the nodes of the trapezoidal rule, where so many positions are open."""
-    return tau / max(NODES_PER_TAU, NODES_PER_ROOT * math.sqrt(positions))
+    return tau / max(accuracy.nodes_per_tau, accuracy.nodes_per_root * math.sqrt(positions))
 
 
 def integrands(

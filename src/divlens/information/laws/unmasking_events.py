@@ -23,7 +23,8 @@ from torch import Tensor
 
 from divlens.information.laws.atoms import atom_log_probabilities
 from divlens.information.laws.gumbel_mixtures import (
-    BINS_PER_TAU,
+    USUAL,
+    Accuracy,
     Direct,
     Mixture,
     enclosing_mixtures,
@@ -37,8 +38,6 @@ from divlens.information.laws.scores import Scores
 FEW_CODES = 32  # up to here codes are taken one by one
 COARSE = 96  # nodes and bins of the search for where the integrand lives
 WIDEST_INTERVAL = 2.0  # of the search, in units of tau: narrower ones are not worth another search
-NEGLIGIBLE = 28.0  # an interval of the search is left out when it holds less than exp(-28) of the probability
-BULK = 1e-10  # what the codes that are taken together may change of any F
 CODES_AT_ONCE = 330_000  # few samples share their nodes: these then cover little that one sample does not need
 ELEMENTS_AT_ONCE = 300_000
 MORE_OFF_CPU = 64  # there is no cache to stay in, and every operation has a cost of its own
@@ -53,6 +52,7 @@ def event_log_probabilities(
     tau: float,
     shift: Float[Tensor, " rows"] | None = None,
     few_codes: int = FEW_CODES,
+    accuracy: Accuracy = USUAL,
 ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
     """log P(V) and log P(V, z_V), natural, per sample.
 
@@ -87,7 +87,7 @@ def event_log_probabilities(
         elif tau < SMALL_TAU:
             path, joint = little_noise(rows, last - first, tau)
         else:
-            path, joint = log_integrals(rows, last - first, tau, few_codes)
+            path, joint = log_integrals(rows, last - first, tau, few_codes, accuracy)
         paths.append(path.clamp(max=0))
         joints.append(torch.minimum(joint, path).clamp(max=0))
     log_path[choice], log_joint[choice] = torch.cat(paths), torch.cat(joints)
@@ -100,7 +100,7 @@ def room(elements: int, device: torch.device, more: int = MORE_OFF_CPU) -> int:
 
 
 def log_integrals(
-    scores: Scores, samples: int, tau: float, few_codes: int
+    scores: Scores, samples: int, tau: float, few_codes: int, accuracy: Accuracy = USUAL
 ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
     """Both integrals, by the trapezoidal rule on nodes that all samples share.
 
@@ -108,14 +108,17 @@ def log_integrals(
     the nodes need only span the widest window, however far apart the samples are.
     """
     direct = scores.weight.shape[1] <= few_codes
-    window = windows(scores, samples, tau, direct)
+    window = windows(scores, samples, tau, direct, accuracy.negligible)
     # By whole bins: where a code lies between two of them is then its own affair and not the batch's.
-    origin = (window.low / tau * BINS_PER_TAU).floor() * tau / BINS_PER_TAU
+    origin = (window.low / tau * accuracy.bins_per_tau).floor() * tau / accuracy.bins_per_tau
     extent = float((window.high - origin).max())
     scores = replace(scores, location=scores.location - origin[scores.sample, None])
     largest = int(torch.bincount(scores.sample).max())
-    step = node_step(tau, largest)
-    mixture = Direct(scores.weight, scores.location) if direct else in_bins(scores, origin, extent, window.below, tau)
+    step = node_step(tau, largest, accuracy)
+    if direct:
+        mixture: Mixture = Direct(scores.weight, scores.location)
+    else:
+        mixture = in_bins(scores, origin, extent, window.below, tau, accuracy)
     parts = scores.weight.shape[1] if direct else 1
     size = min(max(16, room(ELEMENTS_AT_ONCE, scores.weight.device) // (len(scores.sample) * parts)), NODES_AT_ONCE)
     nodes = torch.arange(0, extent + step, step, dtype=torch.float64, device=scores.weight.device)
@@ -137,7 +140,7 @@ class Windows:
     below: Float[Tensor, " rows"]
 
 
-def windows(scores: Scores, samples: int, tau: float, direct: bool) -> Windows:
+def windows(scores: Scores, samples: int, tau: float, direct: bool, negligible: float = USUAL.negligible) -> Windows:
     """Each sample's window, from where its lowest committed score can be to where its highest cannot be any more.
 
     Again within what was found while the intervals are wide and most of them empty: one score far from the others must
@@ -151,13 +154,15 @@ def windows(scores: Scores, samples: int, tau: float, direct: bool) -> Windows:
     found = Windows(bottom - 6 * tau, top + 40 * tau, torch.zeros_like(scores.location[:, 0]))
     while True:
         before = float((found.high - found.low).max())
-        found = windows_within(scores, found, top, tau, direct)
+        found = windows_within(scores, found, top, tau, direct, negligible)
         after = float((found.high - found.low).max())
         if before < COARSE * WIDEST_INTERVAL * tau or after > before / 4:
             return found
 
 
-def windows_within(scores: Scores, found: Windows, top: Float[Tensor, " batch"], tau: float, direct: bool) -> Windows:
+def windows_within(
+    scores: Scores, found: Windows, top: Float[Tensor, " batch"], tau: float, direct: bool, negligible: float
+) -> Windows:
     """The intervals of `found` that may hold something.
 
     prod S falls in c and prod F rises. So what an interval (a, b) holds is at most prod S(a) * prod F(b), and the whole
@@ -185,7 +190,7 @@ def windows_within(scores: Scores, found: Windows, top: Float[Tensor, " batch"],
     keep = torch.zeros_like(empty[:, 1:], dtype=torch.bool)
     for lower, upper in ((tails(down), tails(up)), (drawn, drawn)):
         whole = (lower + least).amax(1, keepdim=True)
-        keep |= upper[:, :-1] + most[:, 1:] > whole - NEGLIGIBLE
+        keep |= upper[:, :-1] + most[:, 1:] > whole - negligible
     first, last = keep.int().argmax(1), COARSE - 1 - keep.flip(1).int().argmax(1)
     below = torch.zeros_like(found.below)
     below[~inside] = under.gather(1, first[scores.sample[~inside], None])[:, 0]
@@ -193,22 +198,27 @@ def windows_within(scores: Scores, found: Windows, top: Float[Tensor, " batch"],
 
 
 def in_bins(
-    scores: Scores, origin: Float[Tensor, " batch"], extent: float, below: Float[Tensor, " rows"], tau: float
+    scores: Scores,
+    origin: Float[Tensor, " batch"],
+    extent: float,
+    below: Float[Tensor, " rows"],
+    tau: float,
+    accuracy: Accuracy,
 ) -> Mixture:
     """Codes in bins; those that are nearly impossible, and nearly sure to lose, together.
 
     A code of probability p that counts as never passing changes F(c) and S(c) by p S_p(c) <= p exp((log p - c) / tau).
-    That is to be BULK / codes of the least that F is in the window, and of the share of the likeliest code in S.
+    That is to be `bulk` / codes of the least that F is in the window, and of the share of the likeliest code in S.
     Thresholds are counted from `origin`, so that log p is location + origin.
     """
     top = scores.location.amax(1)
     start = torch.where(scores.committed, top.clamp(max=0), 0.0)
     origin = origin[scores.sample]
     spare = torch.where(scores.committed, top + origin, below)
-    bulk = (math.log(BULK / scores.weight.shape[1]) + spare + (start + origin) / tau) / (1 + 1 / tau) - origin
+    bulk = (math.log(accuracy.bulk / scores.weight.shape[1]) + spare + (start + origin) / tau) / (1 + 1 / tau) - origin
     lowest = torch.maximum(torch.maximum(bulk, start - 37 * tau), scores.location.amin(1))
     highest = max(min(extent + 6 * tau, float(top.max())), float(lowest.min()) + tau)
-    return mixture_in_bins(scores.weight, scores.location, lowest, highest, tau)
+    return mixture_in_bins(scores.weight, scores.location, lowest, highest, tau, accuracy.bins_per_tau)
 
 
 def selections(opened: Bool[Tensor, " n"], count: int) -> Iterator[Bool[Tensor, " n"]]:
