@@ -26,7 +26,7 @@ FAR = 36.0  # this many tau above its location, log S of a Gumbel is -(c - locat
 class Accuracy:
     """How finely the scores of confidence unmasking are integrated.
 
-    nodes_per_tau: nodes of the trapezoidal rule in a stretch of tau, at least. nodes_per_root: the same, over the square
+    nodes_per_tau: nodes of the trapezoidal rule in a stretch of tau, at least. nodes_per_root: the same over the square
     root of the positions, for an order statistic of m Gumbels has a standard deviation of at least 1.24 tau / sqrt(m).
     bins_per_tau: bins of codes in a stretch of tau. bulk: what the codes that are taken together may change of any F.
     negligible: an interval of the search is left out when it holds less than exp(-negligible) of the probability.
