@@ -1,4 +1,4 @@
-"""Frozen records that travel between modules: prompts, views of a state, traces, generations."""
+"""Frozen records that travel between modules: prompts, views of a state, steps and traces, what was drawn with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Intervals that allow for what no sample showed; see docs/theory.md, section 7.
+"""Intervals that allow for what no sample showed; see docs/intervals.md.
 
 Where samples are all alike, or nearly, their scatter says little of how far their mean may be off. It may be off by
 what rare outcomes would add that happen to be missing. How likely these are is known or has a bound, and so has what
