@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 
 from divlens.models import load
-from divlens.sheets import contact_sheet, side_by_side
 from divlens.planning import Reading
 from divlens.run import Row, fill
+from divlens.sheets import contact_sheet, side_by_side
 from divlens.types import Prompt
 
 PROMPT, NOISES, SEED = Prompt("rocket"), range(4), 0
