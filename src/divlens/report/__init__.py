@@ -1,1 +1,1 @@
-"""What a person looks at: tables for the terminal, contact sheets."""
+"""What is known of a model before it is run, and the terminal that everything is printed on."""
