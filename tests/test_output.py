@@ -180,7 +180,7 @@ def test_a_name_that_no_folder_can_have_is_refused(name, tmp_path):
     (tmp_path / "pool").symlink_to("loop")
     (tmp_path / "there").symlink_to("here")
     output.check_output(tmp_path / "there", request())  # the control: a link to what is not there yet
-    with pytest.raises(DivlensError, match="--out expects a folder that can be made, got"):
+    with pytest.raises(DivlensError, match="results need a folder that can be made, got"):
         output.check_output(tmp_path / name, request())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["loop", "pool", "there"]
 

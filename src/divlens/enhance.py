@@ -204,7 +204,8 @@ class Enhanced(Result):
 
     @property
     def found(self) -> Record:
-        return found_of(wordings_in(self.samples), {self.model: self.drawn_with}, templated=self.templated)
+        how, notes = {self.model: self.drawn_with}, unread(self.samples)
+        return found_of(wordings_in(self.samples), how, wording_notes=notes, templated=self.templated)
 
     @classmethod
     def write_files(cls, results: Sequence[Self], folder: Path) -> None:

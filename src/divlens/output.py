@@ -39,22 +39,22 @@ def check_output(folder: Path, request: Record) -> None:
     folder = resolved(folder)
     if folder.exists():
         if not folder.is_dir():
-            raise DivlensError(f"--out expects a folder, got the file {folder}")
+            raise DivlensError(f"results need a folder, got the file {folder}")
         if folder.is_mount():
-            raise DivlensError(f"--out expects a folder that can be replaced; {folder} is a mount point: add a name")
+            raise DivlensError(f"results need a folder that can be replaced; {folder} is a mount point: add a name")
         if folder == Path.cwd():  # what stands in it would be left in a folder that is gone
-            raise DivlensError(f"--out expects a folder that can be replaced; {folder} is the current one: add a name")
+            raise DivlensError(f"results need a folder that can be replaced; {folder} is the current one: add a name")
         record = record_in(folder)
         if others := sorted(contents(folder) - {RECORD, *record["files"]} if record else os.listdir(folder)):
             shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
-            raise DivlensError(f"--out expects a new or empty folder, or one of divlens; {folder} holds {shown}")
+            raise DivlensError(f"results need a new or empty folder, or one of divlens; {folder} holds {shown}")
         if record:
             refuse_another(record, as_read(request), folder)
     above = existing_parent(folder)
     try:  # permissions do not tell: nobody can make a folder in some file systems
         tempfile.TemporaryDirectory(prefix=BESIDE, dir=above).cleanup()
     except OSError:
-        raise DivlensError(f"--out expects a folder that can be made, but {above} cannot be written to") from None
+        raise DivlensError(f"results need a folder that can be made, but {above} cannot be written to") from None
 
 
 def resolved(folder: Path) -> Path:
@@ -67,7 +67,7 @@ def resolved(folder: Path) -> Path:
         pass
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise DivlensError(f"--out expects a folder that can be made, got {str(folder)[:80]!r}: {reason}") from None
+        raise DivlensError(f"results need a folder that can be made, got {str(folder)[:80]!r}: {reason}") from None
     return place
 
 
@@ -94,7 +94,7 @@ def refuse_another(record: Record, request: Record, folder: Path) -> None:
     models, date = ", ".join(map(str, record.get("models", ()))), record.get("date")
     other = "" if record.get("command") != request["command"] else f", with other {', '.join(differing)}"
     raise DivlensError(
-        f"--out expects a folder without the results of another run; {folder} holds those of "
+        f"results need a folder without the results of another run; {folder} holds those of "
         f"`divlens {record.get('command')}` of {models}, {date}{other}: name another folder, or remove this one"
     )
 

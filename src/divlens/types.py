@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from divlens.errors import DivlensError, check_text
-
-if TYPE_CHECKING:
-    pass
 
 # How devices without an error of their own say that there is no room: the processor, Apple's GPU, CUDA's libraries.
 NO_ROOM = ("DefaultCPUAllocator", "MPS backend out of memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")

@@ -175,8 +175,6 @@ def deliver(results: Sequence[Result], out: Path | None) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        from divlens.errors import DivlensError
-
         written = f"; the results are in {out}" if out else ""
         raise DivlensError(f"cannot write the table to stdout: {error.strerror}{written}") from error
 

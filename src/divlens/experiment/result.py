@@ -106,7 +106,8 @@ class ProbeResult(Result):
 
     @property
     def found(self) -> Record:
-        return found_of(wordings_in(self.samples), self.drawn_with, templated=self.templated)
+        notes = unread(self.samples)
+        return found_of(wordings_in(self.samples), self.drawn_with, wording_notes=notes, templated=self.templated)
 
     @classmethod
     def write_files(cls, results: Sequence[Self], folder: Path) -> None:

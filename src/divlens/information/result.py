@@ -204,7 +204,7 @@ class Information(Result):
             for prompt, wordings in zip(self.prompts, self.wordings, strict=True)
             for wording in wordings
         ]
-        notes = {self.model: {self.condition: dict(self.wording_notes)}}
+        notes = {self.model: dict(self.wording_notes)}
         return found_of(used, {self.model: self.drawn_with}, wording_notes=notes, templated=self.templated)
 
     @classmethod
