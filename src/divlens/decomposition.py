@@ -16,7 +16,7 @@ from divlens.errors import DivlensError
 from divlens.experiment.design import Levels
 from divlens.output import Record, write_tables
 from divlens.paraphrase.notes import wording_lines
-from divlens.results import Result, found_of
+from divlens.results import Result, found_of, used_in
 from divlens.showing import UNKNOWN, Block, counted, interval_text, missing_intervals
 from divlens.statistics import Interval, bootstrap_mean, ratio_of_means
 from divlens.types import DrawnWith, Prompt
@@ -156,11 +156,7 @@ class Decomposition(Result):
 
     @property
     def found(self) -> Record:
-        used = [
-            (self.model, BASELINE, prompt.text, wording)
-            for prompt, wordings in zip(self.prompts, self.wordings, strict=True)
-            for wording in wordings
-        ]
+        used = used_in(self.model, BASELINE, self.prompts, self.wordings)
         return found_of(
             used,
             {self.model: self.drawn_with},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -96,6 +96,15 @@ def joint_request(requests: Sequence[Record]) -> Record:
 
 
 Used = tuple[str, str, str, str]  # model, condition, prompt, wording
+
+
+def used_in(model: str, condition: str, prompts: Sequence[Prompt], wordings: Sequence[Sequence[str]]) -> Iterator[Used]:
+    """The wordings of each prompt, as they were used."""
+    return (
+        (model, condition, prompt.text, wording)
+        for prompt, of_prompt in zip(prompts, wordings, strict=True)
+        for wording in of_prompt
+    )
 
 
 def found_of(used: Iterable[Used], drawn_with: Mapping[str, DrawnWith], **others: object) -> Record:

@@ -21,7 +21,7 @@ from divlens.output import Record, write_tables
 from divlens.planning import BATCH_SIZE, BatchSize, plan
 from divlens.progress import OnBatch, followed
 from divlens.prompts import as_prompts
-from divlens.results import Result, found_of, request_of
+from divlens.results import Result, found_of, request_of, used_in
 from divlens.run import fill, wording_notes
 from divlens.sheets import write_pictures
 from divlens.showing import Block, counted
@@ -93,11 +93,7 @@ class Generation(Result):
 
     @property
     def found(self) -> Record:
-        used = [
-            (self.model, BASELINE, prompt.text, wording)
-            for prompt, wordings in zip(self.prompts, self.wordings, strict=True)
-            for wording in wordings
-        ]
+        used = used_in(self.model, BASELINE, self.prompts, self.wordings)
         return found_of(used, {self.model: self.drawn_with}, wording_notes={self.model: dict(self.wording_notes)})
 
     @classmethod

@@ -17,7 +17,7 @@ from divlens.heat_maps import heat_sheet
 from divlens.information.estimates import Estimate
 from divlens.output import Record, write_tables
 from divlens.paraphrase.notes import wording_lines
-from divlens.results import Result, found_of
+from divlens.results import Result, found_of, used_in
 from divlens.showing import UNKNOWN, Block, counted, interval_text, missing_intervals, number_text
 from divlens.types import DrawnWith, Prompt
 
@@ -199,11 +199,7 @@ class Information(Result):
 
     @property
     def found(self) -> Record:
-        used = [
-            (self.model, self.condition, prompt.text, wording)
-            for prompt, wordings in zip(self.prompts, self.wordings, strict=True)
-            for wording in wordings
-        ]
+        used = used_in(self.model, self.condition, self.prompts, self.wordings)
         notes = {self.model: dict(self.wording_notes)}
         return found_of(used, {self.model: self.drawn_with}, wording_notes=notes, templated=self.templated)
 
