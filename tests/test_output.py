@@ -232,7 +232,7 @@ def test_what_a_user_added_to_our_folder_is_not_lost(name, tmp_path):
 
 def test_a_file_in_the_way_is_refused(tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(DivlensError, match="expects a folder, got the file"):
+    with pytest.raises(DivlensError, match="results need a folder, got the file"):
         output.check_output(tmp_path / "file", request())
     with pytest.raises(DivlensError, match="cannot be written to"):
         output.check_output(tmp_path / "file" / "out", request())
