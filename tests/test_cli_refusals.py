@@ -30,7 +30,7 @@ BAD = {
         ("probe", "toy/ar", "--out", "x" * 300),
         "a folder that can be made, .*too long",
     ),
-    "a link to itself": (("probe", "toy/ar", "--out", "loop"), "expects a folder that can be made, .*symbolic links"),
+    "a link to itself": (("probe", "toy/ar", "--out", "loop"), "results need a folder that can be made, .*symbolic links"),
     "a prompt of both kinds": (
         ("enhance", "toy/ar", "a cat", "--prompts", "long.txt"),
         "different prompts, got 'a cat'",
@@ -67,7 +67,7 @@ BAD = {
     "unknown network": (("probe", "toy/ar", "--lpips", "squeeze", "--out", "out"), "squeeze"),
     "something else there": (("probe", "toy/ar", "--out", "full"), "full holds thesis.txt"),
     "something else there for enhance": (("enhance", "toy/ar", "a cat", "--out", "full"), "full holds thesis.txt"),
-    "a file there": (("probe", "toy/ar", "--out", "long.txt"), "expects a folder, got the file"),
+    "a file there": (("probe", "toy/ar", "--out", "long.txt"), "results need a folder, got the file"),
     "no model": (("probe",), "Missing argument"),
     "no prompt": (("enhance", "toy/ar"), "Missing argument 'PROMPTS...': .*--prompts FILE"),
     "unknown option": (("probe", "toy/ar", "--colour"), "No such option"),
