@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from divlens.errors import DivlensError
+from divlens.errors import DivlensError, check_text
 from divlens.interventions import (
     Argmax,
     DisableTop,
@@ -19,6 +19,12 @@ from divlens.interventions import (
 BASELINE = "baseline"
 Condition = Intervention | Sequence[Intervention]
 Conditions = Mapping[str, Sequence[Intervention]]
+
+
+def name_of(interventions: Sequence[Intervention]) -> str:
+    """What a condition is called that was given no name: what it does. Raises DivlensError for no interventions."""
+    check_interventions(interventions)
+    return described(interventions) if interventions else BASELINE
 
 
 def enhancer(disable_top: float = 0.05) -> tuple[Intervention, ...]:
@@ -46,6 +52,7 @@ def named_conditions(
         for name, interventions in named.items():
             if not (isinstance(name, str) and name.strip()):
                 raise DivlensError(f"conditions expect texts as names, got {name!r}")
+            check_text("the name of a condition", name)
             check_interventions(interventions)
         if BASELINE not in named:
             raise DivlensError(f'conditions expect a "{BASELINE}", got {", ".join(named) or "none"}')

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from divlens.conditions import name_of
 from divlens.decomposition import LPIPS, SQUARED, Decomposition
 from divlens.diversity import FeatureNetwork, network_of
 from divlens.diversity.anova import CrossedSums, Source, whole_blocks
@@ -96,6 +97,7 @@ def decompose_design(
     return Decomposition(
         request=design.request(features),
         model=model.name,
+        condition=name_of(design.interventions),
         prompts=tuple(plan.prompt for plan in plans),
         seed=run.seed,
         drawn_with=run.drawn_with,

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import numpy as np
 from jaxtyping import Float64
 
-from divlens.conditions import BASELINE
 from divlens.errors import DivlensError
 from divlens.experiment.design import Levels
 from divlens.output import Record, write_tables
@@ -24,6 +23,7 @@ from divlens.types import DrawnWith, Prompt
 if TYPE_CHECKING:
     import pandas as pd
 
+ROUNDING = 1e-9  # of a component that is 0
 LPIPS, SQUARED = "LPIPS", "squared distance"  # of what a component is a part
 
 
@@ -40,6 +40,7 @@ class Decomposition(Result):
     """
 
     model: str
+    condition: str
     prompts: tuple[Prompt, ...]
     seed: int
     drawn_with: DrawnWith
@@ -127,15 +128,24 @@ class Decomposition(Result):
         whole = UNKNOWN if math.isnan(self.share(self.sources[0]).value) else "100"
         rows.append(("total", interval_text(self.total, ".4f"), whole))
         title = " ".join((self.model, *self.interventions))
-        return [Block(title, ("source", self.distance, "share %"), rows, lines=self.remarks)]
+        lines = [f"{self.levels.written}.", *self.remarks, *self.shares_lines()]
+        lines += wording_lines((), len(self.prompts), {self.model: self.wording_notes})
+        return [Block(title, ("source", self.distance, "share %"), rows, lines=lines)]
+
+    def shares_lines(self) -> list[str]:
+        """Why shares are undefined or components negative."""
+        if math.isnan(self.share(self.sources[0]).value):
+            return ["The total is not above 0: shares are undefined."]
+        if (self.components.mean(0) < -ROUNDING).any():
+            return ["A component below 0 is an unbiased estimate of one at or near 0; cut at 0 it would be biased."]
+        return []
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the table must know: what it is, wordings that are templates or were not read whole, missing
-        intervals, negative components."""
+        """What a reader of the tables must know: what they are, wordings that are templates, missing intervals."""
         prompts = len(self.prompts)
         lines = [
-            f"Means over {counted(prompts, 'prompt')}, {self.levels.written}; [95% interval over prompts]. total: "
+            f"Means over {counted(prompts, 'prompt')}; [95% interval over prompts]. total: "
             f"{self.distance} of two pictures that differ in wording, path and execution noise. The rows that hold a "
             f"factor add up to the {self.distance} of two pictures that differ in that factor only."
         ]
@@ -144,19 +154,18 @@ class Decomposition(Result):
                 "wording.length: what filling a wording up with neutral words to the same length changes; "
                 "wording.meaning: the rest of its effect. Each may be below 0."
             )
-        lines += [*wording_lines(self.templated, prompts, {self.model: self.wording_notes})]
+        lines += wording_lines(self.templated, prompts, {})
         lines += missing_intervals(prompts)
-        if math.isnan(self.share(self.sources[0]).value):
-            lines.append("The total is not above 0: shares are undefined.")
-        elif (self.components.mean(0) < 0).any():
-            lines.append(
-                "A component below 0 is an unbiased estimate of one at or near 0; cut at 0 it would be biased."
-            )
         return lines
+
+    def named(self, table: pd.DataFrame) -> pd.DataFrame:
+        """A table that says in its last columns whose it is."""
+        what = " + ".join(self.interventions) or "none"
+        return table.assign(model=self.model, condition=self.condition, interventions=what)
 
     @property
     def found(self) -> Record:
-        used = used_in(self.model, BASELINE, self.prompts, self.wordings)
+        used = used_in(self.model, self.condition, self.prompts, self.wordings)
         return found_of(
             used,
             {self.model: self.drawn_with},
@@ -167,6 +176,7 @@ class Decomposition(Result):
 
     @classmethod
     def write_files(cls, results: Sequence[Self], folder: Path) -> None:
-        """table and per_prompt (see `write_tables`), with a column for the model."""
+        """table and per_prompt (see `write_tables`), with columns for the model and the condition."""
         names = ("table", "per_prompt")
-        write_tables({name: [getattr(one, name).assign(model=one.model) for one in results] for name in names}, folder)
+        tables = {name: [one.named(getattr(one, name)) for one in results] for name in names}
+        write_tables(tables, folder)

@@ -16,7 +16,7 @@ from divlens.conditions import Conditions, enhancer
 from divlens.experiment import columns
 from divlens.experiment.comparison import Comparison, compared
 from divlens.experiment.measure import ConditionResult
-from divlens.experiment.measures import COVERAGE, FIDELITY, Measure, named
+from divlens.experiment.measures import COVERAGE, FIDELITY, Measure, named, partial_notes
 from divlens.experiment.samples import Samples, unread, wordings_in, write_samples
 from divlens.fidelity.breakage import FidelityChange, fidelity_change
 from divlens.fidelity.notes import UNSEEN, fall_text, fall_warnings, judged_note
@@ -75,9 +75,12 @@ class Side:
 
     def pictures(self) -> Iterator[Iterator[Float[Tensor, "3 H W"]]]:
         """Prompt by prompt, picture by picture, a batch made at a time."""
-        for prompt in range(len(self.prompts)):
-            batches = (slice(first, first + BATCH_SIZE) for first in range(0, self.n, BATCH_SIZE))
-            yield (picture for batch in batches for picture in self.pictures_of(prompt, batch))
+        return map(self.one_by_one, range(len(self.prompts)))
+
+    def one_by_one(self, prompt: int) -> Iterator[Float[Tensor, "3 H W"]]:
+        """The pictures of a prompt, a batch made at a time."""
+        for first in range(0, self.n, BATCH_SIZE):
+            yield from self.pictures_of(prompt, slice(first, first + BATCH_SIZE))
 
     @property
     def images(self) -> Float[Tensor, "prompts n 3 H W"]:
@@ -200,6 +203,7 @@ class Enhanced(Result):
             lines.append("n/a: LPIPS diversity is undefined (NaN) for fewer than 2 samples.")
         known = min(self.known(COVERAGE), self.known(FIDELITY))
         lines += judged_note(known, prompts) if known else [UNSEEN]
+        lines += partial_notes(self.measures, self.known, prompts)
         return lines + wording_lines(self.templated, prompts, unread(self.samples))
 
     @property

@@ -9,7 +9,7 @@ from dataclasses import fields, is_dataclass
 
 from divlens import interventions
 from divlens.errors import DivlensError
-from divlens.interventions import Intervention
+from divlens.interventions import Intervention, described
 
 KNOWN = tuple(
     sorted(name for name, kind in vars(interventions).items() if is_dataclass(kind) and isinstance(kind, Intervention))
@@ -66,15 +66,17 @@ def condition_from(text: str) -> tuple[str, tuple[Intervention, ...]]:
     """A named condition, "hot = Temperature(1.3)"; of one without a name the interventions are the name."""
     name, equals, listed = text.partition("=")
     if not equals or "(" in name:
-        return text.strip(), interventions_from(text)
+        listed = interventions_from(text)
+        return described(listed), listed
     if not name.strip():
         raise DivlensError(f'expected a condition such as "hot=Temperature(1.3)", got {text!r:.80}')
     return name.strip(), interventions_from(listed)
 
 
 def condition_of_all(texts: Sequence[str], baseline: str) -> dict[str, Sequence[Intervention]]:
-    """One condition of all that the texts list, in order, under the texts as its name; the baseline for none."""
-    return {" + ".join(texts): interventions_from(", ".join(texts))} if texts else {baseline: ()}
+    """One condition of all that the texts list, in order, under what it does as its name; the baseline for none."""
+    listed = interventions_from(", ".join(texts)) if texts else ()
+    return {described(listed) if listed else baseline: listed}
 
 
 def conditions_from(texts: Sequence[str], baseline: str) -> dict[str, Sequence[Intervention]]:

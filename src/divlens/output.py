@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import packages_distributions, version
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +21,23 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RECORD = "run.json"
-MARKER = {"written by": "divlens", "format": 2}
+MARKER = {"written by": "divlens", "format": 3}
 
 Record = Mapping[str, Any]
 
 
 def as_read(record: Record) -> Record:
-    """As run.json gives it back: a tuple is a list there."""
-    return json.loads(json.dumps(record))
+    """As run.json gives it back: a tuple is a list there, and a number of numpy one of Python."""
+    return json.loads(json.dumps(record, default=plain))
+
+
+def plain(number: Any) -> int | float:
+    """A number of any kind, as Python has it. Raises TypeError for anything else."""
+    if isinstance(number, Integral):
+        return int(number)
+    if isinstance(number, Real):
+        return float(number)
+    raise TypeError(f"a record holds numbers, texts, lists and mappings, got {type(number).__name__}")
 
 
 def check_output(folder: Path, request: Record) -> None:

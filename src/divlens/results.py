@@ -11,12 +11,14 @@ from typing import Any, ClassVar, Self
 from divlens.conditions import Conditions
 from divlens.errors import DivlensError
 from divlens.interventions import described
+from divlens.models.answers import cuts_wordings
 from divlens.output import Record, as_read, write_output
 from divlens.run import Run
 from divlens.showing import Shown
 from divlens.types import DrawnWith, Prompt
 
-BY_MODEL = ("models", "conditions", "setup", "levels")  # of a request: what several results of one folder may differ in
+# Of a request: what several results of one folder may differ in. Levels are by the model.
+BY_MODEL = ("models", "conditions", "setup", "levels")
 
 
 @dataclass(frozen=True, repr=False, eq=False, kw_only=True)
@@ -56,6 +58,9 @@ def save(results: Result | Sequence[Result], folder: str | Path) -> None:
         raise DivlensError(f"save expects a result, or several of information or of decompose, got {got}")
     if kind.alone and len(several) > 1:
         raise DivlensError(f"save expects one {kind.__name__} for a folder, got {len(several)}")
+    whose = [(model, name) for one in several for model in one.request["models"] for name in one.request["conditions"]]
+    if twice := [pair for pair in whose if whose.count(pair) > 1]:
+        raise DivlensError(f"save expects every model under every condition once, got {' under '.join(twice[0])} twice")
     request, found = joint_request([one.request for one in several]), merged([one.found for one in several])
     write_output(Path(folder), request, found, lambda partial: kind.write_files(several, partial))
 
@@ -72,9 +77,16 @@ def request_of(
     `runs`: of each model by its name, under each condition. `options`: numbers, texts, or lists and mappings of them.
     """
     seed = next(run.seed for of_model in runs.values() for run in of_model.values())
-    setup = {model: asdict(run.drawn_with) for model, of_model in runs.items() for run in of_model.values()}
+    setup = {model: setup_of(run) for model, of_model in runs.items() for run in of_model.values()}
     asked = {"command": command, "models": list(runs), "prompts": [asdict(prompt) for prompt in prompts]}
     return as_read({**asked, **request_so_far(command, conditions, seed), "setup": setup, **options})
+
+
+def setup_of(run: Run) -> Record:
+    """How a run's model is set up, and the batch size that was asked for, of which `drawn_with` has what was found."""
+    drawing = run.rooms.drawing
+    asked = drawing.fits if drawing.asked_for else "auto"
+    return asdict(run.drawn_with) | {"batch_size": asked, "truncate": cuts_wordings(run.model)}
 
 
 def request_so_far(command: str, conditions: Conditions, seed: int) -> Record:

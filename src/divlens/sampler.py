@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from divlens.conditions import BASELINE
+from divlens.conditions import name_of
 from divlens.interventions import Intervention
 from divlens.loop import Moment
 from divlens.models.answers import check_same_size, loaded_model, with_own_paraphrases
@@ -41,6 +41,7 @@ class Generation(Result):
     """
 
     model: str
+    condition: str
     prompts: tuple[Prompt, ...]
     wordings: tuple[tuple[str, ...], ...]
     seed: int
@@ -93,7 +94,7 @@ class Generation(Result):
 
     @property
     def found(self) -> Record:
-        used = used_in(self.model, BASELINE, self.prompts, self.wordings)
+        used = used_in(self.model, self.condition, self.prompts, self.wordings)
         return found_of(used, {self.model: self.drawn_with}, wording_notes={self.model: dict(self.wording_notes)})
 
     @classmethod
@@ -146,10 +147,11 @@ def sample(
             tokens[batch.place], images[batch.place] = batch.tokens.cpu(), pictures
             steps.append(batch.seen)
             told.advance(len(batch.rows))
-    wordings = [row.wording for row in run.rows]
+    name, wordings = name_of(interventions), [row.wording for row in run.rows]
     return Generation(
-        request=request_of("sample", {known.name: {BASELINE: run}}, {BASELINE: interventions}, asked, n=n),
+        request=request_of("sample", {known.name: {name: run}}, {name: interventions}, asked, n=n),
         model=known.name,
+        condition=name,
         prompts=asked,
         wordings=tuple(tuple(wordings[i : i + n]) for i in range(0, len(wordings), n)),
         seed=seed,

@@ -66,20 +66,22 @@ class Shown(ABC):
         """What a reader must know of the numbers, and why some are missing: a sentence or more each."""
 
     def __repr__(self) -> str:
-        return f"<{self.headline}>"
+        return f"<{visible(self.headline)}>"
 
     def __str__(self) -> str:
         from rich.console import Console
 
         written = io.StringIO()
-        Console(file=written, width=WIDTH).print(escaped(together([self])))
+        # Plain text wherever this is, also in a notebook and where colours are forced.
+        plain = {"force_terminal": False, "force_jupyter": False, "color_system": None}
+        Console(file=written, width=WIDTH, **plain).print(escaped(together([self])))
         return f"{visible(self.headline)}\n\n{written.getvalue().rstrip()}"
 
-    def __rich__(self) -> Group:
-        return together([self])
+    def __rich__(self) -> Any:
+        return escaped(together([self]))
 
     def _repr_html_(self) -> str:
-        title, tables = html.escape(self.headline), "".join(map(block_html, self.blocks))
+        title, tables = html.escape(visible(self.headline)), "".join(map(block_html, self.blocks))
         return f"<p><b>{title}</b></p>{tables}{paragraphs(self.notes)}"
 
 
@@ -111,7 +113,7 @@ def fitted(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -
 
     for gap in (2, 1):
         table = Table(
-            title=Text(title) if title else None,
+            title=Text(visible(title)) if title else None,
             title_justify="left",
             title_style="bold",
             box=None,
@@ -119,9 +121,9 @@ def fitted(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -
             pad_edge=False,
         )
         for index, heading in enumerate(headings):
-            table.add_column(Text(heading), justify="right" if index else "left", overflow="fold")
+            table.add_column(Text(visible(heading)), justify="right" if index else "left", overflow="fold")
         for row in rows:
-            table.add_row(*map(Text, row))
+            table.add_row(*(Text(visible(cell)) for cell in row))
         if Measurement.get(Console(width=1000), Console().options.update(width=1000), table).maximum <= WIDTH:
             break
     return table
@@ -143,16 +145,16 @@ def escaped(renderable: Any) -> Any:
 
 def block_html(block: Block) -> str:
     def row(cells: Sequence[str], tag: str) -> str:
-        return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"
+        return f"<tr>{''.join(f'<{tag}>{html.escape(visible(cell))}</{tag}>' for cell in cells)}</tr>"
 
     table = f"<thead>{row(block.headings, 'th')}</thead>{''.join(row(cells, 'td') for cells in block.shown_rows)}"
-    title = f"<caption><b>{html.escape(block.title)}</b></caption>" if block.title else ""
-    warned = "".join(f"<p><b>{html.escape(warning)}</b></p>" for warning in block.warnings)
+    title = f"<caption><b>{html.escape(visible(block.title))}</b></caption>" if block.title else ""
+    warned = "".join(f"<p><b>{html.escape(visible(warning))}</b></p>" for warning in block.warnings)
     return f"<table>{title}{table}</table>{warned}{paragraphs(block.lines)}"
 
 
 def paragraphs(lines: Sequence[str]) -> str:
-    return f"<p>{'<br>'.join(map(html.escape, lines))}</p>" if lines else ""
+    return f"<p>{'<br>'.join(html.escape(visible(line)) for line in lines)}</p>" if lines else ""
 
 
 def counted(number: int, name: str) -> str:

@@ -150,19 +150,22 @@ def information(
     from divlens.information import Effort
     from divlens.information.api import information_of
     from divlens.information.plan import accountings
-    from divlens.models.answers import loaded_models
+    from divlens.models.answers import loaded_models, with_own_paraphrases
     from divlens.notation import condition_of_all
+    from divlens.prompts import distinct_prompts
     from divlens.results import joint_request, request_so_far
 
     prompts = chosen_prompts(prompt_file, limit, INFORMATION_PROMPTS)
     effort, known = Effort(paths, path_samples, mixture_samples), default_conditions()
     conditions = {name: known[name] for name in under} or condition_of_all(intervene, BASELINE)
     check_folder(out, request_so_far("information", conditions, seed))
+    loaded = loaded_models(setup.load(models))
+    asked = with_own_paraphrases(loaded, distinct_prompts(prompts))
     planned = [
         accounting
-        for model in loaded_models(setup.load(models))
+        for model in loaded
         for accounting in accountings(
-            model, prompts, n, seed, conditions, reading=reading, effort=effort, batch_size=setup.batch_size
+            model, asked, n, seed, conditions, reading=reading, effort=effort, batch_size=setup.batch_size
         )
     ]
     check_folder(out, joint_request([accounting.request for accounting in planned]))
@@ -194,20 +197,23 @@ def decompose(
     setup: Setup,
 ) -> None:
     """Split the LPIPS diversity of MODELS by source: wording, path, execution and their interactions."""
-    from divlens.conditions import BASELINE
+    from divlens.conditions import BASELINE, name_of
     from divlens.decompose import decompose_design
     from divlens.experiment.design import Levels, design_of
-    from divlens.models.answers import loaded_models
+    from divlens.models.answers import loaded_models, with_own_paraphrases
     from divlens.notation import condition_of_all
+    from divlens.prompts import distinct_prompts
     from divlens.results import joint_request, request_so_far
 
     prompts = chosen_prompts(prompt_file, limit, DECOMPOSE_PROMPTS)
     levels = Levels(wordings, paths, executions)
     (interventions,) = condition_of_all(intervene, BASELINE).values()
-    conditions = {BASELINE: interventions}
+    conditions = {name_of(interventions): interventions}
     check_folder(out, request_so_far("decompose", conditions, seed))
     control = {"length_control": length_control, "batch_size": setup.batch_size, "interventions": interventions}
-    designs = [design_of(model, prompts, levels, seed, **control) for model in loaded_models(setup.load(models))]
+    loaded = loaded_models(setup.load(models))
+    asked = with_own_paraphrases(loaded, distinct_prompts(prompts))
+    designs = [design_of(model, asked, levels, seed, **control) for model in loaded]
     check_folder(out, joint_request([design.request(lpips) for design in designs]))
     deliver([decompose_design(design, lpips, progress=on_terminal()) for design in designs], out)
 

@@ -1,4 +1,4 @@
-"""The columns of the tables of `probe` that are of no measure: their names are taken."""
+"""The columns of the tables of `probe`: how those of a figure are called, and which names no measure may take."""
 
 from __future__ import annotations
 

@@ -60,8 +60,8 @@ class Comparison:
         pictures = len(self.runs) * len(self.conditions) * len(self.prompts) * self.n
         with followed(progress, on_batch, pictures, "") as told:
             for name, of_model in self.runs.items():
-                run = next(iter(of_model.values()))
-                eyes = Instruments.of(network.to(run.device), judge_of(run.model), self.extra)
+                first = next(iter(of_model.values()))
+                eyes = Instruments.of(network.to(first.device), judge_of(first.model), self.extra)
                 for condition, run in of_model.items():
                     told.describe(f"{name} {condition}")
                     found.setdefault(name, {})[condition] = measure(

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from divlens.conditions import BASELINE
+from divlens.conditions import name_of
 from divlens.diversity import NETWORKS
 from divlens.errors import DivlensError, check_whole
 from divlens.interventions import Intervention, OnPrompt, Settings, wordings_under
@@ -130,14 +130,15 @@ class Design:
 
     def request(self, features: object = None) -> Record:
         """What was asked for, as run.json holds it. `features`: the name of the network, or a function."""
-        runs, prompts = {self.run.model.name: {BASELINE: self.run}}, [plan.prompt for plan in self.plans]
-        name = NETWORKS[0] if features is None else features if isinstance(features, str) else "a function"
+        name, prompts = name_of(self.interventions), [plan.prompt for plan in self.plans]
+        runs = {self.run.model.name: {name: self.run}}
+        network = NETWORKS[0] if features is None else features if isinstance(features, str) else "a function"
         return request_of(
             "decompose",
             runs,
-            {BASELINE: self.interventions},
+            {name: self.interventions},
             prompts,
-            lpips=name,
+            lpips=network,
             length_control=self.length_control,
             levels={self.run.model.name: self.asked._asdict()},
         )

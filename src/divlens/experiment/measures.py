@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from divlens.diversity import FeatureSums
-from divlens.errors import DivlensError
+from divlens.errors import DivlensError, check_text
 from divlens.experiment.columns import TAKEN, of_measure
 from divlens.fidelity import Judge, Judged, concept_index, share_seen, shows, styles_shown
 from divlens.statistics import Interval, bootstrap_mean, change_of_share, mean_share, paired_change
@@ -144,6 +144,7 @@ class Unknown:
 
 
 DIVERSITY, COVERAGE, FIDELITY = "diversity", "coverage", "fidelity"
+JUDGED = (COVERAGE, FIDELITY)
 
 
 def usual_measures(judge: Judge | None) -> tuple[Measure, ...]:
@@ -190,12 +191,31 @@ def usual_measures(judge: Judge | None) -> tuple[Measure, ...]:
     )
 
 
+def partial_notes(measures: Sequence[Measure], known: Callable[[str], int], prompts: int) -> list[str]:
+    """Of measures that the judge has no part in: over how many of the prompts each is, where it is not over all.
+    `known`: how many prompts have a value of the measure of a name."""
+    counts = {each.title or each.name: known(each.name) for each in measures if each.name not in JUDGED}
+    return [
+        f"{name}: over {count} of {prompts} prompts{', too few for an interval' if count == 1 else ''}."
+        for name, count in counts.items()
+        if 0 < count < prompts
+    ]
+
+
 def checked_measures(extra: Sequence[Measure]) -> tuple[Measure, ...]:
     """Further measures. Raises DivlensError for what is none, and for a name of which a column is taken."""
+    if not isinstance(extra, Sequence) or isinstance(extra, str):
+        raise DivlensError(f"measures expects a list of divlens.Measure, got {extra!r:.80}")
     taken = TAKEN.union(*(of_measure(measure.name) for measure in usual_measures(None)))
     for measure in extra:
         if not isinstance(measure, Measure):
             raise DivlensError(f"measures expects a list of divlens.Measure, got {measure!r:.80}")
+        check_text("the name of a measure", measure.name)
+        if not measure.name.strip() or measure.kind not in ("sample", "set") or not callable(measure.of):
+            raise DivlensError(
+                'a measure expects a name, a kind "sample" or "set" and a function, got '
+                f"{measure.name!r:.40}, {measure.kind!r:.40} and {measure.of!r:.40}"
+            )
         columns = of_measure(measure.name)
         if columns & taken:
             raise DivlensError(

@@ -21,7 +21,7 @@ from divlens.types import Prompt
 def probe(
     models: str | Model | Sequence[str | Model],
     prompts: Sequence[str | Prompt],
-    n: int = 16,
+    n: int = 8,
     seed: int = 0,
     *,
     conditions: Mapping[str, Condition] | Condition | Sequence[Condition] | None = None,

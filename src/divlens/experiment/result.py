@@ -13,7 +13,7 @@ import numpy as np
 from divlens.conditions import BASELINE
 from divlens.experiment import columns
 from divlens.experiment.measure import ConditionResult
-from divlens.experiment.measures import DIVERSITY, FIDELITY, Measure
+from divlens.experiment.measures import DIVERSITY, FIDELITY, Measure, partial_notes
 from divlens.experiment.samples import Samples, unread, wordings_in, write_samples
 from divlens.fidelity.breakage import FidelityChange, fidelity_change
 from divlens.fidelity.notes import UNSEEN, fall_text, fall_warnings, judged_note
@@ -89,7 +89,7 @@ class ProbeResult(Result):
         lines = [
             f"Means over {counted(prompts, 'prompt')}, {counted(n, 'sample')} each; [95% interval].",
             "change: against baseline, paired by prompt, same noise. "
-            + "".join(f"{each.title or each.name}: {each.note}. " for each in self.measures if each.note)
+            + "".join(f"{each.title or each.name}: {each.note.rstrip('.')}. " for each in self.measures if each.note)
             + "dup: samples whose token grid another of the prompt has.",
             f"LPIPS diversity that one grey level of noise makes: {table[columns.NOISE_FLOOR].max():.1g} at most.",
         ]
@@ -102,6 +102,7 @@ class ProbeResult(Result):
         if len(known) < len(table):
             lines.append(UNSEEN)
         lines += judged_note(min(known, default=0), prompts)
+        lines += partial_notes(self.measures, lambda name: int(min(table[name + columns.COUNT])), prompts)
         return lines + wording_lines(self.templated, prompts, unread(self.samples))
 
     @property

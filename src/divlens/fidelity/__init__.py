@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -26,6 +26,7 @@ class Judged:
     style: Int[Tensor, " batch"]
 
 
+@runtime_checkable
 class Judge(Protocol):
     """Names concept and style of pictures. `existing[c, s]`: there is real art of concept c in style s."""
 
@@ -77,6 +78,10 @@ def judge_of(model: Model) -> Judge | None:
     where it declares none, for then there is no ground truth. Raises DivlensError for an unknown name."""
     declared = getattr(model, "judge", None)
     if not isinstance(declared, str):
+        if declared is not None and not (callable(declared) and isinstance(declared, Judge)):
+            raise DivlensError(
+                f"{model.name} expects to declare a judge with concepts, styles and existing, got {declared!r:.40}"
+            )
         return declared
     if declared != "zoo":
         raise DivlensError(f"{model.name} expects to declare a judge or the name of one, zoo, got {declared!r:.40}")

@@ -38,6 +38,6 @@ def judged_note(known: int, prompts: int) -> list[str]:
     if not 0 < known < prompts:
         return []
     return [
-        f"styles, fidelity: over the {known} of {prompts} prompts whose concept the judge knows; whether pictures of "
-        "the others break cannot be seen."
+        f"styles, fidelity: over the {known} of {prompts} prompts whose concept the judge knows"
+        f"{'' if known > 1 else ', too few for an interval'}; whether pictures of the others break cannot be seen."
     ]

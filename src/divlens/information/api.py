@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
-from divlens.conditions import BASELINE
+from divlens.conditions import name_of
 from divlens.information.assembly import result_of
 from divlens.information.one_pass import collect
 from divlens.information.plan import Accounting, Effort, accountings
 from divlens.information.relevance import Judge
 from divlens.information.result import Information
-from divlens.interventions import Intervention, described
+from divlens.interventions import Intervention
 from divlens.models.answers import loaded_model
 from divlens.models.protocol import Model
 from divlens.planning import BATCH_SIZE, BatchSize
@@ -52,7 +52,7 @@ def information(
         prompts,
         n,
         seed,
-        {described(interventions) if interventions else BASELINE: interventions},
+        {name_of(interventions): interventions},
         reading=reading,
         judge=judge,
         effort=effort,

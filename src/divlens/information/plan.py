@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from divlens.conditions import Conditions
 from divlens.errors import DivlensError, check_whole
@@ -88,6 +88,7 @@ class Accounting:
     interventions: tuple[Intervention, ...]
     reading: Literal["schedule", "trajectory"]
     judge: Judge | None
+    judged_by: str
     effort: Effort
 
     @property
@@ -104,6 +105,7 @@ class Accounting:
             self.prompts,
             n=len(self.run.wordings[0]),
             reading=self.reading,
+            judge=self.judged_by,
             effort=asdict(self.effort),
         )
 
@@ -126,11 +128,12 @@ def accountings(
     effort = effort or Effort()
     if not isinstance(effort, Effort):
         raise DivlensError(f"information(effort=...) expects an Effort, got {effort!r}")
-    judge = judge_of(model) if judge == "declared" else judge
-    if judge is not None and not callable(judge):
+    judged_by = judge if isinstance(judge, str) else "none" if judge is None else "a function"
+    judging: Any = judge_of(model) if judge == "declared" else judge
+    if judging is not None and not callable(judging):
         raise DivlensError(f"information(judge=...) expects a function of pictures, got {judge!r}")
     asked = with_own_paraphrases([model], distinct_prompts(prompts))
     return [
-        Accounting(run, name, tuple(conditions[name]), reading, judge, effort)
+        Accounting(run, name, tuple(conditions[name]), reading, judging, judged_by, effort)
         for name, run in plans(model, asked, n, seed, conditions, batch_size=batch_size).items()
     ]

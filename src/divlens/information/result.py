@@ -165,7 +165,8 @@ class Information(Result):
             rows.append((label, interval_text(found.over_prompts, ".2f"), error, token))
         title = " ".join((self.model, *self.interventions))
         headings = ("", "bits per image", "MC error", "bits per token")
-        return [Block(title, headings, rows, lines=[*self.extras(), *self.unread()])]
+        remarks = [f"{remark}." for remark in self.remarks]
+        return [Block(title, headings, rows, lines=[*self.extras(), *remarks, *self.unread_lines()])]
 
     def extras(self) -> Iterator[str]:
         """The point of the bottleneck plane, how the codebook is used, and how tight the bounds on H(Z|X) are."""
@@ -176,7 +177,7 @@ class Information(Result):
             bounds = ", ".join(f"{t.paths}: {bits_text(t.lower)} to {bits_text(t.upper)}" for t in self.tightness)
             yield f"H(Z|X) by the number of paths weighed: {bounds}"
 
-    def unread(self) -> list[str]:
+    def unread_lines(self) -> list[str]:
         """What the model did not read of wordings."""
         return wording_lines((), len(self.prompts), {self.model: self.wording_notes})
 
@@ -191,7 +192,6 @@ class Information(Result):
         ]
         undefined = {name: self.estimates[name] for name in ROWS if math.isnan(self.estimates[name].value)}
         lines += [f"{ROWS[name]}: {found.note or 'undefined'}." for name, found in undefined.items()]
-        lines += [f"{remark}." for remark in self.remarks]
         lines += missing_intervals(prompts)
         if self.n < 2:
             lines.append("MC error n/a: it needs at least 2 samples per prompt.")

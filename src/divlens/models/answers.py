@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import is_dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -38,10 +39,25 @@ def loaded_models(models: str | Model | Sequence[str | Model]) -> list[Model]:
     return loaded
 
 
+def cuts_wordings(part: object) -> bool:
+    """Whether the model, or a part that it is a record of, cuts a wording that it cannot read whole."""
+    if is_dataclass(part) and not isinstance(part, type):
+        return getattr(part, "truncate", False) is True or any(map(cuts_wordings, vars(part).values()))
+    return False
+
+
+def own_prompts_of(model: Model) -> Sequence[Prompt]:
+    """The prompts that a model brings. Raises DivlensError for anything but a list of them."""
+    found = model.own_prompts if isinstance(model, Prompted) else ()
+    if not (isinstance(found, Sequence) and all(isinstance(one, Prompt) for one in found)):
+        raise DivlensError(f"{model.name} expects own_prompts as a list of divlens.Prompt, got {found!r:.80}")
+    return found
+
+
 def with_own_paraphrases(models: Sequence[Model], prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
     """The prompts; where one is no more than a text that a model has among its own prompts, it is the model's, with its
     paraphrases. Of several models the first that has it tells."""
-    own = {one.text: one for model in reversed(models) if isinstance(model, Prompted) for one in model.own_prompts}
+    own = {one.text: one for model in reversed(models) for one in own_prompts_of(model)}
     return tuple(own.get(prompt.text, prompt) if prompt == Prompt(prompt.text) else prompt for prompt in prompts)
 
 
