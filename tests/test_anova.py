@@ -246,6 +246,7 @@ def experiments():
 def result_of(values, seed, levels):
     return Decomposition(
         request={},
+        condition="baseline",
         model="simulated",
         prompts=tuple(Prompt(f"prompt {i}") for i in range(len(values))),
         seed=seed,

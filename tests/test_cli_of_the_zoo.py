@@ -96,6 +96,7 @@ def test_a_sheet_is_a_whole_picture(monkeypatch, tmp_path):
         return Generation(
             request={},
             model=model,
+            condition="baseline",
             prompts=(),
             wordings=(),
             seed=0,

@@ -30,7 +30,10 @@ BAD = {
         ("probe", "toy/ar", "--out", "x" * 300),
         "a folder that can be made, .*too long",
     ),
-    "a link to itself": (("probe", "toy/ar", "--out", "loop"), "results need a folder that can be made, .*symbolic links"),
+    "a link to itself": (
+        ("probe", "toy/ar", "--out", "loop"),
+        "results need a folder that can be made, .*symbolic links",
+    ),
     "a prompt of both kinds": (
         ("enhance", "toy/ar", "a cat", "--prompts", "long.txt"),
         "different prompts, got 'a cat'",

@@ -165,7 +165,7 @@ def test_without_any_difference_shares_are_undefined():
     result = decompose("toy/mim", PROMPTS, 2, 2, 2, features=lambda images: torch.ones(len(images), 3))
     assert (result.components == 0).all()
     assert result.table.share.isna().all() and result.table.share_low.isna().all()
-    assert "shares are undefined" in " ".join(result.notes)
+    assert "shares are undefined" in " ".join(result.blocks[0].lines)
 
 
 def test_one_prompt_has_components_and_no_interval():
@@ -182,4 +182,4 @@ def test_one_prompt_has_components_and_no_interval():
 def test_negative_components_are_kept_and_said():
     result = decompose("toy/mim", PROMPTS, 2, 2, 2, seed=1, features=colours)
     assert (result.components.mean(0) < 0).any()
-    assert "below 0" in " ".join(result.notes)
+    assert "below 0" in " ".join(result.blocks[0].lines)

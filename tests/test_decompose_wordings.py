@@ -134,9 +134,9 @@ def test_length_is_in_tokens_where_the_model_tells_them():
 def test_a_cut_wording_is_said():
     model = Tokenised("mim", load("toy/mim").rule, limit=12)
     cut = decompose(model, MIXED, 5, 2, 2, features=colours)
-    assert " ".join(cut.notes).count("cut from") == len(cut.wording_notes) == 4
+    assert " ".join(cut.blocks[0].lines).count("cut from") == len(cut.wording_notes) == 4
     whole = decompose(toy_of(Tokenised), MIXED, 5, 2, 2, features=colours)
-    assert not any("cut from" in note for note in whole.notes) and not whole.wording_notes
+    assert not any("cut from" in note for note in whole.blocks[0].lines) and not whole.wording_notes
 
 
 def test_wordings_are_a_choice_by_seed_and_prompt():

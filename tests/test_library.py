@@ -354,3 +354,58 @@ def test_the_network_of_lpips_stands_where_the_model_runs(verb, monkeypatch):
     monkeypatch.setattr(FeatureNetwork, "to", lambda self, device: (moved.append(device), self)[1])
     verb("toy/mim", PROMPTS)
     assert moved and set(moved) == {torch.device("cpu")}
+
+
+def test_models_with_prompts_of_their_own_are_asked_together(tmp_path, monkeypatch, capsys):
+    """One text is one prompt for all: the paraphrases of the model that has it among its own."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.txt").write_text("rocket\nred heart\n")
+    bounds = "--paths 0 --path-samples 0 --mixture-samples 0"
+    for line in (f"information zoo/ar toy/mim -n 2 {bounds}", "decompose zoo/ar toy/mim --wordings 2 --executions 2"):
+        main([*line.split(), "--prompts", "p.txt", "--out", line.split()[0]])
+        record = json.loads((tmp_path / line.split()[0] / "run.json").read_text())
+        assert len(record["models"]) == 2 and len(record["prompts"][0]["paraphrases"]) > 2
+    assert divlens.sample("toy/mim", ["rocket"], 2).prompts[0].paraphrases == ()  # the control: it has none of its own
+
+
+@dataclass(frozen=True)
+class WithPrompts(ToyModel):
+    own_prompts: Any = ()
+
+
+def test_own_prompts_that_misfit_are_refused_in_one_line():
+    own = divlens.Prompt("a cat", ("kitten",))
+    for wrong in (["a cat"], None, 3):
+        with pytest.raises(DivlensError, match=r"expects own_prompts as a list of divlens\.Prompt, got"):
+            divlens.sample(WithPrompts("ar", RULES["ar"], own_prompts=wrong), PROMPTS, 2)
+    found = divlens.sample(WithPrompts("ar", RULES["ar"], own_prompts=[own]), ["a cat", divlens.Prompt("a dog")], 2)
+    assert found.prompts == (own, divlens.Prompt("a dog"))
+
+
+def test_a_model_under_a_condition_is_saved_once_in_a_folder(tmp_path):
+    cool, hot = (divlens.decompose("toy/mim", PROMPTS, **SMALL, interventions=[Temperature(t)]) for t in (0.5, 2.0))
+    divlens.save([cool, hot], tmp_path / "both")
+    table = pd.read_csv(tmp_path / "both" / "table.csv")
+    assert set(table["condition"]) == {"Temperature(t=0.5)", "Temperature(t=2.0)"} and set(table["model"]) == {
+        "toy/mim:0"
+    }
+    with pytest.raises(DivlensError, match=r"once, got toy/mim:0 under Temperature\(t=0.5\) twice"):
+        divlens.save([cool, cool], tmp_path / "twice")
+
+
+def test_text_of_a_result_is_plain_wherever_it_is(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    n: Any = np.int64(2)
+    found = divlens.probe("toy/mim", PROMPTS, n=n, conditions={"a\x1b[31mb": (), "baseline": ()})
+    assert "\x1b" not in str(found) and r"a\x1b[31mb" in str(found) and "baseline" in str(found)
+    assert "\x1b" not in found._repr_html_() and "\x1b" not in repr(found)
+    assert found.request["n"] == 2
+
+
+def test_a_measure_that_is_unknown_for_a_prompt_says_so():
+    def of_cats(look):
+        return look.pictures.mean((1, 2, 3)) if look.prompt.text == "a cat" else torch.full((2,), float("nan"))
+
+    mine = divlens.Measure("mine", of_cats)
+    found = divlens.probe("toy/mim", ["a cat", "a dog"], 2, conditions={"baseline": ()}, measures=[mine])
+    assert "mine: over 1 of 2 prompts, too few for an interval." in found.notes

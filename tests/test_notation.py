@@ -92,9 +92,13 @@ def test_anything_else_is_refused_in_one_line(text):
 
 def test_a_condition_may_have_a_name():
     assert condition_from("hot = Temperature(t=1.3)") == ("hot", (Temperature(1.3),))
-    text = "Temperature(t=1.3), TopP(p=0.9)"
-    assert condition_from(text) == (text, (Temperature(1.3), TopP(0.9)))
-    assert list(conditions_from(["hot=Temperature(2.0)", "Argmax()"], "baseline")) == ["baseline", "hot", "Argmax()"]
+    for text in ("Temperature(1.3), TopP(0.9)", "Temperature(t=1.30),TopP(p=0.9)"):  # without one it is what it does
+        assert condition_from(text) == ("Temperature(t=1.3) + TopP(p=0.9)", (Temperature(1.3), TopP(0.9)))
+    assert list(conditions_from(["hot=Temperature(2.0)", "Argmax()"], "baseline")) == [
+        "baseline",
+        "hot",
+        "Argmax(scope='tokens')",
+    ]
     for texts in (["=Argmax()"], ["a=Argmax()", "a=TopK(3)"], ["baseline=Argmax()"], ["a="]):
         with pytest.raises(DivlensError):
             conditions_from(texts, "baseline")

@@ -159,7 +159,7 @@ def paragraphs(lines: Sequence[str]) -> str:
 
 def counted(number: int, name: str) -> str:
     """`1 prompt`, `2 prompts`."""
-    return f"{number} {name}{'s' * (number != 1)}"
+    return f"{number} {name}{'' if number == 1 else 's'}"
 
 
 def interval_text(interval: Interval, form: str = ".3f", scale: float = 1.0) -> str:
