@@ -1,9 +1,9 @@
 """Causal accounting: the bits that each step adds to path and execution, and running sums of them over samples.
 
 Along a sample, H(P||Z|X) is the sum over steps of H(V_s | past), and H(Z||P|X) is the sum of H(z_{V_s} | V_s, past):
-the step first decides which positions it commits, then their tokens. Where the conditional entropy of a step is known
-it is what is added. Otherwise it is -log of the probability of what happened. The mean over samples is unbiased either
-way.
+the step first decides which positions it commits, then their tokens. If there is a formula for the conditional entropy
+of a step, this entropy is added. Otherwise -log of the probability of the outcome is added. The mean over samples is
+unbiased in both cases.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ UNKNOWN_RULE = (
 class BatchAccount:
     """The sums over the steps of a batch.
 
-    sums: bits of each sample, (batch, 6), a column for each of QUANTITIES. path_map, execution_map: for each step the
-    bits of each position, (n,), summed over the batch. rare: the draws that the samples might have made; it stays empty
-    unless there is one path only.
+    sums: the bits of each sample, (batch, 6), with a column for each of QUANTITIES. path_map, execution_map: the bits
+    of each position in each step, (n,), summed over the batch. rare: the draws that were possible for the samples, by
+    rarity; it is filled only if there is only one path.
     """
 
     sums: Tensor = field(default_factory=lambda: torch.zeros(0))
@@ -62,9 +62,9 @@ class BatchAccount:
 class Tally:
     """Running sums over samples, whose size does not depend on the number of samples.
 
-    sums: the sums of QUANTITIES, a group for each of `strata`, the wordings of the prompts. rare: the draws that
-    samples might have made, in the same groups; it stays empty unless there is one path only. path_map, execution_map:
-    bits of each step and position, summed over all samples.
+    sums: the sums of QUANTITIES, in one group for each of `strata`, which are the wordings of the prompts. rare: the
+    draws that were possible for the samples, by rarity, in the same groups; it is filled only if there is only one
+    path. path_map, execution_map: the bits of each step and position, summed over all samples.
     """
 
     strata: Strata
@@ -81,14 +81,14 @@ class Tally:
 
     @classmethod
     def of_batch(cls, account: BatchAccount, stratum: Int[Tensor, " batch"], strata: Strata) -> Tally:
-        """`stratum`: the number of the stratum of each row of the batch."""
+        """The sums of one batch. `stratum`: the index of the stratum of each row of the batch."""
         sums = Sums.of(account.sums.cpu(), stratum, len(strata))
         rare = account.rare.cpu().by_group(stratum, len(strata))
         maps = (torch.stack(rows).cpu() for rows in (account.path_map, account.execution_map))
         return cls(strata, sums, rare, *maps)
 
     def __add__(self, other: Tally) -> Tally:
-        """The sums over the samples of both, of the same strata."""
+        """The sums over the samples of both, which must have the same strata."""
         maps = self.path_map + other.path_map, self.execution_map + other.execution_map
         return Tally(self.strata, self.sums + other.sums, self.rare + other.rare, *maps)
 

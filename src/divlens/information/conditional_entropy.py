@@ -1,8 +1,8 @@
-"""H(Z|X): exact where there is one path, else a bracket, for rules whose law is known.
+"""H(Z|X) for rules whose law is known. It is exact if there is only one path; otherwise there are two bounds.
 
-From above it is bounded by the joint and by an importance-weighted bound; from below by the execution entropy where no
-token is drawn twice, and by the bound that has the path on which a sample was drawn among those it weighs
-(`replay.sandwich`). For AR with several wordings see `exact_autoregressive`.
+The upper bounds are the joint entropy and an importance-weighted bound over paths. The lower bounds are the execution
+entropy, for rules that draw no token twice, and a bound that weighs the path on which the sample was drawn together
+with other paths (`replay.sandwich`). For AR with several wordings see `exact_autoregressive`.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Bracket:
 
 
 def conditional_entropy(run: Run, tally: Tally, stored: StoredSamples | None, paths: int, note: str) -> Bracket:
-    """`stored`: the samples whose grids are weighed by `paths` proposed paths each. Without them, or without paths, the
-    bracket is that of the joint and the execution."""
+    """The bounds on H(Z|X). `stored`: the samples for whose grids new paths are drawn, `paths` for each. Without stored
+    samples or without paths, the bounds are the joint and execution entropies."""
     law = law_of(run.settings.rule)
     assert law.known
     wording, most = np.array([wording_entropy(used) for used in run.wordings]), full_support(run)
@@ -53,32 +53,33 @@ def conditional_entropy(run: Run, tally: Tally, stored: StoredSamples | None, pa
         notes = "; ".join(filter(None, ("exact" if exact else LABELS[name], note)))
         return estimate_of_quantity(tally, name, run.settings, most.value, notes, extra)
 
-    # Where a token may be drawn again, the committed tokens say more than Z: only the last draw is all of Z.
+    # If a token may be drawn more than once, the committed tokens contain more than Z, and their entropy is not a lower
+    # bound. The tokens of the last draws are exactly Z.
     lowers = [from_all_samples("execution" if law.draws_once else "trajectory_execution")]
     if exact:
         return Bracket(lowers[0], lowers[0])
     names = ["joint"] if law.draws_once else ["joint", "trajectory_joint"]
     uppers = [*(from_all_samples(name, wording) for name in names), most]
     tightness = []
-    # Where the path is certain the draws are all of Z given the wording, and a noisy bound could only miss that.
+    # If there is only one path, the joint is exactly H(Z|X, wording), and a noisy bound could only be worse.
     if stored is not None and paths and not law.path_is_certain and most.value > 0:
         by_paths = bounds_by_paths(run, tally, stored, paths, wording)
         tightness = [
             Tightness(count, below.value, below.mc_error, above.value, above.mc_error)
             for count, below, above in by_paths
         ]
-        # Those of most paths: choosing the best of several noisy bounds would be choosing the luckiest.
+        # The bounds with the most paths are used. Choosing the best of several noisy bounds would favour chance.
         lowers.append(by_paths[-1][1])
         uppers.append(by_paths[-1][2])
-    # A tie, but for rounding, goes to the first, the exact one.
+    # If bounds are equal up to rounding, the first is chosen, because it has no error from sampled paths.
     lower = max(lowers, key=lambda bound: round(bound.value, 9) if math.isfinite(bound.value) else -math.inf)
     upper = min(uppers, key=lambda bound: round(bound.value, 9) if math.isfinite(bound.value) else math.inf)
     return Bracket(lower, upper, tuple(tightness))
 
 
 def full_support(run: Run) -> Estimate:
-    """The bits that no grid of this size exceeds, with every code that may be drawn equally likely at every position. A
-    rule that is not known may bring any code into the grid."""
+    """The largest possible entropy of a grid in bits, reached if all codes that may be drawn are equally likely at
+    every position. For a rule without a known law all codes count, because it may put any code into the grid."""
     allowed, known = run.settings.allowed, law_of(run.settings.rule).known
     codes = int(allowed.sum()) if known and allowed is not None else run.model.codes
     note = "every allowed code alike" if known else "every code alike"
@@ -86,7 +87,7 @@ def full_support(run: Run) -> Estimate:
 
 
 def wording_entropy(used: Sequence[str]) -> float:
-    """The entropy of which wording a sample gets, in bits; H(Z|X) exceeds H(Z|X, wording) by this at most."""
+    """The entropy in bits of the choice of wording. H(Z|X) exceeds H(Z|X, wording) by at most this much."""
     share = np.array([*shares(used).values()])
     return float(-(share * np.log2(share)).sum()) + 0.0
 
@@ -94,12 +95,12 @@ def wording_entropy(used: Sequence[str]) -> float:
 def bounds_by_paths(
     run: Run, tally: Tally, stored: StoredSamples, paths: int, wording: Float[np.ndarray, " prompts"]
 ) -> list[tuple[int, Estimate, Estimate]]:
-    """For each number of paths: H(Z|X) from below, and from above with the wording's entropy added."""
+    """The lower and upper bound on H(Z|X) for each number of paths. The upper one includes the wording's entropy."""
     wordings = [row.wording for row in stored.rows]
     log_p, log_q = transcript_log_probabilities(run, wordings, stored.states, stored.committed)
-    # The slope is not fitted, for the few grids that there are would say little of it, and fitting biases the mean. For
-    # a diffusion it is 0: how its own path weighs has little to do with how likely its record was, most of which the
-    # picture does not show.
+    # The slope is not fitted, because there are too few grids and fitting would bias the mean. For diffusion the slope
+    # of the lower bound is 0: most of the record leaves no trace in the picture, so the probability of the record says
+    # little about the weight of the own path.
     own_slope = 1.0 if law_of(run.settings.rule).draws_once else 0.0
     proposed = torch.cat([log_weights_of_paths(run, stored, part) for part in batches(run, len(stored.rows), paths)], 1)
     control, result = -log_p * BITS, []
@@ -114,7 +115,7 @@ def bounds_by_paths(
 
 
 def log_weights_of_paths(run: Run, stored: StoredSamples, paths: Sequence[int]) -> Float[Tensor, "stored paths"]:
-    """Log weights of each stored grid for each of these paths, in one run."""
+    """The log weights of each stored grid for each of these paths, computed in one run."""
     wordings = [row.wording for row in stored.rows for _ in paths]
     keys = [path_key(path, i) for i in range(len(stored.rows)) for path in paths]
     grids = stored.grids.repeat_interleave(len(paths), 0)
@@ -130,17 +131,17 @@ def estimate_with_control(
     note: str,
     extra: Float[np.ndarray, " prompts"] | float = 0.0,
 ) -> Estimate:
-    """The mean of `values` over the stored samples, with `extra` bits added, and with a control variate, -log p of each
-    record, whose mean is the joint.
+    """The mean of `values` over the stored samples, plus `extra` bits. The control variate `control` is -log p of each
+    record, whose mean is the joint entropy.
 
-    All n samples of the tally say what the joint is, so the estimate is slope * joint + v, where v is the mean of
-    values - slope * control over the m stored samples. The variance of it is slope^2 var(joint) / n + var(v) / m +
-    2 slope cov(joint, v) / n, for the stored samples are some of all.
+    The joint entropy is known more precisely, from all n samples of the tally. The estimate is slope * joint + v, where
+    v is the mean of values - slope * control over the m stored samples. Its variance is slope^2 var(joint) / n +
+    var(v) / m + 2 slope cov(joint, v) / n, because the stored samples are among the n samples.
     """
     if not bool(values.isfinite().all()):
         return undefined(OUT_OF_REACH.format(note))
     strata, v = stored.strata, values - slope * control
-    # Of two quantities and of their sum, for the covariance is half of what the variance of the sum has more.
+    # The sum is included because the covariance is half of var(joint + v) - var(joint) - var(v).
     few = stored.sums(torch.stack([stored.joint, v, stored.joint + v], 1))
     every, rest = tally.sums.quantity(QUANTITIES.index("trajectory_joint")), few.quantity(1)
     lumped = without_own_variance(strata, few)

@@ -1,11 +1,12 @@
-"""H(Z|X), I(X;Z) and H(Z) of AR, where p(z) is known under every wording, and with it the posterior over prompts:
+"""H(Z|X), I(X;Z) and H(Z) of AR. The probability of a grid is known under every wording, so the posterior over prompts
+is known as well:
 
     I(X;Z) = H(X) - E H(X | Z = z),
 
-and likewise I(W;Z|X) for the wordings W of a prompt. So every sample contributes between 0 and H(X) bits. The mean of
-log p(z|x) - log p(z) is the same, but depends on which prompt each grid happened to be drawn for, and has more noise.
-(Where some wordings are used more often than others a sample may contribute less than 0 bits: one wording was likely
-beforehand, and given the grid none is.)
+and likewise I(W;Z|X) for the wordings W of a prompt. Every sample contributes between 0 and H(X) bits. The mean of
+log p(z|x) - log p(z) has the same expectation but more noise, because it depends on the prompt for which each grid
+happened to be drawn. (If some wordings are used more often than others, a sample may contribute less than 0 bits,
+because the posterior given its grid may be more uniform than the prior.)
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from divlens.run import Run
 
 @dataclass(frozen=True)
 class Exact:
-    """H(Z|X), I(X;Z) and H(Z) in bits per image. They are means over samples and have no other error."""
+    """H(Z|X), I(X;Z) and H(Z) in bits per image. They are means over samples; sampling is their only error."""
 
     conditional: Estimate
     mutual: Estimate
@@ -41,10 +42,10 @@ class Exact:
 
 
 def exact_for_ar(run: Run, tally: Tally, stored: StoredSamples, most: float) -> Exact:
-    """`most`: the bits that no image exceeds.
+    """The three quantities for AR. `most`: the largest possible entropy of an image in bits.
 
-    H(Z|X) is H(Z|X,W) + I(W;Z|X), and H(Z) is H(Z|X) + I(X;Z). H(Z|X,W) is known from all samples of the tally, the
-    other terms from the stored ones.
+    H(Z|X) is H(Z|X,W) + I(W;Z|X), and H(Z) is H(Z|X) + I(X;Z). H(Z|X,W) is estimated from all samples of the tally, and
+    the other terms are estimated from the stored samples.
     """
     log_p = log_p_by_wording(run, stored)
     ceiling = math.log2(len(run.wordings))
@@ -55,12 +56,12 @@ def exact_for_ar(run: Run, tally: Tally, stored: StoredSamples, most: float) -> 
         wording[own] = bits_about_choice(torch.stack([log_p[text][own] for text in share], 1), list(share.values()))
     note = f"exact, from {len(stored.rows)} samples"
     of_wording = torch.tensor([wording_entropy(used) for used in run.wordings], dtype=torch.float64)
-    # No posterior is more uncertain than one in which all wordings are equally likely.
+    # The entropy of a posterior is largest if all wordings are equally likely.
     uncertain = torch.tensor([math.log2(len(set(used))) for used in run.wordings], dtype=torch.float64)
     joint = tally.means("joint").mean
 
     def joint_and(bits: Float[Tensor, " stored"], most_bits: Float[Tensor, " prompts"]) -> Estimate:
-        """The joint with these bits added, of which a sample can contribute so many at most."""
+        """The joint entropy plus these bits. `most_bits`: the largest contribution of one sample."""
         found = estimate_with_control(tally, stored, stored.joint + bits, stored.joint, 1.0, note)
         found = wider_for_rare_draws(found, tally, joint, most)
         return wider_for_unseen_grids(found, run, stored, bits, of_wording - uncertain, most_bits).at_most(most)

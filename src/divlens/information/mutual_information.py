@@ -1,10 +1,10 @@
-"""I(X;Z) over the prompt set, X uniform on it.
+"""I(X;Z), where X is uniform on the prompt set.
 
 - For AR it is exact, see `exact_autoregressive`.
-- For other rules whose law is known it is at most I(X;T) = H(X) - E H(X|T), where T is the whole record of a sample: Z
-  is a function of T, and the probability of T is exact under every prompt.
-- It is at least log2(prompts) + E log q(x|z) for any q (Barber and Agakov, 2003). Here q is the posterior over prompts
-  that follows from importance-weighted estimates of p(z|x), of one path for each wording.
+- For other rules whose law is known, it is at most I(X;T) = H(X) - E H(X|T), where T is the whole record of a sample.
+  The bound holds because Z is a function of T. The probability of T is known exactly under every prompt.
+- It is at least log2(prompts) + E log2 q(x|z) for any q (Barber and Agakov, 2003). Here q is the posterior over prompts
+  that follows from importance-weighted estimates of p(z|x), with one path for each wording.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from divlens.information.stored import StoredSamples, batches, distinct_wordings
 from divlens.information.unseen import wider_for_unseen_grids
 from divlens.run import Run
 
-DOUBT = 2.0**-7  # costs 0.011 bits; without any, a grid that no sample showed could cost any number of them
+DOUBT = 2.0**-7  # costs 0.011 bits; without it, a single unusual grid could lower the bound without limit
 LEAST = math.log2(DOUBT)
 
 
 def log_p_of_prompts(run: Run, log_p: Mapping[str, Float[Tensor, " stored"]]) -> Float[Tensor, "stored prompts"]:
-    """log p(z|x) under every prompt x: the mixture of its wordings, each by the share of samples that have it."""
+    """log p(z|x) under every prompt x, a mixture over its wordings, each weighted by its share of the samples."""
     columns = []
     for used in run.wordings:
         share = shares(used)
@@ -41,14 +41,14 @@ def log_p_of_prompts(run: Run, log_p: Mapping[str, Float[Tensor, " stored"]]) ->
     return torch.stack(columns, 1)
 
 
-# Of every stored grid under several wordings. Each wording comes as often as there are grids; the numbers say which
-# wordings these are.
+# A function that gives the log-probability of every stored grid under several wordings. Its first argument repeats each
+# wording once for every grid, and its second argument is the list of the indices of these wordings.
 LogProbability = Callable[[Sequence[str], Sequence[int]], Float[Tensor, " rows"]]
 
 
 def under_each(run: Run, stored: StoredSamples, log_p: LogProbability) -> dict[str, Float[Tensor, " stored"]]:
-    """The log-probability of every stored grid under every wording of every prompt. As many wordings are asked about in
-    one run as fill a batch."""
+    """The log-probability of every stored grid under every wording of every prompt. Each run computes it for as many
+    wordings as fill a batch."""
     texts, count, found = distinct_wordings(run), len(stored.rows), list[Tensor]()
     for part in batches(run, count, len(texts)):
         wordings = [texts[i] for i in part for _ in range(count)]
@@ -57,7 +57,7 @@ def under_each(run: Run, stored: StoredSamples, log_p: LogProbability) -> dict[s
 
 
 def log_p_by_wording(run: Run, stored: StoredSamples) -> dict[str, Float[Tensor, " stored"]]:
-    """log of an unbiased estimate of p(z|wording), which for AR is exact."""
+    """The log of an unbiased estimate of p(z|wording). For AR the estimate is exact."""
 
     def log_p(wordings: Sequence[str], numbers: Sequence[int]) -> Float[Tensor, " rows"]:
         keys = [path_key(number, i) for number in numbers for i in range(len(stored.rows))]
@@ -67,7 +67,7 @@ def log_p_by_wording(run: Run, stored: StoredSamples) -> dict[str, Float[Tensor,
 
 
 def log_p_of_records(run: Run, stored: StoredSamples) -> Float[Tensor, "stored prompts"]:
-    """log p of the whole record of every stored sample under every prompt."""
+    """The log-probability of the whole record of every stored sample under every prompt."""
 
     def log_p(wordings: Sequence[str], numbers: Sequence[int]) -> Float[Tensor, " rows"]:
         states, committed = (
@@ -100,11 +100,11 @@ def density(log_p: Float[Tensor, "stored prompts"], prompt: Int[Tensor, " stored
 def bits_of_classifier(
     log_w: Float[Tensor, "stored prompts"], prompt: Int[Tensor, " stored"]
 ) -> Float[Tensor, " stored"]:
-    """log2(prompts) + log2 q(x|z) at each sample's prompt, never below LEAST: q is uniform by a part DOUBT and for the
-    rest proportional to w^power.
+    """log2(prompts) + log2 q(x|z) for the prompt x of each sample, which is never below LEAST. q is a mixture of the
+    uniform distribution, with weight DOUBT, and a distribution proportional to w^power.
 
-    Few paths make w noisy and its posterior overconfident, which a power in [0, 1] corrects. For each half of the
-    samples it is chosen on the other half, so the mean stays a lower bound. At power 0 it is 0 bits.
+    With few paths w is noisy and the posterior is overconfident, which a power in [0, 1] corrects. The power for each
+    half of the samples is chosen on the other half, so the mean is still a lower bound. With power 0 the result is 0.
     """
     finite = torch.maximum(log_w, log_w.amax(1, keepdim=True) - 100).nan_to_num(0.0, neginf=0.0)
     powers = torch.linspace(0, 1, 21, dtype=finite.dtype)
@@ -118,12 +118,12 @@ def bits_of_classifier(
 
 
 def mutual_information(run: Run, stored: StoredSamples) -> tuple[Estimate, Estimate]:
-    """I(X;Z) from below and from above, bits per image."""
+    """The lower and the upper bound on I(X;Z), in bits per image."""
     most, count = math.log2(len(run.wordings)), f"{len(stored.rows)} samples"
     below = bits_of_classifier(log_p_of_prompts(run, log_p_by_wording(run, stored)), stored.prompt)
     lower = estimate_of_stored(below, stored, most, f"one path per wording, {count}")
     log_p = log_p_of_records(run, stored)
-    # In another batch rounding may let a filter stop a token that was drawn: then nothing is known of that sample.
+    # Rounding differs between batches, so a filter may exclude a token that was drawn. That sample then gives no bound.
     known = log_p.gather(1, stored.prompt[:, None])[:, 0] > -math.inf
     above = bits_about_prompt(log_p).masked_fill(~known, math.nan)
     upper = estimate_of_stored(above, stored, most, f"I(X;T) of whole records T, {count}")

@@ -1,5 +1,5 @@
-"""Drawing the samples of a run. Each batch is added to running sums, and the records of a few samples are stored, so
-that the probability of their grids can be asked under other conditions."""
+"""Drawing the samples of a run. Each batch is added to running sums. The records of a few samples are stored, so that
+the probability of their grids can be computed later under other conditions."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ from divlens.run import Row, Run, fill
 class Sample:
     """A sample whose record is stored.
 
-    prompt, stratum: the numbers of its prompt and, among the tally's strata, of its wording. states, committed: its
-    record, (steps, n): the grid after each step, and which positions the step committed. joint: its bits of
-    "trajectory_joint", one of QUANTITIES. uses: for which bounds it was chosen, PATHS or MIXTURE or both.
+    prompt: the index of its prompt. stratum: the index of its wording among the strata of the tally. states, committed:
+    its record, (steps, n), which is the grid after each step and the positions that the step committed. joint: its
+    value in bits of "trajectory_joint", one of QUANTITIES. uses: the bounds for which it is stored, which are PATHS,
+    MIXTURE or both.
     """
 
     row: Row
@@ -43,8 +44,8 @@ class Sample:
 
 @dataclass
 class Collected:
-    """Running sums of a run, whose size does not depend on the number of samples, and the stored samples, whose number
-    `Effort` says."""
+    """The running sums of a run, whose size does not depend on the number of samples, and the stored samples, whose
+    number is set in `Effort`."""
 
     tally: Tally
     tokens: TokenCounts
@@ -52,13 +53,13 @@ class Collected:
     stored: list[Sample] = field(default_factory=list)
 
 
-PATHS, MIXTURE = 0, 1  # the bounds that stored samples are for: those over paths, and those over prompts
+PATHS, MIXTURE = 0, 1  # the two uses of stored samples: bounds that average over paths, and bounds that compare prompts
 
 
 def choice_of_samples(stratum: Int[np.ndarray, " n"], number: int, seed: int, prompt: str) -> Bool[np.ndarray, " n"]:
-    """Which samples of a prompt are stored, so many in number: one of each wording, then one more of each, and so on.
-    Where they are fewer than its wordings, they are chosen whatever their wording. The choice is random, and another
-    for each prompt."""
+    """The choice of `number` samples of a prompt to be stored. It takes one sample of each wording, then a second of
+    each, and so on. If `number` is smaller than the number of wordings, wordings are ignored. The choice is random and
+    differs between prompts."""
     random = np.random.default_rng([seed, len(stratum), prompt_key(prompt)]).permutation(len(stratum))
     if number < len(np.unique(stratum)):
         return random < number
@@ -70,11 +71,12 @@ def choice_of_samples(stratum: Int[np.ndarray, " n"], number: int, seed: int, pr
 
 
 def groups_of(stratum: Int[np.ndarray, "prompts n"]) -> Int[np.ndarray, "prompts n"]:
-    """The group of each sample, at most GROUPS of them, for the jackknife and, by parity, for the halves of a fit.
+    """The group of each sample. There are at most GROUPS groups. The jackknife uses them, and fits use the even and the
+    odd groups as their two halves.
 
-    There are as many groups as there are samples of the rarest wording, and each group has samples of every wording, so
-    that no group stands for one. Where some wording has one sample only, the samples are dealt to the groups wording
-    after wording.
+    There are as many groups as the rarest wording has samples, and each group has samples of every wording, so that
+    groups do not differ in their wordings. If some wording has only one sample, the samples are sorted by wording and
+    dealt to the groups in turn.
     """
     order = stratum.flatten().argsort(kind="stable").argsort()
     _, place, count = np.unique(stratum.flatten(), return_inverse=True, return_counts=True)
@@ -85,8 +87,8 @@ def groups_of(stratum: Int[np.ndarray, "prompts n"]) -> Int[np.ndarray, "prompts
 
 
 def collect(run: Run, stored: Sequence[int], judge: Judge | None, on_batch: Callable[[int], None]) -> Collected:
-    """Draw all samples and add each batch to the sums when it is done. `stored`: of how many samples of each prompt the
-    records are stored, for PATHS and for MIXTURE."""
+    """Draw all samples and add each batch to the sums when it is done. `stored`: the number of samples of each prompt
+    whose records are stored, for PATHS and for MIXTURE."""
     model, prompts, n = run.model, len(run.wordings), len(run.wordings[0])
     strata, stratum = strata_of(run.wordings)
     steps, positions = run.settings.rule.steps, math.prod(model.grid)

@@ -1,14 +1,14 @@
-"""Draws that are rarer than any that a sample made. How likely they are is known, but not what would come after them.
+"""Draws that are rarer than any that a sample made. Their probability is known, but not what would come after them.
 
-Where there is one path only, as in AR, two samples differ through their draws alone. At every state that a sample
-visited the law of the next draw is known, and so is the chance of all draws that are rarer than the rarest one made.
-The scatter of the samples does not show how far such draws would move the mean of a prompt.
+If there is only one path, as in AR, samples differ only in their draws. At every state that a sample visited, the
+distribution of the next draw is known, and so is the total probability of the draws that are rarer than the rarest draw
+made. The scatter of the samples does not show how much such draws would change the mean of a prompt.
 
-All draws are put in one order of rarity, whichever step they belong to: by their probability over the number of
-positions that are open after them, for an early draw decides more than a late one. In any such order the rarest draw of
-one more sample is rarer than those of m samples with a chance of 1 / (m + 1). The draws of the first step are a second
-order of their own. There all samples are in the same state, so that the law of their draws is known exactly, and most
-follows from these draws.
+Draws of all steps are ranked together by rarity: by their probability divided by the number of positions that are open
+after them, because an early draw affects more of the grid than a late one. In any such order, the rarest draw of one
+more sample is rarer than all draws of the m samples with probability 1 / (m + 1). The draws of the first step are also
+ranked on their own. All samples are in the same state there, so the distribution of these draws is known exactly, and
+they affect the grid most.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from divlens.information.estimates import BITS
 from divlens.information.strata import Strata
 from divlens.loop import Moment
 
-ORDERS = 2  # one of the draws of the first step, one of all draws
-PER_OCTAVE, OCTAVES = 2, 64  # classes of rarity
+ORDERS = 2  # the two rankings: of the draws of the first step, and of all draws
+PER_OCTAVE, OCTAVES = 2, 64  # the number of classes of rarity, and how many there are for each factor of 2
 CLASSES = PER_OCTAVE * OCTAVES
 
 
@@ -34,9 +34,9 @@ CLASSES = PER_OCTAVE * OCTAVES
 class RareDraws:
     """Sums over the samples of each group, for each class of rarity.
 
-    chance: the chance of the draws of a class at the states that the samples visited. open_after: that chance times the
-    number of positions that are open after the draw. rarest: the class of the rarest draw that was made, or -1 if none
-    was. The last draw of a grid does not count, for nothing follows from it.
+    chance: the probability of the draws of a class at the states that the samples visited. open_after: this probability
+    times the number of positions that are open after the draw. rarest: the class of the rarest draw that was made, or
+    -1 if there was none. The last draw of a grid does not count, because nothing comes after it.
     """
 
     chance: Float[Tensor, "groups orders classes"]
@@ -49,10 +49,10 @@ class RareDraws:
         return cls(nothing, nothing, torch.full((groups, ORDERS), -1, device=device))
 
     def after(self, moment: Moment) -> RareDraws:
-        """These sums with one more step: what the samples of a batch, a group each, might have drawn and what they
-        drew."""
+        """These sums with one more step added: the draws that were possible, and those that were made. Each sample of
+        the batch is its own group."""
         view, device = moment.view, moment.log_p.device
-        left = int((moment.result.tokens[0] == moment.mask).sum())  # alike for all: the path is certain
+        left = int((moment.result.tokens[0] == moment.mask).sum())  # equal for all samples, as they share one path
         if left == 0:
             return self
         here = slice(view.first, view.first + view.count)
@@ -70,7 +70,7 @@ class RareDraws:
         )
 
     def by_group(self, group: Int[Tensor, " groups"], groups: int) -> RareDraws:
-        """The sums of larger groups. `group`: which of these each of the present ones belongs to."""
+        """The sums over larger groups. `group`: the index of the larger group to which each present group belongs."""
         empty = RareDraws.empty(groups, self.chance.device)
         return RareDraws(
             empty.chance.index_add(0, group, self.chance),
@@ -79,7 +79,7 @@ class RareDraws:
         )
 
     def __add__(self, other: RareDraws) -> RareDraws:
-        """The sums over the samples of both; their groups are the same."""
+        """The sums over the samples of both, which must have the same groups."""
         rarest = torch.maximum(self.rarest, other.rarest)
         return RareDraws(self.chance + other.chance, self.open_after + other.open_after, rarest)
 
@@ -87,12 +87,12 @@ class RareDraws:
         return RareDraws(self.chance.cpu(), self.open_after.cpu(), self.rarest.cpu())
 
     def rarer_than_own(self, strata: Strata) -> RarerDraws:
-        """The draws rarer than all that the samples of the same prompt made. The groups of these sums are `strata`."""
+        """The draws that are rarer than all draws of the samples of the same prompt. The groups must be `strata`."""
         of_prompts = self.by_group(strata.prompt, int(strata.prompt.max()) + 1)
         return of_prompts.rarer_than(of_prompts.rarest, strata.sums(strata.count))
 
     def rarer_than_all(self, strata: Strata) -> RarerDraws:
-        """The draws rarer than all that the samples of any prompt made. The groups of these sums are `strata`."""
+        """The draws that are rarer than all draws of the samples of any prompt. The groups must be `strata`."""
         of_prompts = self.by_group(strata.prompt, int(strata.prompt.max()) + 1)
         rarest = of_prompts.rarest.amax(0).expand(len(of_prompts.rarest), -1)
         return of_prompts.rarer_than(rarest, strata.sums(strata.count))
@@ -105,14 +105,15 @@ class RareDraws:
 
 @dataclass(frozen=True)
 class RarerDraws:
-    """chance: that a sample of a prompt makes one of these draws. open_after: the mean number of positions that are
-    open after such a draw, 0 where a sample makes none. Both in the order of rarity in which they are more."""
+    """chance: the probability that a sample of a prompt makes one of these draws, summed over its steps. open_after:
+    the number of positions that are open after such a draw, on average over samples, where a sample without such a draw
+    counts as 0. Both are the larger one of the values in the two rankings."""
 
     chance: Float[np.ndarray, " prompts"]
     open_after: Float[np.ndarray, " prompts"]
 
 
 def rarity_class(log_p: Float[Tensor, "*any"], left: int) -> Int[Tensor, "*any"]:
-    """The classes of draws with these natural log-probabilities, after which `left` positions are open. The rarer a
-    draw is, the higher is its class."""
+    """The classes of draws with these natural log-probabilities, after which `left` positions are open. Rarer draws
+    have higher classes."""
     return ((math.log2(left) - log_p * BITS) * PER_OCTAVE).clamp(max=CLASSES - 1).floor().long()

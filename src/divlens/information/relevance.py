@@ -1,8 +1,8 @@
-"""I(Z;Y) from below: Y is the concept that was asked for, read from the pictures by a judge.
+"""A lower bound on I(Z;Y), where Y is the concept that the prompt asks for. A judge reads it from the pictures.
 
-The judge's reading R is a function of Z, so I(Z;Y) >= I(R;Y). That in turn is at least H(Y) + E log q(Y|R) for any q
-(Barber and Agakov, 2003). q is fitted on one half of the samples and scored on the other. So no reading has a part in
-its own score, and the estimate errs downward only.
+The judge's reading R is a function of Z, so I(Z;Y) >= I(R;Y). This is at least H(Y) + E log q(Y|R) for any q (Barber
+and Agakov, 2003). q is fitted on one half of the samples and scored on the other. No reading influences its own score,
+so the expectation of the estimate is not too high.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from divlens.models.zoo.lexicon import asked_concept
 from divlens.paraphrase import LEADING_ARTICLE
 from divlens.types import Prompt
 
-PRIOR = 1.0  # readings made up for each label and spread as Y is, so that a label that q was not fitted on says nothing
+PRIOR = 1.0  # pseudo-readings of each label, distributed like Y: labels absent from the fit then give no information
 
 Judge = Callable[[Float[Tensor, "batch 3 H W"]], object]
 
 
 def labels_of(judged: object, images: int) -> Int[Tensor, " batch"]:
-    """A judge's answer as one label per picture. It may be whole numbers, (batch,) or (batch, best first), or a record
-    that has them as `concept`."""
+    """A judge's answer as one label per picture. The answer may be integers, (batch,) or (batch, labels) with the best
+    label first, or a record with such integers as `concept`."""
     found = getattr(judged, "concept", judged)
     try:
         found = torch.as_tensor(found)
@@ -38,29 +38,29 @@ def labels_of(judged: object, images: int) -> Int[Tensor, " batch"]:
     if found.ndim not in (1, 2) or len(found) != images or found.is_complex() or not found.numel():
         raise DivlensError(f"the judge expects a label for each of {images} pictures, got shape {tuple(found.shape)}")
     labels = (found if found.ndim == 1 else found[:, 0]).cpu()
-    if not torch.equal(labels.double(), labels.long().double()):  # nor is NaN or infinity
+    if not torch.equal(labels.double(), labels.long().double()):  # this is also unequal for NaN and infinity
         raise DivlensError(f"the judge expects to give whole numbers as labels, got {labels.dtype} with others")
     return labels.long()
 
 
 @dataclass
 class Readings:
-    """How often each label was read in the pictures of a prompt, for each half of the samples. The size does not depend
-    on the number of samples."""
+    """The number of times that each label was read in the pictures of a prompt, for each half of the samples. The size
+    does not depend on the number of samples."""
 
     counts: dict[tuple[int, int, int], int] = field(default_factory=Counter)
 
     def add(
         self, labels: Int[Tensor, " batch"], prompt: Int[np.ndarray, " batch"], group: Int[np.ndarray, " batch"]
     ) -> None:
-        """`group`: its parity says to which half of the samples each belongs."""
+        """Add readings. `group`: its parity determines the half to which each sample belongs."""
         for key in zip((group % 2).tolist(), prompt.tolist(), labels.tolist(), strict=True):
             self.counts[key] = self.counts.get(key, 0) + 1
 
 
 def concepts_of(prompts: Sequence[Prompt], names: Sequence[str]) -> list[str]:
-    """Y of each prompt: the one of these names, the judge's concepts, that it asks for; else its own `concept` or,
-    where it has none, its text. They are compared without a leading article, in one case and with single spaces."""
+    """Y of each prompt. It is the one of the judge's concepts `names` that the prompt asks for; if there is none, it is
+    the prompt's `concept` or else its text. The comparison ignores leading articles, case and repeated spaces."""
     found = []
     for prompt in prompts:
         index = asked_concept(prompt.text, prompt.concept, names)
@@ -70,7 +70,7 @@ def concepts_of(prompts: Sequence[Prompt], names: Sequence[str]) -> list[str]:
 
 
 def information_per_prompt(readings: Readings, concepts: Sequence[str]) -> PromptMeans:
-    """The bits that a reading gives about Y on average. `concepts`: Y of each prompt."""
+    """The mean information in bits that a reading gives about Y. `concepts`: Y of each prompt."""
     share = {name: concepts.count(name) / len(concepts) for name in concepts}
     seen: Counter[tuple[int, int, str]] = Counter()
     total: Counter[tuple[int, int]] = Counter()

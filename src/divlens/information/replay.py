@@ -1,9 +1,11 @@
-"""Bounds for which the model is run again: on H(Z|X) over paths, and on I(X;Z) over prompts.
+"""Bounds that run the model again on known grids: bounds on H(Z|X), which average over paths, and bounds on I(X;Z),
+which compare prompts.
 
-All of them run the library's one loop with dictated draws: the grid is known, and the path rule fills it in, or repeats
-what the record of a sample says that it did. No token is drawn from the model here.
+They all use the sampling loop of the library with draws that are fixed in advance: no token is drawn from the model,
+because the grid is already known. The path rule either fills in the grid along a new path, or repeats the path in the
+record of the sample.
 
-A sample's *own path* is the one on which it was drawn; a *proposed* path is one that is drawn anew for its grid.
+The *own path* of a sample is the path on which it was drawn. A *proposed* path is a new path drawn for its grid.
 """
 
 from __future__ import annotations
@@ -23,12 +25,13 @@ from divlens.paths import Advance, Draws, PathRule
 from divlens.run import Run, steps
 from divlens.types import View
 
-ALLOWED = 2.0**-10  # costs 0.0014 bits, and 10 where nothing else is left
+# Mixing with this weight costs 0.0014 bits as a rule, and 10 bits if nothing but the safe value is left.
+ALLOWED = 2.0**-10
 
 
 @dataclass(frozen=True)
 class Dictated:
-    """Noise whose execution draw is a given grid; the path's numbers are those of `inner`."""
+    """Noise that gives the tokens of a known grid instead of random draws. The noise of the path comes from `inner`."""
 
     grid: Int[Tensor, "batch n"]
     inner: Noise
@@ -45,8 +48,8 @@ class Dictated:
 
 @dataclass(frozen=True)
 class Replayed:
-    """A path rule that goes again through the states of a sample: `states[s]` is the grid after step s, of which
-    `committed[s]` was fixed by it."""
+    """A path rule that repeats the steps of recorded samples. `states[s]` is the grid after step s, and `committed[s]`
+    says which positions that step committed."""
 
     rule: PathRule
     states: Sequence[Int[Tensor, "batch n"]]
@@ -72,7 +75,7 @@ class Replayed:
 
 @dataclass
 class Recorder:
-    """Stores the records, which `Replayed` goes through, of some rows of a batch. `rows`: the numbers of these."""
+    """Stores the records of some rows of a batch, which `Replayed` can repeat. `rows`: the indices of these rows."""
 
     rows: Int[Tensor, " stored"]
     states: list[Tensor] = field(default_factory=list)
@@ -86,9 +89,10 @@ class Recorder:
 def log_probabilities_of_replay(
     run: Run, rule: PathRule, wordings: Sequence[str], noise: Noise
 ) -> tuple[Tensor, Tensor]:
-    """log P and log Q, (batch,), of what `rule` does under these wordings with the draws that `noise` dictates.
+    """log P and log Q, (batch,), of the steps that `rule` takes under these wordings when `noise` gives all tokens.
 
-    P is the law of the run's own rule and draws, Q that of its rule when every draw is the token of the final grid.
+    P is the probability of these steps and tokens in the run itself. Q is the probability of the steps when every draw
+    is the token of the final grid.
     """
     law, greedy = law_of(run.settings.rule), run.settings.greedy
     assert law.known
@@ -109,11 +113,12 @@ def path_key(path: int, grid: int) -> str:
 def importance_log_weights(
     run: Run, wordings: Sequence[str], grids: Int[Tensor, "batch n"], keys: Sequence[str]
 ) -> Float[Tensor, " batch"]:
-    """log w with E w <= p(grid | wording), natural: P(path, grid) / Q(path | grid) for one path drawn from Q. Each row
-    has its wording, and its path belongs to its key.
+    """The natural logarithm of the importance weight w = P(path, grid) / Q(path | grid) for one path drawn from Q. Each
+    row has its own wording, and its key determines the noise of its path.
 
-    Q is the model's own rule with every draw replaced by the final token. E w = p where Q reaches every path that P
-    does, as it does with noise in each step; where there is one path the weight is p itself.
+    Q is the path rule of the run with every draw replaced by the token of the final grid. In general
+    E w <= p(grid | wording). Equality holds if Q can reach every path that P can, as it does when every step has noise.
+    If there is only one path, w is exactly p.
     """
 
     def log_weights(part: slice) -> Tensor:
@@ -132,7 +137,7 @@ def transcript_log_probabilities(
     states: Sequence[Int[Tensor, "batch n"]],
     committed: Sequence[Bool[Tensor, "batch n"]],
 ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
-    """log P of the whole record of each sample under its wording, and log Q of it given its final grid."""
+    """log P of the whole record of each sample under its wording, and log Q of its path given its final grid."""
 
     def log_p_and_q(part: slice) -> Tensor:
         rule = Replayed(run.settings.rule, [state[part] for state in states], [some[part] for some in committed])
@@ -148,7 +153,7 @@ def transcript_log_probabilities(
 
 @dataclass(frozen=True)
 class Sandwich:
-    """Bounds on log p(grid | condition), natural, (batch,), from `paths` paths; see `sandwich`."""
+    """Bounds on the natural logarithm of p(grid | condition), (batch,), from `paths` paths; see `sandwich`."""
 
     paths: int
     below: Float[Tensor, " batch"]
@@ -158,11 +163,14 @@ class Sandwich:
 def sandwich(
     log_weights: Float[Tensor, "batch paths"], log_p: Float[Tensor, " batch"], log_q: Float[Tensor, " batch"]
 ) -> Iterator[Sandwich]:
-    """For 1, 2, 4, ... paths: the mean of log mean w is at most log p with paths from Q (Burda et al., 2016), and at
-    least log p when one of them is the sample's own path (Grosse et al., 2015), of which `log_p` and `log_q` are given.
+    """Bounds on log p(grid) from 1, 2, 4, ... paths.
 
-    What is certain, P(own path, grid) <= p(grid) <= 1, is mixed into both by a part ALLOWED. So they stay finite where
-    all weights are 0, or where Q never takes the sample's own path.
+    If all paths are drawn from Q, the expectation of the log of the mean weight is at most log p (Burda et al., 2016).
+    If one of them is the own path of the sample, it is at least log p (Grosse et al., 2015). `log_p` and `log_q` are
+    those of the own path.
+
+    It is always true that P(own path, grid) <= p(grid) <= 1. Both bounds are mixed with these values, to which ALLOWED
+    gives the weight, so that they stay finite if all weights are 0 or if Q can never take the own path.
     """
     count, own = log_weights.shape[1], log_p - log_q
     for paths in sorted({2**k for k in range(count.bit_length())} | {count}):
@@ -175,7 +183,7 @@ def sandwich(
 
 
 def log_mixture(log_values: Tensor, log_certain: Tensor) -> Tensor:
-    """log of (1 - ALLOWED) values + ALLOWED certain, given the logarithms."""
+    """The log of (1 - ALLOWED) * values + ALLOWED * certain, from the logarithms of both."""
     return torch.logaddexp(log_values + math.log1p(-ALLOWED), log_certain + math.log(ALLOWED))
 
 

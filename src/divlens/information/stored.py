@@ -1,7 +1,7 @@
-"""Samples whose record is stored, so that the probability of their grids can be asked again under other conditions.
+"""Samples whose records are stored, so that the probability of their grids can be computed under other conditions.
 
-The record of a sample is the grid after every step, and which positions the step committed. Of most samples nothing is
-stored, for they are added to running sums as they are drawn.
+The record of a sample consists of the grid after every step and the positions that the step committed. Most samples are
+only added to running sums when they are drawn, and nothing else of them is stored.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ OUT_OF_REACH = "{}: some grids were out of reach"
 
 @dataclass(frozen=True)
 class StoredSamples:
-    """rows, prompt, stratum: the rows of the samples in the run, and the numbers of their prompts and of their wordings
-    among the run's `strata`. states, committed: their records, a tensor for each step. joint: bits of what each drew,
-    the entropy of the joint at every step of it (of the states alone for diffusion)."""
+    """rows, prompt, stratum: the rows of the samples in the run, the indices of their prompts, and the indices of their
+    wordings among the `strata` of the run. states, committed: their records, with one tensor for each step. joint: the
+    bits of each sample, which are the sum of the joint entropies of its steps (for diffusion, of the states alone)."""
 
     rows: Sequence[Row]
     prompt: Int[Tensor, " stored"]
@@ -39,18 +39,18 @@ class StoredSamples:
         return self.states[-1]
 
     def sums(self, values: Float[Tensor, "stored quantities"]) -> Sums:
-        """The sums of the samples' values, a group for each of `strata`."""
+        """The sums of the samples' values, with one group for each of `strata`."""
         return Sums.of(values, self.stratum, len(self.strata))
 
 
 def batches(run: Run, grids: int, questions: int) -> Iterator[range]:
-    """The numbers of the questions that fill a batch, at least one, when each is asked of so many grids."""
+    """The ranges of question indices that fill one batch each. A question takes one row for each of `grids` grids."""
     size = max(1, run.rooms.drawing.fits // grids)
     return (range(questions)[first : first + size] for first in range(0, questions, size))
 
 
 def shares(used: Sequence[str]) -> dict[str, float]:
-    """Each wording once, with its share of the samples."""
+    """The share of the samples that has each wording."""
     return {text: count / len(used) for text, count in Counter(used).items()}
 
 
@@ -60,9 +60,9 @@ def distinct_wordings(run: Run) -> list[str]:
 
 
 def estimate_of_stored(values: Float[Tensor, " stored"], stored: StoredSamples, most: float, note: str) -> Estimate:
-    """The mean over prompts of what the stored samples say; that of a prompt cannot be below 0 or above `most`."""
+    """The mean over prompts of the stored samples' values. The value of a prompt is between 0 and `most`."""
     if not bool(values.isfinite().all()):
         return undefined(OUT_OF_REACH.format(note))
     means = prompt_means(stored.strata, stored.sums(values[:, None]))
-    # So few samples say too little of how skewed their mean is.
+    # There are too few samples to estimate the skewness of their mean.
     return estimate(replace(means, third=None), note, limits=(0.0, most))

@@ -1,14 +1,14 @@
 """H(Z) of single tokens over the prompt set, from counts by image.
 
-The tokens of one image are not independent draws, so every correction takes the image as the draw. The estimators, in
-nats:
+The tokens of one image are not independent, so every correction for bias treats the image as one draw. The estimators,
+in nats:
 
 - plug-in: the entropy of the histogram; biased down by about sum_k Var(p_k) / (2 p_k);
 - Miller-Madow (Miller, 1955), clustered: adds that sum with the variance between the images of a prompt. With one
   independent token per image it is Miller and Madow's (codes used - 1) / (2 images);
-- Chao-Shen (Chao and Shen, 2003), clustered: the codes seen get the share of the codebook's mass that a new image is
-  estimated to fall on, and each is weighed by its chance of occurring in any of the images. With one independent
-  token per image it is Chao and Shen's.
+- Chao-Shen (Chao and Shen, 2003), clustered: the probabilities of the observed codes are scaled down to the estimated
+  share of tokens in a new image that have one of these codes, and each term is divided by the probability that the
+  code occurs in any of the images. With one independent token per image it is Chao and Shen's estimator.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import Tensor
 from divlens.information.estimates import Estimate
 from divlens.statistics import Interval, bootstrap_mean, student_t
 
-GROUPS = 8  # of samples, for the jackknife: one group of every prompt is left out at a time
+GROUPS = 8  # of samples; the jackknife leaves out one group of every prompt at a time
 ESTIMATORS = ("plug_in", "miller_madow", "chao_shen")
 
 
@@ -33,8 +33,9 @@ ESTIMATORS = ("plug_in", "miller_madow", "chao_shen")
 class TokenCounts:
     """Running counts, whose size does not depend on the number of samples.
 
-    images: how many images there are of each prompt and group of samples. count: how often each code occurs in them;
-    squares: the sum over the images of the square of how often it does; images_with: in how many of them it occurs.
+    images: the number of images of each prompt and group of samples. count: the number of times that each code occurs
+    in them. squares: the sum over the images of the squared count of each code. images_with: the number of images in
+    which each code occurs.
     """
 
     images: Int[np.ndarray, "prompts groups"]
@@ -50,8 +51,8 @@ class TokenCounts:
     def add(
         self, tokens: Int[Tensor, "batch n"], prompt: Int[np.ndarray, " batch"], group: Int[np.ndarray, " batch"]
     ) -> None:
-        """Add a batch in place. `prompt`, `group`: the numbers of each row's prompt and group, the latter modulo
-        GROUPS."""
+        """Add a batch in place. `prompt`, `group`: the indices of the prompt and the group of each row. Groups are
+        taken modulo GROUPS."""
         codes = self.count.shape[-1]
         place = (tokens.cpu() + codes * torch.arange(len(tokens))[:, None]).flatten()
         per_image = torch.bincount(place, minlength=codes * len(tokens)).view(-1, codes).numpy().astype(float)
@@ -69,7 +70,7 @@ class TokenCounts:
         return TokenCounts(*(part[prompts][:, groups] for part in parts))
 
     def over_all_groups(self) -> TokenCounts:
-        """The counts with all groups of samples as one."""
+        """The counts with all groups of samples merged into one."""
         parts = (self.images, self.count, self.squares, self.images_with)
         return TokenCounts(*(part.sum(1, keepdims=True) for part in parts))
 
@@ -80,7 +81,7 @@ def plug_in(share: Float[np.ndarray, " codes"]) -> float:
 
 
 def entropies(counts: TokenCounts) -> dict[str, float]:
-    """The entropy of a token, in nats, by each of ESTIMATORS. The corrected ones are NaN where a prompt has one
+    """The entropy of a token in nats by each of ESTIMATORS. The corrected ones are NaN if a prompt has only one
     image."""
     total = counts.count.sum((0, 1))
     tokens = total.sum()
@@ -96,7 +97,7 @@ def entropies(counts: TokenCounts) -> dict[str, float]:
     variance = (n / (n - 1) * (squares - per_prompt**2 / n)).sum(0) / tokens**2
     used = share > 0
     corrected = plain + float((variance[used] / share[used]).sum()) / 2
-    # Were an image the new one, what it would bring that is new are the codes that occur in no other image.
+    # If an image were the new one, the codes that occur in no other image would be new.
     alone = counts.images_with.sum((0, 1)) == 1
     coverage = 1 - total[alone].sum() / tokens
     covered = coverage * share[used]
@@ -107,21 +108,20 @@ def entropies(counts: TokenCounts) -> dict[str, float]:
 
 
 def token_entropies(counts: TokenCounts, most: float) -> dict[str, Estimate]:
-    """Each estimator in nats per token, at most `most`, with its intervals by the jackknife: over prompts, and over
-    groups of samples.
+    """Each estimator in nats per token, at most `most`, with jackknife intervals over prompts and over samples.
 
-    Over prompts it is the interval that `bootstrap_mean` gives for the jackknife's pseudo-values of the prompts, moved
-    to the estimate. Over samples it is Student's interval of the root of the shortfall: what the plug-in lacks to
-    `most`, the entropy of codes that are all used alike. Near there the shortfall is a square, and its own error is
-    small just when the shortfall happens to be small; the error of the root is the same everywhere. The interval is
-    widened where the estimator scatters more than the plug-in. To its ends, squared again, the correction for bias is
-    added, less what squaring has added already.
+    The interval over prompts is that of `bootstrap_mean` for the jackknife's pseudo-values of the prompts, shifted to
+    the estimate. The interval over samples is Student's interval for the square root of the shortfall, which is `most`
+    minus the plug-in; `most` is the entropy when all codes are equally frequent. Near `most` the shortfall behaves like
+    a square, and its estimated error is too small whenever the shortfall happens to be small. The error of the root
+    does not depend on the shortfall. The interval is widened if the estimator scatters more than the plug-in. Its ends
+    are squared again, and the correction for bias is added, minus what squaring has already added.
     """
     whole = entropies(counts)
     prompts, groups = len(counts.images), int((counts.images.sum(0) > 0).sum())
     pooled = counts.over_all_groups()
     by_prompt = [entropies(pooled.without(prompt=i)) for i in range(prompts)] if prompts > 1 else []
-    # Two groups may happen to have the same entropies, and would then seem to scatter not at all.
+    # With two groups, the entropies may happen to be equal, and the error would then seem to be 0.
     by_group = [entropies(counts.without(group=g)) for g in range(groups)] if groups > 2 else []
     root, *roots = (math.sqrt(max(most - each["plug_in"], 0.0)) for each in (whole, *by_group))
     spread = jackknife_error(roots)
@@ -130,7 +130,7 @@ def token_entropies(counts: TokenCounts, most: float) -> dict[str, Estimate]:
     for name, value in whole.items():
         left = np.array([each[name] for each in by_prompt])
         interval = bootstrap_mean(prompts * value - (prompts - 1) * left)
-        # Chao and Shen's correction is too small where codes come often but in clumps; then Miller and Madow's serves.
+        # Chao-Shen corrects too little if codes are frequent but clustered in images. Miller-Madow is used then.
         corrected = value if name == "plug_in" else max(value, whole["miller_madow"])
         bias = max(min(corrected, most) - whole["plug_in"] - spread**2, 0.0)
         value = min(value, most)
@@ -144,7 +144,7 @@ def token_entropies(counts: TokenCounts, most: float) -> dict[str, Estimate]:
 
 
 def jackknife_error(without: Sequence[float]) -> float:
-    """The jackknife's standard error, from a statistic with one group after the other left out; NaN for no groups."""
+    """The jackknife's standard error. `without`: the statistic without each group in turn. It is NaN without groups."""
     return math.sqrt((len(without) - 1) * np.var(without)) if len(without) else math.nan
 
 

@@ -1,8 +1,8 @@
-"""Intervals that allow for what no sample showed; see docs/intervals.md.
+"""Intervals that allow for outcomes that no sample showed; see docs/intervals.md.
 
-Where samples are all alike, or nearly, their scatter says little of how far their mean may be off. It may be off by
-what rare outcomes would add that happen to be missing. How likely these are is known or has a bound, and so has what
-they would add.
+If all samples are equal or nearly equal, their scatter says little about the error of their mean. Rare outcomes may be
+missing from the samples, and they would change the mean. The probability of such outcomes is known or bounded, and so
+is the amount by which they would change the mean.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ Bits = Float[np.ndarray, " prompts"]
 
 @dataclass(frozen=True)
 class Unseen:
-    """How far off a value may be because of what no sample showed: the mean over prompts, and the value of each prompt.
-    The intervals are around 0."""
+    """How large the error from outcomes that no sample showed may be, as intervals around 0. whole: for the mean over
+    prompts. each: for the value of each prompt."""
 
     whole: Interval
     each: tuple[Interval, ...]
 
 
 def around_zero(down: Bits, up: Bits) -> Iterator[Interval]:
-    """For each prompt the interval that reaches so far down and up from 0."""
+    """The interval from -`down` to `up` for each prompt."""
     return (Interval(0.0, -float(less), float(more)) for less, more in zip(down, up, strict=True))
 
 
 def of_pool_or_one_prompt(own: tuple[Bits, Bits], pooled: tuple[Bits, Bits]) -> Unseen:
-    """`own`: by how many bits, down and up, the value of each prompt may be off, going by its own samples; `pooled`:
-    the same going by the samples of all prompts. The mean is off by what the pool says, or by what one prompt alone
-    would move it where that is more."""
+    """The possible error from the errors of each prompt, in bits down and up. `own`: those that follow from the samples
+    of that prompt alone. `pooled`: those that follow from the samples of all prompts. The error of the mean over
+    prompts is the mean of `pooled`, or what a single prompt could add to it, whichever is larger."""
     down, up = (
         max(float(every.mean()), float(each.max()) / len(each)) for each, every in zip(own, pooled, strict=True)
     )
@@ -50,7 +50,7 @@ def of_pool_or_one_prompt(own: tuple[Bits, Bits], pooled: tuple[Bits, Bits]) -> 
 
 
 def with_new_intervals(found: Estimate, off: Unseen, change: Callable[[Interval, Interval], Interval]) -> Estimate:
-    """The estimate whose intervals are what `change` makes of each and of how far off its value may be."""
+    """The estimate with new intervals. `change` computes each of them from the old interval and the possible error."""
     if not found.per_prompt:
         return found
     return replace(
@@ -62,35 +62,35 @@ def with_new_intervals(found: Estimate, off: Unseen, change: Callable[[Interval,
 
 
 def wide_enough(found: Estimate, off: Unseen) -> Estimate:
-    """The estimate with intervals that reach at least as far from their values as these may be off."""
+    """The estimate with intervals that are widened, where necessary, to cover the possible errors."""
     return with_new_intervals(found, off, lambda old, error: old.hull(Interval.exactly(old.value) + error).within(0.0))
 
 
 def wider_for_rare_draws(found: Estimate, tally: Tally, means: Bits, most: float) -> Estimate:
-    """The estimate with intervals that reach further by what rare draws would add: draws rarer than any that a sample
-    made. It holds where there is one path only.
+    """The estimate with intervals that also cover the effect of draws rarer than any that a sample made. It is valid if
+    there is only one path.
 
-    After such a draw there may come no bits at all, or as many as a grid of `most` bits has room for. Samples scatter
-    through their other draws all the same, so both errors are added.
+    After such a draw the rest of the grid may add 0 bits, or as many as fit into the open positions of a grid of at
+    most `most` bits. The samples vary in their other draws as well, so this error is added to the one in the interval.
     """
     own, pooled = tally.rare.rarer_than_own(tally.strata), tally.rare.rarer_than_all(tally.strata)
     bits = most / tally.path_map.shape[1]
     sides = [(part.chance * means, part.open_after * bits) for part in (own, pooled)]
 
     def with_rare_draws(old: Interval, error: Interval) -> Interval:
-        # What a single prompt contributes to H(Z) may exceed `most`; rare draws do not add to that.
+        # The contribution of a single prompt to H(Z) may exceed `most`. Rare draws do not increase it further.
         return (old + error).within(0.0, max(old.high, most))
 
     return with_new_intervals(found, of_pool_or_one_prompt(*sides), with_rare_draws)
 
 
 def wider_for_unseen_paths(found: Estimate, means: PromptMeans, joint: Bits, most: float) -> Estimate:
-    """The estimate with intervals that reach at least as far as paths that no sample took would move the mean, if they
-    had no bits, or `most`.
+    """The estimate with intervals that cover the effect of paths that no sample took. Samples on such paths may have
+    anything between 0 and `most` bits.
 
-    The chance of such paths is at most that of what all samples miss, be it the samples of one prompt or of all. It is
-    also at most the nats of a path: a draw of entropy H takes another than its likeliest outcome with a chance of at
-    most H. `joint`: the mean bits of whole records.
+    The probability of these paths is at most that of an event that is missing from all samples of a prompt, or from all
+    samples of all prompts. It is also at most the entropy of the record in nats, because the probability that a draw of
+    entropy H is not its most likely outcome is at most H. `joint`: the mean bits of whole records.
     """
     samples, missing = means.freedom + 1, np.maximum(most - means.mean, 0.0)
     chances = (np.array([unseen(count) for count in samples]), unseen(samples.sum()))
@@ -107,15 +107,16 @@ def wider_for_unseen_grids(
     least: Float[Tensor, " prompts"] | float,
     most: Float[Tensor, " prompts"] | float | None = None,
 ) -> Estimate:
-    """The estimate with intervals that allow for grids of which none was stored. Where a stored grid says `bits` about
-    its prompt, they may say `least` or `most`; None stands for a bound from below, which holds whatever they say.
+    """The estimate with intervals that allow for grids that are not among the stored ones. A stored grid gives `bits`
+    about its prompt, and other grids may give as little as `least` or as many as `most`. For a lower bound `most` is
+    None, because larger values cannot make it wrong.
 
-    m samples may all miss what has a chance of 1 - 0.025^(1/m) (Clopper and Pearson, 1934). At its ceiling I(X;Z) is a
-    mean of values that are all alike, and of their rare exceptions few samples know nothing. Near 0 it is the same.
+    An event of probability 1 - 0.025^(1/m) may be missing from all m samples (Clopper and Pearson, 1934). When I(X;Z)
+    is close to its maximum or to 0, nearly all values are equal, and a few samples do not show the rare exceptions.
     """
     single = len(stored.strata) == len(run.wordings)
     if single and run.settings.without_noise == {"path", "execution"}:
-        return found  # each prompt has one grid, and it was seen
+        return found  # each prompt can give only one grid, and it is among the samples
     count = stored.prompt.bincount()
     mean = stored.prompt.bincount(bits) / count
     down, up = (mean - least).numpy(), (0 * mean if most is None else most - mean).numpy()
@@ -132,8 +133,8 @@ def estimate_of_quantity(
     note: str,
     extra: Bits | float = 0.0,
 ) -> Estimate:
-    """One of QUANTITIES with `extra` bits added. Where the path has no noise of its own, its intervals allow for paths
-    that no sample took."""
+    """The estimate of one of QUANTITIES, plus `extra` bits. Its intervals allow for draws that are rarer than those of
+    the samples or, if the noise of the path is off or frozen, for paths that no sample took."""
     means = tally.means(name, extra)
     found = estimate(means, note)
     if law_of(settings.rule).path_is_certain:

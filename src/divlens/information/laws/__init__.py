@@ -1,6 +1,6 @@
-"""The laws of the path rules, by rule: what `information` knows of each stands in this folder and nowhere else.
+"""The probability laws of the path rules. All that `information` knows about a particular rule is in this folder.
 
-To account for another rule, write its law (`law.Law`) in a file of its own and enter it in `LAWS`.
+To support another rule, write its law (`law.Law`) in a new file and add it to `LAWS`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LAWS: Mapping[type, Callable[[Any], Law]] = {
 
 
 def law_of(rule: PathRule) -> Law:
-    """The law of a rule. Rules are final: a subclass is another rule, and has no law here (`Law.known` is False)."""
+    """The law of a rule. A subclass of a rule is another rule, and has no law of its own (`Law.known` is False)."""
     law = LAWS.get(type(rule))
     return UnknownLaw() if law is None else law(rule)
 

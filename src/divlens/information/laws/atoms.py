@@ -1,6 +1,7 @@
-"""Confidence unmasking without noise, or with known noise: scores are atoms and chances are finite sums.
+"""Confidence unmasking without noise or with known noise. The scores are then discrete and all probabilities are
+finite sums.
 
-The rule ranks by (score, position): of two equal scores the one further back in the grid is committed first.
+The rule ranks positions by (score, position): of two equal scores, the one at the later position is committed first.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def one_sample(scores: Scores, shift: Float[Tensor, " rows"]) -> tuple[Tensor, T
     mixture = Sorted.of(scores.weight, score)
 
     def below(threshold: Float[Tensor, " t"], at: Int[Tensor, " t"]) -> Float[Tensor, "rows t"]:
-        """The chance that each row's (score, position) is below (threshold, at)."""
+        """The probability that the (score, position) of each row is below (threshold, at)."""
         strictly, equal_too = (
             mixture.below.gather(1, mixture.place(threshold, right=right)) for right in (False, True)
         )
@@ -42,7 +43,7 @@ def one_sample(scores: Scores, shift: Float[Tensor, " rows"]) -> tuple[Tensor, T
     threshold, at = score[row, code], position[row]
     under = below(threshold, at)
     log_terms = torch.where(inside[:, None], (1 - under).clamp(min=0), under).log()
-    # The row that holds the threshold contributes the chance of its own atom instead.
+    # The row whose score is the threshold contributes the probability of that score, not of exceeding it.
     own = torch.arange(len(score), device=score.device)[:, None] == row
     log_terms = torch.where(own, scores.weight[row, code].log(), log_terms)
     return log_terms.sum(0).logsumexp(0), joint

@@ -1,6 +1,7 @@
-"""The law of rules that choose positions without a look at the tokens: raster, random and fixed orders.
+"""The law of rules that choose positions without looking at the tokens: raster, random and fixed orders.
 
-Such a step has two independent parts: which positions, where all possible sets are alike, and their tokens.
+A step of such a rule has two independent parts. It first chooses a set of positions, where all possible sets are
+equally likely, and then draws the tokens of these positions.
 """
 
 from __future__ import annotations
@@ -22,13 +23,15 @@ from divlens.loop import Moment
 from divlens.paths import FixedOrder, RandomOrder
 
 DIVIDED = "maps: the bits of a step's choice are divided evenly over the positions it committed"
-IMPROBABLE = -40.0  # log p of a token that a filter stops: rounding in another batch may stop one that was drawn
+# log p of a token that a filter excludes. It is finite because rounding differs between batches, so that a filter may
+# exclude a token that was drawn in another batch.
+IMPROBABLE = -40.0
 
 
 @dataclass(frozen=True)
 class ChosenFirst:
-    """`log_choices`: log of how many sets of positions the step may commit, all alike, natural; None where the path
-    has no choice at any step."""
+    """`log_choices`: the natural logarithm of the number of sets of positions that the step may commit, all of them
+    equally likely; None if there is only one path."""
 
     log_choices: Callable[[Moment], Float[Tensor, " batch"]] | None = None
     known: bool = True
@@ -62,5 +65,5 @@ class ChosenFirst:
 
 
 def orders(rule: RandomOrder | FixedOrder) -> Callable[[Moment], Float[Tensor, " batch"]]:
-    """How many sets of positions the rule may commit at a step."""
+    """The function that gives the log of the number of sets of positions that the rule may commit at a step."""
     return lambda moment: rule.log_choices(moment.view.step, moment.view.tokens == moment.mask)

@@ -1,7 +1,7 @@
 """The law of confidence unmasking: which positions are committed depends on the tokens that were drawn.
 
-For a step there is one number for its path and one for its tokens; they are divided over the committed positions, the
-path evenly and the tokens in proportion to -log p of each.
+A step has one number for its path and one for its tokens. Maps need numbers per position, so both are divided over the
+committed positions: the path evenly, and the tokens in proportion to -log p of each token.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class UnmaskingLaw:
         return self.rule.steps == 1
 
     def is_last(self, moment: Moment) -> bool:
-        """Whether the step commits all that is open, so that nothing is chosen."""
+        """Whether this is the last step, which commits all open positions, so that there is nothing to choose."""
         return moment.view.step == self.rule.steps - 1
 
     def entropies(self, moment: Moment) -> StepEntropies:

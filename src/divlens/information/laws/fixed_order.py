@@ -1,4 +1,4 @@
-"""A fixed order: one path, or with a roll as many as there are positions, of which the first step chooses."""
+"""A fixed order. There is one path, or with a roll one for each position, and then the first step chooses the path."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Scores that are mixtures of Gumbels: log p(u) + tau * G with u ~ p, one such mixture per position.
 
-Written F for the distribution function, S = 1 - F for the tail and f for the density of a mixture. A mixture is either
-`Direct`, with locations of its own, or `Shared`, whose rows spread their weight over locations common to all rows. The
-second turns thousands of codes into a few hundred bins, and F, S and f at all nodes into one matrix product each.
+F is the distribution function of a mixture, S = 1 - F its tail and f its density. In a `Direct` mixture every row has
+its own locations. In a `Shared` mixture all rows have the same locations and differ only in their weights. `Shared`
+replaces thousands of codes by a few hundred bins, so that F, S and f at all nodes take one matrix product each.
 """
 
 from __future__ import annotations
@@ -18,18 +18,20 @@ from torch import Tensor
 
 STENCIL = 6  # bins over which the weight of one code is spread
 SMALLEST = 1e-300
-STEEPEST = 700.0  # exp(-700) is the smallest that float64 holds: a Gumbel further below its location counts as this
-FAR = 36.0  # this many tau above its location, log S of a Gumbel is -(c - location) / tau up to rounding
+STEEPEST = 700.0  # e = -log F of a Gumbel is capped here, because exp(-700) is about the smallest number of float64
+FAR = 36.0  # from this many tau above the location, log S of a Gumbel is -(c - location) / tau up to rounding
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How finely the scores of confidence unmasking are integrated.
+    """How finely the integrals over the scores of confidence unmasking are computed.
 
-    nodes_per_tau: nodes of the trapezoidal rule in a stretch of tau, at least. nodes_per_root: the same over the square
-    root of the positions, for an order statistic of m Gumbels has a standard deviation of at least 1.24 tau / sqrt(m).
-    bins_per_tau: bins of codes in a stretch of tau. bulk: what the codes that are taken together may change of any F.
-    negligible: an interval of the search is left out when it holds less than exp(-negligible) of the probability.
+    nodes_per_tau: the least number of nodes of the trapezoidal rule in an interval of length tau. nodes_per_root: the
+    same number divided by the square root of the number of open positions; the nodes must become denser with more
+    positions because an order statistic of m Gumbels may have a standard deviation as small as 1.24 tau / sqrt(m).
+    bins_per_tau: the number of bins for codes in an interval of length tau. bulk: the largest relative change of any F
+    that comes from treating improbable codes together. negligible: the search drops an interval that contains less
+    than exp(-negligible) of the probability.
     """
 
     nodes_per_tau: float = 5.0
@@ -43,7 +45,7 @@ USUAL = Accuracy()
 
 
 class Mixture(Protocol):
-    """One mixture per row; nodes are thresholds c. All results are float64 (rows, nodes)."""
+    """One mixture per row. The nodes are thresholds c. All results are float64 of shape (rows, nodes)."""
 
     def log_below(self, nodes: Float[Tensor, " nodes"], tau: float) -> Float[Tensor, "rows nodes"]:
         """log F(c)."""
@@ -52,21 +54,21 @@ class Mixture(Protocol):
     def tail(
         self, nodes: Float[Tensor, " nodes"], tau: float
     ) -> tuple[Float[Tensor, "rows nodes"], Float[Tensor, "rows nodes"]]:
-        """log S(c), without cancellation, and the rate at which S falls, f(c) / S(c)."""
+        """log S(c), computed without cancellation, and the hazard rate f(c) / S(c), at which log S falls."""
         ...
 
     def rows(self, which: Bool[Tensor, " rows"]) -> Mixture: ...
 
 
 def exceedance(location: Float[Tensor, "*any"], nodes: Float[Tensor, " nodes"], tau: float) -> Float[Tensor, "*any n"]:
-    """e = exp(-(c - location) / tau), so that one Gumbel has F = exp(-e), S = 1 - exp(-e), f = e exp(-e) / tau."""
+    """e = exp(-(c - location) / tau). In terms of e a Gumbel has F = exp(-e), S = 1 - exp(-e), f = e exp(-e) / tau."""
     return torch.exp(-(nodes - location.unsqueeze(-1)) / tau).clamp(max=STEEPEST)
 
 
 def gumbel_tail(
     location: Float[Tensor, "*any"], nodes: Float[Tensor, " nodes"], tau: float
 ) -> tuple[Float[Tensor, "*any n"], Float[Tensor, "*any n"]]:
-    """log S and f / S of one Gumbel, however far above it the nodes are: S itself may be too small for float64."""
+    """log S and f / S of one Gumbel. They are accurate even at nodes where S itself is too small for float64."""
     distance = (nodes - location.unsqueeze(-1)) / tau
     e = torch.exp(-distance).clamp(max=STEEPEST)
     log_above = torch.where(distance > FAR, -distance, torch.log(-torch.expm1(-e)))
@@ -75,13 +77,14 @@ def gumbel_tail(
 
 @dataclass(frozen=True)
 class Direct:
-    """weight, location: (rows, codes). Exact up to rounding; the cost is rows * codes * nodes exponentials."""
+    """weight, location: (rows, codes). Results are exact up to rounding and take rows * codes * nodes exponentials."""
 
     weight: Float[Tensor, "rows codes"]
     location: Float[Tensor, "rows codes"]
 
     def log_below(self, nodes: Float[Tensor, " nodes"], tau: float) -> Float[Tensor, "rows nodes"]:
-        # No floor under log F: a floor would outweigh a chance below it that lies elsewhere.
+        # log F has no floor. The whole probability may be smaller than a floor, and then the nodes that were raised to
+        # the floor would dominate the integral.
         e = torch.exp(-(nodes - self.location.unsqueeze(-1)) / tau)
         return torch.logsumexp(self.weight.log().unsqueeze(-1) - e, dim=1)
 
@@ -99,10 +102,12 @@ class Direct:
 
 @dataclass(frozen=True)
 class Shared:
-    """weight: (rows, bins); location: (bins,), rising, where -inf is a code that never passes a node and +inf one that
-    always does. F below 1e-304 counts as 0, S below 1e-300 as that: it takes tau below log(codes) / 690 to get there.
+    """weight: (rows, bins); location: (bins,), in rising order. A code at -inf has a score below every node, and a code
+    at +inf has a score above every node. F below 1e-304 counts as 0 and S below 1e-300 counts as 1e-300. Values this
+    small occur only when tau is below log(codes) / 690.
 
-    Nodes are in rising order. Only bins around them need a Gumbel: further up F is 0, further down F is 1 and S = e.
+    Nodes must be in rising order. Only the bins near the nodes need the full formulas of a Gumbel: for bins far above
+    the nodes F is 0, and for bins far below them F is 1 and S = e.
     """
 
     weight: Float[Tensor, "rows bins"]
@@ -118,7 +123,7 @@ class Shared:
         e = exceedance(self.location[first:last], nodes, tau)
         below = self.weight[:, first:last] @ torch.exp(-e).masked_fill_(e >= STEEPEST, 0.0)
         below += self.weight[:, :first].sum(1, keepdim=True)
-        return below.clamp_(min=0).log_()  # spread weights can leave a sum just below 0
+        return below.clamp_(min=0).log_()  # some weights are negative, so rounding may leave less than 0
 
     def tail(
         self, nodes: Float[Tensor, " nodes"], tau: float
@@ -130,7 +135,8 @@ class Shared:
         far = far[:, None] * torch.exp((nodes[0] - nodes) / tau)
         above = self.weight[:, last:].sum(1, keepdim=True) + weight @ -torch.expm1(-e) + far
         above = above.clamp(min=SMALLEST)
-        # Moving codes to bins leaves rounding behind; no mixture falls faster than one Gumbel far above its location.
+        # The error of the bins may move the rate out of its range from 0 to 1 / tau. The upper end is the rate of a
+        # single Gumbel far above its location, and no mixture exceeds it.
         rate = ((weight @ (e * torch.exp(-e)) + far) / above).clamp(min=0, max=1) / tau
         return above.log(), rate
 
@@ -140,8 +146,8 @@ class Shared:
 
 @cache
 def stencil() -> Float[Tensor, "points powers"]:
-    """Lagrange's weights of STENCIL neighbouring bins at a place t in [0, 1) between the middle two, as polynomials:
-    the weight of bin j is the sum over k of stencil[j, k] t^k."""
+    """The weights of Lagrange interpolation on STENCIL neighbouring bins, as polynomials in t, where t in [0, 1) is the
+    place between the two middle bins. The weight of bin j is the sum over k of stencil[j, k] t^k."""
     points = torch.arange(1 - STENCIL // 2, STENCIL // 2 + 1, dtype=torch.float64)
     return torch.linalg.inv(torch.vander(points, increasing=True)).T.contiguous()
 
@@ -154,11 +160,12 @@ def mixture_in_bins(
     tau: float,
     bins_per_tau: int = USUAL.bins_per_tau,
 ) -> Shared:
-    """The mixture with locations moved to bins: multiples of tau / 12 as a rule, between `lowest` and `high`.
+    """The mixture with its locations moved to bins at multiples of tau / `bins_per_tau`, from `lowest` to `high`.
 
-    A code below its row's `lowest` counts as one that never passes, above `high` as one that always does. Between them
-    its weight is spread over 6 bins so that every polynomial of degree 5 in the location keeps its value. The sixth
-    derivatives of the Gumbel's F, S and tau f are below 200 / tau^6, so each changes by at most
+    A code below the `lowest` of its row is treated as if its score were below every threshold, and a code above `high`
+    as if its score were above every threshold. The weight of any other code is spread over 6 bins in such a way that
+    the mean of every polynomial of degree 5 in the location stays the same. The sixth derivatives of the Gumbel's F, S
+    and tau f are below 200 / tau^6, so with 12 bins per tau each of them changes by at most
     200 * 0.00489 / 12^6 = 3.3e-7.
     """
     width = tau / bins_per_tau
@@ -166,14 +173,15 @@ def mixture_in_bins(
     low = width * math.floor(float(lowest.min()) / width)
     bins = int((high - low) / width) + 1
     below, over = location < lowest[:, None], location > high
-    # Codes outside go along with weight 0: that is cheaper than to pick out the others. Those below are mirrored, for
-    # to add them all to one bin, each after the other, is slow.
+    # Codes outside the range stay in the arrays with weight 0, because selecting the others would cost more. Locations
+    # below the range are mirrored into it, because adding all of them to one bin, one after the other, would be slow.
     power = weight.masked_fill(below | over, 0.0)
     place = ((location - low) / width).abs_().clamp_(max=(high - low) / width)
     first = place.long()
     place -= first
     first += bins * torch.arange(rows, device=weight.device)[:, None]
-    # Sums of weight * t^k in each bin, and from them the weights: cheaper than one polynomial per code and neighbour.
+    # First the sums of weight * t^k are computed in each bin, and then the weights of the bins from these sums. That is
+    # cheaper than evaluating a polynomial for each code and each of its neighbouring bins.
     moments = []
     for _ in range(STENCIL):
         moments.append(torch.bincount(first.flatten(), power.flatten(), minlength=rows * bins))
@@ -196,9 +204,10 @@ def enclosing_mixtures(
     width: float,
     bins: int,
 ) -> tuple[Shared, Shared]:
-    """Two mixtures of (location - low) that enclose it: moved down, and up, to the edge of their bin of [0, width].
+    """Two mixtures between which the mixture of the values location - low lies. [0, width] is divided into bins; the
+    first mixture moves every value down to the lower edge of its bin, the second moves it up to the upper edge.
 
-    What lies below 0 moves to -inf and 0, what lies at `width` or above to `width` and inf.
+    A value below 0 moves down to -inf and up to 0. A value of `width` or more moves down to `width` and up to inf.
     """
     bin_width = width / bins
     index = ((location - low[:, None]) / bin_width).floor_().clamp_(min=-1, max=bins).long() + 1

@@ -1,4 +1,4 @@
-"""What a path rule's law tells the accounting: entropies of a step, and the chance of what happened."""
+"""What the accounting needs to know of a path rule: the entropies of a step and the probability of its outcome."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from divlens.loop import Moment
 
 @dataclass(frozen=True)
 class StepEntropies:
-    """Nats per position, (batch, n), float64. `path` + `execution` is the entropy of (event, token); `state` that of
-    the state after the step alone, so `state` <= `path` + `execution`."""
+    """The entropies of a step in nats per position, (batch, n), float64.
+
+    `path` + `execution` is the entropy of the event and the token. `state` is the entropy of only the state after the
+    step, so `state` <= `path` + `execution`.
+    """
 
     path: Float[Tensor, "batch n"]
     execution: Float[Tensor, "batch n"]
@@ -23,12 +26,12 @@ class StepEntropies:
 
 
 class Law(Protocol):
-    """The law of one path rule, under the sampler's own probabilities; natural logarithms, float64.
+    """The law of one path rule under the sampler's own probabilities. All logarithms are natural, in float64.
 
-    known: False of the law that stands in for a rule which has none. path_is_certain: whether there is one path only,
-    so that the probability of a grid is that of its draws. draws_once: whether every token of the grid is drawn once
-    and stays, so that the execution entropy is at most H(Z|X), and a step has one reading. map_note: how a step's bits
-    are divided over positions where that is a choice, or nothing.
+    known: False for `UnknownLaw`, the substitute for rules without a law. path_is_certain: whether there is only one
+    path, so that the probability of a grid is that of its token draws. draws_once: whether every token of the grid is
+    drawn once and never changes; the execution entropy is then at most H(Z|X). map_note: how the bits of a step are
+    divided over positions, if there is more than one way to divide them; otherwise empty.
     """
 
     @property
@@ -41,21 +44,21 @@ class Law(Protocol):
     def map_note(self) -> str: ...
 
     def entropies(self, moment: Moment) -> StepEntropies:
-        """What the step adds to path and execution: its conditional entropy where that is known, else -log of the
-        probability of what happened, whose mean over samples is the same.
+        """What the step adds to path and execution. This is its conditional entropy where a formula for it is known,
+        and otherwise -log of the probability of the outcome, which has the same mean over samples.
 
-        Where the path is frozen they are given the numbers of the frozen stream.
+        If the path is frozen, the entropies are conditional on the random numbers of its noise.
         """
         ...
 
     def log_probability(self, moment: Moment, certain: Int[Tensor, "batch m"] | None) -> Float[Tensor, " batch"]:
-        """log of the chance of the state after the step, given the state before it. `certain`: the tokens that the
-        draw must give, where it has no choice."""
+        """The log-probability of the state after the step, given the state before it. `certain`: the only tokens that
+        could be drawn, if the draw is not random."""
         ...
 
     def proposal_log_probability(self, moment: Moment) -> Float[Tensor, " batch"]:
-        """log of the chance that the rule does what it did when every draw is the token of the final grid, which the
-        moment's draws are."""
+        """The log-probability that the rule makes this step when every draw is the token of the final grid. The draws
+        of the moment must be these tokens."""
         ...
 
 
@@ -65,8 +68,8 @@ def nothing_at(tokens: Int[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
 
 
 def committed_entropies(moment: Moment) -> Float[Tensor, "batch n"]:
-    """The entropy of the token draw at each committed position, given that these are: of draws that do not decide
-    which positions are committed."""
+    """The entropy of the token draw at each committed position, given which positions are committed. This holds for
+    rules where the draws do not influence which positions are committed."""
     view, result = moment.view, nothing_at(moment.view.tokens)
     if moment.certain is not None:
         return result
@@ -79,8 +82,8 @@ def committed_entropies(moment: Moment) -> Float[Tensor, "batch n"]:
 def committed_log_probability(
     moment: Moment, certain: Int[Tensor, "batch m"] | None, least: float = -torch.inf
 ) -> Float[Tensor, " batch"]:
-    """log of the chance of the committed tokens, given that these positions are committed. `least`: what a token's
-    own is taken for where it is below."""
+    """The log-probability of the committed tokens, given that these positions are committed. The log-probability of a
+    token counts as `least` if it is below that."""
     view, law = moment.view, law_of_draw(moment, certain)
     here = slice(view.first, view.first + view.count)
     fixed = moment.drawn & moment.result.committed[:, here]
@@ -90,7 +93,7 @@ def committed_log_probability(
 
 
 def law_of_draw(moment: Moment, certain: Int[Tensor, "batch m"] | None) -> Float[Tensor, "batch m codes"]:
-    """log-probabilities of the draw: the step's own, or all on the token that is certain."""
+    """The log-probabilities of the draw: those of the step, or 0 for the tokens `certain` and -inf for all others."""
     if certain is None:
         return moment.log_p
     return torch.full_like(moment.log_p, -torch.inf).scatter(-1, certain.unsqueeze(-1), 0.0)

@@ -1,9 +1,9 @@
-"""Confidence unmasking with little noise beside the spread of the scores: the integrals of `unmasking_events`, taken
-near the few thresholds that count, where few codes need a Gumbel.
+"""Confidence unmasking when the noise is small compared with the differences between scores. The integrals of
+`unmasking_events` are then computed only near the few thresholds where they are not negligible.
 
-A committed score lies near every threshold at which the integrands are not negligible, and near a threshold most codes
-of a row are far below it or far above it. So the cost is that of the sums without noise times the nodes around each
-score that counts, however small tau is.
+Every such threshold is close to a possible score of a committed position. Most codes of a row are far below or far
+above it, so only a few codes need the formulas of a Gumbel. The cost is that of the finite sums without noise, times
+the number of nodes around each score that matters, and does not grow as tau becomes smaller.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from divlens.information.laws.integrands import integrands, node_step
 from divlens.information.laws.scores import Scores
 from divlens.information.laws.sorted_mixtures import BEFORE, BEYOND, Sorted
 
-NEGLIGIBLE = 32.0  # a score counts when what is near it may hold more than exp(-32) of what the others may
-LEAST_TAU = 1e-9  # with less, float64 does not tell the thresholds around a score apart
+NEGLIGIBLE = 32.0  # scores are dropped whose neighbourhood is bounded by exp(-32) of the largest bound of any score
+LEAST_TAU = 1e-9  # with a smaller tau, float64 cannot distinguish the thresholds around a score
 ELEMENTS_AT_ONCE = 1_000_000
 
 
 def little_noise(scores: Scores, samples: int, tau: float) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
-    """log P(V) and log P(V, z_V). A tau below LEAST_TAU is taken for that: equal scores are ranked by lot, and others
-    by what they are, unless they differ by less than 30 LEAST_TAU."""
+    """log P(V) and log P(V, z_V). A tau below LEAST_TAU is replaced by LEAST_TAU. Equal scores are still ranked at
+    random and unequal ones by their values, unless they differ by less than 30 LEAST_TAU."""
     found = [of_one_sample(scores.rows(scores.sample == i), max(tau, LEAST_TAU)) for i in range(samples)]
     return torch.stack([path for path, _ in found]), torch.stack([joint for _, joint in found])
 
 
 def of_one_sample(scores: Scores, tau: float) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    # Thresholds are counted from the lowest committed score, where most depends on them.
+    # Thresholds are measured from the lowest committed score, because rounding matters most there.
     origin = scores.of_token(scores.location)[scores.committed].min()
     scores = replace(scores, sample=torch.zeros_like(scores.sample), location=scores.location - origin)
     mixture = Sorted.of(scores.weight, scores.location)
@@ -45,10 +45,11 @@ def of_one_sample(scores: Scores, tau: float) -> tuple[Float[Tensor, ""], Float[
 
 
 def scores_that_count(scores: Scores, mixture: Sorted, tau: float) -> Float[Tensor, " some"]:
-    """The committed scores near which either integrand is not negligible, rising.
+    """The possible scores of committed positions near which one of the integrands is not negligible, in rising order.
 
-    From c - 7 tau to c + 30 tau no tail S is above that of scores without noise at c - 37 tau, but for exp(-30), and no
-    F above that at c + 37 tau. For P(V, z_V) the lowest of the drawn scores counts, and those within reach of it.
+    Between c - 7 tau and c + 30 tau, up to exp(-30), no tail S is larger than the tail without noise at c - 37 tau, and
+    no F is larger than the F without noise at c + 37 tau. For P(V, z_V) only the lowest drawn score matters and the
+    drawn scores less than 37 tau above it.
     """
     rows = scores.rows(scores.committed)
     every = rows.location[rows.weight > 0].sort().values
@@ -63,10 +64,11 @@ def scores_that_count(scores: Scores, mixture: Sorted, tau: float) -> Float[Tens
 
 
 def nodes_around(places: Float[Tensor, " some"], step: float, tau: float) -> Float[Tensor, " nodes"]:
-    """The multiples of `step` from BEFORE * tau below each place, which rise, to BEYOND * tau above it."""
+    """The multiples of `step` between BEFORE * tau below and BEYOND * tau above any of the places, each of them once.
+    The places must be in rising order."""
     first = ((places - BEFORE * tau) / step).floor().long()
     last = ((places + BEYOND * tau) / step).ceil().long()
-    # Where one place's nodes end before the next one's begin there is a gap; last rises as first does.
+    # The nodes of a place start after the last node of the place before it, so that no node comes twice.
     first = torch.maximum(first, torch.cat([first[:1], last[:-1] + 1]))
     counts = (last - first + 1).clamp(min=0)
     start = first.repeat_interleave(counts)

@@ -40,7 +40,7 @@ class DiffusionLaw:
             step = step_entropies(rule, time, view.tokens, moment.mask, p)
         if certain is None:
             return step
-        none = torch.zeros_like(step.execution)  # exactly, without the logarithm's rounding
+        none = torch.zeros_like(step.execution)  # exactly 0, while the formulas would leave rounding
         return replace(step, execution=none, state=none if time == 1 else step.state)
 
     def log_probability(self, moment: Moment, certain: Int[Tensor, "batch m"] | None) -> Float[Tensor, " batch"]:
@@ -58,7 +58,7 @@ class DiffusionLaw:
         return self.rule.log_probability(view.time + 1, view.tokens, after, grid, moment.mask).sum(1)
 
     def silent_results(self, moment: Moment) -> Int[Tensor, "batch n codes"]:
-        """The next state of a silent rule for every x_0; no step but the last, which takes x_0 itself."""
+        """The next state under a silenced rule for every possible x_0. In the last step the result is x_0 itself."""
         view, unread = moment.view, CounterNoise.of(0, [], [], [])
         uniform, codes = self.rule.uniforms(view, unread), moment.log_p.shape[-1]
         return known_events(self.rule, view.time + 1, view.tokens, codes, moment.mask, uniform).tokens

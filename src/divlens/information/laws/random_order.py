@@ -1,4 +1,4 @@
-"""Random order: all sets of masked positions of the schedule's size are alike."""
+"""Random order: all sets of masked positions that have the size given by the schedule are equally likely."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Raster: one path, and one token a step."""
+"""Raster order: there is only one path, and each step draws one token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What confidence unmasking ranks at a step: the scores that the open positions may get."""
+"""The scores that the open positions may get in a step of confidence unmasking, which ranks positions by them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-IMPOSSIBLE = -1e9  # log p of a banned code: its weight is 0, and its score passes nothing
+IMPOSSIBLE = -1e9  # log p of a banned code, whose weight is 0 and whose score is below all others
 
 
 @dataclass(frozen=True)
 class Scores:
     """The open positions of one step, one row each.
 
-    sample, position: where the row is. committed: whether the step fixed it. token: which code it drew (it matters
-    where committed). weight, location: with what chance each code is drawn, rows sum to 1, and its log-probability as
-    the rule reads it; they differ where the draw is certain and the confidence is not 1 (Argmax).
+    sample, position: the row's place in the batch. committed: whether the step committed the position. token: the code
+    that was drawn, which matters only at committed positions. weight: the probability with which each code is drawn;
+    each row sums to 1. location: the log-probability of each code that the rule uses as its confidence. It is not the
+    logarithm of the weight where the draw is certain (Argmax).
     """
 
     sample: Int[Tensor, " rows"]
@@ -42,12 +43,12 @@ def scores_of(
     tokens: Int[Tensor, "batch n"],
     certain: Int[Tensor, "batch n"] | None = None,
 ) -> Scores:
-    """Rows for the open positions. `certain`: the tokens that were drawn, where the draw had no choice."""
+    """The rows of the open positions. `certain`: the only tokens that could be drawn, if the draw was not random."""
     sample, position = opened.nonzero(as_tuple=True)
     location, token = log_p[sample, position].clamp(min=IMPOSSIBLE), tokens[sample, position]
     if certain is not None:
         sure = certain[sample, position]
-        agree = (token == sure).double()[:, None]  # another token than the only one possible has no chance
+        agree = (token == sure).double()[:, None]  # any other token has probability 0
         location = location.gather(1, sure[:, None]).double()
         weight, token = torch.ones_like(location), torch.zeros_like(token)
         if not bool(agree.all()):
@@ -55,7 +56,7 @@ def scores_of(
             weight = torch.cat([weight, torch.zeros_like(weight)], 1)
             token = (1 - agree[:, 0]).long()
     else:
-        weight = location.exp().double()  # in the precision in which the sampler takes it
-        weight /= weight.sum(1, keepdim=True)  # float32 leaves a sum of 1 +- 1e-6; the draw divides by it too
+        weight = location.exp().double()  # computed in the precision that the sampler uses
+        weight /= weight.sum(1, keepdim=True)  # float32 sums are 1 +- 1e-6, and the draw divides by them too
         location = location.double()
     return Scores(sample, position, committed[sample, position], token, weight, location)

@@ -1,4 +1,4 @@
-"""Mixtures whose codes are sorted by location, so that what lies below or above a threshold is looked up."""
+"""Mixtures whose codes are sorted by location, so that the weight below or above a threshold can be looked up."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from torch import Tensor
 
 from divlens.information.laws.gumbel_mixtures import SMALLEST
 
-BEFORE, BEYOND = 7.0, 30.0  # a Gumbel is below -7 with a chance that float64 holds for 0, and above 30 with exp(-30)
+# A standard Gumbel is below -7 with a probability that float64 rounds to 0, and above 30 with probability exp(-30).
+BEFORE, BEYOND = 7.0, 30.0
 
 
 @dataclass(frozen=True)
 class Sorted:
-    """A mixture per row (see `gumbel_mixtures.Mixture`) with rising locations. `below`, `above`: what the codes before,
-    and from, each place weigh together. Codes more than BEYOND * tau below a threshold count as never above it."""
+    """One mixture per row (see `gumbel_mixtures.Mixture`), with locations in rising order. below[:, k] is the total
+    weight of the first k codes, and above[:, k] that of all other codes. A code more than BEYOND * tau below a
+    threshold counts as if its score were never above the threshold."""
 
     weight: Float[Tensor, "rows codes"]
     location: Float[Tensor, "rows codes"]
@@ -35,15 +37,16 @@ class Sorted:
         return Sorted(self.weight[which], self.location[which], self.below[which], self.above[which])
 
     def place(self, thresholds: Float[Tensor, " t"], *, right: bool = False) -> Int[Tensor, "rows t"]:
-        """How many codes of each row are below each threshold, or with `right` at it as well."""
+        """How many codes of each row are below each threshold or, with `right`, below or equal to it."""
         wanted = thresholds.expand(len(self.location), -1).contiguous()
         return torch.searchsorted(self.location, wanted, right=right)
 
     def near(
         self, nodes: Float[Tensor, " nodes"], tau: float
     ) -> tuple[Int[Tensor, "rows nodes"], Int[Tensor, "rows nodes"], Tensor, Tensor]:
-        """Of each row the codes from a first to before a last that a node does not clearly pass or miss; their weights
-        and e = exp(-(c - location) / tau), (rows, nodes, some)."""
+        """The codes of each row that are so close to a node that the noise decides whether they are above it. The
+        result is the index of the first of them, the index after the last, their weights, and
+        e = exp(-(c - location) / tau), the last two of shape (rows, nodes, some)."""
         first, last = self.place(nodes - BEYOND * tau), self.place(nodes + BEFORE * tau, right=True)
         some = first.unsqueeze(-1) + torch.arange(int((last - first).max()), device=nodes.device)
         inside, some = some < last.unsqueeze(-1), some.clamp(max=self.weight.shape[1] - 1)

@@ -1,4 +1,4 @@
-"""What stands in for the law of a rule that has none here."""
+"""The substitute law for rules whose law is not in this folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from divlens.loop import Moment
 
 @dataclass(frozen=True)
 class UnknownLaw:
-    """Path entropies are NaN; the execution is the entropy of the draws that were committed."""
+    """The path entropy is NaN. The execution entropy is that of the token draws at the committed positions."""
 
     known: bool = False
     path_is_certain: bool = False

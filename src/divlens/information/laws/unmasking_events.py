@@ -1,14 +1,16 @@
-"""Confidence unmasking: the exact chance that a step commits a set of positions V, and V with its tokens.
+"""Confidence unmasking: the exact probability that a step commits the set of positions V, and that it commits V with
+the tokens z_V.
 
-Given the state, positions are independent. Position i draws u ~ p_i and scores c = log p_i(u) + tau * G; the highest
-scores are committed. With F_i and S_i = 1 - F_i the distribution function and tail of the score of position i,
+Given the state, positions are independent. Position i draws a token u ~ p_i and gets the score log p_i(u) + tau * G,
+where G is standard Gumbel noise. The positions with the highest scores are committed. F_i is the distribution function
+of the score of position i, S_i = 1 - F_i is its tail, and S_{i, z} is its tail given that the token is z. Then
 
     P(V)      = integral of -d/dc [ prod_{i in V} S_i(c) ]                     prod_{i not in V} F_i(c) dc
     P(V, z_V) = integral of -d/dc [ prod_{i in V} p_i(z_i) S_{i, z_i}(c) ]     prod_{i not in V} F_i(c) dc
 
-where c runs over the lowest committed score (docs/theory.md derives both). The integrands are analytic and vanish at
-both ends, so the trapezoidal rule converges exponentially (Trefethen and Weideman, 2014). Everything is in float64 and
-in logarithms.
+where c stands for the lowest committed score (docs/theory.md derives both). The integrands are analytic and vanish at
+both ends, so the trapezoidal rule converges exponentially (Trefethen and Weideman, 2014). All values are logarithms in
+float64.
 """
 
 from __future__ import annotations
@@ -35,15 +37,17 @@ from divlens.information.laws.integrands import integrands, node_step
 from divlens.information.laws.little_noise import little_noise
 from divlens.information.laws.scores import Scores
 
-FEW_CODES = 32  # up to here codes are taken one by one
-COARSE = 96  # nodes and bins of the search for where the integrand lives
-WIDEST_INTERVAL = 2.0  # of the search, in units of tau: narrower ones are not worth another search
-CODES_AT_ONCE = 330_000  # few samples share their nodes: these then cover little that one sample does not need
+FEW_CODES = 32  # with up to this many codes, each code is computed on its own instead of in bins
+COARSE = 96  # the number of nodes and bins in the search for the range where the integrand is not negligible
+WIDEST_INTERVAL = 2.0  # in units of tau; once the intervals of the search are narrower, it is not repeated
+# This number is small so that only a few samples share their nodes. Many would need nodes over a wider range than each
+# of them needs alone.
+CODES_AT_ONCE = 330_000
 ELEMENTS_AT_ONCE = 300_000
-MORE_OFF_CPU = 64  # there is no cache to stay in, and every operation has a cost of its own
-FEW_OFF_CPU = 8  # of codes taken one by one: the search holds COARSE numbers for each
-SMALL_TAU = 0.003  # below, `little_noise` is faster with hundreds of codes, and as fast with few
-NODES_AT_ONCE = 320  # each lot of nodes has to do with the bins around it alone
+MORE_OFF_CPU = 64  # a GPU does not depend on a cache, and starting an operation takes time, so its batches are larger
+FEW_OFF_CPU = 8  # the same for codes that are not in bins: smaller, as the search stores COARSE numbers for each
+SMALL_TAU = 0.003  # below this tau `little_noise` is faster with hundreds of codes and as fast with few
+NODES_AT_ONCE = 320  # nodes are split into blocks because each block needs only the bins near it
 
 
 def event_log_probabilities(
@@ -54,11 +58,11 @@ def event_log_probabilities(
     few_codes: int = FEW_CODES,
     accuracy: Accuracy = USUAL,
 ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
-    """log P(V) and log P(V, z_V), natural, per sample.
+    """log P(V) and log P(V, z_V) of each sample, in natural logarithms.
 
-    `tau` >= 0 is the temperature of the Gumbel noise. `shift` is tau * G itself where the noise is known (a frozen
-    path); then, and at tau = 0, scores are atoms and both chances are finite sums. `few_codes`: with more codes than
-    this they are binned, see `gumbel_mixtures.mixture_in_bins`.
+    `tau` >= 0 is the temperature of the Gumbel noise. `shift` is the value of tau * G, given when the noise is known
+    because the path is frozen. With known noise, or at tau = 0, the scores are discrete and both probabilities are
+    finite sums. Vocabularies of more than `few_codes` codes are put in bins, see `gumbel_mixtures.mixture_in_bins`.
     """
     device = scores.weight.device
     log_path = torch.zeros(samples, dtype=torch.float64, device=device)
@@ -66,7 +70,7 @@ def event_log_probabilities(
     log_joint = log_path.index_add(0, scores.sample, log_token)
     opened = log_path.index_add(0, scores.sample, torch.ones_like(log_token))
     fixed = log_path.index_add(0, scores.sample, scores.committed.double())
-    # Where all is committed, or nothing, there is no choice of V: the start values are the answer.
+    # If a step commits all open positions or none, there is only one V, and the initial values are already the result.
     choice = (fixed > 0) & (fixed < opened)
     if not bool(choice.all()):
         rows = choice[scores.sample]
@@ -77,7 +81,7 @@ def event_log_probabilities(
     paths, joints = [log_path[:0]], [log_path[:0]]
     for first in range(0, len(ends) - 1, at_once):
         last = min(first + at_once, len(ends) - 1)
-        part = slice(ends[first], ends[last])  # rows are in the order of their samples
+        part = slice(ends[first], ends[last])  # rows are sorted by sample
         rows = scores.rows(part)
         place = torch.unique_consecutive(rows.sample, return_inverse=True)[1]
         rows = replace(rows, sample=place)
@@ -95,21 +99,24 @@ def event_log_probabilities(
 
 
 def room(elements: int, device: torch.device, more: int = MORE_OFF_CPU) -> int:
-    """How many to handle at once: so many on the processor, whose cache holds them, `more` times that elsewhere."""
+    """How many elements to process at once: `elements` on the CPU, whose cache has room for that many, and `more` times
+    as many on other devices."""
     return elements if device.type == "cpu" else more * elements
 
 
 def log_integrals(
     scores: Scores, samples: int, tau: float, few_codes: int, accuracy: Accuracy = USUAL
 ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
-    """Both integrals, by the trapezoidal rule on nodes that all samples share.
+    """The logarithms of both integrals, by the trapezoidal rule with the same nodes for all samples.
 
-    Both depend on differences of scores alone. So each sample's scores are counted from its own window's low end, and
-    the nodes need only span the widest window, however far apart the samples are.
+    The integrals depend only on differences between scores. The scores of each sample are therefore measured from the
+    low end of that sample's window. The nodes then need to cover only the widest window, even if the scores of
+    different samples are far apart.
     """
     direct = scores.weight.shape[1] <= few_codes
     window = windows(scores, samples, tau, direct, accuracy.negligible)
-    # By whole bins: where a code lies between two of them is then its own affair and not the batch's.
+    # The origin is a multiple of the bin width, so that the place of a code between two bins does not depend on which
+    # other samples are in the batch.
     origin = (window.low / tau * accuracy.bins_per_tau).floor() * tau / accuracy.bins_per_tau
     extent = float((window.high - origin).max())
     scores = replace(scores, location=scores.location - origin[scores.sample, None])
@@ -132,8 +139,11 @@ def log_integrals(
 
 @dataclass(frozen=True)
 class Windows:
-    """Per sample, thresholds between which all but a share of about 100 exp(-28) of both integrals lies; per row, what
-    log F is at least between them (0 where committed)."""
+    """The range of thresholds that matters for each sample.
+
+    low, high: outside these thresholds lies a share of about 100 exp(-28) of both integrals. below: a lower bound of
+    log F between them for each row, 0 for committed rows.
+    """
 
     low: Float[Tensor, " batch"]
     high: Float[Tensor, " batch"]
@@ -141,10 +151,12 @@ class Windows:
 
 
 def windows(scores: Scores, samples: int, tau: float, direct: bool, negligible: float = USUAL.negligible) -> Windows:
-    """Each sample's window, from where its lowest committed score can be to where its highest cannot be any more.
+    """The window of each sample. It starts from a range outside which the lowest committed score cannot be, but for
+    negligible probability.
 
-    Again within what was found while the intervals are wide and most of them empty: one score far from the others must
-    not leave everyone with coarse ends.
+    The search is repeated within the windows it found while its intervals are wide and it still shrinks the widest
+    window to a quarter or less. A single search would be too coarse for all samples if one score were far from the
+    others.
     """
     empty = torch.zeros(samples, dtype=torch.float64, device=scores.weight.device)
     rows = scores.rows(scores.committed)
@@ -163,10 +175,11 @@ def windows(scores: Scores, samples: int, tau: float, direct: bool, negligible: 
 def windows_within(
     scores: Scores, found: Windows, top: Float[Tensor, " batch"], tau: float, direct: bool, negligible: float
 ) -> Windows:
-    """The intervals of `found` that may hold something.
+    """The smaller windows that leave out those intervals of `found` whose part of the integrals is negligible.
 
-    prod S falls in c and prod F rises. So what an interval (a, b) holds is at most prod S(a) * prod F(b), and the whole
-    is at least prod S(c) * prod F(c) at any c: both from below and above when codes are moved to the edges of bins.
+    prod S decreases in c and prod F increases. The part of an interval (a, b) is therefore at most
+    prod S(a) * prod F(b), and the whole integral is at least prod S(c) * prod F(c) at any c. Moving the codes down or
+    up to the edges of their bins gives lower and upper bounds of these products.
     """
     width = float((found.high - found.low).max())
     nodes = torch.linspace(0, width, COARSE, dtype=torch.float64, device=scores.weight.device)
@@ -174,7 +187,7 @@ def windows_within(
     if direct:
         down = up = Direct(scores.weight, scores.location - low[:, None])
     else:
-        occupied = min(width, float((top - found.low).max()) * (1 + 1e-9))  # the highest code is inside its bin
+        occupied = min(width, float((top - found.low).max()) * (1 + 1e-9))  # the highest code is inside a bin
         down, up = enclosing_mixtures(scores.weight, scores.location, low, occupied, COARSE)
     inside, rows = scores.committed, scores.rows(scores.committed)
     empty = torch.zeros(len(top), COARSE, dtype=torch.float64, device=scores.weight.device)
@@ -205,11 +218,13 @@ def in_bins(
     tau: float,
     accuracy: Accuracy,
 ) -> Mixture:
-    """Codes in bins; those that are nearly impossible, and nearly sure to lose, together.
+    """The mixture in bins. Improbable codes, whose scores would hardly ever be high enough, are treated together as if
+    their scores were below every threshold.
 
-    A code of probability p that counts as never passing changes F(c) and S(c) by p S_p(c) <= p exp((log p - c) / tau).
-    That is to be `bulk` / codes of the least that F is in the window, and of the share of the likeliest code in S.
-    Thresholds are counted from `origin`, so that log p is location + origin.
+    Doing so for a code of probability p changes F(c) and S(c) by p S_p(c) <= p exp((log p - c) / tau), where S_p is the
+    tail of the score of this code. The change is allowed to be `bulk` / codes times the smallest F in the window, or
+    for committed rows times the share of the likeliest code in S. Thresholds are measured from `origin`, so that log p
+    is location + origin.
     """
     top = scores.location.amax(1)
     start = torch.where(scores.committed, top.clamp(max=0), 0.0)
@@ -222,7 +237,7 @@ def in_bins(
 
 
 def selections(opened: Bool[Tensor, " n"], count: int) -> Iterator[Bool[Tensor, " n"]]:
-    """Every way to commit `count` of the open positions."""
+    """All ways to choose `count` of the open positions."""
     places = opened.nonzero()[:, 0]
     for chosen in torch.combinations(places, count):
         which = torch.zeros_like(opened)
