@@ -22,7 +22,8 @@ Conditions = Mapping[str, Sequence[Intervention]]
 
 
 def name_of(interventions: Sequence[Intervention]) -> str:
-    """What a condition is called that was given no name: what it does. Raises DivlensError for no interventions."""
+    """What a condition is called that was given no name: what it does. Raises DivlensError for what is no
+    list of interventions."""
     check_interventions(interventions)
     return described(interventions) if interventions else BASELINE
 
@@ -63,11 +64,8 @@ def named_conditions(
             f'conditions expect interventions by name, such as {{"{BASELINE}": [], "argmax": Argmax()}}, or a list'
         )
         raise DivlensError(f"{expected}, got {conditions!r:.80}")
-    parts = [listed(condition) for condition in several]
-    for part in parts:
-        check_interventions(part)
     named: dict[str, Sequence[Intervention]] = {BASELINE: ()}
-    return named | {described(part): part for part in parts if part}
+    return named | {name_of(part): part for part in map(listed, several)}
 
 
 def listed(condition: Any) -> Any:

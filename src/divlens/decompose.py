@@ -16,6 +16,7 @@ from divlens.diversity import FeatureNetwork, network_of
 from divlens.diversity.anova import CrossedSums, Source, whole_blocks
 from divlens.errors import DivlensError
 from divlens.experiment.design import FACTORS, Design, Levels, Plan, design_of
+from divlens.experiment.measure import IMAGES_PER_PASS
 from divlens.interventions import Intervention, Settings
 from divlens.models.protocol import Model
 from divlens.planning import BATCH_SIZE, BatchSize
@@ -24,7 +25,6 @@ from divlens.run import Filled, fill, wording_notes
 from divlens.types import Prompt
 
 WORDING: Source = (0,)
-IMAGES_PER_PASS = 32  # of the feature network; it bounds memory
 
 Features = Callable[[Float[Tensor, "batch 3 h w"]], Float[Tensor, "batch features"]]
 

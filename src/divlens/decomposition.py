@@ -15,7 +15,7 @@ from divlens.errors import DivlensError
 from divlens.experiment.design import Levels
 from divlens.output import Record, write_tables
 from divlens.paraphrase.notes import wording_lines
-from divlens.results import Result, found_of, used_in
+from divlens.results import Result, columns_of, found_of, title_of, used_in
 from divlens.showing import UNKNOWN, Block, counted, interval_text, missing_intervals
 from divlens.statistics import Interval, bootstrap_mean, ratio_of_means
 from divlens.types import DrawnWith, Prompt
@@ -127,7 +127,7 @@ class Decomposition(Result):
         ]
         whole = UNKNOWN if math.isnan(self.share(self.sources[0]).value) else "100"
         rows.append(("total", interval_text(self.total, ".4f"), whole))
-        title = " ".join((self.model, *self.interventions))
+        title = title_of(self.model, self.interventions)
         lines = [f"{self.levels.written}.", *self.remarks, *self.shares_lines()]
         lines += wording_lines((), len(self.prompts), {self.model: self.wording_notes})
         return [Block(title, ("source", self.distance, "share %"), rows, lines=lines)]
@@ -160,8 +160,7 @@ class Decomposition(Result):
 
     def named(self, table: pd.DataFrame) -> pd.DataFrame:
         """A table that says in its last columns whose it is."""
-        what = " + ".join(self.interventions) or "none"
-        return table.assign(model=self.model, condition=self.condition, interventions=what)
+        return table.assign(**columns_of(self.model, self.condition, self.interventions))
 
     @property
     def found(self) -> Record:

@@ -16,7 +16,7 @@ from divlens.conditions import Conditions, enhancer
 from divlens.experiment import columns
 from divlens.experiment.comparison import Comparison, compared
 from divlens.experiment.measure import ConditionResult
-from divlens.experiment.measures import COVERAGE, FIDELITY, Measure, named, partial_notes
+from divlens.experiment.measures import COVERAGE, FIDELITY, ONE_SAMPLE, Measure, named, partial_notes
 from divlens.experiment.samples import Samples, unread, wordings_in, write_samples
 from divlens.fidelity.breakage import FidelityChange, fidelity_change
 from divlens.fidelity.notes import UNSEEN, fall_text, fall_warnings, judged_note
@@ -167,11 +167,8 @@ class Enhanced(Result):
         """One row per prompt, before and after: the value of each measure."""
         import pandas as pd
 
-        rows = [
-            dict(zip(columns.OF_PROMPT, (self.model, name, prompt.text), strict=True)) | dict(figures)
-            for name, side in (("before", self.before), ("after", self.after))
-            for prompt, figures in zip(side.prompts, side.result.figures, strict=True)
-        ]
+        sides = {"before": self.before, "after": self.after}
+        rows = [row for name, side in sides.items() for row in side.result.rows(self.model, name, side.prompts)]
         return pd.DataFrame(rows)
 
     @property
@@ -200,7 +197,7 @@ class Enhanced(Result):
             *missing_intervals(prompts),
         ]
         if n < 2:
-            lines.append("n/a: LPIPS diversity is undefined (NaN) for fewer than 2 samples.")
+            lines.append(ONE_SAMPLE)
         known = min(self.known(COVERAGE), self.known(FIDELITY))
         lines += judged_note(known, prompts) if known else [UNSEEN]
         lines += partial_notes(self.measures, self.known, prompts)

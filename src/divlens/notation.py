@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 
 from divlens import interventions
+from divlens.conditions import name_of
 from divlens.errors import DivlensError
-from divlens.interventions import Intervention, described
+from divlens.interventions import Intervention
 
 KNOWN = tuple(
     sorted(name for name, kind in vars(interventions).items() if is_dataclass(kind) and isinstance(kind, Intervention))
@@ -67,16 +68,16 @@ def condition_from(text: str) -> tuple[str, tuple[Intervention, ...]]:
     name, equals, listed = text.partition("=")
     if not equals or "(" in name:
         listed = interventions_from(text)
-        return described(listed), listed
+        return name_of(listed), listed
     if not name.strip():
         raise DivlensError(f'expected a condition such as "hot=Temperature(1.3)", got {text!r:.80}')
     return name.strip(), interventions_from(listed)
 
 
-def condition_of_all(texts: Sequence[str], baseline: str) -> dict[str, Sequence[Intervention]]:
+def condition_of_all(texts: Sequence[str]) -> dict[str, Sequence[Intervention]]:
     """One condition of all that the texts list, in order, under what it does as its name; the baseline for none."""
     listed = interventions_from(", ".join(texts)) if texts else ()
-    return {described(listed) if listed else baseline: listed}
+    return {name_of(listed): listed}
 
 
 def conditions_from(texts: Sequence[str], baseline: str) -> dict[str, Sequence[Intervention]]:

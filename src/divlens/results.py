@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 from divlens.conditions import Conditions
 from divlens.errors import DivlensError
 from divlens.interventions import described
-from divlens.models.answers import cuts_wordings
+from divlens.models.fingerprint import cuts_wordings
 from divlens.output import Record, as_read, write_output
 from divlens.run import Run
 from divlens.showing import Shown
@@ -105,6 +105,16 @@ def joint_request(requests: Sequence[Record]) -> Record:
                 f"{', '.join(differing)}"
             )
     return merged(requests)
+
+
+def title_of(model: str, interventions: Sequence[str]) -> str:
+    """Whose a table is, in a line."""
+    return " ".join((model, *interventions))
+
+
+def columns_of(model: str, condition: str, interventions: Sequence[str]) -> dict[str, str]:
+    """Whose the rows of a table are, by the names of its columns."""
+    return {"model": model, "condition": condition, "interventions": " + ".join(interventions) or "none"}
 
 
 Used = tuple[str, str, str, str]  # model, condition, prompt, wording

@@ -74,6 +74,11 @@ class Run:
             groups.setdefault(row.prompt.text, []).append(row.wording)
         return tuple(map(tuple, groups.values()))
 
+    @cached_property
+    def prompts(self) -> tuple[Prompt, ...]:
+        """In the order of `wordings`."""
+        return tuple({row.prompt.text: row.prompt for row in self.rows}.values())
+
     def identity(self) -> dict[str, Any]:
         """All that the drawn tokens depend on, as plain values: two runs with one identity draw the same.
 

@@ -74,14 +74,14 @@ class Shown(ABC):
         written = io.StringIO()
         # Plain text wherever this is, also in a notebook and where colours are forced.
         plain = {"force_terminal": False, "force_jupyter": False, "color_system": None}
-        Console(file=written, width=WIDTH, **plain).print(escaped(together([self])))
+        Console(file=written, width=WIDTH, **plain).print(together([self]))
         return f"{visible(self.headline)}\n\n{written.getvalue().rstrip()}"
 
-    def __rich__(self) -> Any:
-        return escaped(together([self]))
+    def __rich__(self) -> Group:
+        return together([self])
 
     def _repr_html_(self) -> str:
-        title, tables = html.escape(visible(self.headline)), "".join(map(block_html, self.blocks))
+        title, tables = in_html(self.headline), "".join(map(block_html, self.blocks))
         return f"<p><b>{title}</b></p>{tables}{paragraphs(self.notes)}"
 
 
@@ -93,12 +93,16 @@ def together(results: Sequence[Shown]) -> Group:
     parts: list[Any] = []
     for block in (block for result in results for block in result.blocks):
         parts.append(fitted(block.title, block.headings, block.shown_rows))
-        parts += [Text("\n".join(textwrap.wrap(warning, WIDTH)), style="bold") for warning in block.warnings]
-        parts += [Text("\n".join(textwrap.wrap(line, WIDTH))) for line in block.lines]
+        parts += [Text(wrapped(warning), style="bold") for warning in block.warnings]
+        parts += [Text(wrapped(line)) for line in block.lines]
         parts.append(Text())
     notes = dict.fromkeys(note for result in results for note in result.notes)
-    below = "\n".join(line for note in notes for line in textwrap.wrap(note, WIDTH))
-    return Group(*parts, Text(below, style="dim")) if below else Group(*parts[:-1])
+    return Group(*parts, Text("\n".join(map(wrapped, notes)), style="dim")) if notes else Group(*parts[:-1])
+
+
+def wrapped(text: str) -> str:
+    """Lines of at most 80 columns, and as much more as escaped characters need."""
+    return "\n".join(map(visible, textwrap.wrap(text, WIDTH)))
 
 
 def fitted(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
@@ -129,32 +133,22 @@ def fitted(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -
     return table
 
 
-def escaped(renderable: Any) -> Any:
-    """The same for rich, with the harmful characters of its text escaped when it is rendered."""
-    from rich.console import Console, ConsoleOptions, RenderResult
-    from rich.segment import Segment
-
-    class Escaped:
-        def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-            for text, style, control in console.render(renderable, options):
-                lines = text if control else "\n".join(map(visible, text.split("\n")))
-                yield Segment(lines, style, control)
-
-    return Escaped()
-
-
 def block_html(block: Block) -> str:
     def row(cells: Sequence[str], tag: str) -> str:
-        return f"<tr>{''.join(f'<{tag}>{html.escape(visible(cell))}</{tag}>' for cell in cells)}</tr>"
+        return f"<tr>{''.join(f'<{tag}>{in_html(cell)}</{tag}>' for cell in cells)}</tr>"
 
     table = f"<thead>{row(block.headings, 'th')}</thead>{''.join(row(cells, 'td') for cells in block.shown_rows)}"
-    title = f"<caption><b>{html.escape(visible(block.title))}</b></caption>" if block.title else ""
-    warned = "".join(f"<p><b>{html.escape(visible(warning))}</b></p>" for warning in block.warnings)
+    title = f"<caption><b>{in_html(block.title)}</b></caption>" if block.title else ""
+    warned = "".join(f"<p><b>{in_html(warning)}</b></p>" for warning in block.warnings)
     return f"<table>{title}{table}</table>{warned}{paragraphs(block.lines)}"
 
 
 def paragraphs(lines: Sequence[str]) -> str:
-    return f"<p>{'<br>'.join(html.escape(visible(line)) for line in lines)}</p>" if lines else ""
+    return f"<p>{'<br>'.join(map(in_html, lines))}</p>" if lines else ""
+
+
+def in_html(text: str) -> str:
+    return html.escape(visible(text))
 
 
 def counted(number: int, name: str) -> str:

@@ -57,22 +57,27 @@ def tokenizer(special: list[str], extra: dict[str, str], begins: bool) -> PreTra
     )
 
 
+def text_sizes(words: Any, positions: int) -> dict[str, Any]:
+    """The configuration of the network that reads and writes tokens, alike for both."""
+    return {
+        "vocab_size": len(words),
+        "hidden_size": WIDTH,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": positions,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+
+
 def janus(side: int = 4, codes: int = 70, seed: int = 0) -> tuple[Any, Any]:
     """A network and its processor: `side` x `side` codes, a prompt of at most 64 tokens."""
     torch.manual_seed(seed)
     words = tokenizer(["<|User|>", "<|Assistant|>"], EXTRA, begins=True)
-    text = LlamaConfig(
-        vocab_size=len(words),
-        hidden_size=WIDTH,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=side * side + 64,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
+    text = LlamaConfig(**text_sizes(words, positions=side * side + 64))
     vision = JanusVisionConfig(
         hidden_size=16,
         num_hidden_layers=1,
@@ -108,18 +113,7 @@ def emu3(codes: int = 40, positions: int = 9216, seed: int = 0, scattered: bool 
     visual = [f"<|visual token {code:06d}|>" for code in range(codes)]
     special = [*visual[::-2], END_OF_LINE, *visual[-2::-2]] if scattered else [END_OF_LINE, *visual]
     words = tokenizer(special, EXTRA | STRUCTURE, begins=False)
-    text = Emu3TextConfig(
-        vocab_size=len(words),
-        hidden_size=WIDTH,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=positions,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
+    text = Emu3TextConfig(**text_sizes(words, positions))
     vq = Emu3VQVAEConfig(
         codebook_size=codes,
         base_channels=32,

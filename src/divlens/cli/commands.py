@@ -146,21 +146,20 @@ def information(
     need_two(n, "Monte-Carlo error")
     if under and intervene:
         raise click.UsageError("--under names a condition, --intervene makes one: expected one of both")
-    from divlens.conditions import BASELINE, default_conditions
+    from divlens.conditions import default_conditions
     from divlens.information import Effort
     from divlens.information.api import information_of
     from divlens.information.plan import accountings
-    from divlens.models.answers import loaded_models, with_own_paraphrases
+    from divlens.models.answers import asked_prompts, loaded_models
     from divlens.notation import condition_of_all
-    from divlens.prompts import distinct_prompts
     from divlens.results import joint_request, request_so_far
 
     prompts = chosen_prompts(prompt_file, limit, INFORMATION_PROMPTS)
     effort, known = Effort(paths, path_samples, mixture_samples), default_conditions()
-    conditions = {name: known[name] for name in under} or condition_of_all(intervene, BASELINE)
+    conditions = {name: known[name] for name in under} or condition_of_all(intervene)
     check_folder(out, request_so_far("information", conditions, seed))
     loaded = loaded_models(setup.load(models))
-    asked = with_own_paraphrases(loaded, distinct_prompts(prompts))
+    asked = asked_prompts(loaded, prompts)
     planned = [
         accounting
         for model in loaded
@@ -197,22 +196,20 @@ def decompose(
     setup: Setup,
 ) -> None:
     """Split the LPIPS diversity of MODELS by source: wording, path, execution and their interactions."""
-    from divlens.conditions import BASELINE, name_of
     from divlens.decompose import decompose_design
     from divlens.experiment.design import Levels, design_of
-    from divlens.models.answers import loaded_models, with_own_paraphrases
+    from divlens.models.answers import asked_prompts, loaded_models
     from divlens.notation import condition_of_all
-    from divlens.prompts import distinct_prompts
     from divlens.results import joint_request, request_so_far
 
     prompts = chosen_prompts(prompt_file, limit, DECOMPOSE_PROMPTS)
     levels = Levels(wordings, paths, executions)
-    (interventions,) = condition_of_all(intervene, BASELINE).values()
-    conditions = {name_of(interventions): interventions}
+    conditions = condition_of_all(intervene)
+    (interventions,) = conditions.values()
     check_folder(out, request_so_far("decompose", conditions, seed))
     control = {"length_control": length_control, "batch_size": setup.batch_size, "interventions": interventions}
     loaded = loaded_models(setup.load(models))
-    asked = with_own_paraphrases(loaded, distinct_prompts(prompts))
+    asked = asked_prompts(loaded, prompts)
     designs = [design_of(model, asked, levels, seed, **control) for model in loaded]
     check_folder(out, joint_request([design.request(lpips) for design in designs]))
     deliver([decompose_design(design, lpips, progress=on_terminal()) for design in designs], out)

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from divlens.conditions import BASELINE, Conditions
 from divlens.diversity import load_network
 from divlens.experiment.measure import ConditionResult, Instruments, measure
-from divlens.experiment.measures import Measure, checked_measures, usual_measures
+from divlens.experiment.measures import Measure, checked_measures
 from divlens.fidelity import judge_of
-from divlens.models.answers import with_own_paraphrases
+from divlens.models.answers import asked_prompts
 from divlens.models.protocol import Model
 from divlens.output import Record
 from divlens.planning import BatchSize, plans
 from divlens.progress import OnBatch, followed
-from divlens.prompts import distinct_prompts
 from divlens.results import request_of
 from divlens.run import Run
 from divlens.types import DrawnWith, Prompt
@@ -25,7 +24,8 @@ from divlens.types import DrawnWith, Prompt
 class Comparison:
     """What is drawn of each model under each condition, all of it decided, and what is measured of it.
 
-    runs: by the name of the model and of the condition. lpips: the name of the network.
+    runs: by the name of the model and of the condition. lpips: the name of the network. instruments: what looks at the
+    pictures of each model, by its name; they share the network.
     """
 
     runs: Mapping[str, Mapping[str, Run]]
@@ -34,7 +34,7 @@ class Comparison:
     n: int
     seed: int
     lpips: str
-    extra: tuple[Measure, ...]
+    instruments: Mapping[str, Instruments]
 
     def request(self, command: str) -> Record:
         """What was asked for, as run.json holds it."""
@@ -43,8 +43,8 @@ class Comparison:
 
     @property
     def measures(self) -> tuple[Measure, ...]:
-        """All that are taken, by what a reader needs of them: names, units, headings."""
-        return (*usual_measures(None), *self.extra)
+        """All that are taken, by what a reader needs of them: names, units, headings, which are those of any model."""
+        return next(iter(self.instruments.values())).measures
 
     @property
     def drawn_with(self) -> dict[str, DrawnWith]:
@@ -55,13 +55,12 @@ class Comparison:
         self, progress: bool | None = None, on_batch: OnBatch | None = None
     ) -> dict[str, dict[str, ConditionResult]]:
         """Draw all and look at it, by the name of the model and of the condition."""
-        network = load_network(self.lpips)
         found: dict[str, dict[str, ConditionResult]] = {}
         pictures = len(self.runs) * len(self.conditions) * len(self.prompts) * self.n
         with followed(progress, on_batch, pictures, "") as told:
             for name, of_model in self.runs.items():
-                first = next(iter(of_model.values()))
-                eyes = Instruments.of(network.to(first.device), judge_of(first.model), self.extra)
+                eyes = self.instruments[name]
+                eyes.network.to(next(iter(of_model.values())).device)
                 for condition, run in of_model.items():
                     told.describe(f"{name} {condition}")
                     found.setdefault(name, {})[condition] = measure(
@@ -81,9 +80,7 @@ def compared(
     batch_size: BatchSize,
 ) -> Comparison:
     """Plan a comparison. Every DivlensError that a request can raise is raised here."""
-    extra, asked = checked_measures(measures), with_own_paraphrases(models, distinct_prompts(prompts))
-    load_network(lpips)
-    for model in models:
-        judge_of(model)
+    extra, asked, network = checked_measures(measures), asked_prompts(models, prompts), load_network(lpips)
+    instruments = {model.name: Instruments.of(network, judge_of(model), extra) for model in models}
     runs = {model.name: plans(model, asked, n, seed, conditions, batch_size=batch_size) for model in models}
-    return Comparison(runs, conditions, asked, n, seed, lpips, extra)
+    return Comparison(runs, conditions, asked, n, seed, lpips, instruments)

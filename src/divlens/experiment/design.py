@@ -13,13 +13,12 @@ from divlens.conditions import name_of
 from divlens.diversity import NETWORKS
 from divlens.errors import DivlensError, check_whole
 from divlens.interventions import Intervention, OnPrompt, Settings, wordings_under
-from divlens.models.answers import loaded_model, with_own_paraphrases
+from divlens.models.answers import asked_prompts, loaded_model
 from divlens.models.protocol import Limited, Model
 from divlens.noise import prompt_key
 from divlens.output import Record
 from divlens.paraphrase import length
 from divlens.planning import BATCH_SIZE, MOST_SAMPLES, BatchSize, Reading, check_request
-from divlens.prompts import distinct_prompts
 from divlens.results import request_of
 from divlens.run import Row, Run
 from divlens.showing import counted
@@ -156,7 +155,7 @@ def design_of(
 ) -> Design:
     """Raises every DivlensError that `decompose` says it raises before anything is drawn."""
     known = loaded_model(model)
-    distinct = with_own_paraphrases([known], distinct_prompts(prompts))
+    distinct = asked_prompts([known], prompts)
     check_request(1, seed, batch_size)
     reading = Reading(known, batch_size)
     settings = reading.settings(interventions)

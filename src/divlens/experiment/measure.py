@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import no_type_check
+from typing import Any, no_type_check
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from divlens.diversity import FeatureNetwork, lpips_diversity
-from divlens.experiment.columns import DUPLICATES, NOISE_FLOOR
+from divlens.experiment.columns import DUPLICATES, NOISE_FLOOR, OF_PROMPT
 from divlens.experiment.measures import Gauge, Look, Measure, usual_measures
 from divlens.experiment.samples import PromptSamples, Samples
 from divlens.fidelity import Judge, Judged
@@ -42,6 +42,11 @@ class ConditionResult:
     def column(self, name: str) -> Float[np.ndarray, " prompts"]:
         """One figure of every prompt."""
         return np.array([row[name] for row in self.figures], float)
+
+    def rows(self, model: str, condition: str, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
+        """The figures of each prompt as a row of a table, which begins with whose they are."""
+        named = zip(prompts, self.figures, strict=True)
+        return [dict(zip(OF_PROMPT, (model, condition, one.text), strict=True)) | dict(found) for one, found in named]
 
 
 def count_duplicates(tokens: Int[Tensor, "n *grid"]) -> int:
@@ -91,9 +96,8 @@ def measure(
     """
     model, n = run.model, len(run.wordings[0])
     figures, parts = [], []
-    prompts = [row.prompt for row in run.rows[::n]]
-    looked = by_prompt(looks(fill(run), instruments, on_batch), prompts, n, instruments, with_noise_floor)
-    for prompt, seen, wordings in zip(prompts, looked, run.wordings, strict=True):
+    looked = by_prompt(looks(fill(run), instruments, on_batch), run.prompts, n, instruments, with_noise_floor)
+    for prompt, seen, wordings in zip(run.prompts, looked, run.wordings, strict=True):
         found = {name: gauge.value() for name, gauge in seen.gauges.items()}
         figures.append(found | {NOISE_FLOOR: seen.floor, DUPLICATES: count_duplicates(seen.tokens)})
         whose = (model.name, condition, prompt.text, run.seed)

@@ -145,6 +145,7 @@ class Unknown:
 
 DIVERSITY, COVERAGE, FIDELITY = "diversity", "coverage", "fidelity"
 JUDGED = (COVERAGE, FIDELITY)
+ONE_SAMPLE = "n/a: LPIPS diversity is undefined (NaN) for fewer than 2 samples."
 
 
 def usual_measures(judge: Judge | None) -> tuple[Measure, ...]:

@@ -63,11 +63,7 @@ def probe_of(comparison: Comparison, *, progress: bool | None = None, on_batch: 
         | summary(result, found[model][BASELINE], comparison.measures, n, comparison.seed)
         for model, name, result in results
     ]
-    per_prompt = [
-        dict(zip(columns.OF_PROMPT, (model, name, prompt.text), strict=True)) | dict(figures)
-        for model, name, result in results
-        for prompt, figures in zip(prompts, result.figures, strict=True)
-    ]
+    per_prompt = [row for model, name, result in results for row in result.rows(model, name, prompts)]
     return ProbeResult(
         request=comparison.request("probe"),
         table=pd.DataFrame(rows),

@@ -13,7 +13,7 @@ import numpy as np
 from divlens.conditions import BASELINE
 from divlens.experiment import columns
 from divlens.experiment.measure import ConditionResult
-from divlens.experiment.measures import DIVERSITY, FIDELITY, Measure, partial_notes
+from divlens.experiment.measures import DIVERSITY, FIDELITY, ONE_SAMPLE, Measure, partial_notes
 from divlens.experiment.samples import Samples, unread, wordings_in, write_samples
 from divlens.fidelity.breakage import FidelityChange, fidelity_change
 from divlens.fidelity.notes import UNSEEN, fall_text, fall_warnings, judged_note
@@ -94,7 +94,7 @@ class ProbeResult(Result):
             f"LPIPS diversity that one grey level of noise makes: {table[columns.NOISE_FLOOR].max():.1g} at most.",
         ]
         if n < 2:
-            lines.append("n/a: LPIPS diversity is undefined (NaN) for fewer than 2 samples.")
+            lines.append(ONE_SAMPLE)
         elif any(math.isnan(change) for change in table[columns.RELATIVE_CHANGE]):
             lines.append("n/a: no change in percent where baseline has no diversity.")
         lines += missing_intervals(prompts)

@@ -93,7 +93,7 @@ def collect(run: Run, stored: Sequence[int], judge: Judge | None, on_batch: Call
     strata, stratum = strata_of(run.wordings)
     steps, positions = run.settings.rule.steps, math.prod(model.grid)
     collected = Collected(Tally.empty(strata, steps, positions), TokenCounts.empty(prompts, model.codes), Readings())
-    own = [row.prompt.text for row in run.rows[::n]]
+    own = [prompt.text for prompt in run.prompts]
     both = list(zip(stratum.numpy(), own, strict=True))
     uses = np.stack(
         [np.concatenate([choice_of_samples(part, k, run.seed, text) for part, text in both]) for k in stored], 1

@@ -12,11 +12,10 @@ from divlens.fidelity import judge_of
 from divlens.information.laws import law_of
 from divlens.information.relevance import Judge
 from divlens.interventions import Intervention
-from divlens.models.answers import with_own_paraphrases
+from divlens.models.answers import asked_prompts
 from divlens.models.protocol import Model
 from divlens.output import Record
 from divlens.planning import BATCH_SIZE, MOST_SAMPLES, BatchSize, plans
-from divlens.prompts import distinct_prompts
 from divlens.results import request_of
 from divlens.run import Run
 from divlens.types import Prompt
@@ -93,7 +92,7 @@ class Accounting:
 
     @property
     def prompts(self) -> tuple[Prompt, ...]:
-        return tuple(row.prompt for row in self.run.rows[:: len(self.run.wordings[0])])
+        return self.run.prompts
 
     @property
     def request(self) -> Record:
@@ -132,7 +131,7 @@ def accountings(
     judging: Any = judge_of(model) if judge == "declared" else judge
     if judging is not None and not callable(judging):
         raise DivlensError(f"information(judge=...) expects a function of pictures, got {judge!r}")
-    asked = with_own_paraphrases([model], distinct_prompts(prompts))
+    asked = asked_prompts([model], prompts)
     return [
         Accounting(run, name, tuple(conditions[name]), reading, judging, judged_by, effort)
         for name, run in plans(model, asked, n, seed, conditions, batch_size=batch_size).items()

@@ -17,7 +17,7 @@ from divlens.heat_maps import heat_sheet
 from divlens.information.estimates import Estimate
 from divlens.output import Record, write_tables
 from divlens.paraphrase.notes import wording_lines
-from divlens.results import Result, found_of, used_in
+from divlens.results import Result, columns_of, found_of, title_of, used_in
 from divlens.showing import UNKNOWN, Block, counted, interval_text, missing_intervals, number_text
 from divlens.types import DrawnWith, Prompt
 
@@ -148,7 +148,7 @@ class Information(Result):
 
     @property
     def headline(self) -> str:
-        name = " ".join((self.model, *self.interventions))
+        name = title_of(self.model, self.interventions)
         prompts, n = counted(len(self.prompts), "prompt"), counted(self.n, "sample")
         return f"Information: {name}, {prompts}, {n} each, seed {self.seed}"
 
@@ -163,7 +163,7 @@ class Information(Result):
             error = UNKNOWN if math.isnan(found.mc_error) else f"{found.mc_error:.2g}" if found.mc_error > 1e-9 else "0"
             token = interval_text(found.over_prompts, ".3f", 1 / self.positions)
             rows.append((label, interval_text(found.over_prompts, ".2f"), error, token))
-        title = " ".join((self.model, *self.interventions))
+        title = title_of(self.model, self.interventions)
         headings = ("", "bits per image", "MC error", "bits per token")
         remarks = [f"{remark}." for remark in self.remarks]
         return [Block(title, headings, rows, lines=[*self.extras(), *remarks, *self.unread_lines()])]
@@ -211,7 +211,7 @@ class Information(Result):
         write_tables({name: [getattr(one, of) for one in results] for name, of in tables.items()}, folder)
         rows = []
         for one in results:
-            name = " ".join((one.model, *(one.interventions or [BASELINE])))
+            name = title_of(one.model, one.interventions or [BASELINE])
             for kind, part in (("path", one.path_map), ("execution", one.execution_map)):
                 title = f"{name}: {kind}, {part.sum():.0f} bits. All of them, then in the order of the steps"
                 rows.append((title, part))
@@ -225,11 +225,7 @@ class Information(Result):
     @property
     def run(self) -> dict[str, object]:
         """The leading columns of every table."""
-        return {
-            "model": self.model,
-            "condition": self.condition,
-            "interventions": " + ".join(self.interventions) or "none",
-        }
+        return dict[str, object](columns_of(self.model, self.condition, self.interventions))
 
     @property
     def table(self) -> pd.DataFrame:

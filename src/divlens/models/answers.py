@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import is_dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +13,7 @@ from divlens.models.protocol import Model, Predictor, Prompted, check_model
 from divlens.models.registry import load
 from divlens.models.room import Room
 from divlens.pictures import PictureError, checked_pictures
+from divlens.prompts import distinct_prompts
 from divlens.showing import counted
 from divlens.types import Prompt, View
 
@@ -39,19 +39,18 @@ def loaded_models(models: str | Model | Sequence[str | Model]) -> list[Model]:
     return loaded
 
 
-def cuts_wordings(part: object) -> bool:
-    """Whether the model, or a part that it is a record of, cuts a wording that it cannot read whole."""
-    if is_dataclass(part) and not isinstance(part, type):
-        return getattr(part, "truncate", False) is True or any(map(cuts_wordings, vars(part).values()))
-    return False
-
-
 def own_prompts_of(model: Model) -> Sequence[Prompt]:
     """The prompts that a model brings. Raises DivlensError for anything but a list of them."""
     found = model.own_prompts if isinstance(model, Prompted) else ()
     if not (isinstance(found, Sequence) and all(isinstance(one, Prompt) for one in found)):
         raise DivlensError(f"{model.name} expects own_prompts as a list of divlens.Prompt, got {found!r:.80}")
     return found
+
+
+def asked_prompts(models: Sequence[Model], prompts: Sequence[str | Prompt]) -> tuple[Prompt, ...]:
+    """What is asked of the models together: different prompts, with the paraphrases that the models bring. Raises
+    DivlensError for none, for an empty one, and for one that comes twice."""
+    return with_own_paraphrases(models, distinct_prompts(prompts))
 
 
 def with_own_paraphrases(models: Sequence[Model], prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:

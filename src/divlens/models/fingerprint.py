@@ -178,11 +178,22 @@ def uncompiled(part: Any) -> Any:
     return getattr(part, "_orig_mod", getattr(part, "_torchdynamo_orig_callable", part))
 
 
-def is_compiled(part: Any) -> bool:
-    """Whether `torch.compile` made it, or one of the parts that it is a record of."""
+def parts_of(part: Any) -> Iterator[Any]:
+    """It and, where it is a record, the parts of its fields."""
+    yield part
     if is_dataclass(part) and not isinstance(part, type):
-        return any(map(is_compiled, vars(part).values()))
-    return uncompiled(part) is not part
+        for value in vars(part).values():
+            yield from parts_of(value)
+
+
+def is_compiled(model: Any) -> bool:
+    """Whether `torch.compile` made a part of it."""
+    return any(uncompiled(part) is not part for part in parts_of(model))
+
+
+def cuts_wordings(model: Any) -> bool:
+    """Whether it, or a part of it, cuts a wording that it cannot read whole."""
+    return any(is_dataclass(part) and getattr(part, "truncate", False) is True for part in parts_of(model))
 
 
 def text_of(value: Any) -> str:

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import IO, Any
 
-from divlens.showing import escaped
+from divlens.showing import visible
 
 
 def put(text: str, stream: IO[str] | None = None) -> None:
@@ -32,6 +32,20 @@ def show(renderable: Any, width: int = 80) -> None:
     console = Console(file=written, width=width_of_terminal, force_terminal=Console().is_terminal)
     console.print(escaped(renderable))
     put(written.getvalue())
+
+
+def escaped(renderable: Any) -> Any:
+    """The same for rich, with the harmful characters of its text escaped when it is rendered."""
+    from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.segment import Segment
+
+    class Escaped:
+        def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+            for text, style, control in console.render(renderable, options):
+                lines = text if control else "\n".join(map(visible, text.split("\n")))
+                yield Segment(lines, style, control)
+
+    return Escaped()
 
 
 def is_full(stream: IO[str] | None) -> bool:
