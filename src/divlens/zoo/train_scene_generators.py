@@ -25,9 +25,9 @@ from divlens.zoo.train_scene_tokenizer import pictures_of
 from divlens.zoo.training import Recipe, fit
 
 RECIPES: dict[Family, Recipe] = {
-    "ar": Recipe(steps=10_000, batch=128, rate=1e-3, muon_rate=0.02, decay=0.5, averaging=0.998, seed=1),
-    "mim": Recipe(steps=16_000, batch=128, rate=1e-3, muon_rate=0.02, decay=0.5, averaging=0.998, seed=2),
-    "diffusion": Recipe(steps=16_000, batch=128, rate=1e-3, muon_rate=0.02, decay=0.5, averaging=0.998, seed=3),
+    "ar": Recipe(steps=8_000, batch=64, rate=1e-3, muon_rate=0.02, decay=0.5, averaging=0.998, seed=1),
+    "mim": Recipe(steps=16_000, batch=64, rate=1e-3, muon_rate=0.02, decay=0.5, averaging=0.998, seed=2),
+    "diffusion": Recipe(steps=16_000, batch=64, rate=1e-3, muon_rate=0.02, decay=0.5, averaging=0.998, seed=3),
 }
 # Nothing of an AR prefix is hidden: there are too many scenes to memorise, and the law is wanted as it is.
 LOSSES: dict[Family, Callable[[Backbone, Tensor, Tensor], tuple[Tensor, float]]] = {
