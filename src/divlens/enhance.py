@@ -16,7 +16,7 @@ from divlens.conditions import Conditions, enhancer
 from divlens.experiment import columns
 from divlens.experiment.comparison import Comparison, compared
 from divlens.experiment.measure import ConditionResult
-from divlens.experiment.measures import COVERAGE, FIDELITY, ONE_SAMPLE, Measure, named, partial_notes
+from divlens.experiment.measures import FIDELITY, ONE_SAMPLE, Measure, named, partial_notes
 from divlens.experiment.samples import Samples, unread, wordings_in, write_samples
 from divlens.fidelity.breakage import FidelityChange, fidelity_change
 from divlens.fidelity.notes import UNSEEN, fall_text, fall_warnings, judged_note
@@ -198,7 +198,7 @@ class Enhanced(Result):
         ]
         if n < 2:
             lines.append(ONE_SAMPLE)
-        known = min(self.known(COVERAGE), self.known(FIDELITY))
+        known = self.known(FIDELITY)
         lines += judged_note(known, prompts) if known else [UNSEEN]
         lines += partial_notes(self.measures, self.known, prompts)
         return lines + wording_lines(self.templated, prompts, unread(self.samples))
@@ -239,7 +239,7 @@ def enhance(
     """Draw `n` samples of each prompt without and with the enhancer, from the same noise, and measure both.
 
     `model`: a model, or the spec of one ("zoo/mim"). Prompts without paraphrases get templates around them.
-    `measures`: what is measured beside LPIPS diversity, mode coverage and fidelity. `progress`: True shows a bar on
+    `measures`: what is measured beside LPIPS diversity, true diversity and fidelity. `progress`: True shows a bar on
     stderr. `on_batch` is told how many more samples, of 2 * prompts * n, are done.
     n = 1 leaves diversity undefined (NaN). Raises DivlensError for bad input before anything is drawn.
     """

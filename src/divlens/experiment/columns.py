@@ -9,7 +9,7 @@ from divlens.statistics import Interval
 
 OF_CONDITION = ("model", "condition", "prompts", "n")
 OF_PROMPT = ("model", "condition", "prompt")
-OF_SAMPLE = (*OF_PROMPT, "sample", "seed", "wording", "note", "tokens", "judged_concept", "judged_style")
+OF_SAMPLE = (*OF_PROMPT, "sample", "seed", "wording", "note", "tokens", "judged")
 CHANGE, RELATIVE_CHANGE, FIDELITY_CHANGE = "change", "relative_change", "fidelity_change"
 NOISE_FLOOR, DUPLICATES = "noise_floor", "duplicates"
 ENDS, COUNT, CHANCE, FELL = ("", "_low", "_high"), "_prompts", "_chance", "_fell"  # what follows a name

@@ -16,7 +16,7 @@ from divlens.diversity import FeatureNetwork, lpips_diversity
 from divlens.experiment.columns import DUPLICATES, NOISE_FLOOR, OF_PROMPT
 from divlens.experiment.measures import Gauge, Look, Measure, usual_measures
 from divlens.experiment.samples import PromptSamples, Samples
-from divlens.fidelity import Judge, Judged
+from divlens.fidelity import Judge
 from divlens.pictures import checked_pictures
 from divlens.progress import OnBatch
 from divlens.run import Filled, Run, fill, wording_notes
@@ -101,8 +101,8 @@ def measure(
         found = {name: gauge.value() for name, gauge in seen.gauges.items()}
         figures.append(found | {NOISE_FLOOR: seen.floor, DUPLICATES: count_duplicates(seen.tokens)})
         whose = (model.name, condition, prompt.text, run.seed)
-        verdicts = names_of(seen.judged, n, instruments.judge)
-        parts.append(PromptSamples(*whose, seen.tokens, wordings, verdicts, wording_notes(model, wordings)))
+        judged = names_of(seen.readings, n, instruments.judge)
+        parts.append(PromptSamples(*whose, seen.tokens, wordings, judged, wording_notes(model, wordings)))
     return ConditionResult(tuple(figures), Samples(tuple(parts)), run.drawn_with)
 
 
@@ -113,12 +113,12 @@ class Pass:
     pictures: Float[Tensor, "some 3 h w"]
     tokens: Int[Tensor, "some positions"]
     features: Float[Tensor, "some features"]
-    judged: Judged | None
+    readings: Int[Tensor, "some attributes"] | None
 
     def look(self, prompt: Prompt, first: int, last: int) -> Look:
         """Of those of one prompt."""
-        judged = self.judged and Judged(self.judged.concept[first:last], self.judged.style[first:last])
-        return Look(prompt, self.pictures[first:last], self.features[first:last], judged)
+        readings = None if self.readings is None else self.readings[first:last]
+        return Look(prompt, self.pictures[first:last], self.features[first:last], readings)
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Looked:
 
     tokens: Int[Tensor, "n positions"]
     gauges: Mapping[str, Gauge]
-    judged: Judged | None
+    readings: Int[Tensor, "n attributes"] | None
     floor: float
 
 
@@ -158,32 +158,34 @@ def by_prompt(
     """
     remaining, done, floor = iter(prompts), 0, math.nan
     gauges: Mapping[str, Gauge] = {}
-    tokens, verdict = torch.empty(0), torch.empty(0)
+    tokens, readings = torch.empty(0), None
     prompt = next(remaining)
     for some in passes:
         first = 0
         while first < len(some.tokens):
             if not done:
                 gauges = {measure.name: measure.gauge(prompt) for measure in instruments.measures}
-                tokens, verdict = some.tokens.new_empty(n, some.tokens.shape[1]), torch.empty(n, 2, dtype=torch.long)
+                tokens = some.tokens.new_empty(n, some.tokens.shape[1])
+                readings = None if some.readings is None else some.readings.new_empty(n, some.readings.shape[1])
                 floor = noise_floor(some.pictures[first:], instruments.network) if with_floor else math.nan
             last = min(first + n - done, len(some.tokens))
             look, here = some.look(prompt, first, last), slice(done, done + last - first)
             tokens[here] = some.tokens[first:last]
-            if look.judged is not None:
-                verdict[here, 0], verdict[here, 1] = look.judged.concept[:, 0], look.judged.style
+            if readings is not None and look.readings is not None:
+                readings[here] = look.readings
             for gauge in gauges.values():
                 gauge.add(look)
             done, first = done + last - first, last
             if done == n:
-                yield Looked(tokens, gauges, look.judged and Judged(verdict[:, :1], verdict[:, 1]), floor)
+                yield Looked(tokens, gauges, readings, floor)
                 done, prompt = 0, next(remaining, prompt)
 
 
-def names_of(judged: Judged | None, n: int, judge: Judge | None) -> Sequence[tuple[str | None, str | None]]:
-    """The concept and style that each of a prompt's `n` pictures shows."""
-    if judged is None or judge is None:
-        return [(None, None)] * n
-    shown = list(zip(judged.concept[:, 0].tolist(), judged.style.tolist(), strict=True))
-    names = {(c, s): (judge.concepts[int(c)], judge.styles[int(s)] if s >= 0 else None) for c, s in set(shown)}
-    return [names[pair] for pair in shown]
+def names_of(
+    readings: Int[Tensor, "n attributes"] | None, n: int, judge: Judge | None
+) -> Sequence[tuple[str, ...] | None]:
+    """What is read in each of a prompt's `n` pictures, a word for each attribute; None where nobody reads."""
+    if readings is None or judge is None:
+        return [None] * n
+    words = [attribute.values for attribute in judge.attributes]
+    return [tuple(of[i] for of, i in zip(words, row, strict=True)) for row in readings.tolist()]

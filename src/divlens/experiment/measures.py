@@ -10,13 +10,14 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from divlens.diversity import FeatureSums
 from divlens.errors import DivlensError, check_text
 from divlens.experiment.columns import TAKEN, of_measure
-from divlens.fidelity import Judge, Judged, concept_index, share_seen, shows, styles_shown
+from divlens.fidelity import Judge, Named, named_by, respects
+from divlens.fidelity.true_diversity import Openness
 from divlens.statistics import Interval, bootstrap_mean, change_of_share, mean_share, paired_change
 from divlens.types import Prompt
 
@@ -24,12 +25,12 @@ from divlens.types import Prompt
 @dataclass(frozen=True)
 class Look:
     """A few pictures of one prompt, float32 in [0, 1], and what all measures share of them: the features of the LPIPS
-    network, and the judge's verdicts where the model has a judge."""
+    network, and what the judge reads in them where the model has a judge."""
 
     prompt: Prompt
     pictures: Float[Tensor, "some 3 h w"]
     features: Float[Tensor, "some features"]
-    judged: Judged | None
+    readings: Int[Tensor, "some attributes"] | None
 
 
 class Gauge(Protocol):
@@ -119,19 +120,17 @@ class Distances:
 
 
 @dataclass
-class Coverage:
-    """Which of the styles that exist for a concept came out."""
+class TrueDiversity:
+    """How much of what the prompt leaves open comes out."""
 
-    concept: int
-    existing: Bool[np.ndarray, " styles"]
-    seen: Bool[np.ndarray, " styles"]
+    openness: Openness
 
     def add(self, look: Look) -> None:
-        if look.judged is not None:
-            self.seen |= styles_shown(look.judged, self.concept, len(self.existing))
+        if look.readings is not None:
+            self.openness.add(look.readings)
 
     def value(self) -> float:
-        return share_seen(self.seen, self.existing)
+        return self.openness.value()
 
 
 class Unknown:
@@ -143,42 +142,37 @@ class Unknown:
         return math.nan
 
 
-DIVERSITY, COVERAGE, FIDELITY = "diversity", "coverage", "fidelity"
-JUDGED = (COVERAGE, FIDELITY)
+DIVERSITY, TRUE_DIVERSITY, FIDELITY = "diversity", "true_diversity", "fidelity"
 ONE_SAMPLE = "n/a: LPIPS diversity is undefined (NaN) for fewer than 2 samples."
 
 
 def usual_measures(judge: Judge | None) -> tuple[Measure, ...]:
-    """LPIPS diversity, mode coverage and prompt fidelity; the last two are NaN without a judge, and for prompts of
-    which it knows no concept."""
+    """LPIPS diversity, true diversity and prompt fidelity; the last two are NaN without a judge, and for prompts that it
+    cannot read."""
 
     @cache
-    def concept_of(prompt: Prompt) -> int | None:
-        return None if judge is None else concept_index(judge, prompt)
+    def named(prompt: Prompt) -> Named | None:
+        return None if judge is None else named_by(judge, prompt)
 
-    def coverage(prompt: Prompt) -> Gauge:
-        concept = concept_of(prompt)
-        if judge is None or concept is None:
-            return Unknown()
-        existing = judge.existing[concept]
-        return Coverage(concept, existing, np.zeros_like(existing))
+    def true_diversity(prompt: Prompt) -> Gauge:
+        asked = named(prompt)
+        return Unknown() if judge is None or asked is None else TrueDiversity(Openness.of(judge, asked))
 
     def shows_what_was_asked(look: Look) -> Float[Tensor, " some"]:
-        concept = concept_of(look.prompt)
-        if look.judged is None or concept is None:
+        asked = named(look.prompt)
+        if look.readings is None or asked is None:
             return torch.full((len(look.pictures),), math.nan)
-        return shows(look.judged, concept).double()
+        return respects(look.readings, asked).double()
 
     return (
         Measure(DIVERSITY, lambda prompt: Distances(), "set", limits=(0.0, math.inf), title="LPIPS diversity"),
         Measure(
-            COVERAGE,
-            coverage,
+            TRUE_DIVERSITY,
+            true_diversity,
             "set",
-            "%",
-            (0.0, 1.0),
-            "styles",
-            "share of the styles that exist for a concept which come out",
+            limits=(0.0, math.inf),
+            title="true diversity",
+            note="how evenly what the prompt leaves open comes out, 0 to 1",
         ),
         Measure(
             FIDELITY,
@@ -186,16 +180,15 @@ def usual_measures(judge: Judge | None) -> tuple[Measure, ...]:
             "sample",
             "%",
             (0.0, 1.0),
-            "fidelity",
-            "share of samples the judge names right",
+            note="share of samples in which the judge reads all that the prompt names",
         ),
     )
 
 
 def partial_notes(measures: Sequence[Measure], known: Callable[[str], int], prompts: int) -> list[str]:
-    """Of measures that the judge has no part in: over how many of the prompts each is, where it is not over all.
+    """Over how many of the prompts each measure is, where it is not over all; of fidelity `judged_note` says it.
     `known`: how many prompts have a value of the measure of a name."""
-    counts = {each.title or each.name: known(each.name) for each in measures if each.name not in JUDGED}
+    counts = {each.title or each.name: known(each.name) for each in measures if each.name != FIDELITY}
     return [
         f"{name}: over {count} of {prompts} prompts{', too few for an interval' if count == 1 else ''}."
         for name, count in counts.items()

@@ -1,4 +1,4 @@
-"""The record of every sample: seed, wording, tokens and what the judge said, in memory and in a file."""
+"""The record of every sample: seed, wording, tokens and what the judge read, in memory and in a file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ AT_ONCE = 4096  # records that are written; it bounds memory
 
 @dataclass(frozen=True)
 class SampleRecord:
-    """One sample: what is needed to make it again, its tokens in raster order, and the judge's verdict (or None).
+    """One sample: what is needed to make it again, its tokens in raster order, and what the judge reads in its picture, a
+    word for each of its attributes (or None).
 
     `note`: what the model did not read of the wording, or None.
     """
@@ -31,15 +32,14 @@ class SampleRecord:
     seed: int
     wording: str
     tokens: tuple[int, ...]
-    judged_concept: str | None
-    judged_style: str | None
+    judged: tuple[str, ...] | None
     note: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class PromptSamples:
     """All samples of a prompt under one condition, as they are kept: tokens as (n, positions), in integers as small as
-    their ids allow; of each sample the wording and the verdict."""
+    their ids allow; of each sample the wording and what was read in it."""
 
     model: str
     condition: str
@@ -47,17 +47,16 @@ class PromptSamples:
     seed: int
     tokens: Int[Tensor, "n positions"]
     wordings: Sequence[str]
-    verdicts: Sequence[tuple[str | None, str | None]]
+    judged: Sequence[tuple[str, ...] | None]
     notes: Mapping[str, str]
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def record(self, sample: int) -> SampleRecord:
-        wording, (concept, style) = self.wordings[sample], self.verdicts[sample]
-        tokens = tuple(self.tokens[sample].tolist())
-        whose = (self.model, self.condition, self.prompt)
-        return SampleRecord(*whose, sample, self.seed, wording, tokens, concept, style, self.notes.get(wording))
+        wording, tokens = self.wordings[sample], tuple(self.tokens[sample].tolist())
+        whose = (self.model, self.condition, self.prompt, sample, self.seed)
+        return SampleRecord(*whose, wording, tokens, self.judged[sample], self.notes.get(wording))
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,12 +103,13 @@ def unread(*samples: Samples) -> dict[str, dict[str, str]]:
 
 
 def write_samples(samples: Iterable[SampleRecord], path: Path) -> None:
-    """Seed, wording, tokens and verdict of every sample, in Parquet; no verdict and no note are null."""
+    """Seed, wording, tokens and what was read of every sample, in Parquet; nothing read and no note are null."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    numbers = {"sample": pa.int32(), "seed": pa.uint64(), "tokens": pa.list_(pa.int32())}
-    schema = pa.schema([(name, numbers.get(name, pa.string())) for name in OF_SAMPLE])
+    lists = {"tokens": pa.list_(pa.int32()), "judged": pa.list_(pa.string())}
+    kinds = {"sample": pa.int32(), "seed": pa.uint64(), **lists}
+    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in OF_SAMPLE])
     remaining = iter(samples)
     with pq.ParquetWriter(path, schema) as writer:
         while part := [vars(record) for record in islice(remaining, AT_ONCE)]:

@@ -1,10 +1,8 @@
-"""Whether a picture shows what was asked for: the judge's verdicts, prompt fidelity and mode coverage."""
+"""Whether a picture shows what was asked for: what a judge reads in it, and what a prompt names of that."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -12,65 +10,65 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from divlens.errors import DivlensError
+from divlens.lab.attributes import Attribute
 from divlens.models.protocol import Model
 from divlens.models.zoo.lexicon import asked_concept
 from divlens.types import Prompt
 
-
-@dataclass(frozen=True)
-class Judged:
-    """`concept`: int64 (batch, k), the k most likely concepts, best first. `style`: int64 (batch,), -1
-    when no style is clear."""
-
-    concept: Int[Tensor, "batch k"]
-    style: Int[Tensor, " batch"]
+Named = tuple[int | None, ...]  # of each attribute the index of the value that a prompt names; None: it leaves it open
 
 
 @runtime_checkable
 class Judge(Protocol):
-    """Names concept and style of pictures. `existing[c, s]`: there is real art of concept c in style s."""
+    """Reads pictures: of each of its attributes the index of a value. The first attribute is what is shown."""
 
     @property
-    def concepts(self) -> Sequence[str]: ...
+    def attributes(self) -> Sequence[Attribute]: ...
+
+    def __call__(self, images: Float[Tensor, "batch 3 h w"]) -> Int[Tensor, "batch attributes"]: ...
+
+
+@runtime_checkable
+class PromptReader(Protocol):
+    """A judge that reads in a prompt more than the name of what is shown."""
+
+    def named(self, prompt: Prompt) -> Named | None:
+        """None for a prompt that it cannot read."""
+        ...
+
+
+@runtime_checkable
+class Erring(Protocol):
+    """A judge that knows how often it errs."""
+
     @property
-    def styles(self) -> Sequence[str]: ...
-    @property
-    def existing(self) -> Bool[np.ndarray, "concepts styles"]: ...
-
-    def __call__(self, images: Float[Tensor, "batch 3 h w"]) -> Judged: ...
+    def confusions(self) -> Mapping[str, Float[np.ndarray, "true read"]]:
+        """By the name of an attribute, how often a true value (row) is read as each value (column); rows sum to 1."""
+        ...
 
 
-def concept_index(judge: Judge, prompt: Prompt) -> int | None:
-    """Which of the judge's concepts a prompt asks for, see `asked_concept`; None when the judge knows none."""
-    return asked_concept(prompt.text, prompt.concept, judge.concepts)
+def named_by(judge: Judge, prompt: Prompt) -> Named | None:
+    """What a prompt names of that which the judge reads; None where the judge does not know what is asked for.
 
-
-def shows(judged: Judged, concept: int) -> Bool[Tensor, " batch"]:
-    """Which pictures show the concept: it is their most likely one. The share of them is the prompt fidelity."""
-    return judged.concept[:, 0] == concept
-
-
-def mode_coverage(judged: Judged, concept: int | None, existing: Bool[np.ndarray, "concepts styles"]) -> float:
-    """Share of the styles that exist for a concept which come out at least once, in [0, 1]; NaN when none exists.
-
-    A picture counts only when it shows the concept in a clear style. It grows with the number of pictures: compare it
-    at equal n only.
+    A judge that does not read prompts itself is asked for the thing that is shown only, by its name (`asked_concept`).
     """
-    if concept is None:
-        return math.nan
-    return share_seen(styles_shown(judged, concept, existing.shape[1]), existing[concept])
+    if isinstance(judge, PromptReader):
+        return judge.named(prompt)
+    shown, *others = judge.attributes
+    concept = asked_concept(prompt.text, prompt.concept, shown.values)
+    return None if concept is None else (concept, *(None for _ in others))
 
 
-def styles_shown(judged: Judged, concept: int, styles: int) -> Bool[np.ndarray, " styles"]:
-    """In which of so many styles some picture shows the concept clearly."""
-    seen = np.zeros(styles, bool)
-    seen[judged.style[shows(judged, concept) & (judged.style >= 0)].cpu().numpy()] = True
-    return seen
+def confusion_of(judge: Judge, attribute: Attribute) -> Float[np.ndarray, "true read"]:
+    """How often the judge reads a value (row) as each value (column); one that does not say is taken to be right."""
+    known = judge.confusions if isinstance(judge, Erring) else {}
+    return np.asarray(known.get(attribute.name, np.eye(len(attribute))), float)
 
 
-def share_seen(seen: Bool[np.ndarray, " styles"], existing: Bool[np.ndarray, " styles"]) -> float:
-    """The share of the existing styles that were seen; NaN when none exists."""
-    return float((seen & existing).sum() / existing.sum()) if existing.any() else math.nan
+def respects(readings: Int[Tensor, "batch attributes"], named: Named) -> Bool[Tensor, " batch"]:
+    """Which pictures are read as the prompt names them, in everything. The share of them is the prompt fidelity."""
+    values = readings.new_tensor([-1 if value is None else value for value in named])
+    return ((readings == values) | (values < 0)).all(1)
 
 
 def judge_of(model: Model) -> Judge | None:
@@ -79,9 +77,7 @@ def judge_of(model: Model) -> Judge | None:
     declared = getattr(model, "judge", None)
     if not isinstance(declared, str):
         if declared is not None and not (callable(declared) and isinstance(declared, Judge)):
-            raise DivlensError(
-                f"{model.name} expects to declare a judge with concepts, styles and existing, got {declared!r:.40}"
-            )
+            raise DivlensError(f"{model.name} expects to declare a judge with attributes, got {declared!r:.40}")
         return declared
     if declared != "zoo":
         raise DivlensError(f"{model.name} expects to declare a judge or the name of one, zoo, got {declared!r:.40}")

@@ -1,15 +1,13 @@
-"""The laboratory's ground truth: what a picture shows, and which of the existing pictures it is nearest to.
+"""The laboratory's ground truth: what a picture shows, one value of each attribute that captions can name.
 
-The concept is read by a network that was trained on real art only. The style of a *sample* is that of the nearest
-existing picture of its concept: the tokenizer blurs what tells styles apart (the style network names 98% of unseen
-real pictures right, but far fewer that went through the tokenizer); the nearest picture is exact there.
-A sample that lies between two styles counts for none: see `CLEAR`.
+The mirror is left out: it does not show in a symmetric sprite. The network was trained on composed pictures and on what
+the tokenizer makes of them, never on what a generator draws.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import no_type_check
@@ -19,84 +17,61 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from divlens.fidelity import Judged
-from divlens.models.zoo.adapter import tokenizer_from
-from divlens.models.zoo.assets import packaged_folder, read_lines, read_tensors
-from divlens.models.zoo.judge_networks import ConceptReader, JudgeNetwork, StyleReader
-from divlens.models.zoo.networks import GRID, IMAGE_SIZE, Tokenizer
+from divlens.fidelity import Named
+from divlens.lab.attributes import ATTRIBUTES, CONCEPT, Attribute, sizes_of
+from divlens.lab.captions import NAMING
+from divlens.models.loading import load_checked
+from divlens.models.zoo.assets import packaged_folder, read_tensors
+from divlens.models.zoo.judge_network import JudgeNetwork
+from divlens.models.zoo.lexicon import asked_concept, concepts, meaning_of
+from divlens.models.zoo.tokenizer import IMAGE_SIZE
 from divlens.pictures import PictureError, checked_pictures
+from divlens.types import Prompt
 
-TOP = 5
-# A style counts when its picture is this much nearer than that of any other style. The null control are even blends of
-# two existing pictures of a concept: 19 in 20 of them lie above it (`divlens zoo evaluate` measures it anew).
-CLEAR = 0.9
+CONFUSION = "confusion."  # what the tables of its errors are called in the judge's file
 
 
 @dataclass(frozen=True)
 class ZooJudge:
-    """`existing[c, s]`: style s exists for concept c. `real`: the existing pictures as token grids, with concept and
-    style of each; they are decoded when their concept first comes up."""
+    """`confusions`: see `fidelity.Erring`, measured on held-out pictures as the tokenizer draws them."""
 
     network: JudgeNetwork
-    tokenizer: Tokenizer
-    concepts: Sequence[str]
-    styles: Sequence[str]
-    existing: np.ndarray
-    real: dict[str, Tensor]
-    decoded: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    confusions: Mapping[str, Float[np.ndarray, "true read"]]
+
+    @property
+    def attributes(self) -> Sequence[Attribute]:
+        return [ATTRIBUTES[place] for place in NAMING]
+
+    def named(self, prompt: Prompt) -> Named | None:
+        """All that a caption of the laboratory names; of any other text the concept that it asks for, and no more. A
+        prompt's own `concept` counts for more than its text."""
+        concept = asked_concept(prompt.text, prompt.concept, concepts())
+        meaning = meaning_of(prompt.text)
+        if meaning is not None and (prompt.concept is None or meaning.values[CONCEPT] == concept):
+            return tuple(meaning.values[place] for place in NAMING)
+        return None if concept is None else tuple(concept if place == CONCEPT else None for place in NAMING)
 
     @no_type_check  # it checks its input itself; the shapes are for readers
     @torch.inference_mode()
-    def __call__(self, images: Float[Tensor, "batch 3 h w"]) -> Judged:
-        """The five most likely concepts, best first; and the style of the existing picture of the most likely concept,
-        or its mirror image, that is nearest, -1 when it is not clearly nearer than another style's. Pictures in
-        [0, 1] at 64x64, or PictureError."""
+    def __call__(self, images: Float[Tensor, "batch 3 h w"]) -> Int[Tensor, "batch attributes"]:
+        """Pictures in [0, 1] at 48x48, or PictureError."""
         images = checked_pictures(images, "the judge's pictures", "batch")
         if images.shape[2:] != (IMAGE_SIZE, IMAGE_SIZE):
             got = f"{images.shape[2]} x {images.shape[3]}"
             raise PictureError(f"expected the judge's pictures of {IMAGE_SIZE} x {IMAGE_SIZE} pixels, got {got}")
-        concept = torch.cat([self.network.concept(part) for part in images.split(256)]).topk(TOP, dim=1).indices
-        style = torch.empty(len(images), dtype=torch.long)
-        for shown in concept[:, 0].unique().tolist():
-            rows = concept[:, 0] == shown
-            style[rows] = self.nearest_style(images[rows], shown)
-        return Judged(concept=concept, style=style)
+        return torch.cat([self.read(part) for part in images.split(256)])
 
-    @torch.inference_mode()
-    def nearest_style(self, images: Float[Tensor, "batch 3 h w"], concept: int) -> Int[Tensor, " batch"]:
-        """The style whose picture of `concept` is nearest, by Euclidean distance of pixels; -1 when it is more than
-        `CLEAR` times as far as the next style's."""
-        pictures, styles = self.references(concept)
-        distance = torch.cdist(images.flatten(1), pictures.flatten(1))
-        table = torch.full((len(images), len(self.styles)), torch.inf)
-        table = table.scatter_reduce(1, styles.expand(len(images), -1), distance, "amin")
-        (first, second), best = table.topk(2, dim=1, largest=False).values.unbind(1), table.argmin(1)
-        return best.masked_fill(first > CLEAR * second, -1)
-
-    def references(self, concept: int) -> tuple[Float[Tensor, "n 3 h w"], Int[Tensor, " n"]]:
-        """The existing pictures of a concept as the tokenizer draws them, and mirrored; the style of each."""
-        if concept not in self.decoded:
-            rows = self.real["concept"] == concept
-            pictures = self.tokenizer.decode(self.real["tokens"][rows].long().view(-1, GRID, GRID))
-            self.decoded[concept] = torch.cat([pictures, pictures.flip(3)]), self.real["style"][rows].repeat(2)
-        return self.decoded[concept]
-
-    @torch.inference_mode()
-    def read_style(self, images: Float[Tensor, "batch 3 h w"]) -> Int[Tensor, " batch"]:
-        """The style network's own reading, for real pictures."""
-        return torch.cat([self.network.style(part) for part in images.split(256)]).argmax(1)
+    def read(self, images: Float[Tensor, "batch 3 h w"]) -> Int[Tensor, "batch attributes"]:
+        logits = self.network(images)
+        return torch.stack([logits[place].argmax(1) for place in NAMING], dim=1)
 
 
 @cache
 def load_judge(folder: Path | None = None) -> ZooJudge:
     """The packaged judge. Raises DivlensError when a file is missing or damaged."""
-    folder = folder or packaged_folder()
-    real = read_tensors("real", folder)
-    concepts, styles = read_lines("concepts.txt", folder), read_lines("styles.txt", folder)
-    existing = np.zeros((len(concepts), len(styles)), bool)
-    existing[real["concept"].numpy(), real["style"].numpy()] = True
     state = read_tensors("judge", folder)
-    network = JudgeNetwork(ConceptReader(len(concepts)), StyleReader(len(styles), state["style.palette"]))
-    network.load_state_dict(state)
+    tables = {name: state.pop(name) for name in list(state) if name.startswith(CONFUSION)}
+    network = JudgeNetwork(sizes_of())
+    load_checked(network, state, str((folder or packaged_folder()) / "judge.safetensors"))
     network.eval().requires_grad_(False)
-    return ZooJudge(network, tokenizer_from(folder, "cpu"), concepts, styles, existing, real)
+    return ZooJudge(network, {name.removeprefix(CONFUSION): table.double().numpy() for name, table in tables.items()})

@@ -8,7 +8,7 @@ from divlens.fidelity.breakage import FidelityChange
 from divlens.showing import interval_text
 
 UNSEEN = (
-    "n/a: no styles and fidelity where the judge knows none of the concepts; whether pictures break cannot be seen "
+    "n/a: no true diversity and fidelity where no judge knows what is asked for; whether pictures break cannot be seen "
     "there, and that raises diversity, too."
 )
 
@@ -34,10 +34,10 @@ def fall_warnings(falls: Iterable[str]) -> list[str]:
 
 
 def judged_note(known: int, prompts: int) -> list[str]:
-    """Over which prompts styles and fidelity are, where these are not all or none."""
+    """Over which prompts fidelity is, where these are not all or none."""
     if not 0 < known < prompts:
         return []
     return [
-        f"styles, fidelity: over the {known} of {prompts} prompts whose concept the judge knows"
+        f"fidelity: over the {known} of {prompts} prompts that the judge can read"
         f"{'' if known > 1 else ', too few for an interval'}; whether pictures of the others break cannot be seen."
     ]

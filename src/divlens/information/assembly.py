@@ -170,7 +170,7 @@ def relevance(collected: Collected, prompts: Sequence[Prompt], judge: Judge | No
     """I(Z;Y) from below."""
     if judge is None:
         return undefined("no judge was given")
-    means = information_per_prompt(collected.readings, concepts_of(prompts, getattr(judge, "concepts", ())))
+    means = information_per_prompt(collected.readings, concepts_of(prompts, judge))
     found = estimate(means, "cross-fitted on halves of the samples", limits=(0.0, math.log2(len(prompts))))
     return not_below_zero(found)
 

@@ -17,8 +17,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from divlens.errors import DivlensError
+from divlens.fidelity import Judge as PictureJudge
+from divlens.fidelity import named_by
 from divlens.information.estimates import PromptMeans
-from divlens.models.zoo.lexicon import asked_concept
 from divlens.paraphrase import LEADING_ARTICLE
 from divlens.types import Prompt
 
@@ -28,11 +29,10 @@ Judge = Callable[[Float[Tensor, "batch 3 H W"]], object]
 
 
 def labels_of(judged: object, images: int) -> Int[Tensor, " batch"]:
-    """A judge's answer as one label per picture. The answer may be integers, (batch,) or (batch, labels) with the best
-    label first, or a record with such integers as `concept`."""
-    found = getattr(judged, "concept", judged)
+    """A judge's answer as one label per picture. The answer may be integers, (batch,) or (batch, labels), of which the
+    first is taken."""
     try:
-        found = torch.as_tensor(found)
+        found = torch.as_tensor(judged)
     except (TypeError, ValueError, RuntimeError):
         raise DivlensError(f"the judge expects to give numbers as labels, got {judged!r:.80}") from None
     if found.ndim not in (1, 2) or len(found) != images or found.is_complex() or not found.numel():
@@ -58,15 +58,20 @@ class Readings:
             self.counts[key] = self.counts.get(key, 0) + 1
 
 
-def concepts_of(prompts: Sequence[Prompt], names: Sequence[str]) -> list[str]:
-    """Y of each prompt. It is the one of the judge's concepts `names` that the prompt asks for; if there is none, it is
-    the prompt's `concept` or else its text. The comparison ignores leading articles, case and repeated spaces."""
+def concepts_of(prompts: Sequence[Prompt], judge: Judge | None) -> list[str]:
+    """Y of each prompt. It is the thing that the prompt asks for, where the judge knows it; else it is the prompt's
+    `concept` or else its text. The comparison ignores leading articles, case and repeated spaces."""
     found = []
     for prompt in prompts:
-        index = asked_concept(prompt.text, prompt.concept, names)
-        wording = names[index] if index is not None else prompt.concept or prompt.text
+        wording = thing_asked_for(judge, prompt) or prompt.concept or prompt.text
         found.append(LEADING_ARTICLE.sub("", " ".join(wording.casefold().split())))
     return found
+
+
+def thing_asked_for(judge: Judge | None, prompt: Prompt) -> str | None:
+    """The name of what a prompt asks for; None where the judge does not know it or is no more than a function."""
+    named = named_by(judge, prompt) if isinstance(judge, PictureJudge) else None
+    return None if named is None or named[0] is None else judge.attributes[0].values[named[0]]
 
 
 def information_per_prompt(readings: Readings, concepts: Sequence[str]) -> PromptMeans:

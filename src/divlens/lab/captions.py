@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Int
@@ -19,7 +20,9 @@ from jaxtyping import Int
 from divlens.errors import DivlensError
 from divlens.lab.attributes import ATTRIBUTES, BACKGROUND, CONCEPT, PLACE, SIZE, STYLE
 from divlens.lab.meanings import Meaning, article, needs_article
-from divlens.types import Prompt
+
+if TYPE_CHECKING:
+    from divlens.types import Prompt
 
 NAMING: Mapping[int, float] = {CONCEPT: 1.0, STYLE: 0.3, BACKGROUND: 0.5, SIZE: 0.4, PLACE: 0.4}
 LENGTHS = ("short", "medium", "long")
@@ -151,6 +154,8 @@ def detailed_wordings(
 
 def as_prompt(meaning: Meaning, paraphrases: Sequence[str] = ()) -> Prompt:
     """The shortest wording as a prompt, the concept's name as what the judge should find."""
+    from divlens.types import Prompt  # which needs torch: whoever asks for words only must not wait for it
+
     return Prompt(write(meaning, TRAINING[0]), tuple(paraphrases), meaning.word(CONCEPT))
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from divlens.errors import DivlensError
-from divlens.models.protocol import Model, Predictor, Prompted, check_model
+from divlens.models.protocol import Model, Predictor, Prompted, Rewording, check_model
 from divlens.models.registry import load
 from divlens.models.room import Room
 from divlens.pictures import PictureError, checked_pictures
@@ -54,10 +54,25 @@ def asked_prompts(models: Sequence[Model], prompts: Sequence[str | Prompt]) -> t
 
 
 def with_own_paraphrases(models: Sequence[Model], prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
-    """The prompts; where one is no more than a text that a model has among its own prompts, it is the model's, with its
-    paraphrases. Of several models the first that has it tells."""
+    """The prompts; where one is no more than a text that a model has among its own prompts, or knows other wordings of,
+    it is the model's, with its paraphrases. Of several models the first that has it tells."""
     own = {one.text: one for model in reversed(models) for one in own_prompts_of(model)}
-    return tuple(own.get(prompt.text, prompt) if prompt == Prompt(prompt.text) else prompt for prompt in prompts)
+
+    def known(prompt: Prompt) -> Prompt:
+        if prompt != Prompt(prompt.text):
+            return prompt
+        reworded = (reworded_by(model, prompt.text) for model in models)
+        return own.get(prompt.text) or next(filter(None, reworded), prompt)
+
+    return tuple(map(known, prompts))
+
+
+def reworded_by(model: Model, text: str) -> Prompt | None:
+    """The text with the paraphrases that a model knows. Raises DivlensError for anything but a prompt of this text."""
+    found = model.prompt_of(text) if isinstance(model, Rewording) else None
+    if found is not None and not (isinstance(found, Prompt) and found.text == text):
+        raise DivlensError(f"{model.name} expects prompt_of to give a divlens.Prompt of the same text, got {found!r:.80}")
+    return found
 
 
 @torch.inference_mode()

@@ -151,3 +151,12 @@ class Prompted(Protocol):
 
     @property
     def own_prompts(self) -> Sequence[Prompt]: ...
+
+
+@runtime_checkable
+class Rewording(Protocol):
+    """A model that knows other wordings of a text itself."""
+
+    def prompt_of(self, text: str) -> Prompt | None:
+        """The text with its paraphrases, and the concept where there is one; None where the model knows none."""
+        ...

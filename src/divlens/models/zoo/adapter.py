@@ -18,11 +18,12 @@ from divlens.models.fingerprint import all_but
 from divlens.models.guidance import branches_of, for_branches
 from divlens.models.loading import CPU, Options, load_checked
 from divlens.models.protocol import Predictor
-from divlens.models.zoo.assets import packaged_folder, read_lines, read_tensors
-from divlens.models.zoo.lexicon import TEMPLATES, concepts, near
-from divlens.models.zoo.networks import CODES, GRID, MASK, POSITIONS, WORDS, Backbone, Sizes, Tokenizer
-from divlens.models.zoo.prompts import default_prompts
+from divlens.models.zoo.assets import packaged_folder, read_tensors
+from divlens.models.zoo.lexicon import concepts, near, templates
+from divlens.models.zoo.networks import CODES, GRID, MASK, POSITIONS, WORDS, Backbone, Sizes
+from divlens.models.zoo.prompts import default_prompts, prompt_of
 from divlens.models.zoo.text import Vocabulary
+from divlens.models.zoo.tokenizer import Tokenizer
 from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, PathRule, Raster
 from divlens.types import Prompt, View
 
@@ -142,7 +143,7 @@ class ZooModel:
 
     @property
     def paraphrase_templates(self) -> Sequence[str]:
-        return TEMPLATES
+        return templates()
 
     def unknown_words(self, wordings: Sequence[str]) -> Sequence[Sequence[str]]:
         return [self.vocabulary.unknown(wording) for wording in wordings]
@@ -174,6 +175,9 @@ class ZooModel:
         """Those that ship with the zoo, each with its paraphrases."""
         return default_prompts()
 
+    def prompt_of(self, text: str) -> Prompt | None:
+        return prompt_of(text)
+
     def calibration_prompts(self) -> Sequence[str]:
         return concepts()
 
@@ -195,10 +199,10 @@ def load(family: Family, checkpoint: str | None = None, options: Options = CPU) 
         raise DivlensError(f"zoo/{family} expects a folder of weights after the colon, got {checkpoint}")
     state = read_tensors(family, folder)
     counts = state.pop("counts", None)
-    vocabulary = Vocabulary(tuple(read_lines("vocabulary.txt", folder or packaged_folder())))
+    vocabulary = Vocabulary()
     backbone = Backbone(Sizes(len(vocabulary), causal=family == "ar"))
     place = (folder or packaged_folder()) / f"{family}.safetensors"
-    load_checked(backbone, state, f"{place}, with the {len(vocabulary.words)} words of vocabulary.txt,")
+    load_checked(backbone, state, str(place))
     rule, guidance = DEFAULTS[family]
     return ZooModel(
         family=family,

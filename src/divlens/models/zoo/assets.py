@@ -1,4 +1,4 @@
-"""What ships with the zoo: weights, token grids of the real pictures, code frequencies; each file under a checksum."""
+"""What ships with the zoo: weights, code frequencies, what the judge misreads; each file under a checksum."""
 
 from __future__ import annotations
 
@@ -49,14 +49,6 @@ def read_checksums(folder: Path) -> dict[str, str]:
     if not isinstance(sums, dict):
         raise DivlensError(f"expected {path} to map file names to sha256, got {type(sums).__name__}")
     return sums
-
-
-def read_lines(name: str, folder: Path) -> list[str]:
-    """The lines of a text file beside the weights."""
-    try:
-        return (folder / name).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        raise DivlensError(f"expected {name} in {folder}, found none that can be read") from None
 
 
 def write_tensors(name: str, tensors: Mapping[str, Tensor], folder: Path) -> None:

@@ -1,4 +1,5 @@
-"""What the zoo knows of language: its concepts and their emoji, its words, and the texts that it puts around a prompt.
+"""What the zoo knows of language: the words of the laboratory's captions, emoji for its concepts, and the texts that it
+puts around a prompt.
 
 Loads no torch.
 """
@@ -10,36 +11,29 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import cache
-from importlib.resources import files
 
-# Wordings of a prompt that has no paraphrases of its own, as in the captions that the zoo was trained on: all of its
-# pictures are small icons on white, so that none of these adds anything to what is asked for.
-TEMPLATES = (
-    "a picture of {}",
-    "an image of {}",
-    "{} icon",
-    "a simple drawing of {}",
-    "a colorful illustration of {} on a white background",
-    "an emoji that shows {}",
-    "a small clean icon that shows {} on a plain white background",
-)
-SKIN_TONES = "\U0001f3fb-\U0001f3ff"
+from divlens.errors import DivlensError
+from divlens.lab.attributes import CONCEPTS
+from divlens.lab.captions import TRAINING, filler_words
+from divlens.lab.meanings import Meaning
+from divlens.lab.reading import read
+
+# The emoji that show the concepts, in the order of the concepts.
+SHOWN_BY = (
+    "✈️ ⏰ ⚓ 🍎 🥑 🎈 💣 🚌 🌵 🚗 🥕 🐱 🧀 🍒 🐤 🌶️ ⛪ 🍀 🌽 🥐 👑 🐶 🚪 🍩 🍆 🌲 🔥 🐟 🏈 🦊 🍟 ⛽ "
+    "🍇 🎸 🍔 🔨 ❤️ 👖 🔑 🐨 🐞 🦁 🍭 🍁 🍄 🎨 🌴 🐼 🐧 🍍 🎃 🌈 🚀 ⛵ 🎷 ⭐ 🌻 🚜 🏆 🌷 🐢 ☂️ 🌋 🍉"
+).split()
 SIGN = (
     "[\u2190-\u21ff\u2300-\u23ff\u25a0-\u27bf\u2900-\u297f\u2b00-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff]"
 )
-ONE_EMOJI = f"(?:[\U0001f1e6-\U0001f1ff]{{2}}|{SIGN}\ufe0e?\ufe0f?[{SKIN_TONES}]?[\U000e0020-\U000e007f]*)"
+ONE_EMOJI = f"(?:[\U0001f1e6-\U0001f1ff]{{2}}|{SIGN}\ufe0e?\ufe0f?[\U0001f3fb-\U0001f3ff]?[\U000e0020-\U000e007f]*)"
 EMOJI = re.compile(f"{ONE_EMOJI}(?:\u200d{ONE_EMOJI})*")  # joined by ZWJ they are one: a heart on fire is no heart
 WORD = re.compile(rf"[^\W_]+|{EMOJI.pattern}")
 
 
-def read(name: str) -> list[str]:
-    """The lines of a text file that comes with the zoo."""
-    return files("divlens.models.zoo").joinpath(f"assets/{name}.txt").read_text(encoding="utf-8").splitlines()
-
-
 def concepts() -> list[str]:
-    """Unicode names of the zoo's concepts, in the order of their indices."""
-    return read("concepts")
+    """The names of what the zoo draws, in the order of their indices."""
+    return list(CONCEPTS)
 
 
 def plain(emoji: str) -> str:
@@ -50,19 +44,17 @@ def plain(emoji: str) -> str:
 @cache
 def emoji_names() -> dict[str, str]:
     """The concept that an emoji shows, for those that the zoo knows."""
-    return dict(zip(map(plain, read("emoji")), concepts(), strict=True))
+    return dict(zip(map(plain, SHOWN_BY), concepts(), strict=True))
 
 
 def name_of_emoji(emoji: str) -> str:
-    """The concept's name, with the skin tone left after it; an emoji that is no concept stays as it is."""
+    """The concept's name; an emoji that is no concept stays as it is."""
     key = plain(emoji)
-    tones = "".join(re.findall(f"[{SKIN_TONES}]", key))
-    name = emoji_names().get(key.translate(dict.fromkeys(map(ord, tones))))
-    return f"{name} {tones}" if name else key
+    return emoji_names().get(key, key)
 
 
 def emoji_named(text: str) -> str:
-    """Every emoji of a concept replaced by its Unicode name, set off by commas."""
+    """Every emoji of a concept replaced by the concept's name, set off by commas."""
     return EMOJI.sub(lambda found: f", {name_of_emoji(found[0])}, ", text)
 
 
@@ -73,9 +65,26 @@ def split_words(text: str) -> list[str]:
     return WORD.findall(re.sub("[\u0300-\u036f']", "", folded))
 
 
+def meaning_of(text: str) -> Meaning | None:
+    """What a text names, where it is one that the laboratory can read (see `lab.reading`); else None."""
+    named = emoji_named(text)
+    try:
+        return None if EMOJI.search(named) else read(named)
+    except DivlensError:
+        return None
+
+
+@cache
+def templates() -> tuple[str, ...]:
+    """Wordings of a prompt that the laboratory cannot read: its captions as they are when they name the thing alone."""
+    texts = (re.sub(r"\[[^\]]*\]", "", template.text) for template in TRAINING)
+    around = (text.replace("{thing}", "{}") for text in texts if "{thing}" in text)
+    return tuple(text for text in dict.fromkeys(around) if text != "{}")
+
+
 # Words that say how a thing is shown or where it is, not what it is.
 PLACING = "the one this is it with without in at by for from to under over near behind beside above below between"
-FRAME = frozenset(split_words(" ".join((*TEMPLATES, PLACING)).replace("{}", "")))
+FRAME = filler_words() | set(PLACING.split())
 ALIKE = 0.75  # of difflib's ratio: "haert" is meant for "heart", "qwerty" not for "arty"
 JOINING = frozenset(("and", "or"))
 PUNCTUATION = re.compile(r"[^\w\s'’-]+|\n|\s-+\s")
@@ -90,7 +99,7 @@ def named_concept(text: str, names: Sequence[str]) -> int | None:
     punctuation, the end, or a word such as "on", "with" or "icon" may follow. A text that joins things by "and" or "or"
     asks for more than one. Plurals are not names.
     """
-    text = re.sub(f"[{SKIN_TONES}]", "", emoji_named(text))
+    text = emoji_named(text)
     parts = [split_words(part) for part in PUNCTUATION.split(text)]
     wanted = [split_words(name) for name in names]
     found: set[int] = set()

@@ -1,4 +1,4 @@
-"""The networks of the built-in zoo: one tokenizer, one text encoder, one backbone.
+"""The generators of the built-in zoo: one text encoder, one backbone.
 
 The three families differ only in `Backbone.causal` and in how a sampler asks it; everything else is shared, so
 that a difference between `zoo/ar`, `zoo/mim` and `zoo/diffusion` is a difference between families.
@@ -6,7 +6,6 @@ that a difference between `zoo/ar`, `zoo/mim` and `zoo/diffusion` is a differenc
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -14,98 +13,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-IMAGE_SIZE = 64
 GRID = 8
 POSITIONS = GRID * GRID
-CODES = 512
+CODES = 1024
 MASK = CODES  # the input id of a position that holds no token yet
 WORDS = 24  # the longest wording, in words
-
-
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions around a skip connection; group normalisation, SiLU."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.norm1 = nn.GroupNorm(8, channels)
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.norm2 = nn.GroupNorm(8, channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.conv2.weight)
-
-    def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c h w"]:
-        y = self.conv1(F.silu(self.norm1(x)))
-        return x + self.conv2(F.silu(self.norm2(y)))
-
-
-class Codec(nn.Module, ABC):
-    """A VQ-VAE (van den Oord et al., 2017) but for its networks: pictures to tokens, the nearest codes, and back."""
-
-    codebook: Tensor
-    decoder: nn.Module
-
-    @abstractmethod
-    def features(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch gh gw c"]:
-        """The encoder's output before quantisation."""
-
-    def quantise(self, features: Float[Tensor, "*shape c"]) -> Int[Tensor, "*shape"]:
-        """Nearest code, by Euclidean distance in float32."""
-        flat = features.float().reshape(-1, features.shape[-1])
-        distance = self.codebook.square().sum(1) - 2 * flat @ self.codebook.T
-        return distance.argmin(1).reshape(features.shape[:-1])
-
-    def encode(self, images: Float[Tensor, "batch 3 h w"]) -> Int[Tensor, "batch gh gw"]:
-        return self.quantise(self.features(images))
-
-    def decode_features(self, codes: Float[Tensor, "batch gh gw c"]) -> Float[Tensor, "batch 3 h w"]:
-        """Codebook vectors to pictures, not clipped (training needs the gradient outside [0, 1])."""
-        x = codes.permute(0, 3, 1, 2).to(memory_format=torch.channels_last)
-        return (self.decoder(x) + 1) / 2
-
-    def decode(self, tokens: Int[Tensor, "batch gh gw"]) -> Float[Tensor, "batch 3 h w"]:
-        return self.decode_features(self.codebook[tokens]).clamp(0, 1)
-
-
-class Tokenizer(Codec):
-    """A VQ-VAE (van den Oord et al., 2017): 64x64 pictures to 8x8 tokens of 512 codes and back.
-
-    Images are float in [0, 1], shape (batch, 3, 64, 64); tokens int64 in [0, 512), shape (batch, 8, 8).
-    """
-
-    def __init__(self, code_channels: int = 16) -> None:
-        super().__init__()
-        self.encoder = nn.Sequential(
-            nn.PixelUnshuffle(4),
-            nn.Conv2d(48, 96, 3, padding=1),
-            ResidualBlock(96),
-            nn.Conv2d(96, 192, 4, stride=2, padding=1),
-            ResidualBlock(192),
-            nn.GroupNorm(8, 192),
-            nn.SiLU(),
-            nn.Conv2d(192, code_channels, 1),
-        )
-        self.decoder = nn.Sequential(
-            nn.Conv2d(code_channels, 192, 3, padding=1),
-            ResidualBlock(192),
-            ResidualBlock(192),
-            nn.Upsample(scale_factor=2, mode="nearest"),
-            nn.Conv2d(192, 96, 3, padding=1),
-            ResidualBlock(96),
-            ResidualBlock(96),
-            nn.Upsample(scale_factor=2, mode="nearest"),
-            nn.Conv2d(96, 48, 3, padding=1),
-            ResidualBlock(48),
-            nn.GroupNorm(8, 48),
-            nn.SiLU(),
-            nn.Conv2d(48, 12, 3, padding=1),
-            nn.PixelShuffle(2),
-        )
-        self.register_buffer("codebook", torch.randn(CODES, code_channels))
-
-    def features(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch gh gw c"]:
-        """The encoder's output before quantisation."""
-        x = (images * 2 - 1).to(memory_format=torch.channels_last)
-        return self.encoder(x).permute(0, 2, 3, 1)
 
 
 def rms_norm(x: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape d"]:
@@ -229,7 +141,7 @@ class Sizes:
     width: int = 224
     layers: int = 6
     heads: int = 4
-    rank: int = 64
+    rank: int = 48
     codes: int = CODES
 
 

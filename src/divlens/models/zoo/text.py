@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from divlens.errors import DivlensError
-from divlens.models.zoo.lexicon import FRAME, near, read, split_words
+from divlens.lab.captions import vocabulary
+from divlens.models.zoo.lexicon import FRAME, near, split_words
 from divlens.models.zoo.networks import WORDS
 
 PADDING, UNKNOWN = 0, 1
@@ -18,13 +19,9 @@ PADDING, UNKNOWN = 0, 1
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The words a zoo generator knows; id 0 is padding, id 1 any other word."""
+    """The words a zoo generator knows, those of the laboratory's captions; id 0 is padding, id 1 any other word."""
 
-    words: tuple[str, ...]
-
-    @classmethod
-    def packaged(cls) -> Vocabulary:
-        return cls(tuple(read("vocabulary")))
+    words: tuple[str, ...] = field(default_factory=vocabulary)
 
     def __len__(self) -> int:
         return len(self.words) + 2

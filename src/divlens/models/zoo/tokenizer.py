@@ -8,13 +8,29 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from divlens.models.zoo.networks import Codec, ResidualBlock, rms_norm
+from divlens.models.zoo.networks import CODES, GRID, rms_norm
 
 TOKEN_PIXELS = 6
-CODES = 1024
+IMAGE_SIZE = GRID * TOKEN_PIXELS
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions around a skip connection; group normalisation, SiLU."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(8, channels)
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.norm2 = nn.GroupNorm(8, channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.conv2.weight)
+
+    def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c h w"]:
+        y = self.conv1(F.silu(self.norm1(x)))
+        return x + self.conv2(F.silu(self.norm2(y)))
 
 
 class PointwiseBlock(nn.Module):
@@ -30,7 +46,7 @@ class PointwiseBlock(nn.Module):
         return x + self.narrow(F.silu(self.widen(rms_norm(x))))
 
 
-class SceneTokenizer(Codec):
+class Tokenizer(nn.Module):
     """A VQ-VAE (van den Oord et al., 2017) with 8x8 tokens.
 
     Images are float in [0, 1], shape (batch, 3, 8 p, 8 p) with p pixels along a token, an even number; tokens int64 in
@@ -75,43 +91,26 @@ class SceneTokenizer(Codec):
             nn.SiLU(),
             nn.Conv2d(fine, 3, 3, padding=1),
         )
-        self.register_buffer("codebook", torch.randn(codes, code_channels))
+        self.codebook = nn.Buffer(torch.randn(codes, code_channels))
 
     def features(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch gh gw c"]:
         """The encoder's output before quantisation."""
         x = (images * 2 - 1).to(memory_format=torch.channels_last)
         return self.name(self.look(x).permute(0, 2, 3, 1))
 
+    def quantise(self, features: Float[Tensor, "*shape c"]) -> Int[Tensor, "*shape"]:
+        """Nearest code, by Euclidean distance in float32."""
+        flat = features.float().reshape(-1, features.shape[-1])
+        distance = self.codebook.square().sum(1) - 2 * flat @ self.codebook.T
+        return distance.argmin(1).reshape(features.shape[:-1])
 
-class SceneJudge(nn.Module):
-    """What a picture shows: one convolutional network with a head per attribute.
+    def encode(self, images: Float[Tensor, "batch 3 h w"]) -> Int[Tensor, "batch gh gw"]:
+        return self.quantise(self.features(images))
 
-    Images are float in [0, 1], shape (batch, 3, 8 p, 8 p); the result has logits (batch, values) for each attribute.
-    `sizes`: how many values each attribute has.
-    """
+    def decode_features(self, codes: Float[Tensor, "batch gh gw c"]) -> Float[Tensor, "batch 3 h w"]:
+        """Codebook vectors to pictures, not clipped (training needs the gradient outside [0, 1])."""
+        x = codes.permute(0, 3, 1, 2).to(memory_format=torch.channels_last)
+        return (self.decoder(x) + 1) / 2
 
-    def __init__(self, sizes: tuple[int, ...], token_pixels: int = TOKEN_PIXELS, width: int = 160) -> None:
-        super().__init__()
-        half = token_pixels // 2
-        self.trunk = nn.Sequential(
-            nn.PixelUnshuffle(half),
-            nn.Conv2d(3 * half**2, 64, 3, padding=1),
-            ResidualBlock(64),
-            nn.GroupNorm(8, 64),
-            nn.SiLU(),
-            nn.Conv2d(64, 96, 4, stride=2, padding=1),
-            ResidualBlock(96),
-            nn.GroupNorm(8, 96),
-            nn.SiLU(),
-            nn.Conv2d(96, 128, 4, stride=2, padding=1),
-            nn.GroupNorm(8, 128),
-            nn.SiLU(),
-            nn.Flatten(),
-            nn.Linear(128 * 16, width),
-            nn.SiLU(),
-        )
-        self.heads = nn.ModuleList(nn.Linear(width, size) for size in sizes)
-
-    def forward(self, images: Float[Tensor, "batch 3 h w"]) -> list[Tensor]:
-        features = self.trunk((images * 2 - 1).to(memory_format=torch.channels_last)).float()
-        return [head(features) for head in self.heads]
+    def decode(self, tokens: Int[Tensor, "batch gh gw"]) -> Float[Tensor, "batch 3 h w"]:
+        return self.decode_features(self.codebook[tokens]).clamp(0, 1)
