@@ -147,8 +147,8 @@ ONE_SAMPLE = "n/a: LPIPS diversity is undefined (NaN) for fewer than 2 samples."
 
 
 def usual_measures(judge: Judge | None) -> tuple[Measure, ...]:
-    """LPIPS diversity, true diversity and prompt fidelity; the last two are NaN without a judge, and for prompts that it
-    cannot read."""
+    """LPIPS diversity, true diversity and prompt fidelity; the last two are NaN without a judge, and for prompts that
+    it cannot read."""
 
     @cache
     def named(prompt: Prompt) -> Named | None:

@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 class ProbeResult(Result):
     """`table`: one row per model and condition. `per_prompt`: one row per model, condition and prompt.
 
-    Columns of `table`: model, condition, prompts, n; for each of `measures` (diversity, true_diversity, fidelity, and those
-    that were asked for beside them) the mean over prompts, a 95% interval `_low`, `_high` and `_prompts`, how many
-    prompts have a value; change (against baseline, paired) and relative_change (a share of baseline) with `_low` and
-    `_high`; fidelity_change (against baseline, paired) with `_low`, `_high`, `_chance` and `_fell`, whether that is a
-    fall (see `FidelityChange`); noise_floor (mean over prompts, of baseline pictures); duplicates (a count over all
+    Columns of `table`: model, condition, prompts, n; for each of `measures` (diversity, true_diversity, fidelity, and
+    those that were asked for beside them) the mean over prompts, a 95% interval `_low`, `_high` and `_prompts`, how
+    many prompts have a value; change (against baseline, paired) and relative_change (a share of baseline) with `_low`
+    and `_high`; fidelity_change (against baseline, paired) with `_low`, `_high`, `_chance` and `_fell`, whether that is
+    a fall (see `FidelityChange`); noise_floor (mean over prompts, of baseline pictures); duplicates (a count over all
     samples). Undefined is NaN. `samples`: a record of every sample. `conditions`: what was done, as text. `seed`, `n`,
     `lpips` (the network): as asked for. `drawn_with`: of each model. `templated`: the prompts whose other wordings are
     templates, for they have no paraphrases.

@@ -19,8 +19,8 @@ AT_ONCE = 4096  # records that are written; it bounds memory
 
 @dataclass(frozen=True)
 class SampleRecord:
-    """One sample: what is needed to make it again, its tokens in raster order, and what the judge reads in its picture, a
-    word for each of its attributes (or None).
+    """One sample: what is needed to make it again, its tokens in raster order, and what the judge reads in its picture,
+    a word for each of its attributes (or None).
 
     `note`: what the model did not read of the wording, or None.
     """

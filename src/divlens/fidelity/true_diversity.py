@@ -9,7 +9,7 @@ judge reads, add nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,7 +43,9 @@ class Openness:
         """The mean over the open attributes. Corrected for the number of pictures, so that it may exceed 1,
         and for what the judge misreads (`lab.correction`). NaN for fewer than two pictures, and where nothing is
         open."""
-        shares = [openness(counts, confusion_of(self.judge, self.judge.attributes[i])) for i, counts in self.counts.items()]
+        shares = [
+            openness(counts, confusion_of(self.judge, self.judge.attributes[i])) for i, counts in self.counts.items()
+        ]
         return float(np.mean(shares)) if shares else math.nan
 
 

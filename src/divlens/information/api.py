@@ -40,7 +40,7 @@ def information(
     `model`: a model, or the spec of one ("zoo/mim"). Probabilities are those the sampler draws from, under the
     interventions. `reading`: for diffusion, whether the path is the schedule of reveals and replacements or the whole
     latent trajectory z_T, ..., z_1. `judge`: pictures to labels, for I(Z;Y); Y is the concept that a prompt asks
-    for: its own, or the one that its text names where the judge has `concepts`; else its text, whatever its case,
+    for: its own, or the one that its text names where it is a `fidelity.Judge`; else its text, whatever its case,
     spaces and leading article. "declared" is the judge that the model declares, as those of the zoo do, and None leaves
     I(Z;Y) out. `effort`: a `divlens.Effort`, how much is spent on the bounds, which take longer than the samples.
     `progress`: True shows a bar on stderr. `on_batch` is told how many more samples are done. Raises DivlensError for

@@ -70,8 +70,9 @@ def concepts_of(prompts: Sequence[Prompt], judge: Judge | None) -> list[str]:
 
 def thing_asked_for(judge: Judge | None, prompt: Prompt) -> str | None:
     """The name of what a prompt asks for; None where the judge does not know it or is no more than a function."""
-    named = named_by(judge, prompt) if isinstance(judge, PictureJudge) else None
-    return None if named is None or named[0] is None else judge.attributes[0].values[named[0]]
+    if not isinstance(judge, PictureJudge) or (named := named_by(judge, prompt)) is None or named[0] is None:
+        return None
+    return judge.attributes[0].values[named[0]]
 
 
 def information_per_prompt(readings: Readings, concepts: Sequence[str]) -> PromptMeans:

@@ -71,7 +71,9 @@ def reworded_by(model: Model, text: str) -> Prompt | None:
     """The text with the paraphrases that a model knows. Raises DivlensError for anything but a prompt of this text."""
     found = model.prompt_of(text) if isinstance(model, Rewording) else None
     if found is not None and not (isinstance(found, Prompt) and found.text == text):
-        raise DivlensError(f"{model.name} expects prompt_of to give a divlens.Prompt of the same text, got {found!r:.80}")
+        raise DivlensError(
+            f"{model.name} expects prompt_of to give a divlens.Prompt of the same text, got {found!r:.80}"
+        )
     return found
 
 

@@ -39,19 +39,30 @@ def described(spec: str, words: bool = False) -> str:
 
 
 def zoo_described(spec: str, folder: Path | None, words: bool) -> str:
-    from divlens.models.zoo.assets import packaged_folder, read_lines
+    from divlens.lab.attributes import ATTRIBUTES, CONCEPT
+    from divlens.lab.captions import NAMING, vocabulary
+    from divlens.models.zoo.assets import packaged_folder, read_checksums
     from divlens.models.zoo.networks import WORDS
 
-    concepts, known = (read_lines(name, folder or packaged_folder()) for name in ("concepts.txt", "vocabulary.txt"))
+    read_checksums(folder or packaged_folder())  # a folder of other things is refused
+    concepts, known = ATTRIBUTES[CONCEPT].values, vocabulary()
     shown = known if words else concepts
     title = f"{spec} knows {len(concepts)} concepts and {len(known)} words. {'The words' if words else 'The concepts'}:"
+    others = [
+        f"Its {ATTRIBUTES[place].name} may be {', '.join(ATTRIBUTES[place].values)}."
+        for place in NAMING
+        if place != CONCEPT
+    ]
     notes = (
-        f"A prompt is English text of up to {WORDS} words; the emoji of a concept stands for its name. Words that are "
-        "not known are all read alike, and a note names them. The judge takes a prompt for the concept that it names: "
-        'other words may stand before the name, and after it only such as "on", "with" or "icon".'
+        'A prompt names a concept and as much of the rest as it likes, such as "a small fox on a blue background" or '
+        f'"fox, top left, flat style", in up to {WORDS} words; the emoji of a concept stands for its name. What it '
+        "does not name is left open. Words that are not known are all read alike, and a note names them. Of such a "
+        "prompt the judge knows the concept only: other words may stand before its name, and after it only such as "
+        '"on", "with" or "icon".'
     )
     more = f"All concepts: divlens models {spec}" if words else f"All words: divlens models {spec} --words"
-    return "\n".join((title, "", *in_columns(sorted(shown, key=str.lower)), "", textwrap.fill(notes, WIDTH), more))
+    paragraphs = [textwrap.fill(text, WIDTH) for text in (*others, notes)]
+    return "\n".join((title, "", *in_columns(sorted(shown, key=str.lower)), "", *paragraphs, more))
 
 
 def documentation(place: str) -> str:

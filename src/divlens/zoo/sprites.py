@@ -1,4 +1,4 @@
-"""The sprites of EmojiScenes: the art of `data.py` with its transparency, in two sizes."""
+"""The sprites of EmojiScenes: the art of `art.py` with its transparency, in two sizes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from divlens.lab.attributes import CONCEPTS
 from divlens.lab.attributes import STYLES as STYLE_WORDS
 from divlens.lab.pictures import TOKENS, Atlas
-from divlens.zoo.data import NAMES, STYLES, IconSet, fetch
+from divlens.zoo.art import NAMES, STYLES, IconSet, check_tools, fetch
 
 EDGE = 1  # transparent pixels on each side of the longer axis
 VISIBLE = 16  # alpha, of 255, from which a pixel belongs to the drawing
@@ -38,7 +38,10 @@ def sprite(svg: str, side: int) -> UInt8[np.ndarray, "side side 4"]:
 
 
 def make_atlas(folder: Path, token_pixels: int = 6) -> Atlas:
-    """Fetch the art into `folder` with npm, once, and draw every concept in every style."""
+    """Fetch the art into `folder` with npm, once, and draw every concept in every style.
+
+    Raises DivlensError where what fetches or renders is missing."""
+    check_tools()
     entries = {e["label"]: e for e in json.loads((fetch(NAMES, folder) / "en" / "data.json").read_text())}
     sets = [IconSet(fetch(STYLES[name], folder)) for name in STYLE_WORDS.values()]
     drawings = [[icons.svg(entries[name]) for icons in sets] for name in CONCEPTS.values()]

@@ -1,83 +1,37 @@
-"""The three generators: one backbone, one data set, three losses."""
+"""The three generators: one backbone, one data set, three losses.
+
+Scenes are drawn uniformly from those that are not held out, and each is captioned anew every time it is drawn, so that
+what is learned is the law of scenes given captions.
+"""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from divlens.models.zoo.adapter import diffusion_schedule
-from divlens.models.zoo.networks import POSITIONS, Backbone, Sizes, Tokenizer
+from divlens.lab.captions import draw_captions, filler_words
+from divlens.lab.scenes import all_scenes, held_out
+from divlens.models.zoo.adapter import Family, diffusion_schedule
+from divlens.models.zoo.networks import POSITIONS, Backbone, Sizes
 from divlens.models.zoo.text import UNKNOWN, Vocabulary
-from divlens.pictures import pictures_from_bytes
-from divlens.zoo.data import Pictures, concepts
+from divlens.models.zoo.tokenizer import Tokenizer
 from divlens.zoo.objectives import corrupted, hidden_at_random, position_nats
+from divlens.zoo.train_tokenizer import pictures_of
 from divlens.zoo.training import Recipe, fit
-from divlens.zoo.wordings import TRAINING, fill, usable_keywords
 
-Family = Literal["ar", "mim", "diffusion"]
+FAMILIES: tuple[Family, ...] = ("ar", "mim", "diffusion")
 RECIPES: dict[Family, Recipe] = {
-    "ar": Recipe(steps=900, batch=128, rate=1e-3, muon_rate=0.02, decay=0.5, averaging=0.99, seed=1),
-    "mim": Recipe(steps=2600, batch=128, rate=1e-3, muon_rate=0.02, decay=0.5, averaging=0.995, seed=2),
-    "diffusion": Recipe(steps=2600, batch=128, rate=1e-3, muon_rate=0.02, decay=0.5, averaging=0.995, seed=3),
+    "ar": Recipe(steps=8_000, batch=64, rate=1e-3, muon_rate=0.02, decay=0.5, averaging=0.998, seed=1),
+    "mim": Recipe(steps=16_000, batch=64, rate=1e-3, muon_rate=0.02, decay=0.5, averaging=0.998, seed=2),
+    "diffusion": Recipe(steps=16_000, batch=64, rate=1e-3, muon_rate=0.02, decay=0.5, averaging=0.998, seed=3),
 }
-FORGOTTEN = 0.1  # share of an AR prefix that is hidden in training: else prefixes are memorised, the text unused
 NO_TEXT = 0.1  # share of the training rows without text, for guidance
-LETTERED = frozenset({"pool 8 ball", "1st place medal", "heavy dollar sign", "money bag"})  # mirrored they mean nothing
-
-
-@dataclass(frozen=True)
-class Grids:
-    """Token grids to train on: int64 (n, 64), and the concept of each."""
-
-    tokens: Int[Tensor, "n positions"]
-    concept: Int[Tensor, " n"]
-
-
-@torch.inference_mode()
-def encode_pictures(tokenizer: Tokenizer, images: np.ndarray) -> Int[Tensor, "n positions"]:
-    device = tokenizer.codebook.device
-    grids = []
-    for first in range(0, len(images), 256):
-        batch = pictures_from_bytes(torch.from_numpy(images[first : first + 256].copy()).to(device))
-        grids.append(tokenizer.encode(batch).flatten(1).cpu())
-    return torch.cat(grids)
-
-
-def training_grids(pictures: Pictures, tokenizer: Tokenizer) -> Grids:
-    """Every picture of a zoo concept that is not held out, and its mirror image where that keeps the meaning."""
-    rows = np.flatnonzero((pictures.concept >= 0) & ~pictures.held_out)
-    names = concepts()
-    mirrored = np.array([row for row in rows if names[pictures.concept[row]] not in LETTERED])
-    images = np.concatenate([pictures.images[rows], pictures.images[mirrored][:, :, ::-1]])
-    concept = np.concatenate([pictures.concept[rows], pictures.concept[mirrored]])
-    return Grids(encode_pictures(tokenizer, images), torch.from_numpy(concept))
-
-
-class Captions:
-    """Random training captions as word ids."""
-
-    def __init__(self, words: Mapping[str, Sequence[str]], vocabulary: Vocabulary, variants: int = 256) -> None:
-        generator = random.Random(0)
-        tables = []
-        for name, keywords in words.items():
-            usable = usable_keywords(name, keywords)
-            texts = [fill(TRAINING[i % len(TRAINING)], name, usable, generator) for i in range(variants)]
-            tables.append(vocabulary.ids(texts))
-        self.table = torch.stack(tables)  # (concepts, variants, WORDS)
-
-    def draw(self, concept: Int[Tensor, " batch"]) -> Int[Tensor, "batch words"]:
-        """A caption per row; some words become unknown ones, some rows are empty (the unconditional branch)."""
-        words = self.table[concept, torch.randint(self.table.shape[1], concept.shape)]
-        words = torch.where((torch.rand(words.shape) < 0.02) & (words != 0), UNKNOWN, words)
-        return words * (torch.rand(len(words), 1) >= NO_TEXT)
+STRANGE = 0.02  # share of the words that name nothing which are unknown ones in training
 
 
 def cross_entropy(logits: Tensor, tokens: Int[Tensor, "batch n"], weight: Tensor) -> tuple[Tensor, float]:
@@ -87,12 +41,9 @@ def cross_entropy(logits: Tensor, tokens: Int[Tensor, "batch n"], weight: Tensor
     return (loss * weight).sum() / weight.sum(), float(loss.detach()[shown].mean())
 
 
-def ar_loss(
-    model: Backbone, tokens: Int[Tensor, "batch n"], words: Tensor, share: float = FORGOTTEN
-) -> tuple[Tensor, float]:
-    """Next token in raster order, a share of those before it hidden."""
-    forgotten = torch.rand(len(tokens), POSITIONS - 1, device=tokens.device) < share
-    logits = model(tokens[:, :-1].masked_fill(forgotten, model.sizes.codes), model.condition(words))
+def ar_loss(model: Backbone, tokens: Int[Tensor, "batch n"], words: Tensor) -> tuple[Tensor, float]:
+    """Next token in raster order."""
+    logits = model(tokens[:, :-1], model.condition(words))
     return cross_entropy(logits, tokens, torch.ones(tokens.shape, device=tokens.device))
 
 
@@ -119,26 +70,66 @@ LOSSES: dict[Family, Callable[[Backbone, Tensor, Tensor], tuple[Tensor, float]]]
 }
 
 
+@torch.inference_mode()
+def encode_scenes(tokenizer: Tokenizer, scenes: Int[np.ndarray, "n attributes"]) -> Int[Tensor, "n positions"]:
+    """The tokens of scenes, int16."""
+    device = tokenizer.codebook.device
+    parts = np.array_split(scenes, max(1, len(scenes) // 256))
+    grids = [tokenizer.encode(pictures_of(part).to(device)).flatten(1).short().cpu() for part in parts]
+    return torch.cat(grids)
+
+
+def training_grids(tokenizer: Tokenizer, folder: Path) -> tuple[Int[np.ndarray, "n attributes"], Tensor]:
+    """The scenes that are not held out and their tokens, int16 (n, 64); kept in `folder/grids.pt`."""
+    scenes = all_scenes()[~held_out(all_scenes())]
+    path = folder / "grids.pt"
+    mark = tokenizer.codebook.detach().cpu()
+    stored = torch.load(path, weights_only=True) if path.exists() else None
+    if stored is None or not torch.equal(stored["codebook"], mark):
+        folder.mkdir(parents=True, exist_ok=True)
+        stored = {"codebook": mark, "tokens": encode_scenes(tokenizer, scenes)}
+        torch.save(stored, path)
+    return scenes, stored["tokens"]
+
+
+class Captions:
+    """Captions of scenes as word ids, drawn by torch's global generator. `strange`: as `STRANGE`."""
+
+    def __init__(self, strange: float = STRANGE) -> None:
+        self.strange = strange
+        self.vocabulary = Vocabulary()
+        filler = self.vocabulary.ids(sorted(filler_words()))[:, 0]
+        self.names_nothing = torch.zeros(len(self.vocabulary), dtype=torch.bool).index_fill_(0, filler, True)
+
+    def draw(self, scenes: Int[np.ndarray, "batch attributes"]) -> Int[Tensor, "batch words"]:
+        """Some words that name nothing become unknown ones, some rows are empty (the unconditional branch)."""
+        generator = np.random.default_rng(int(torch.randint(2**62, ())))
+        words = self.vocabulary.ids(draw_captions(scenes, generator))
+        strange = self.names_nothing[words] & (torch.rand(words.shape) < self.strange)
+        return words.masked_fill(strange, UNKNOWN) * (torch.rand(len(words), 1) >= NO_TEXT)
+
+
 def train(
     family: Family,
-    grids: Grids,
-    captions: Captions,
-    vocabulary: Vocabulary,
     tokenizer: Tokenizer,
     folder: Path,
     device: torch.device,
     recipe: Recipe | None = None,
+    grids: tuple[Int[np.ndarray, "n attributes"], Tensor] | None = None,
 ) -> Backbone:
+    """`folder/family.pt` is the checkpoint; `grids`: scenes and tokens to train on, or all that are not held out."""
     recipe = recipe or RECIPES[family]
+    scenes, tokens = grids or training_grids(tokenizer, folder)
+    captions = Captions()
     torch.manual_seed(recipe.seed)
-    model = Backbone(Sizes(len(vocabulary), causal=family == "ar"))
+    model = Backbone(Sizes(len(captions.vocabulary), causal=family == "ar", codes=len(tokenizer.codebook)))
     model.start_from_codebook(tokenizer.codebook.cpu())
     model.to(device)
 
     def loss(step: int) -> tuple[Tensor, Mapping[str, float]]:
-        rows = torch.randint(len(grids.tokens), (recipe.batch,))
-        words = captions.draw(grids.concept[rows]).to(device)
-        value, shown = LOSSES[family](model, grids.tokens[rows].to(device), words)
+        rows = torch.randint(len(tokens), (recipe.batch,))
+        words = captions.draw(scenes[rows.numpy()]).to(device)
+        value, shown = LOSSES[family](model, tokens[rows].long().to(device), words)
         return value, {"nats": shown}
 
     model.load_state_dict(fit(family, model, loss, recipe, folder, device=device))

@@ -1,109 +1,101 @@
-"""The judge: which concept, which style. Trained on real pictures only, never on samples or reconstructions.
-
-It learns to tell apart all emoji, not only the zoo's concepts: what stays the same between styles is learned from
-nearly nine thousand pictures, and only the zoo's rows of the concept table are kept.
-"""
+"""The judge: every attribute of a picture, real or drawn by the tokenizer."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from divlens.models.zoo.judge_networks import ConceptReader, JudgeNetwork, StyleReader, flat_colours
-from divlens.pictures import pictures_from_bytes
-from divlens.zoo.data import STYLES, Pictures, concepts
-from divlens.zoo.train_tokenizer import jitter
+from divlens.lab.attributes import ATTRIBUTES, CONCEPT, MIRROR, STYLE, sizes_of
+from divlens.lab.pictures import packaged_atlas
+from divlens.lab.scenes import all_scenes, held_out
+from divlens.models.zoo.judge_network import JudgeNetwork
+from divlens.models.zoo.tokenizer import Tokenizer
+from divlens.zoo.train_tokenizer import draw_scenes, pictures_of
 from divlens.zoo.training import Recipe, fit
 
-CONCEPT_RECIPE = Recipe(
-    steps=1400, batch=128, rate=2e-3, weight_decay=0.1, warmup=200, decay=0.7, averaging=0.995, seed=4
-)
-STYLE_RECIPE = Recipe(steps=1500, batch=256, rate=3e-3, weight_decay=0.1, warmup=100, decay=0.7, averaging=0.99, seed=5)
-AREA = 4  # flat pixels of one colour in a picture
-COMMON = 3  # pictures with such an area make a colour part of the palette
+RECIPE = Recipe(steps=4000, batch=128, rate=2e-3, weight_decay=0.05, warmup=200, decay=0.7, averaging=0.998, seed=4)
+# Mean difference, of 255, between a sprite and its mirror image from which the mirror shows in a picture.
+ASYMMETRY = 10.0
 
 
-def soften(images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 3 h w"]:
-    """Colour shifts, and blur for half of the batch: samples are never as sharp as the art."""
-    batch = len(images)
-    gain = torch.empty(batch, 3, 1, 1, device=images.device).uniform_(0.9, 1.1)
-    images = 1 - ((1 - images) * gain).clamp(0, 1)
-    small = F.interpolate(images, scale_factor=0.5, mode="bilinear", antialias=True)
-    blurred = F.interpolate(small, scale_factor=2.0, mode="bilinear")
-    return torch.where(torch.rand(batch, 1, 1, 1, device=images.device) < 0.5, blurred, images)
+def mirror_shows() -> Bool[np.ndarray, "concepts styles"]:
+    """Which sprites are not left-right symmetric."""
+    large = packaged_atlas().large.astype(np.int16)
+    return np.abs(large - large[:, :, :, ::-1]).mean((2, 3, 4)) > ASYMMETRY
 
 
-def batch_of(pictures: Pictures, rows: np.ndarray, device: torch.device) -> Float[Tensor, "batch 3 h w"]:
-    return pictures_from_bytes(torch.from_numpy(pictures.images[rows]).to(device))
+def train(
+    tokenizer: Tokenizer,
+    folder: Path,
+    device: torch.device,
+    recipe: Recipe = RECIPE,
+    name: str = "judge",
+) -> JudgeNetwork:
+    """Half of each batch is real pictures, half what the tokenizer makes of others; none of them are held out.
 
-
-def train_concepts(pictures: Pictures, folder: Path, device: torch.device, recipe: Recipe) -> ConceptReader:
-    """Half of each batch is zoo concepts. Only the rows of the zoo's concepts are returned."""
+    The mirror is learned where it shows only.
+    """
     torch.manual_seed(recipe.seed)
-    model = ConceptReader(int(pictures.entry.max()) + 1).to(memory_format=torch.channels_last).to(device)
-    known = ~pictures.held_out
-    pools = [
-        np.flatnonzero(known & (pictures.concept >= 0)),
-        np.flatnonzero(known & (pictures.concept < 0)),
-    ]
+    model = JudgeNetwork(sizes_of()).to(memory_format=torch.channels_last).to(device)
+    scenes, shows = all_scenes(), torch.from_numpy(mirror_shows())
+    pool = scenes[~held_out(scenes)]
 
     def loss(step: int) -> tuple[Tensor, Mapping[str, float]]:
+        drawn = draw_scenes(pool, recipe.batch)
+        images = pictures_of(drawn).to(device)
         half = recipe.batch // 2
-        rows = np.concatenate([pool[torch.randint(len(pool), (half,)).numpy()] for pool in pools])
-        with torch.autocast(device.type, enabled=False):
-            images = soften(jitter(batch_of(pictures, rows, device)))
-        logits = model(images)
-        entry = torch.from_numpy(pictures.entry[rows]).to(device)
-        right = (logits[:half].argmax(1) == entry[:half]).float().mean()
-        return F.cross_entropy(logits, entry, label_smoothing=0.1), {"right": float(right)}
+        with torch.no_grad():
+            images[half:] = tokenizer.decode(tokenizer.encode(images[half:])).float()
+        truth = torch.from_numpy(drawn).to(device)
+        counted = shows.to(device)[truth[:, CONCEPT], truth[:, STYLE]]
+        total = torch.zeros((), device=device)
+        right = {}
+        for i, logits in enumerate(model(images)):
+            wanted = truth[:, i].masked_fill(~counted, -1) if i == MIRROR else truth[:, i]
+            total = total + F.cross_entropy(logits.float(), wanted, ignore_index=-1, label_smoothing=0.02)
+            right[ATTRIBUTES[i].name] = float((logits.argmax(1) == wanted)[half:].float().mean())
+        return total, {key: right[key] for key in ("concept", "style", "place")}
 
-    state = fit("judge-concept", model, loss, recipe, folder, device=device)
-    row = np.array([pictures.entry[np.flatnonzero(pictures.concept == i)[0]] for i in range(len(concepts()))])
-    kept = ConceptReader(len(row))
-    kept.load_state_dict({**state, "concepts.weight": state["concepts.weight"][torch.from_numpy(row).to(device)]})
-    return kept
-
-
-def palette_of(pictures: Pictures, rows: np.ndarray) -> Int[Tensor, " colours"]:
-    """The exact colours that at least `COMMON` of these pictures fill some area with, rising, int32."""
-    found: Counter[int] = Counter()
-    for part in np.array_split(rows, max(1, len(rows) // 256)):
-        for colour, flat in zip(*flat_colours(batch_of(pictures, part, torch.device("cpu"))), strict=True):
-            values, counts = colour[flat].unique(return_counts=True)
-            found.update(values[counts >= AREA].tolist())
-    common = sorted(colour for colour, count in found.items() if count >= COMMON)
-    return torch.tensor(common, dtype=torch.int32)
+    model.load_state_dict(fit(name, model, loss, recipe, folder, device=device))
+    return model.eval()
 
 
-def train_styles(pictures: Pictures, folder: Path, device: torch.device, recipe: Recipe) -> StyleReader:
-    """Every style is as frequent. The features do not depend on where things are: they are computed once."""
-    torch.manual_seed(recipe.seed)
-    rows = np.flatnonzero(~pictures.held_out)
-    model = StyleReader(len(STYLES), palette_of(pictures, rows)).to(device)
-    parts = np.array_split(rows, max(1, len(rows) // 256))
-    with torch.no_grad():
-        features = torch.cat([model.features(batch_of(pictures, part, device)) for part in parts])
-    pools = [torch.from_numpy(np.flatnonzero(pictures.style[rows] == style)) for style in range(len(STYLES))]
-
-    def loss(step: int) -> tuple[Tensor, Mapping[str, float]]:
-        wanted = torch.randint(len(pools), (recipe.batch,))
-        chosen = torch.stack([pools[s][torch.randint(len(pools[s]), ())] for s in wanted.tolist()])
-        logits, wanted = model.styles(features[chosen.to(device)]), wanted.to(device)
-        right = float((logits.argmax(1) == wanted).float().mean())
-        return F.cross_entropy(logits.float(), wanted, label_smoothing=0.05), {"right": right}
-
-    model.load_state_dict(fit("judge-style", model, loss, recipe, folder, device=device))
-    return model
+@torch.inference_mode()
+def readings(
+    judge: JudgeNetwork, tokenizer: Tokenizer | None, scenes: Int[np.ndarray, "n attributes"]
+) -> Int[np.ndarray, "n attributes"]:
+    """What the judge reads in the pictures of scenes, as the tokenizer draws them when one is given."""
+    found = []
+    device = next(judge.parameters()).device
+    for part in np.array_split(scenes, max(1, len(scenes) // 128)):
+        images = pictures_of(part).to(device)
+        if tokenizer is not None:
+            images = tokenizer.decode(tokenizer.encode(images)).float()
+        found.append(torch.stack([logits.argmax(1) for logits in judge(images)], dim=1).cpu())
+    return torch.cat(found).numpy()
 
 
-def train(pictures: Pictures, folder: Path, device: torch.device) -> JudgeNetwork:
-    style = train_styles(pictures, folder, device, STYLE_RECIPE)
-    concept = train_concepts(pictures, folder, device, CONCEPT_RECIPE)
-    return JudgeNetwork(concept, style).to(device).eval()
+def accuracies(read: Int[np.ndarray, "n attributes"], scenes: Int[np.ndarray, "n attributes"]) -> dict[str, float]:
+    """The share that is read right of each attribute; of the mirror, where it shows."""
+    right = read == scenes
+    shows = mirror_shows()[scenes[:, CONCEPT], scenes[:, STYLE]]
+    found = {attribute.name: float(right[:, i].mean()) for i, attribute in enumerate(ATTRIBUTES)}
+    return {**found, ATTRIBUTES[MIRROR].name: float(right[shows, MIRROR].mean())}
+
+
+def confusions(
+    read: Int[np.ndarray, "n attributes"], scenes: Int[np.ndarray, "n attributes"]
+) -> dict[str, Float[Tensor, "true read"]]:
+    """For each attribute how often a true value is read as each value, rows summing to 1: to correct laws by."""
+    tables = {}
+    for i, attribute in enumerate(ATTRIBUTES):
+        table = np.zeros((len(attribute), len(attribute)))
+        np.add.at(table, (scenes[:, i], read[:, i]), 1)
+        tables[attribute.name] = torch.from_numpy(table / table.sum(1, keepdims=True)).float()
+    return tables

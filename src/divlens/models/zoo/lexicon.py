@@ -22,7 +22,7 @@ from divlens.lab.reading import read
 SHOWN_BY = (
     "✈️ ⏰ ⚓ 🍎 🥑 🎈 💣 🚌 🌵 🚗 🥕 🐱 🧀 🍒 🐤 🌶️ ⛪ 🍀 🌽 🥐 👑 🐶 🚪 🍩 🍆 🌲 🔥 🐟 🏈 🦊 🍟 ⛽ "
     "🍇 🎸 🍔 🔨 ❤️ 👖 🔑 🐨 🐞 🦁 🍭 🍁 🍄 🎨 🌴 🐼 🐧 🍍 🎃 🌈 🚀 ⛵ 🎷 ⭐ 🌻 🚜 🏆 🌷 🐢 ☂️ 🌋 🍉"
-).split()
+)
 SIGN = (
     "[\u2190-\u21ff\u2300-\u23ff\u25a0-\u27bf\u2900-\u297f\u2b00-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff]"
 )
@@ -44,7 +44,7 @@ def plain(emoji: str) -> str:
 @cache
 def emoji_names() -> dict[str, str]:
     """The concept that an emoji shows, for those that the zoo knows."""
-    return dict(zip(map(plain, SHOWN_BY), concepts(), strict=True))
+    return dict(zip(map(plain, SHOWN_BY.split()), concepts(), strict=True))
 
 
 def name_of_emoji(emoji: str) -> str:

@@ -7,7 +7,7 @@ from divlens.lab.captions import neutral_wordings
 from divlens.models.zoo.lexicon import meaning_of
 from divlens.types import Prompt
 
-# Of mixed detail, in any first so many of them: a bare name, which leaves all else open, comes after one that says more.
+# Of mixed detail, however few of the first are taken: bare names, which leave all else open, and others in turn.
 TEXTS = (
     "rocket",
     "fox, blue background",
@@ -47,5 +47,5 @@ def prompt_of(text: str) -> Prompt | None:
 
 
 def default_prompts() -> tuple[Prompt, ...]:
-    """24 prompts for what the zoo draws, bare names and more detailed ones in turn, each with mixed-length paraphrases."""
+    """24 prompts for what the zoo draws, of mixed detail, each with paraphrases of mixed length."""
     return tuple(filter(None, map(prompt_of, TEXTS)))
