@@ -239,7 +239,7 @@ def enhance(
     """Draw `n` samples of each prompt without and with the enhancer, from the same noise, and measure both.
 
     `model`: a model, or the spec of one ("zoo/mim"). Prompts without paraphrases get templates around them.
-    `measures`: what is measured beside LPIPS diversity, true diversity and fidelity. `progress`: True shows a bar on
+    `measures`: what is measured beside LPIPS diversity, openness and fidelity. `progress`: True shows a bar on
     stderr. `on_batch` is told how many more samples, of 2 * prompts * n, are done.
     n = 1 leaves diversity undefined (NaN). Raises DivlensError for bad input before anything is drawn.
     """

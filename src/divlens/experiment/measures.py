@@ -17,7 +17,7 @@ from divlens.diversity import FeatureSums
 from divlens.errors import DivlensError, check_text
 from divlens.experiment.columns import TAKEN, of_measure
 from divlens.fidelity import Judge, Named, named_by, respects
-from divlens.fidelity.true_diversity import Openness
+from divlens.fidelity.openness import Openness
 from divlens.statistics import Interval, bootstrap_mean, change_of_share, mean_share, paired_change
 from divlens.types import Prompt
 
@@ -46,9 +46,9 @@ class Measure:
     """One number for a prompt's pictures; NaN where it is undefined.
 
     name: its column. kind: "sample", a number of every picture, whose mean is taken: `of(look)` gives (some,) numbers;
-    or "set", one number of all together: `of(prompt)` gives a `Gauge`. unit: "%" is a share in [0, 1], shown in percent
-    and with the interval of a share. limits: what a single value can be. title: the heading of its column, where the
-    name does not do. note: what stands of it below a table.
+    or "set", one number of all together: `of(prompt)` gives a `Gauge`. unit: "%" is shown in percent; a number of every
+    picture is then 0 or 1, and its mean has the interval of a share. limits: what a single value can be. title: the
+    heading of its column, where the name does not do. note: what stands of it below a table.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Measure:
 
     @property
     def is_share(self) -> bool:
-        return self.unit == "%"
+        return self.unit == "%" and self.kind == "sample"
 
     @property
     def heading(self) -> str:
@@ -70,7 +70,7 @@ class Measure:
     @property
     def form(self) -> tuple[str, float]:
         """How its values are written, and by what they are multiplied before."""
-        return (".0f", 100.0) if self.is_share else (".3f", 1.0)
+        return (".0f", 100.0) if self.unit == "%" else (".3f", 1.0)
 
     def gauge(self, prompt: Prompt) -> Gauge:
         return self.of(prompt) if self.kind == "set" else MeanOfSamples(self)
@@ -120,7 +120,7 @@ class Distances:
 
 
 @dataclass
-class TrueDiversity:
+class OpennessOfReadings:
     """How much of what the prompt leaves open comes out."""
 
     openness: Openness
@@ -142,21 +142,21 @@ class Unknown:
         return math.nan
 
 
-DIVERSITY, TRUE_DIVERSITY, FIDELITY = "diversity", "true_diversity", "fidelity"
+DIVERSITY, OPENNESS, FIDELITY = "diversity", "openness", "fidelity"
 ONE_SAMPLE = "n/a: LPIPS diversity is undefined (NaN) for fewer than 2 samples."
 
 
 def usual_measures(judge: Judge | None) -> tuple[Measure, ...]:
-    """LPIPS diversity, true diversity and prompt fidelity; the last two are NaN without a judge, and for prompts that
+    """LPIPS diversity, openness and prompt fidelity; the last two are NaN without a judge, and for prompts that
     it cannot read."""
 
     @cache
     def named(prompt: Prompt) -> Named | None:
         return None if judge is None else named_by(judge, prompt)
 
-    def true_diversity(prompt: Prompt) -> Gauge:
+    def openness(prompt: Prompt) -> Gauge:
         asked = named(prompt)
-        return Unknown() if judge is None or asked is None else TrueDiversity(Openness.of(judge, asked))
+        return Unknown() if judge is None or asked is None else OpennessOfReadings(Openness.of(judge, asked))
 
     def shows_what_was_asked(look: Look) -> Float[Tensor, " some"]:
         asked = named(look.prompt)
@@ -167,12 +167,12 @@ def usual_measures(judge: Judge | None) -> tuple[Measure, ...]:
     return (
         Measure(DIVERSITY, lambda prompt: Distances(), "set", limits=(0.0, math.inf), title="LPIPS diversity"),
         Measure(
-            TRUE_DIVERSITY,
-            true_diversity,
+            OPENNESS,
+            openness,
             "set",
-            limits=(0.0, math.inf),
-            title="true diversity",
-            note="how evenly what the prompt leaves open comes out, 0 to 1",
+            "%",
+            (0.0, math.inf),
+            note="how evenly all that the prompt leaves open comes out",
         ),
         Measure(
             FIDELITY,

@@ -31,7 +31,7 @@ def probe(
     progress: bool | None = None,
     on_batch: OnBatch | None = None,
 ) -> ProbeResult:
-    """Measure LPIPS diversity, true diversity and fidelity of every model under every condition, and what `measures`
+    """Measure LPIPS diversity, openness and fidelity of every model under every condition, and what `measures`
     adds to them.
 
     `models`: one or several, each a name ("zoo/mim") or an object. `conditions`: interventions by name, one or a list

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 class ProbeResult(Result):
     """`table`: one row per model and condition. `per_prompt`: one row per model, condition and prompt.
 
-    Columns of `table`: model, condition, prompts, n; for each of `measures` (diversity, true_diversity, fidelity, and
-    those that were asked for beside them) the mean over prompts, a 95% interval `_low`, `_high` and `_prompts`, how
+    Columns of `table`: model, condition, prompts, n; for each of `measures` (diversity, openness, fidelity, and those
+    that were asked for beside them) the mean over prompts, a 95% interval `_low`, `_high` and `_prompts`, how
     many prompts have a value; change (against baseline, paired) and relative_change (a share of baseline) with `_low`
     and `_high`; fidelity_change (against baseline, paired) with `_low`, `_high`, `_chance` and `_fell`, whether that is
     a fall (see `FidelityChange`); noise_floor (mean over prompts, of baseline pictures); duplicates (a count over all

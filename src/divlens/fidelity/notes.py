@@ -8,7 +8,7 @@ from divlens.fidelity.breakage import FidelityChange
 from divlens.showing import interval_text
 
 UNSEEN = (
-    "n/a: no true diversity and fidelity where no judge knows what is asked for; whether pictures break cannot be seen "
+    "n/a: no openness and fidelity where no judge knows what is asked for; whether pictures break cannot be seen "
     "there, and that raises diversity, too."
 )
 

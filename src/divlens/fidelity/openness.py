@@ -1,4 +1,4 @@
-"""How much of what a prompt leaves open comes out: the entropy of what is drawn over that of the even law.
+"""Openness, the true diversity: how much of what a prompt leaves open comes out.
 
 A prompt of the laboratory leaves open what it does not name, and the law of that is even (`lab.law`). So the entropy of
 each open attribute among a prompt's pictures, over the logarithm of the number of its values, is 0 where always the
@@ -40,15 +40,13 @@ class Openness:
             counts += np.bincount(readings[:, place].cpu().numpy(), minlength=len(counts))
 
     def value(self) -> float:
-        """The mean over the open attributes. Corrected for the number of pictures, so that it may exceed 1,
-        and for what the judge misreads (`lab.correction`). NaN for fewer than two pictures, and where nothing is
-        open."""
-        shares = [
-            openness(counts, confusion_of(self.judge, self.judge.attributes[i])) for i, counts in self.counts.items()
-        ]
+        """The mean over the open attributes. Corrected for the number of pictures, so that it may exceed 1, and for
+        what the judge misreads (`lab.correction`). NaN for fewer than two pictures, and where nothing is open."""
+        attributes = self.judge.attributes
+        shares = [share_of_most(counts, confusion_of(self.judge, attributes[i])) for i, counts in self.counts.items()]
         return float(np.mean(shares)) if shares else math.nan
 
 
-def openness(counts: Float[np.ndarray, " values"], confusion: Float[np.ndarray, "true read"]) -> float:
-    """The corrected entropy of readings over its most, log2 of the number of values."""
+def share_of_most(counts: Float[np.ndarray, " values"], confusion: Float[np.ndarray, "true read"]) -> float:
+    """The corrected entropy of what was read, over log2 of the number of values."""
     return float(corrected_entropies(counts[None], confusion)[0]) / math.log2(len(counts))
