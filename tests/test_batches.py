@@ -16,7 +16,7 @@ from divlens.sampler import Generation
 from divlens.types import DrawnWith, Prompt
 
 FAMILIES = ("ar", "mim", "diffusion")
-PROMPTS = ("doughnut", "red heart", "a picture of a rocket")
+PROMPTS = ("doughnut", "small heart", "a picture of a rocket")
 
 
 def zoo(family: str) -> ZooModel:

@@ -11,9 +11,9 @@ from scipy import stats
 
 import divlens
 from divlens.experiment.probe import BASELINE
-from divlens.fidelity import Judged
 from divlens.fidelity.breakage import chance_of_fall, fidelity_change, hypergeometric
 from divlens.interventions import Subset
+from divlens.lab.attributes import Attribute
 from divlens.statistics import change_of_share
 from divlens.types import Prompt
 from oracles.screen import words_of
@@ -96,16 +96,10 @@ class WholeJudge:
     """A toy's picture shows the concept "red heart" unless a token is the code `broken`."""
 
     broken: int
-    concepts: tuple[str, ...] = ("red heart", "broken")
-    styles: tuple[str, ...] = ("any",)
-
-    @property
-    def existing(self):
-        return np.ones((2, 1), bool)
+    attributes: tuple[Attribute, ...] = (Attribute("concept", ("red heart", "broken")),)
 
     def __call__(self, images):
-        bad = (images[:, self.broken] > 0.5).flatten(1).any(1).long()
-        return Judged(torch.stack([bad, 1 - bad], 1), torch.zeros(len(images), dtype=torch.long))
+        return (images[:, self.broken] > 0.5).flatten(1).any(1, keepdim=True).long()
 
 
 pytestmark = pytest.mark.usefixtures("colours_for_lpips")
@@ -133,12 +127,12 @@ def test_enhance_warns_of_a_fall_and_says_over_how_many_prompts_it_is(judged):
     assert found.fidelity_change.fell
     said = words_of(found)
     assert "Warning: fidelity falls from" in said and "one-sided exact test of the prompt's 2 x 24 samples" in said
-    assert list(found.table["prompts"]) == [1, 1, 1]
+    assert list(found.table["prompts"]) == [1, 0, 1]
     judged(code(0))
     rise = divlens.enhance("toy/ar", ["red heart", "a cat"], n=24, disable_top=0.4)
     assert "Warning" not in words_of(rise)  # the control: the same pictures, another judge
-    assert "styles, fidelity: over the 1 of 2 prompts whose concept the judge knows" in words_of(rise)
-    assert list(rise.table["prompts"]) == [2, 1, 1]
+    assert "fidelity: over the 1 of 2 prompts that the judge can read, too few" in words_of(rise)
+    assert list(rise.table["prompts"]) == [2, 0, 1]
 
 
 def test_probe_warns_below_the_block_of_the_model_whose_fidelity_falls(judged):

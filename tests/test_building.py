@@ -180,13 +180,16 @@ def test_a_scalar_stands_for_all_channels(tmp_path):
 
 
 def test_a_zoo_folder_with_another_vocabulary_or_a_folder_for_a_file(tmp_path):
-    from divlens.models.zoo.assets import packaged_folder
+    from divlens.lab.captions import vocabulary
+    from divlens.models.zoo.assets import packaged_folder, read_tensors, write_tensors
 
-    for name in ("ar.safetensors", "tokenizer.safetensors", "vocabulary.txt", "checksums.json"):
+    for name in ("ar.safetensors", "tokenizer.safetensors", "checksums.json"):
         (tmp_path / name).write_bytes((packaged_folder() / name).read_bytes())
-    assert load(f"zoo/ar:{tmp_path}").codes == 512
-    (tmp_path / "vocabulary.txt").write_text("red\nheart\n")
-    refused(lambda: load(f"zoo/ar:{tmp_path}"), r"with the 2 words of vocabulary.txt, .*expected \(4, 224\)")
+    assert load(f"zoo/ar:{tmp_path}").codes == 1024
+    state = read_tensors("ar", tmp_path)
+    write_tensors("ar", state | {"text.words.weight": state["text.words.weight"][:4]}, tmp_path)
+    words = len(vocabulary()) + 2
+    refused(lambda: load(f"zoo/ar:{tmp_path}"), rf"text.words.weight: expected \({words}, 224\), found \(4, 224\)")
     (tmp_path / "ar.safetensors").unlink()
     (tmp_path / "ar.safetensors").mkdir()
     refused(lambda: load(f"zoo/ar:{tmp_path}"), r"weights are missing: expected ar.safetensors")

@@ -10,7 +10,7 @@ from PIL import Image
 from divlens.cli import main
 from divlens.sampler import Generation
 from divlens.types import DrawnWith
-from divlens.zoo import commands, data
+from divlens.zoo import art, commands, sprites
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def refused(capsys, tmp_path, monkeypatch):
         raise AssertionError("work was begun")
 
     def call(*arguments):
-        for place in ((data, "fetch"), (commands, "sample"), (commands.train_tokenizer, "train")):
+        for place in ((sprites, "fetch"), (commands, "sample"), (commands.train_tokenizer, "train")):
             monkeypatch.setattr(*place, begun)
         with pytest.raises(SystemExit) as leaving:
             main(arguments)
@@ -35,20 +35,23 @@ def refused(capsys, tmp_path, monkeypatch):
 
 
 def installed(monkeypatch, *, renderer=True, npm=True):
-    monkeypatch.setattr(data, "find_spec", lambda name: object() if renderer else None)
-    monkeypatch.setattr(data.shutil, "which", lambda name: "/usr/bin/npm" if npm else None)
+    monkeypatch.setattr(art, "find_spec", lambda name: object() if renderer else None)
+    monkeypatch.setattr(art.shutil, "which", lambda name: "/usr/bin/npm" if npm else None)
 
 
 def test_nothing_is_fetched_for_a_renderer_or_a_client_that_is_missing(refused, monkeypatch, tmp_path):
-    for command in ("train", "data", "evaluate"):
-        installed(monkeypatch, renderer=False)
-        assert "pip install 'divlens[zoo]'" in refused("zoo", command)
-        installed(monkeypatch, npm=False)
-        assert "npm, which is not installed" in refused("zoo", command)
-    assert list(tmp_path.iterdir()) == []
+    installed(monkeypatch, renderer=False)
+    assert "pip install 'divlens[zoo]'" in refused("zoo", "atlas", "sprites.xz")
+    installed(monkeypatch, npm=False)
+    assert "npm, which is not installed" in refused("zoo", "atlas", "sprites.xz")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
     installed(monkeypatch)
     with pytest.raises(AssertionError, match="work was begun"):  # the control
-        refused("zoo", "train")
+        refused("zoo", "atlas", "sprites.xz")
+
+
+def test_weights_of_what_others_are_trained_on_must_be_there(refused, tmp_path):
+    assert "weights are missing: expected tokenizer.safetensors" in refused("zoo", "train", "--only", "ar")
 
 
 @pytest.mark.parametrize(
@@ -58,10 +61,9 @@ def test_nothing_is_fetched_for_a_renderer_or_a_client_that_is_missing(refused, 
         (("train", "--device", "meta"), "device expects one that holds numbers"),
         (("train", "--folder", "file"), "is a file"),
         (("train", "--folder", "x" * 300), "expected a folder that can be made, .*too long"),
-        (("data", "--folder", "loop"), "expected a folder that can be made, .*"),
+        (("atlas", "--folder", "loop", "sprites.xz"), "expected a folder that can be made, .*"),
+        (("atlas", "nowhere/sprites.xz"), "expected a file that can be written, .*No such file or directory"),
         (("evaluate", "--weights", "nowhere"), "weights are missing: expected tokenizer.safetensors in nowhere"),
-        (("evaluate", "--coverage-concepts", "0"), "not in the range"),
-        (("evaluate", "--cards"), "expects the checkpoints of `divlens zoo train`, but .zoo/runs/ar.pt is missing"),
         (("sheet", "sheet.jpg"), "expected a PNG file, such as sheet.png"),
         (("sheet", "nowhere/sheet.png"), "expected a file that can be written, .*No such file or directory"),
         (("sheet", "x" * 300 + ".png"), "expected a file that can be written, .*too long"),
@@ -81,9 +83,9 @@ def test_what_is_wrong_is_told_before_the_work(arguments, said, refused, monkeyp
 def test_a_client_that_fails_is_one_line(monkeypatch, tmp_path, capsys):
     installed(monkeypatch)
     failed = subprocess.CompletedProcess([], 1, "", "npm error code ENOTFOUND\nnpm error network\n")
-    monkeypatch.setattr(data.subprocess, "run", lambda *arguments, **options: failed)
+    monkeypatch.setattr(art.subprocess, "run", lambda *arguments, **options: failed)
     with pytest.raises(SystemExit) as leaving:
-        main(["zoo", "data", "--folder", str(tmp_path)])
+        main(["zoo", "atlas", str(tmp_path / "sprites.xz"), "--folder", str(tmp_path)])
     said = capsys.readouterr().err
     assert leaving.value.code == 2 and said.count("\n") == 1
     assert "npm cannot fetch emojibase-data@17.0.0: npm error code ENOTFOUND npm error network" in said

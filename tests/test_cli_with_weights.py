@@ -12,7 +12,7 @@ from divlens.errors import DivlensError
 from divlens.models.zoo.assets import packaged_folder
 from divlens.models.zoo.networks import WORDS
 
-TOO_LONG = " ".join(["red"] * (WORDS + 1))
+TOO_LONG = " ".join(["rocket"] * (WORDS + 1))
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def weights(tmp_path):
     """A copy of what `zoo/ar` reads."""
     folder = tmp_path / "weights"
     folder.mkdir()
-    for name in ("ar.safetensors", "tokenizer.safetensors", "checksums.json", "vocabulary.txt"):
+    for name in ("ar.safetensors", "tokenizer.safetensors", "checksums.json"):
         shutil.copy(packaged_folder() / name, folder)
     return folder
 
@@ -53,18 +53,18 @@ def test_a_prompt_longer_than_the_zoo_reads(capsys, empty_folder):
     assert WORDS == 24
     said = refusal(capsys, "enhance", "zoo/ar", TOO_LONG, "-n", "2", "--out", "out")
     assert "up to 24 words, got 25" in said
-    (empty_folder / "long.txt").write_text(f"red heart\n{TOO_LONG}\n")
+    (empty_folder / "long.txt").write_text(f"heart\n{TOO_LONG}\n")
     assert "up to 24 words" in refusal(capsys, "probe", "zoo/ar", "--prompts", "long.txt", "-n", "2", "--out", "out")
     assert [path.name for path in empty_folder.iterdir()] == ["long.txt"]
     model = divlens.load("zoo/ar")
-    assert len(model.encode([" ".join(["red"] * WORDS)])) == 1  # the control: one word less is read
+    assert len(model.encode([" ".join(["rocket"] * WORDS)])) == 1  # the control: one word less is read
 
 
 @pytest.mark.parametrize("command", ["information", "decompose"])
 def test_a_prompt_that_one_of_several_models_cannot_read_is_told_before_any_draws(
     command, capsys, empty_folder, monkeypatch
 ):
-    (empty_folder / "long.txt").write_text(f"red heart\n{TOO_LONG}\n")
+    (empty_folder / "long.txt").write_text(f"heart\n{TOO_LONG}\n")
     drawn = []
     monkeypatch.setattr("divlens.run.steps", lambda *arguments: drawn.append(arguments))
     assert len(divlens.load("toy/mim").encode([TOO_LONG])) == 1  # the control: the first could draw
@@ -75,7 +75,7 @@ def test_a_prompt_that_one_of_several_models_cannot_read_is_told_before_any_draw
 @pytest.mark.parametrize("name", ["ar", "tokenizer"])
 def test_a_weight_file_whose_checksum_is_wrong(name, weights, capsys, empty_folder):
     flip_a_byte(weights / f"{name}.safetensors")
-    for command in (("enhance", f"zoo/ar:{weights}", "red heart"), ("probe", f"zoo/ar:{weights}")):
+    for command in (("enhance", f"zoo/ar:{weights}", "heart"), ("probe", f"zoo/ar:{weights}")):
         assert f"{name}.safetensors is damaged" in refusal(capsys, *command, "-n", "2", "--out", "out")
     assert list(empty_folder.iterdir()) == []
 
@@ -86,7 +86,7 @@ def test_an_undamaged_copy_of_the_weights_loads(weights):
 
 def test_a_file_of_weights_that_is_missing(weights, capsys, empty_folder):
     (weights / "tokenizer.safetensors").unlink()
-    said = refusal(capsys, "enhance", f"zoo/ar:{weights}", "red heart", "--out", "out")
+    said = refusal(capsys, "enhance", f"zoo/ar:{weights}", "heart", "--out", "out")
     assert "expected tokenizer.safetensors" in said
     assert list(empty_folder.iterdir()) == []
 

@@ -57,7 +57,7 @@ def test_diversity_before_after_and_change(enhanced):
     assert not any("No intervals" in note for note in enhanced.notes)
     row = enhanced.table.set_index("figure").loc["diversity"]
     assert row["after"] == pytest.approx(float(after.mean()))
-    assert enhanced.table.set_index("figure").loc[["coverage", "fidelity"], "after"].isna().all()
+    assert enhanced.table.set_index("figure").loc[["openness", "fidelity"], "after"].isna().all()
 
 
 def test_one_prompt_has_no_interval_and_says_why(capsys):

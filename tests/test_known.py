@@ -1,38 +1,33 @@
 """`divlens models NAME`: what is known of a model before it is loaded."""
 
-import shutil
 import subprocess
 import sys
 
 import pytest
 
 from divlens.errors import DivlensError
+from divlens.lab.captions import vocabulary
 from divlens.models import registry
-from divlens.models.zoo.assets import packaged_folder
-from divlens.models.zoo.lexicon import concepts, read
+from divlens.models.zoo.lexicon import concepts
 from divlens.report.known import described, in_columns
 
 
 def test_the_zoos_concepts_and_words_are_listed_in_80_columns():
-    for words, listed, other in ((False, concepts(), read("vocabulary")), (True, read("vocabulary"), concepts())):
+    for words, listed, other in ((False, concepts(), vocabulary()), (True, vocabulary(), concepts())):
         lines = described("zoo/ar", words).splitlines()
         assert max(map(len, lines)) <= 80
-        assert lines[0].startswith("zoo/ar knows 160 concepts and 704 words.")
+        assert lines[0].startswith(f"zoo/ar knows {len(concepts())} concepts and {len(vocabulary())} words.")
         table = [line for line in lines[2:] if line][: lines[2:].index("")]
         found = [cell.strip() for line in table for cell in line.split("  ") if cell.strip()]
         assert sorted(found) == sorted(listed) != sorted(other)
     assert "divlens models zoo/ar --words" in described("zoo/ar")
 
 
-def test_a_folder_of_weights_is_asked_for_its_own(tmp_path):
-    for name in ("concepts.txt", "vocabulary.txt"):
-        shutil.copy(packaged_folder() / name, tmp_path)
-    (tmp_path / "concepts.txt").write_text("a thing of my own\n")
-    assert "knows 1 concepts" in described(f"zoo/mim:{tmp_path}") and "a thing of my own" in described(
-        f"zoo/mim:{tmp_path}"
-    )
-    with pytest.raises(DivlensError, match=r"expected concepts\.txt in"):
-        described(f"zoo/mim:{tmp_path / 'none'}")
+def test_a_folder_without_weights_of_the_zoo_is_refused(tmp_path):
+    with pytest.raises(DivlensError, match=r"expected checksums\.json in"):
+        described(f"zoo/mim:{tmp_path}")
+    (tmp_path / "checksums.json").write_text("{}")
+    assert described(f"zoo/mim:{tmp_path}").startswith(f"zoo/mim:{tmp_path} knows")  # the control
 
 
 def test_other_models_are_described_without_importing_them():

@@ -382,6 +382,34 @@ def test_own_prompts_that_misfit_are_refused_in_one_line():
     assert found.prompts == (own, divlens.Prompt("a dog"))
 
 
+@dataclass(frozen=True)
+class Rewording(ToyModel):
+    known: Any = None
+
+    def prompt_of(self, text):
+        return self.known
+
+
+def test_a_model_may_know_other_wordings_of_a_text():
+    own = divlens.Prompt("a cat", ("kitten",), "cat")
+    found = divlens.sample(Rewording("ar", RULES["ar"], known=own), ["a cat"], 2)
+    assert found.prompts == (own,)
+    asked = divlens.Prompt("a cat", ("my cat",))
+    assert divlens.sample(Rewording("ar", RULES["ar"], known=own), [asked], 2).prompts == (asked,)  # as it was asked
+    assert divlens.sample(Rewording("ar", RULES["ar"]), ["a cat"], 2).prompts == (divlens.Prompt("a cat"),)
+    for wrong in (divlens.Prompt("a dog"), "a cat"):
+        with pytest.raises(DivlensError, match=r"expects prompt_of to give a divlens\.Prompt of the same text, got"):
+            divlens.sample(Rewording("ar", RULES["ar"], known=wrong), ["a cat"], 2)
+
+
+def test_the_zoo_knows_other_wordings_of_all_that_the_laboratory_can_read():
+    texts = ["small lion, top, noto style", "🚀 on a blue background", "a shiny rocket"]
+    first, second, third = divlens.sample("zoo/mim", texts, 1).prompts
+    assert first.concept == "lion" and "in the noto style" in " ".join(first.paraphrases)
+    assert second.text == texts[1] and second.concept == "rocket" and "rocket, blue background" in second.paraphrases
+    assert third == divlens.Prompt("a shiny rocket")  # it says what no caption says
+
+
 def test_a_model_under_a_condition_is_saved_once_in_a_folder(tmp_path):
     cool, hot = (divlens.decompose("toy/mim", PROMPTS, **SMALL, interventions=[Temperature(t)]) for t in (0.5, 2.0))
     divlens.save([cool, hot], tmp_path / "both")

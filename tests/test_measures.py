@@ -14,7 +14,7 @@ from rich.console import Console
 import divlens
 from divlens.errors import DivlensError
 from divlens.experiment.measures import checked_measures, named, usual_measures
-from divlens.fidelity import Judged, judge_of
+from divlens.fidelity import Attribute, judge_of
 from divlens.models.toy import RULES, ToyModel
 
 PROMPTS = ("red heart", "a cat", "snow")
@@ -67,7 +67,7 @@ def test_it_is_in_the_table_the_prompts_table_the_notes_the_screen_and_the_files
     colours = [len({tuple(c) for c in one.movedim(1, 3).reshape(-1, 3).tolist()}) for one in drawn]
     assert first["palette"].tolist() == colours
     for text in (printed(found), str(found), found._repr_html_()):
-        assert "brightness" in text and "mean of all pixels, black is 0" in text
+        assert "brightness" in text and "mean of all pixels, black is 0" in " ".join(text.split())
     assert "colours" in printed(found) and "reddish %" in printed(found)
     divlens.save(found, tmp_path / "out")
     assert "brightness_low" in pd.read_csv(tmp_path / "out" / "table.csv").columns
@@ -79,7 +79,7 @@ def test_it_is_in_the_table_the_prompts_table_the_notes_the_screen_and_the_files
 
 def test_it_is_measured_before_and_after():
     found = divlens.enhance("toy/mim", PROMPTS, 4, measures=MINE)
-    assert found.table["figure"].tolist() == ["diversity", "coverage", "fidelity", "brightness", "palette", "reddish"]
+    assert found.table["figure"].tolist() == ["diversity", "openness", "fidelity", "brightness", "palette", "reddish"]
     change = found.change("brightness")
     each = [side.images.mean((1, 2, 3, 4)).double() for side in (found.after, found.before)]
     assert change.value == pytest.approx(float((each[0] - each[1]).mean()), abs=1e-7) and change.low <= change.high
@@ -133,10 +133,10 @@ def test_numbers_of_another_shape_are_refused():
 class OneConcept:
     """A judge that an outside model brings: all it sees is a heart."""
 
-    concepts, styles, existing = ("red heart",), ("plain",), np.array([[True]])
+    attributes = (Attribute("concept", ("red heart",)),)
 
     def __call__(self, images):
-        return Judged(torch.zeros(len(images), 1, dtype=torch.long), torch.zeros(len(images), dtype=torch.long))
+        return torch.zeros(len(images), 1, dtype=torch.long)
 
 
 def test_a_model_declares_its_judge():
@@ -157,6 +157,5 @@ def test_a_model_declares_its_judge():
 
 def test_the_usual_measures_have_names_of_their_own():
     names = [measure.name for measure in usual_measures(None)]
-    assert (
-        names == ["diversity", "coverage", "fidelity"] and named(usual_measures(None), "coverage").heading == "styles %"
-    )
+    assert names == ["diversity", "openness", "fidelity"]
+    assert named(usual_measures(None), "openness").heading == "openness %"

@@ -30,8 +30,7 @@ def record(sample=0, **changes):
         "seed": LARGEST_SEED,
         "wording": "fox icon",
         "tokens": (2, 0, 16_383),
-        "judged_concept": None,
-        "judged_style": None,
+        "judged": None,
     }
     return SampleRecord(**(values | changes))
 
@@ -52,7 +51,7 @@ def request(**changes):
 def result(asked=None):
     one = record()
     whose, tokens = (one.model, one.condition, one.prompt, one.seed), torch.tensor([one.tokens], dtype=torch.int16)
-    part = PromptSamples(*whose, tokens, [one.wording], [(one.judged_concept, one.judged_style)], {})
+    part = PromptSamples(*whose, tokens, [one.wording], [one.judged], {})
     return ProbeResult(
         request=asked or request(),
         table=pd.DataFrame({"model": ["toy/ar:0"], "condition": ["baseline"], "n": [1], "diversity": [math.nan]}),
@@ -94,11 +93,13 @@ def test_undefined_stays_nan(tmp_path):
 
 
 def test_samples_come_back_as_they_were(tmp_path):
-    records = [record(), record(1, tokens=(), judged_concept="fox", judged_style="noto", seed=0)]
+    records = [record(), record(1, tokens=(), judged=("fox", "noto"), seed=0)]
     write_samples(records, tmp_path / "samples.parquet")
     table = pq.read_table(tmp_path / "samples.parquet")
     assert [str(table.schema.field(name).type) for name in ("seed", "tokens")] == ["uint64", "list<element: int32>"]
-    assert [SampleRecord(**{**row, "tokens": tuple(row["tokens"])}) for row in table.to_pylist()] == records
+    rows = table.to_pylist()
+    lists = [{"tokens": tuple(row["tokens"]), "judged": row["judged"] and tuple(row["judged"])} for row in rows]
+    assert [SampleRecord(**row | found) for row, found in zip(rows, lists, strict=True)] == records
 
 
 def test_a_later_run_takes_the_place_of_an_earlier_one(tmp_path):

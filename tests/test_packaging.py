@@ -98,7 +98,7 @@ def test_the_version_is_the_same_everywhere():
 def test_the_wheel_holds_the_whole_package(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     assert files_that_travel(PACKAGE, ROOT / "src") <= names
-    assert {"divlens/py.typed", "divlens/models/zoo/assets/concepts.txt"} <= names
+    assert {"divlens/py.typed", "divlens/lab/assets/sprites.npy.xz"} <= names
     assert not [name for name in names if not name.startswith(("divlens/", "divlens-"))]
 
 
@@ -161,7 +161,7 @@ def test_importing_divlens_loads_no_torch(module, loads_torch):
 
 
 def test_every_style_of_the_art_is_attributed():
-    from divlens.zoo.data import NAMES, STYLES
+    from divlens.zoo.art import NAMES, STYLES
 
     rows = [line for line in (ROOT / "ATTRIBUTION.md").read_text().splitlines() if line.startswith("|")]
     for source in (*STYLES.values(), NAMES):

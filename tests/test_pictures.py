@@ -132,12 +132,12 @@ def test_what_looks_at_pictures_refuses_what_is_none(name, quick):
 
 
 def test_the_judge_refuses_what_is_no_picture_of_its_size():
-    judge, grey = load_judge(), torch.full((2, 3, 64, 64), 0.5)
-    assert judge(grey).concept.shape[0] == 2  # the control
+    judge, grey = load_judge(), torch.full((2, 3, 48, 48), 0.5)
+    assert judge(grey).shape == (2, len(judge.attributes))  # the control
     for bad in (2 * grey - 1.5, grey.half(), grey.movedim(1, -1)):
         with pytest.raises(PictureError, match="expected the judge's pictures as a float32 tensor"):
             judge(bad)
-    with pytest.raises(PictureError, match="pictures of 64 x 64 pixels, got 32 x 64"):
+    with pytest.raises(PictureError, match="pictures of 48 x 48 pixels, got 32 x 48"):
         judge(grey[:, :, :32])
 
 

@@ -1,7 +1,7 @@
 """The probe on the toys: its figures by hand, its pairing, and its table."""
 
 import math
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -13,15 +13,18 @@ from divlens.diversity import load_network, lpips_diversity
 from divlens.errors import DivlensError
 from divlens.experiment.measure import Instruments, count_duplicates, looks, noise_floor
 from divlens.experiment.probe import probe
-from divlens.fidelity import Judged, concept_index, mode_coverage, shows
+from divlens.fidelity import Judge, confusion_of, named_by, respects
+from divlens.fidelity.openness import Openness
 from divlens.interventions import Argmax, DisableTop, Paraphrase, Subset, Temperature
+from divlens.lab.attributes import Attribute
+from divlens.lab.correction import corrected_entropies
 from divlens.models import load
 from divlens.models.toy import RULES, ToyModel
 from divlens.planning import plan
 from divlens.run import fill
 from divlens.types import Prompt
 from oracles.colour_network import colour_network
-from oracles.screen import printed
+from oracles.screen import printed, words_of
 
 PROMPTS = ("red heart", "a cat", "blue sky", "three green apples", "a fox", "a red boat")
 JUDGED_PROMPTS = (Prompt("a red boat", concept="red"), Prompt("green"), Prompt("a cat"))
@@ -30,18 +33,32 @@ N = 4
 
 @dataclass(frozen=True)
 class ColourJudge:
-    """A toy's picture shows the concept "red", "green" or "blue" of its first token, in the style of its last."""
+    """A toy's picture shows the colour of its first token, in the style of its last."""
 
-    concepts: tuple[str, ...] = ("Red", "green", "blue")
-    styles: tuple[str, ...] = ("red", "green", "blue")
-
-    @property
-    def existing(self):
-        return np.array([[True, True, True], [True, False, False], [False, False, False]])
+    attributes: tuple[Attribute, ...] = (
+        Attribute("concept", ("Red", "green", "blue")),
+        Attribute("style", ("red", "green", "blue")),
+    )
 
     def __call__(self, images):
-        first, last = images[:, :, 0, 0].argmax(1), images[:, :, 0, -1].argmax(1)
-        return Judged(torch.stack([first, (first + 1) % 3], dim=1), last)
+        return torch.stack([images[:, :, 0, place].argmax(1) for place in (0, -1)], dim=1)
+
+
+@dataclass(frozen=True)
+class Reader(ColourJudge):
+    """It reads "red on blue" in a prompt, too, and takes two of ten pictures for the next colour."""
+
+    @property
+    def confusions(self):
+        table = 0.8 * np.eye(3) + 0.2 * np.roll(np.eye(3), 1, axis=1)
+        return {"style": table}
+
+    def named(self, prompt):
+        words = [
+            attribute.values.index(word)
+            for attribute, word in zip(self.attributes, prompt.text.split(" on "), strict=False)
+        ]
+        return (words[0], words[1] if len(words) > 1 else None)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -143,7 +160,7 @@ def test_how_many_samples_are_drawn_together_changes_nothing(batch_size, judged)
     parts = probe("toy/diffusion", JUDGED_PROMPTS, N, batch_size=batch_size, on_batch=sizes.append)
     assert max(sizes) == min(batch_size, len(JUDGED_PROMPTS) * N)
     assert list(parts.samples) == list(whole.samples)
-    figures = ["diversity", "coverage", "fidelity", "noise_floor", "duplicates"]
+    figures = ["diversity", "openness", "fidelity", "noise_floor", "duplicates"]
     assert parts.per_prompt[figures].to_numpy(float) == pytest.approx(
         whole.per_prompt[figures].to_numpy(float), abs=1e-6, nan_ok=True
     )
@@ -157,7 +174,7 @@ def test_how_many_pictures_are_looked_at_together_changes_nothing(at_once):
 
     def seen(*how_many: int) -> tuple[list[int], list[torch.Tensor]]:
         passes = list(looks(fill(run), instruments, lambda rows: None, *how_many))
-        parts = [(one.pictures, one.tokens, one.features, *astuple(one.judged)) for one in passes if one.judged]
+        parts = [(one.pictures, one.tokens, one.features, one.readings) for one in passes if one.readings is not None]
         return [len(one.tokens) for one in passes], [torch.cat(part) for part in zip(*parts, strict=True)]
 
     (usual, expected), (sizes, found) = seen(), seen(at_once)
@@ -216,49 +233,83 @@ def test_one_prompt_leaves_intervals_undefined_and_says_so(three_families):
 # The judge
 
 
-def test_without_a_judge_coverage_and_fidelity_are_nan(three_families):
+def test_without_a_judge_openness_and_fidelity_are_nan(three_families):
     table = three_families.table
-    assert table[["coverage", "fidelity", "fidelity_low"]].isna().to_numpy().all()
-    assert {sample.judged_concept for sample in three_families.samples} == {None}
-    assert "the judge knows none of the concepts" in printed(three_families)
+    assert table[["openness", "fidelity", "fidelity_low"]].isna().to_numpy().all()
+    assert {sample.judged for sample in three_families.samples} == {None}
+    assert "no judge knows what is asked for" in words_of(three_families)
 
 
-def test_coverage_and_fidelity_are_the_judges(judged):
+def test_openness_and_fidelity_are_the_judges(judged):
     prompts = [Prompt("a red boat", concept="red"), Prompt("Green"), Prompt("a cat")]
     result = probe(["toy/ar"], prompts, 8, conditions={BASELINE: ()})
     tokens = np.array([sample.tokens for sample in result.samples]).reshape(3, 8, 3)
-    right, coverage = (result.per_prompt[name].to_numpy(float) for name in ("fidelity", "coverage"))
-    assert right[0] == (tokens[0, :, 0] == 0).mean()
-    assert coverage[0] == len(set(tokens[0, tokens[0, :, 0] == 0, 2])) / 3
-    assert right[1] == (tokens[1, :, 0] == 1).mean()
-    assert coverage[1] == float(0 in tokens[1, tokens[1, :, 0] == 1, 2])
-    assert math.isnan(right[2]) and math.isnan(coverage[2])
+    right, openness = (result.per_prompt[name].to_numpy(float) for name in ("fidelity", "openness"))
+    for prompt in (0, 1):
+        assert right[prompt] == (tokens[prompt, :, 0] == prompt).mean()
+        counts = np.bincount(tokens[prompt, :, 2], minlength=3).astype(float)
+        assert openness[prompt] == pytest.approx(corrected_entropies(counts[None], np.eye(3))[0] / math.log2(3))
+    assert math.isnan(right[2]) and math.isnan(openness[2])
     assert result.table["fidelity"].iloc[0] == pytest.approx(right[:2].mean())
-    assert result.table["fidelity_prompts"].iloc[0] == 2
-    assert [sample.judged_style for sample in result.samples[:8]] == [
-        ("red", "green", "blue")[t] for t in tokens[0, :, 2]
-    ]
-    assert "over the 2 of 3 prompts whose concept the judge knows" in printed(result)
+    assert result.table["fidelity_prompts"].iloc[0] == 2 == result.table["openness_prompts"].iloc[0]
+    colours = [attribute.values for attribute in ColourJudge().attributes]
+    assert [sample.judged for sample in result.samples[:8]] == [(colours[0][a], colours[1][b]) for a, _, b in tokens[0]]
+    assert "fidelity: over the 2 of 3 prompts that the judge can read" in words_of(result)
+    assert "openness: over 2 of 3 prompts." in words_of(result)
 
 
-def test_a_concept_is_found_by_name_then_by_text_or_not_at_all():
+def test_one_sample_has_fidelity_and_no_openness(judged):
+    table = probe(["toy/ar"], JUDGED_PROMPTS[:2], 1, conditions={BASELINE: ()}).table
+    assert list(table["openness"].isna()) == [True] and list(table["fidelity"].isna()) == [False]
+
+
+def test_the_thing_that_is_shown_is_found_by_name_then_by_text_or_not_at_all():
     judge = ColourJudge()
-    assert concept_index(judge, Prompt("green", concept="red")) == 0
-    assert concept_index(judge, Prompt("Blue")) == 2
-    assert concept_index(judge, Prompt("red", concept="teal")) is None
+    assert named_by(judge, Prompt("green", concept="red")) == (0, None)
+    assert named_by(judge, Prompt("Blue")) == (2, None)
+    assert named_by(judge, Prompt("red", concept="teal")) is None
+    assert isinstance(judge, Judge) and not isinstance(ToyModel("ar", RULES["ar"]), Judge)
 
 
-def test_fidelity_and_coverage_of_given_verdicts():
-    judged = Judged(torch.tensor([[0, 1], [1, 0], [0, 2], [0, 1]]), torch.tensor([0, 0, 3, 1]))
-    assert shows(judged, 0).tolist() == [True, False, True, True]
-    existing = np.array([[True, False, True, True], [True, True, False, False], [False] * 4])
-    assert mode_coverage(judged, 0, existing) == pytest.approx(2 / 3)
-    # Only the second picture shows concept 1; the others' styles do not count for it.
-    assert mode_coverage(judged, 1, existing) == 0.5
-    assert math.isnan(mode_coverage(judged, 2, existing))
-    assert math.isnan(mode_coverage(judged, None, existing))
-    unclear = replace(judged, style=torch.tensor([0, 0, -1, -1]))  # -1 is no style, not the last one
-    assert mode_coverage(unclear, 0, existing) == pytest.approx(1 / 3)
+def test_a_judge_may_read_prompts_and_know_its_errors():
+    judge, certain = Reader(), ColourJudge()
+    assert named_by(judge, Prompt("Red on blue")) == (0, 2)
+    assert confusion_of(judge, judge.attributes[1])[0].tolist() == [0.8, 0.2, 0]
+    assert confusion_of(judge, judge.attributes[0]).tolist() == np.eye(3).tolist()
+    assert confusion_of(certain, certain.attributes[1]).tolist() == np.eye(3).tolist()
+
+
+def test_a_picture_respects_a_prompt_where_all_that_is_named_is_read():
+    readings = torch.tensor([[0, 2], [0, 1], [1, 2]])
+    assert respects(readings, (0, 2)).tolist() == [True, False, False]
+    assert respects(readings, (0, None)).tolist() == [True, True, False]
+    assert respects(readings, (None, None)).all()
+
+
+def read_by(judge, named, *parts):
+    found = Openness.of(judge, named)
+    for part in parts:
+        found.add(torch.tensor(part))
+    return found.value()
+
+
+def test_openness_is_0_for_one_value_and_1_for_all_evenly_whatever_is_named():
+    judge = ColourJudge()
+    even, one = [[0, i % 3] for i in range(300)], [[0, 1]] * 300
+    # Of a random sample of three values the entropy is too low by 1 / n nats. This one is perfectly even, and is taken
+    # for as much more: by 1 / 300 / log(3) = 0.003.
+    assert read_by(judge, (0, None), even) == pytest.approx(1, abs=4e-3)
+    assert read_by(judge, (0, None), one) == pytest.approx(0, abs=4e-3)
+    assert read_by(judge, (0, None), even[:120], even[120:]) == read_by(judge, (0, None), even)
+    assert read_by(judge, (None, None), even) == pytest.approx(0.5, abs=4e-3)  # the mean over what is open
+    assert math.isnan(read_by(judge, (0, 1), even)) and math.isnan(read_by(judge, (0, None), even[:1]))
+
+
+def test_what_a_judge_misreads_is_no_openness():
+    """Two of ten pictures of one style are read as another: 300 of them as the confusion says."""
+    one = [[0, 1]] * 240 + [[0, 2]] * 60
+    assert read_by(Reader(), (0, None), one) == pytest.approx(0, abs=0.02)
+    assert read_by(ColourJudge(), (0, None), one) > 0.4  # the control
 
 
 @dataclass(frozen=True)
@@ -287,7 +338,7 @@ def test_a_probe_encodes_every_wording_once_whatever_the_number_of_conditions():
 
 def test_the_table_fits_80_columns_and_cuts_no_number(three_families):
     table = three_families.table.query("model == 'toy/ar:0'").copy()
-    for name in ("coverage", "fidelity", "relative_change"):
+    for name in ("openness", "fidelity", "relative_change"):
         table[[name, f"{name}_low", f"{name}_high"]] = [1.0, 1.0, 1.0]
     table["relative_change_low"] = -1.0
     table[["diversity", "diversity_low", "diversity_high"]] = [0.5, 0.25, 0.75]

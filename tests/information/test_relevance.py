@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+import divlens
 from divlens.errors import DivlensError
+from divlens.fidelity import Attribute
 from divlens.information import Effort, information
 from divlens.information.relevance import Readings, concepts_of, information_per_prompt, labels_of
 from divlens.interventions import Paraphrase
@@ -20,6 +22,16 @@ from oracles.toy_bits import PROMPTS
 from oracles.toy_grids import toy
 
 SIGMAS = 5  # false-alarm rate 6e-7 each
+
+
+class Naming:
+    """A judge that knows the names of some things."""
+
+    def __init__(self, *names: str) -> None:
+        self.attributes = (Attribute("concept", names),)
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(len(images), 1, dtype=torch.long)
 
 
 def readings(labels: np.ndarray) -> Readings:
@@ -56,7 +68,7 @@ def test_neither_a_group_of_samples_nor_a_half_is_that_of_a_wording(n):
 
 
 def bits(labels: np.ndarray, prompts: list[Prompt]) -> float:
-    return float(information_per_prompt(readings(labels), concepts_of(prompts, ())).mean.mean())
+    return float(information_per_prompt(readings(labels), concepts_of(prompts, None)).mean.mean())
 
 
 def test_relevant_information_of_a_perfect_a_blind_and_a_noisy_judge():
@@ -80,20 +92,21 @@ def test_prompts_of_one_concept_share_it():
 
 
 def test_wordings_of_one_concept_share_it():
-    def found(*texts: str, names: tuple[str, ...] = ()) -> list[str]:
-        return concepts_of([Prompt(text) for text in texts], names)
+    def found(*texts: str, judge: Any = None) -> list[str]:
+        return concepts_of([Prompt(text) for text in texts], judge)
 
     assert found("red heart", "a red heart", "A  Red Heart ", "The red heart") == ["red heart"] * 4
     others = ["hearty", "heart", "another red heart", "theatre", "a"]
     assert found(*others) == others  # the control: other words are others
-    assert concepts_of([Prompt("my prompt", concept="A Red heart"), Prompt("red heart", concept="love")], ()) == [
+    assert concepts_of([Prompt("my prompt", concept="A Red heart"), Prompt("red heart", concept="love")], None) == [
         "red heart",
         "love",
     ]
-    named = ("❤️", "a picture of a red heart", "A shiny rocket", "fire truck")
-    names = ("red heart", "rocket")
-    assert found(*named, names=names) == ["red heart", "red heart", "rocket", "fire truck"]
-    assert len(set(found(*named))) == 4  # the control: a judge that names nothing
+    named = ("heart, blue background", "a picture of a heart", "A shiny rocket", "fire truck")
+    assert found(*named, judge=Naming("heart", "rocket")) == ["heart", "heart", "rocket", "fire truck"]
+    assert found("❤️", *named[:2], judge=divlens.load_judge()) == ["heart"] * 3
+    assert len(set(found(*named))) == 4  # the control: no judge
+    assert len(set(found(*named, judge=lambda images: images))) == 4  # nor does a function know what is asked for
 
 
 def test_an_article_brings_no_bits():
@@ -108,7 +121,7 @@ def test_an_article_brings_no_bits():
 
     assert told("A red heart") == 0
     assert told("old red heart") > 0.8  # the control; the prior of the fit takes the rest of 1 bit
-    judge.concepts = ("red heart", "rocket")  # type: ignore[attr-defined]
+    judge.attributes = Naming("red heart", "rocket").attributes  # type: ignore[attr-defined]
     assert told("old red heart") == 0
 
 

@@ -15,6 +15,18 @@ from divlens.models.protocol import Model
 from divlens.models.zoo.lexicon import asked_concept
 from divlens.types import Prompt
 
+__all__ = [
+    "Attribute",
+    "Erring",
+    "Judge",
+    "Named",
+    "PromptReader",
+    "confusion_of",
+    "judge_of",
+    "named_by",
+    "respects",
+]
+
 Named = tuple[int | None, ...]  # of each attribute the index of the value that a prompt names; None: it leaves it open
 
 
