@@ -60,7 +60,7 @@ def test_every_model_that_is_known_or_can_be_wrapped_has_a_line():
 def test_it_is_a_model(name):
     model = made(name)
     check_model(model)
-    assert isinstance(model, Model) and isinstance(model.predictor(model.encode(["red"]), guided=True), Predictor)
+    assert isinstance(model, Model) and isinstance(model.predictor(model.encode(["blue"]), guided=True), Predictor)
     assert isinstance(model, Identified) == (name != "outside")
     assert isinstance(model, Limited) == (name in PUBLISHED)
     prompts = model.calibration_prompts()
