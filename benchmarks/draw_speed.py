@@ -81,7 +81,7 @@ def main() -> int:
         )
         failed |= found[torch.float64] < codes
     model = models.load("zoo/mim")
-    sampling = seconds(lambda: sample(model, ["red heart"], 24)) / (24 * 64 * model.rule.steps)
+    sampling = seconds(lambda: sample(model, ["heart"], 24)) / (24 * 64 * model.rule.steps)
     if model.codes in extra:
         share = max(extra[model.codes], 0.0) / sampling
         print(

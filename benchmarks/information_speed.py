@@ -26,7 +26,7 @@ from divlens.run import fill
 from divlens.types import Prompt
 
 MOST = {"zoo/ar": 1.1, "zoo/mim": 1.5, "zoo/diffusion": 1.1}
-PROMPTS = ("red heart", "cat face", "rocket", "pizza")
+PROMPTS = ("heart", "cat", "rocket", "hamburger")
 
 
 def seconds(model: Model, samples: int, accounting: bool) -> float:

@@ -50,7 +50,7 @@ TENSORS_PER_FILE = 6
 
 
 def make_zoo(folder: Path) -> None:
-    for name in ("mim.safetensors", "tokenizer.safetensors", "vocabulary.txt", "checksums.json"):
+    for name in ("mim.safetensors", "tokenizer.safetensors", "checksums.json"):
         shutil.copy(packaged_folder() / name, folder / name)
 
 

@@ -3,10 +3,9 @@
     python studies/intervals.py > studies/intervals.txt
 
 shares: intervals over prompts of a mean share (`mean_share`) and of its paired change (`change_of_share`), beside the
-bootstrap-t's, which knows nothing of shares. A prompt has a chance of its own, from a law, and its n samples go by it;
-styles: the share of six styles, some rarer than others, that come out. rare first token: the Monte-Carlo interval of
-`information` for AR, where a first token of chance .005 leads to most of the bits that differ, beside Student's. The
-error of a share of 0.95 is 0.011 in 400 repetitions and 0.015 in 200.
+bootstrap-t's, which knows nothing of shares. A prompt has a chance of its own, from a law, and its n samples go by it.
+rare first token: the Monte-Carlo interval of `information` for AR, where a first token of chance .005 leads to most of
+the bits that differ, beside Student's. The error of a share of 0.95 is 0.011 in 400 repetitions and 0.015 in 200.
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ from oracles.small_models import RareFirst
 from oracles.transcripts import Case, truth
 
 SIZES = ((2, 8), (3, 8), (12, 8), (12, 32), (24, 16))
-STYLES = 6
 Law = Callable[[np.random.Generator, int], np.ndarray]  # the chances of so many prompts
 
 
@@ -77,11 +75,6 @@ def held(intervals: Sequence[Interval], value: float) -> str:
     return f"{inside:.3f} {np.mean([found.high - found.low for found in intervals]):.2f}"
 
 
-def styles_that_come_out(random: np.random.Generator, prompts: int, n: int) -> np.ndarray:
-    chances = random.dirichlet(np.ones(STYLES), size=prompts)
-    return np.array([(random.multinomial(n, row) > 0).mean() for row in chances])
-
-
 def shares(repetitions: int) -> None:
     print(f"mean share: coverage and width of mean_share, then of the bootstrap-t; {repetitions} repetitions")
     print(f"{'(prompts, n)':32}" + "".join(f"{size!s:28}" for size in SIZES))
@@ -92,12 +85,6 @@ def shares(repetitions: int) -> None:
             drawn = [random.binomial(n, law(random, prompts)) / n for _ in range(repetitions)]
             row.append((drawn, n, value))
         print_row(name, row)
-    row = []
-    for prompts, n in SIZES:
-        random = np.random.default_rng(1)
-        value = float(styles_that_come_out(random, 20_000, n).mean())
-        row.append(([styles_that_come_out(random, prompts, n) for _ in range(repetitions)], n, value))
-    print_row("styles", row)
 
 
 def print_row(name: str, row: Sequence[tuple[Sequence[np.ndarray], int, float]]) -> None:

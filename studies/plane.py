@@ -1,11 +1,11 @@
-"""The bottleneck plane of the zoo over its concepts: I(X;Z) and I(Z;Y) of each family under each intervention.
+"""The bottleneck plane of the zoo: I(X;Z) and I(Z;Y) of each family under each intervention, beside the data's own.
 
-    python studies/plane.py --device cuda --batch-size 1024 --limit 40
-    python studies/plane.py --device cuda --batch-size 1024 --limit 160
+    python studies/plane.py --device cuda --batch-size 1024 > studies/plane.txt
 
-X is the concept's name, Y the concept itself, so both are at most log2(concepts). 16 samples of each prompt, of which
-two are asked under every wording of every prompt. [95% interval over prompts]; I(X;Z) is exact for AR. The output of
-both is in `plane.txt`, of the second what an H200 did in ten minutes, its families side by side.
+X is a prompt of mixed detail, drawn as training captions are, and Y its concept, one of eight: so prompts overlap, and
+nothing is at a ceiling. The first line has the point of the data, I(X;A) and I(A;Y) with A the scene: exact. 16 samples
+of each prompt, of which two are asked under every wording of every prompt. [95% interval over prompts]; I(X;Z) is exact
+for AR.
 """
 
 from __future__ import annotations
@@ -14,15 +14,31 @@ import time
 from collections.abc import Sequence
 
 import click
+import numpy as np
 
 import divlens
 from divlens.conditions import default_conditions
-from divlens.fidelity.judge import load_judge
 from divlens.information import Effort, Estimate
+from divlens.lab.attributes import ATTRIBUTES, CONCEPT
+from divlens.lab.captions import TRAINING, draw_captions
+from divlens.lab.law import Law, plane
+from divlens.lab.reading import read
+from divlens.lab.scenes import COUNT, scenes_of
 from divlens.models import load
 
-SAMPLES, ASKED_AGAIN = 16, 2
+SAMPLES, ASKED_AGAIN, CONCEPTS = 16, 2, 8
 FAMILIES = ("zoo/ar", "zoo/mim", "zoo/diffusion")
+
+
+def mixed_prompts(count: int, seed: int = 0) -> list[str]:
+    """Different captions of random scenes of a few concepts, all by the shortest template."""
+    generator = np.random.default_rng(seed)
+    found: dict[str, None] = {}
+    while len(found) < count:
+        scenes = scenes_of(generator.integers(0, COUNT, count))
+        scenes[:, CONCEPT] = scenes[:, CONCEPT] % CONCEPTS * (len(ATTRIBUTES[CONCEPT]) // CONCEPTS)
+        found |= dict.fromkeys(draw_captions(scenes, generator, TRAINING[:1]))
+    return list(found)[:count]
 
 
 def shown(found: Estimate, digits: int = 2) -> str:
@@ -33,14 +49,18 @@ def shown(found: Estimate, digits: int = 2) -> str:
 @click.command()
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--batch-size", default=96, show_default=True)
-@click.option("--limit", default=160, show_default=True, help="Concepts, evenly spaced among all.")
+@click.option("--limit", default=40, show_default=True, help="Prompts.")
 @click.option("--under", multiple=True, default=tuple(default_conditions()))
 @click.option("--model", "models", multiple=True, default=FAMILIES)
 def main(device: str, batch_size: int, limit: int, under: Sequence[str], models: Sequence[str]) -> None:
-    judge, conditions = load_judge(), default_conditions()
-    names = judge.concepts
-    prompts = [names[i * len(names) // limit] for i in range(limit)]
+    prompts, conditions = mixed_prompts(limit), default_conditions()
+    meanings = [read(prompt) for prompt in prompts]
+    data = plane(Law.uniform(meanings), [meaning.values[CONCEPT] for meaning in meanings])
     print(f"{limit} prompts, {SAMPLES} samples each, {ASKED_AGAIN} of these asked under all; bits per image")
+    print(
+        f"data: H(X) {data.prompt:.2f}, I(X;A) {data.through:.2f}, H(A|X) {data.conditional:.2f}, "
+        f"H(Y) {data.target:.2f}, I(A;Y) {data.about:.2f}"
+    )
     columns = ("path", "execution", "I(X;Z) at least", "I(X;Z) at most", "I(Z;Y) at least")
     print(f"{'':13} {'':10} {columns[0]:>6} {columns[1]:>22} " + " ".join(f"{one:>18}" for one in columns[2:]))
     for spec in models:
@@ -52,7 +72,6 @@ def main(device: str, batch_size: int, limit: int, under: Sequence[str], models:
                 prompts,
                 SAMPLES,
                 interventions=conditions[name],
-                judge=judge,
                 effort=Effort(paths=0, mixture_samples=ASKED_AGAIN),
                 batch_size=batch_size,
             )

@@ -22,7 +22,7 @@ from markdown_it import MarkdownIt
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "divlens"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-LARGEST_WHEEL = 45e6  # bytes: 40 MB of weights and token grids, and the code
+LARGEST_WHEEL = 45e6  # bytes: 40 MB of weights, the sprites and the code
 
 
 def built(target, project, folder):

@@ -52,7 +52,7 @@ def cli() -> None:
 
 zoo = LazyZoo(
     "zoo",
-    help="The built-in laboratory: fetch its data, train it, measure it.",
+    help="The built-in laboratory: draw its sprites, train it, measure it.",
     invoke_without_command=True,
     callback=help_alone,
 )

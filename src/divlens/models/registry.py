@@ -59,7 +59,7 @@ class Registered:
 
 
 FAMILIES = {"ar": "autoregressive", "mim": "masked", "diffusion": "diffusion"}
-ZOO, TOY = "emoji art, inside the package", "tiny and enumerable, for tests and learning"
+ZOO, TOY = "emoji scenes whose law is known, inside the package", "tiny and enumerable, for tests and learning"
 
 
 def built_in(place: str, family: str, extra: str = "", checkpoint: str = "", about: str = "") -> Registered:
