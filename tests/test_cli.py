@@ -39,7 +39,7 @@ def test_probe_uses_the_first_twelve_of_the_default_prompts(run, tmp_path):
     assert run("probe", "toy/ar", "-n", 2, "--out", "out")[0] == 0
     prompts = pd.read_csv(tmp_path / "out" / "per_prompt.csv")["prompt"].unique()
     assert len(prompts) == 12
-    assert prompts[0] == "red heart"
+    assert prompts[0] == "rocket"
 
 
 def test_the_options_reach_the_conditions(run, tmp_path):

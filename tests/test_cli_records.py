@@ -17,7 +17,7 @@ def snapshot(folder):
 
 RUNS = {
     "probe": ("probe", "toy/ar", "--limit", 2, "-n", 2),
-    "enhance": ("enhance", "toy/ar", "red heart", "-n", 2),
+    "enhance": ("enhance", "toy/ar", "rocket", "-n", 2),
     "information": ("information", "toy/ar", "--limit", 2, "-n", 2, "--under", "baseline", "--under", "paraphrase"),
     "decompose": ("decompose", "toy/ar", "--limit", 2, "--wordings", 2, "--executions", 2),
 }
@@ -32,8 +32,8 @@ def test_a_run_leaves_a_record_and_only_the_same_run_may_replace_its_results(com
     assert (about["command"], about["models"], about["seed"]) == (command, ["toy/ar:0"], 3)
     how = {"device": "cpu", "dtype": "float64", "batch_size": 7, "compiled": False}
     assert about["drawn_with"] == {"toy/ar:0": how} and about["setup"] == {"toy/ar:0": how | {"truncate": False}}
-    paraphrases = 0 if command == "enhance" else 8  # a text of the command line, or the prompts that ship
-    assert about["prompts"][0]["text"] == "red heart" and len(about["prompts"][0]["paraphrases"]) == paraphrases
+    paraphrases = 0 if command == "enhance" else 9  # a text of the command line, or the prompts that ship
+    assert about["prompts"][0]["text"] == "rocket" and len(about["prompts"][0]["paraphrases"]) == paraphrases
     assert "none" in about["conditions"].values()
     assert set(about["wordings"]["toy/ar:0"]) == set(about["conditions"])
     for used in about["wordings"]["toy/ar:0"].values():

@@ -241,7 +241,7 @@ def test_a_result_is_a_line_and_shows_its_table(results):
 def test_a_number_without_an_interval_says_why():
     one = divlens.probe("toy/mim", ["a cat"], n=1, conditions={"baseline": ()})
     assert "they need at least 2" in str(one) and "undefined (NaN) for fewer than 2 samples" in str(one)
-    assert "knows none of the concepts" in str(one)
+    assert "no judge knows what is asked for" in str(one)
     assert "they need at least 2" in str(divlens.information("toy/mim", ["a cat"], n=2, effort=NO_BOUNDS))
     assert "they need at least 2" in str(divlens.enhance("toy/mim", ["a cat"], n=2))
     assert "they need at least 2" in str(divlens.decompose("toy/mim", ["a cat"], **SMALL))
