@@ -23,7 +23,7 @@ from divlens.noise import CounterNoise
 from divlens.paths.reverse_step import reverse_step
 from divlens.sampler import sample
 from divlens.types import View
-from divlens.zoo import likelihood, train_generators, wordings
+from divlens.zoo import train_generators, wordings
 from divlens.zoo.data import STYLES, Pictures, choose_held_out, concepts, slug
 from divlens.zoo.evaluate import blends_that_count
 from divlens.zoo.objectives import corrupted
@@ -146,56 +146,6 @@ def test_every_family_fills_the_grid(family: adapter.Family):
     images = model.decode(tokens.view(2, 8, 8))
     assert images.shape == (2, 3, 64, 64) and images.dtype == torch.float32
     assert images.min() >= 0 and images.max() <= 1
-
-
-def test_the_likelihood_of_a_uniform_model_is_known_in_closed_form():
-    """64 positions of log2 512 = 9 bits: exact for AR; the order-agnostic bound is tight, its every term is 9 bits."""
-    tokens = torch.randint(CODES, (4, POSITIONS))
-    for family in ("ar", "mim"):
-        model = zoo_model(family)
-        nn.init.zeros_(model.backbone.head.weight)
-        nn.init.zeros_(model.backbone.head.bias)
-        mean, error = likelihood.bits_per_image(model, tokens, ["red heart"] * 4, draws=4)
-        assert mean == pytest.approx(9 * POSITIONS, rel=1e-4)
-        assert error < 1e-2
-
-
-def test_the_diffusion_bound_of_a_uniform_model_is_the_enumerated_one():
-    """Its bound is at least the entropy of the code, 576 bits, and with few replaced tokens hardly more.
-
-    Analytic bound, all positions independent: summed here over every step by enumeration of the corrupted states.
-    """
-    model = zoo_model("diffusion", steps=4)
-    nn.init.zeros_(model.backbone.head.weight)
-    nn.init.zeros_(model.backbone.head.bias)
-    rule = adapter.diffusion_rule(4)
-    uniform = torch.full((1, 1, CODES), 1 / CODES, dtype=torch.float64)
-    truth = torch.zeros(1, 1, CODES, dtype=torch.float64)
-    truth[..., 0] = 1
-    per_step = []
-    for time in range(1, rule.steps + 1):
-        spread = (1 - rule.kept[time] - rule.masked[time]) / CODES
-        exact = 0.0
-        # Three kinds of corrupted state: masked, the truth itself, another code.
-        for state, chance in ((MASK, rule.masked[time]), (0, rule.kept[time] + spread), (1, (CODES - 1) * spread)):
-            at = torch.tensor([[state]])
-            if chance == 0:  # the last step: everything is masked
-                continue
-            if time == 1:
-                exact += chance * math.log(CODES)
-                continue
-            q, p = (reverse_step(rule, time, at, MASK, origin) for origin in (truth, uniform))
-            exact += chance * float((q * (q / p).log())[q > 0].sum())
-        per_step.append(exact * POSITIONS / math.log(2))
-    draws = 300
-    mean, _ = likelihood.bits_per_image(
-        model, torch.zeros(8, POSITIONS, dtype=torch.long), ["red heart"] * 8, draws=draws
-    )
-    assert sum(per_step) >= 9 * POSITIONS
-    # 75 rounds for each of the 4 steps, 512 positions each: whether a position is masked or replaced has a relative
-    # spread below 1.5, so five sigmas are below 5 * 1.5 / sqrt(75 * 512) = 3.8%.
-    assert mean == pytest.approx(sum(per_step), rel=0.038)
-    assert abs(sum(per_step) / (9 * POSITIONS) - 1) > 0.2  # the control: nine bits a token would not pass
 
 
 def test_one_reverse_step_is_a_distribution_together_with_staying_masked():

@@ -20,7 +20,7 @@ from divlens.sampler import sample
 from divlens.statistics import UNLIMITED, bootstrap_mean, mean_share
 from divlens.types import Prompt
 from divlens.zoo.data import STYLES, Pictures
-from divlens.zoo.likelihood import bits_per_image
+from divlens.zoo.likelihood import bits_of_pictures, is_exact
 from divlens.zoo.wordings import held_out_wordings
 
 NEAR = 0.9  # a sample that shares this share of its tokens with a training grid is a near copy
@@ -184,6 +184,6 @@ def likelihood(
     images = pictures_from_bytes(torch.from_numpy(pictures.images[rows]))
     with torch.inference_mode():
         tokens = torch.cat([model.tokenizer.encode(part).flatten(1) for part in images.split(256)])
-    mean, error = bits_per_image(model, tokens, [str(names[i]).lower() for i in pictures.concept[rows].tolist()])
-    kind = "exact" if model.family == "ar" else "upper bound"
-    return Measure(f"{name} ({kind})", mean, mean - 1.96 * error, mean + 1.96 * error)
+    conditions = model.encode([str(names[i]).lower() for i in pictures.concept[rows].tolist()])
+    bits = bits_of_pictures(model.backbone, model.rule, tokens, conditions)
+    return measure(f"{name} ({'exact' if is_exact(model.rule) else 'upper bound'})", bits)
