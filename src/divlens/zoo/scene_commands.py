@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from divlens.lab.attributes import ATTRIBUTES, sizes_of
+from divlens.lab.evaluation import Confusions
 from divlens.lab.pictures import compose
 from divlens.lab.scenes import COUNT, all_scenes, held_out, in_whole_pairs, scenes_of
 from divlens.models.zoo.assets import read_tensors, write_tensors
@@ -22,6 +23,7 @@ from divlens.zoo import sprites, train_scene_generators, train_scene_judge, trai
 
 FAMILIES: tuple[train_scene_generators.Family, ...] = ("ar", "mim", "diffusion")
 PARTS = ("tokenizer", "judge", *FAMILIES)
+CONFUSION = "confusion."  # what names of tensors in the judge's file begin with
 SAMPLE = 3000  # scenes that figures are means over
 folder_option = click.option(
     "--folder",
@@ -145,5 +147,11 @@ def tokenizer_from(target: Path) -> SceneTokenizer:
 def judge_from(target: Path) -> SceneJudge:
     judge = SceneJudge(sizes_of(ATTRIBUTES))
     state = read_tensors("judge", target)
-    judge.load_state_dict({key: value for key, value in state.items() if not key.startswith("confusion.")})
+    judge.load_state_dict({key: value for key, value in state.items() if not key.startswith(CONFUSION)})
     return judge.eval().requires_grad_(False)
+
+
+def confusions_from(target: Path) -> Confusions:
+    """How the judge errs, by attribute, as it was measured when it was trained."""
+    state = read_tensors("judge", target)
+    return {key.removeprefix(CONFUSION): state[key].numpy() for key in state if key.startswith(CONFUSION)}
