@@ -16,7 +16,14 @@ from divlens.lab.reading import read
 from divlens.lab.scenes import COUNT, all_scenes, held_out, in_whole_pairs, scenes_of
 from divlens.models.zoo.networks import Backbone, Sizes
 from divlens.models.zoo.scene_networks import SceneJudge, SceneTokenizer
-from divlens.zoo import scene_commands, sprites, train_scene_generators, train_scene_judge, train_scene_tokenizer
+from divlens.zoo import (
+    scene_commands,
+    scene_measures,
+    sprites,
+    train_scene_generators,
+    train_scene_judge,
+    train_scene_tokenizer,
+)
 from divlens.zoo.train_generators import ar_loss, diffusion_loss, mim_loss
 from divlens.zoo.train_scene_tokenizer import draw_scenes, edge_error, pictures_of
 from divlens.zoo.training import Recipe
@@ -154,7 +161,7 @@ def test_the_judge_has_a_head_per_attribute():
 
 
 def test_samples_for_figures_are_of_held_out_scenes():
-    known, unknown = scene_commands.held_out_sample(500), scene_commands.whole_pairs_sample(100)
+    known, unknown = scene_measures.held_out_sample(500), scene_measures.whole_pairs_sample(100)
     assert held_out(known).all() and not in_whole_pairs(known).any() and in_whole_pairs(unknown).all()
     assert len(np.unique(known[:, 0])) == 64 and len(np.unique(unknown[:, 0])) == 8
 
@@ -175,7 +182,7 @@ def test_a_sprite_is_cropped_fitted_and_has_its_colours_times_alpha():
 def test_the_trained_tokenizer_draws_scenes_that_it_never_saw():
     """Bars: 28 dB on average, 26 in the worst style. On 3,000 of these scenes it has 34.5 and 33.2."""
     tokenizer = scene_commands.tokenizer_from(Path(__file__).parent.parent / "scenes" / "weights")
-    sample = scene_commands.held_out_sample(240)
+    sample = scene_measures.held_out_sample(240)
     signal = train_scene_tokenizer.signal_to_noise(tokenizer, sample)
     assert signal.mean() > 28 and min(train_scene_tokenizer.by_style(sample, signal).values()) > 26
     torch.manual_seed(0)

@@ -21,6 +21,7 @@ from divlens.progress import OnBatch
 from divlens.zoo.objectives import corrupted, hidden_at_random, position_nats
 
 TOGETHER = 64  # pictures that are asked for at once
+DRAWS = 16  # corruptions of each picture for a masked model
 
 
 def raster_nats(
@@ -86,7 +87,7 @@ def bits_of_pictures(
     rule: PathRule,
     tokens: Int[Tensor, "n positions"],
     conditions: Float[Tensor, "n d"],
-    draws: int = 16,
+    draws: int = DRAWS,
     seed: int = 0,
     on_batch: OnBatch = lambda count: None,
 ) -> Float[np.ndarray, " n"]:

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import numpy as np
 import torch
-from jaxtyping import Int
-from rich.console import Console
-from rich.table import Table
 
 from divlens.lab.attributes import ATTRIBUTES, sizes_of
+from divlens.lab.captions import vocabulary
 from divlens.lab.evaluation import Confusions
 from divlens.lab.pictures import compose
-from divlens.lab.scenes import COUNT, all_scenes, held_out, in_whole_pairs, scenes_of
+from divlens.lab.scenes import COUNT, scenes_of
+from divlens.models.zoo.adapter import DEFAULTS, ZooModel
 from divlens.models.zoo.assets import read_tensors, write_tensors
+from divlens.models.zoo.networks import Backbone
 from divlens.models.zoo.scene_networks import SceneJudge, SceneTokenizer
+from divlens.models.zoo.text import Vocabulary
+from divlens.paths import MaskReplaceDiffusion
+from divlens.report.terminal import show
 from divlens.sheets import contact_sheet
 from divlens.zoo import sprites, train_scene_generators, train_scene_judge, train_scene_tokenizer
+from divlens.zoo.scene_evaluate import Reader, drawing
+from divlens.zoo.scene_measures import held_out_sample
+from divlens.zoo.scene_report import check_checkpoints, measured_parts, sample_sheet, table_of, write_card
 
 FAMILIES: tuple[train_scene_generators.Family, ...] = ("ar", "mim", "diffusion")
 PARTS = ("tokenizer", "judge", *FAMILIES)
 CONFUSION = "confusion."  # what names of tensors in the judge's file begin with
-SAMPLE = 3000  # scenes that figures are means over
+SAMPLE = 3000  # scenes that the judge's confusions are counted over
 folder_option = click.option(
     "--folder",
     type=click.Path(path_type=Path, file_okay=False),
@@ -84,7 +91,7 @@ def train(folder: Path, device: str, only: Sequence[str]) -> None:
     tokenizer = tokenizer_from(target).to(place)
     if "judge" in wanted:
         judge = train_scene_judge.train(tokenizer, runs, place)
-        test = held_out_sample()
+        test = held_out_sample(SAMPLE)
         tables = train_scene_judge.confusions(train_scene_judge.readings(judge, tokenizer, test), test)
         write_tensors("judge", {**judge.state_dict(), **tables}, target)
     for family in FAMILIES:
@@ -95,47 +102,50 @@ def train(folder: Path, device: str, only: Sequence[str]) -> None:
 
 @scenes.command()
 @folder_option
-@click.option("--only", type=click.Choice(("tokenizer", "judge")), multiple=True)
-def evaluate(folder: Path, only: Sequence[str]) -> None:
-    """Measure tokenizer and judge on held-out scenes, and on (concept, style) pairs that were never shown."""
-    wanted, target = set(only or ("tokenizer", "judge")), folder / "weights"
-    tokenizer = tokenizer_from(target)
-    judge = judge_from(target) if "judge" in wanted else None
-    table = Table("what", "held-out scenes", "pairs never shown")
-    columns = [measure(tokenizer, judge, sample) for sample in (held_out_sample(), whole_pairs_sample())]
-    for name in columns[0]:
-        table.add_row(name, *(f"{column[name]:.3f}" if name in column else "-" for column in columns))
-    Console(width=100).print(table)
+@click.option(
+    "--only",
+    type=click.Choice(PARTS),
+    multiple=True,
+    help="Measure this part only (repeatable). Default: all there are.",
+)
+@click.option("--cards", is_flag=True, help="Write a model card of each part, and a sheet of samples, to the weights.")
+def evaluate(folder: Path, only: Sequence[str], cards: bool) -> None:
+    """Measure every bar of the parts in FOLDER/weights and print the tables (three families: about ten minutes)."""
+    target = folder / "weights"
+    wanted = only or [part for part in PARTS if (target / f"{part}.safetensors").exists()]
+    reader = Reader(tokenizer_from(target), judge_from(target), confusions_from(target))
+    generators = {family: generator_from(family, target) for family in FAMILIES if family in wanted}
+    if cards:  # refused here, before the work
+        check_checkpoints(wanted, folder)
+    for part, rows in measured_parts(reader, generators, wanted):
+        show(table_of(part, rows), width=110)
+        if cards:
+            write_card(part, rows, folder, target)
+    if cards:
+        for family, model in generators.items():
+            sample_sheet(drawing(model), reader.tokenizer).save(target / f"sheet-{family}.png")
 
 
-def measure(
-    tokenizer: SceneTokenizer, judge: SceneJudge | None, sample: Int[np.ndarray, "n attributes"]
-) -> dict[str, float]:
-    """Figures by name: PSNR of all and of each style, perplexity of the codes, what the judge reads right."""
-    signal = train_scene_tokenizer.signal_to_noise(tokenizer, sample)
-    tokens = train_scene_generators.encode_scenes(tokenizer, sample).long()
-    counts = torch.bincount(tokens.flatten(), minlength=len(tokenizer.codebook)).float()
-    styles = train_scene_tokenizer.by_style(sample, signal)
-    found = {"PSNR (dB)": float(signal.mean()), **{f"PSNR, {name} (dB)": value for name, value in styles.items()}}
-    found["perplexity of the codes"] = train_scene_tokenizer.perplexity(counts)
-    if judge is None:
-        return found
-    for given, kind in ((None, "pictures"), (tokenizer, "reconstructions")):
-        right = train_scene_judge.accuracies(train_scene_judge.readings(judge, given, sample), sample)
-        found |= {f"{name} read right, {kind}": value for name, value in right.items()}
-    return found
-
-
-def held_out_sample(count: int = SAMPLE) -> Int[np.ndarray, "n attributes"]:
-    """Held-out scenes of pairs of concept and style that were shown, evenly over all of them."""
-    every = all_scenes()
-    rows = np.flatnonzero(held_out(every) & ~in_whole_pairs(every))
-    return every[np.random.default_rng(7).permutation(rows)[:count]]
-
-
-def whole_pairs_sample(count: int = SAMPLE // 4) -> Int[np.ndarray, "n attributes"]:
-    every = all_scenes()
-    return every[np.random.default_rng(7).permutation(np.flatnonzero(in_whole_pairs(every)))[:count]]
+def generator_from(family: train_scene_generators.Family, target: Path) -> ZooModel:
+    tokenizer, words = tokenizer_from(target), Vocabulary(vocabulary())
+    codes = len(tokenizer.codebook)
+    backbone = Backbone(train_scene_generators.sizes_of(family, len(words), codes))
+    backbone.load_state_dict(read_tensors(family, target))
+    rule, guidance = DEFAULTS[family]
+    if isinstance(rule, MaskReplaceDiffusion):
+        rule = replace(rule, codes=codes)
+    return ZooModel(
+        family,
+        backbone.eval().requires_grad_(False),
+        tokenizer,  # pyright: ignore[reportArgumentType]
+        words,
+        rule,
+        guidance,
+        None,
+        name=f"scenes/{family}",
+        codes=codes,
+        mask=codes,
+    )
 
 
 def tokenizer_from(target: Path) -> SceneTokenizer:
