@@ -15,6 +15,7 @@ from divlens.lab.captions import vocabulary
 from divlens.lab.evaluation import Confusions
 from divlens.lab.pictures import compose
 from divlens.lab.scenes import COUNT, scenes_of
+from divlens.models.loading import load_checked
 from divlens.models.zoo.adapter import DEFAULTS, ZooModel
 from divlens.models.zoo.assets import read_tensors, write_tensors
 from divlens.models.zoo.networks import Backbone
@@ -118,7 +119,7 @@ def evaluate(folder: Path, only: Sequence[str], cards: bool) -> None:
     if cards:  # refused here, before the work
         check_checkpoints(wanted, folder)
     for part, rows in measured_parts(reader, generators, wanted):
-        show(table_of(part, rows), width=110)
+        show(table_of(part, rows), width=120)
         if cards:
             write_card(part, rows, folder, target)
     if cards:
@@ -130,7 +131,7 @@ def generator_from(family: train_scene_generators.Family, target: Path) -> ZooMo
     tokenizer, words = tokenizer_from(target), Vocabulary(vocabulary())
     codes = len(tokenizer.codebook)
     backbone = Backbone(train_scene_generators.sizes_of(family, len(words), codes))
-    backbone.load_state_dict(read_tensors(family, target))
+    load_checked(backbone, read_tensors(family, target), str(target / f"{family}.safetensors"))
     rule, guidance = DEFAULTS[family]
     if isinstance(rule, MaskReplaceDiffusion):
         rule = replace(rule, codes=codes)

@@ -79,7 +79,7 @@ def trained_twins(
 
 def likelihood_figures(bits: Bits, pictures: Pictures, tokenizer: SceneTokenizer, kind: str) -> list[Figure]:
     """Bits a picture, given a caption of all that has a word; and how much more combinations cost that were never
-    shown, over pairs of twins. `kind`: "exact" or "upper bound"."""
+    shown, over pairs of twins. `kind`: "exact" or, from above, "bound"."""
 
     def found(scenes: Int[np.ndarray, "n attributes"]) -> np.ndarray:
         return bits(worded([all_but_the_mirror(scene) for scene in scenes]), encode_scenes(tokenizer, scenes).long())

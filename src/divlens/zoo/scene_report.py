@@ -97,7 +97,7 @@ def measured_parts(
 
 
 def bits_found(name: str, model: Generator, pictures: Pictures, tokenizer: SceneTokenizer) -> list[Figure]:
-    kind = "exact" if is_exact(model.rule) else "upper bound"
+    kind = "exact" if is_exact(model.rule) else "bound"
     with followed(True, None, pictures.count * rounds_of(model.rule, DRAWS), f"{name}: likelihood") as told:
         bits = bits_under(model.backbone, model.rule, model.vocabulary, told.advance)
         return likelihood_figures(bits, pictures, tokenizer, kind)
@@ -105,20 +105,20 @@ def bits_found(name: str, model: Generator, pictures: Pictures, tokenizer: Scene
 
 def table_of(part: str, rows: Sequence[Row]) -> Table:
     """For rich. Below it stands what is to be said of single figures."""
-    table = Table(title=Text(part), title_justify="left", caption_justify="left")
+    table = Table(title=Text(part), title_justify="left", caption_justify="left", box=None)
     with_real = any(row.real for row in rows)
     for heading in ("what", "value, 95% interval", *(["real pictures"] if with_real else []), "bar", ""):
         table.add_column(heading, justify="left" if heading == "what" else "right")
     for row in rows:
         real = [interval_text(row.real.interval) if row.real else ""] if with_real else []
-        cells = (row.figure.name, interval_text(row.figure.interval), *real, str(row.bar or ""), verdict(row).upper())
+        cells = (row.figure.name, interval_text(row.figure.interval), *real, str(row.bar or ""), verdict(row))
         table.add_row(*map(Text, cells))
     table.caption = Text("\n".join(notes_of(rows)))
     return table
 
 
 def verdict(row: Row) -> str:
-    return {None: "", True: "met", False: "missed"}[row.passed]
+    return {None: "", True: "met", False: "MISSED"}[row.passed]
 
 
 def notes_of(rows: Sequence[Row]) -> list[str]:
