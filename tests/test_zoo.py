@@ -31,8 +31,8 @@ from divlens.paths.reverse_step import reverse_step
 from divlens.sampler import sample
 from divlens.types import Prompt, View
 from divlens.zoo.art import slug
-from divlens.zoo.commands import held_out_sample
 from divlens.zoo.objectives import corrupted
+from divlens.zoo.scene_measures import held_out_sample
 from divlens.zoo.train_tokenizer import pictures_of
 from divlens.zoo.training import Recipe, fit
 

@@ -17,7 +17,7 @@ from divlens.models.zoo import adapter
 from divlens.models.zoo.judge_network import JudgeNetwork
 from divlens.models.zoo.networks import Backbone, Sizes
 from divlens.models.zoo.tokenizer import Tokenizer
-from divlens.zoo import commands, sprites, train_generators, train_judge, train_tokenizer
+from divlens.zoo import scene_measures, sprites, train_generators, train_judge, train_tokenizer
 from divlens.zoo.train_generators import ar_loss, diffusion_loss, mim_loss
 from divlens.zoo.train_tokenizer import draw_scenes, edge_error, pictures_of
 from divlens.zoo.training import Recipe
@@ -153,7 +153,7 @@ def test_the_judge_has_a_head_per_attribute():
 
 
 def test_samples_for_figures_are_of_held_out_scenes():
-    known, unknown = commands.held_out_sample(500), commands.whole_pairs_sample(100)
+    known, unknown = scene_measures.held_out_sample(500), scene_measures.whole_pairs_sample(100)
     assert held_out(known).all() and not in_whole_pairs(known).any() and in_whole_pairs(unknown).all()
     assert len(np.unique(known[:, 0])) == 64 and len(np.unique(unknown[:, 0])) == 8
 
@@ -174,7 +174,7 @@ def test_a_sprite_is_cropped_fitted_and_has_its_colours_times_alpha():
 def test_the_trained_tokenizer_draws_scenes_that_it_never_saw():
     """Bars: 28 dB on average, 26 in the worst style. On 3,000 of these scenes it has 34.5 and 33.2."""
     tokenizer = adapter.tokenizer_from(None, "cpu")
-    sample = commands.held_out_sample(240)
+    sample = scene_measures.held_out_sample(240)
     signal = train_tokenizer.signal_to_noise(tokenizer, sample)
     assert signal.mean() > 28 and min(train_tokenizer.by_style(sample, signal).values()) > 26
     torch.manual_seed(0)

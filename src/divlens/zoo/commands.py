@@ -11,19 +11,17 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from rich.progress import track
-from rich.table import Table
 from torch import Tensor
 
 from divlens.errors import DivlensError
 from divlens.fidelity.judge import CONFUSION, load_judge
 from divlens.files import BESIDE, written_beside
 from divlens.lab.attributes import ATTRIBUTES, STYLE
-from divlens.lab.scenes import COUNT, all_scenes, held_out, in_whole_pairs, scenes_of
+from divlens.lab.scenes import COUNT, scenes_of
 from divlens.models.loading import Options
 from divlens.models.zoo import adapter
 from divlens.models.zoo.adapter import tokenizer_from
 from divlens.models.zoo.assets import packaged_folder, write_tensors
-from divlens.models.zoo.judge_network import JudgeNetwork
 from divlens.models.zoo.networks import CODES
 from divlens.models.zoo.tokenizer import Tokenizer
 from divlens.report.terminal import put, show
@@ -31,11 +29,13 @@ from divlens.sampler import sample
 from divlens.sheets import contact_sheet, side_by_side
 from divlens.showing import visible
 from divlens.zoo import sprites, train_generators, train_judge, train_tokenizer
-from divlens.zoo.codebook import perplexity
+from divlens.zoo.scene_evaluate import Reader
+from divlens.zoo.scene_measures import held_out_sample
+from divlens.zoo.scene_report import check_checkpoints, measured_parts, table_of, write_card
 from divlens.zoo.train_generators import FAMILIES
 
 PARTS = ("tokenizer", "judge", *FAMILIES)
-SAMPLE = 3000  # scenes that figures are means over
+CONFUSED = 3000  # scenes that the judge's confusions are counted over
 CALIBRATION_SAMPLES = 4
 SHEET_PROMPTS = (
     "rocket",
@@ -94,7 +94,7 @@ def train(folder: Path, device: str, only: Sequence[str]) -> None:
         write_tensors("tokenizer", train_tokenizer.train(runs, place).state_dict(), target)
     tokenizer = tokenizer_from(target, str(place))
     if "judge" in wanted:
-        judge, test = train_judge.train(tokenizer, runs, place), held_out_sample()
+        judge, test = train_judge.train(tokenizer, runs, place), held_out_sample(CONFUSED)
         tables = train_judge.confusions(train_judge.readings(judge, tokenizer, test), test)
         named = {f"{CONFUSION}{name}": table for name, table in tables.items()}
         write_tensors("judge", {**judge.state_dict(), **named}, target)
@@ -107,17 +107,30 @@ def train(folder: Path, device: str, only: Sequence[str]) -> None:
 
 @zoo.command()
 @weights_option
-@click.option("--only", type=click.Choice(("tokenizer", "judge")), multiple=True)
-def evaluate(weights: Path | None, only: Sequence[str]) -> None:
-    """Measure tokenizer and judge on held-out scenes, and on (concept, style) pairs that were never shown."""
-    wanted, target = set(only or ("tokenizer", "judge")), weights or packaged_folder()
-    tokenizer = tokenizer_from(target, "cpu")
-    judge = load_judge(target).network if "judge" in wanted else None
-    table = Table("what", "held-out scenes", "pairs never shown")
-    columns = [measure(tokenizer, judge, sample) for sample in (held_out_sample(), whole_pairs_sample())]
-    for name in columns[0]:
-        table.add_row(name, *(f"{column[name]:.3f}" if name in column else "-" for column in columns))
-    show(table, width=100)
+@folder_option
+@click.option(
+    "--only",
+    type=click.Choice(PARTS),
+    multiple=True,
+    help="Measure this part only (repeatable). Default: all there are.",
+)
+@click.option("--cards", is_flag=True, help="Write a model card of each part beside the weights.")
+def evaluate(weights: Path | None, folder: Path, only: Sequence[str], cards: bool) -> None:
+    """Measure every bar of tokenizer, judge and generators and print the tables (about ten minutes).
+
+    What was trained, of which cards tell, is looked up in FOLDER/runs.
+    """
+    target = weights or packaged_folder()
+    wanted = only or [part for part in PARTS if (target / f"{part}.safetensors").exists()]
+    judge = load_judge(target)
+    reader = Reader(tokenizer_from(target, "cpu"), judge.network, judge.confusions)
+    generators = {family: adapter.load(family, weights and str(weights)) for family in FAMILIES if family in wanted}
+    if cards:  # refused here, before the work
+        check_checkpoints(wanted, folder)
+    for part, rows in measured_parts(reader, generators, wanted):
+        show(table_of(part, rows), width=120)
+        if cards:
+            write_card(part, rows, folder, target)
 
 
 @zoo.command()
@@ -151,36 +164,6 @@ def real_and_reconstructed(tokenizer: Tokenizer) -> Float[Tensor, "rows n 3 h w"
     real = train_tokenizer.pictures_of(chosen)
     both = [pictures.unflatten(0, (styles, wide)) for pictures in (real, tokenizer.decode(tokenizer.encode(real)))]
     return torch.stack(both, dim=1).flatten(0, 1)
-
-
-def measure(
-    tokenizer: Tokenizer, judge: JudgeNetwork | None, sample: Int[np.ndarray, "n attributes"]
-) -> dict[str, float]:
-    """Figures by name: PSNR of all and of each style, perplexity of the codes, what the judge reads right."""
-    signal = train_tokenizer.signal_to_noise(tokenizer, sample)
-    tokens = train_generators.encode_scenes(tokenizer, sample).long()
-    counts = torch.bincount(tokens.flatten(), minlength=len(tokenizer.codebook)).float()
-    styles = train_tokenizer.by_style(sample, signal)
-    found = {"PSNR (dB)": float(signal.mean()), **{f"PSNR, {name} (dB)": value for name, value in styles.items()}}
-    found["perplexity of the codes"] = perplexity(counts)
-    if judge is None:
-        return found
-    for given, kind in ((None, "pictures"), (tokenizer, "reconstructions")):
-        right = train_judge.accuracies(train_judge.readings(judge, given, sample), sample)
-        found |= {f"{name} read right, {kind}": value for name, value in right.items()}
-    return found
-
-
-def held_out_sample(count: int = SAMPLE) -> Int[np.ndarray, "n attributes"]:
-    """Held-out scenes of pairs of concept and style that were shown, evenly over all of them."""
-    every = all_scenes()
-    rows = np.flatnonzero(held_out(every) & ~in_whole_pairs(every))
-    return every[np.random.default_rng(7).permutation(rows)[:count]]
-
-
-def whole_pairs_sample(count: int = SAMPLE // 4) -> Int[np.ndarray, "n attributes"]:
-    every = all_scenes()
-    return every[np.random.default_rng(7).permutation(np.flatnonzero(in_whole_pairs(every)))[:count]]
 
 
 def calibration_counts(family: adapter.Family, target: Path) -> Int[Tensor, " codes"]:

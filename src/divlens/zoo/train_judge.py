@@ -66,6 +66,11 @@ def train(
     return model.eval()
 
 
+def values_read(judge: JudgeNetwork, images: Float[Tensor, "n 3 h w"]) -> Int[Tensor, "n attributes"]:
+    """The likeliest value of each attribute, on the CPU."""
+    return torch.stack([logits.argmax(1) for logits in judge(images)], dim=1).cpu()
+
+
 @torch.inference_mode()
 def readings(
     judge: JudgeNetwork, tokenizer: Tokenizer | None, scenes: Int[np.ndarray, "n attributes"]
@@ -77,7 +82,7 @@ def readings(
         images = pictures_of(part).to(device)
         if tokenizer is not None:
             images = tokenizer.decode(tokenizer.encode(images)).float()
-        found.append(torch.stack([logits.argmax(1) for logits in judge(images)], dim=1).cpu())
+        found.append(values_read(judge, images))
     return torch.cat(found).numpy()
 
 
