@@ -17,7 +17,7 @@ from divlens.lab.reading import read
 from divlens.models.zoo.assets import write_tensors
 from divlens.models.zoo.networks import Backbone, Sizes
 from divlens.statistics import Interval
-from divlens.zoo import scene_report, train_scene_generators
+from divlens.zoo import scene_commands, scene_report, train_scene_generators
 from divlens.zoo.scene_evaluate import Compared, questions
 from divlens.zoo.scene_likelihood import pictures_to_find
 from divlens.zoo.scene_measures import samples
@@ -106,6 +106,7 @@ def folder(tmp_path, monkeypatch):
         "compared": lambda tokenizer, asked: Compared(*np.zeros((2, 3, 64), np.int16)),
     }.items():
         monkeypatch.setattr(scene_report, name, little)
+    monkeypatch.setattr(scene_commands, "sample_sheet", partial(scene_report.sample_sheet, n=2))
     return tmp_path / "lab"
 
 
@@ -124,7 +125,7 @@ def test_every_part_that_is_there_is_measured(folder, run):
         assert records[f"bits a picture, trained ({kind})"]["value"] > 500
         assert records["respect of concept"]["passed"] is False and records["respect of concept"]["real"] > 0.8
         with Image.open(folder / "weights" / f"sheet-{family}.png") as picture:
-            assert picture.size == (4 + 8 * 52, 4 + 8 * 52)
+            assert picture.size == (4 + 2 * 52, 4 + 8 * 52)
     apart = json.loads((folder / "weights" / "card-families.json").read_text())
     assert {record["name"] for record in apart if record["passed"] is not None} == {
         f"respect of {name}, apart" for name in ("concept", "background", "size", "place")
