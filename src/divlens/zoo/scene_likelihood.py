@@ -55,7 +55,7 @@ class Pictures:
         return len(self.held_out) + len(self.trained) + len(self.unseen_pairs)
 
 
-def pictures_to_find(pairs: int = 96, unseen_pairs: int = 48, seed: int = 0) -> Pictures:
+def pictures_to_find(pairs: int = 64, unseen_pairs: int = 32, seed: int = 0) -> Pictures:
     """Every picture is mirrored or not, by a coin: captions do not say it."""
     generator = np.random.default_rng(seed)
     away = never_shown_scenes(pairs, generator, of_whole_pairs=False)
