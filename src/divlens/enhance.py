@@ -28,7 +28,7 @@ from divlens.output import Record, write_tables
 from divlens.paraphrase.notes import wording_lines
 from divlens.planning import BATCH_SIZE, BatchSize
 from divlens.progress import OnBatch
-from divlens.results import Result, found_of
+from divlens.results import Result, finished, found_of
 from divlens.sheets import write_pictures
 from divlens.showing import Block, counted, interval_text, missing_intervals
 from divlens.statistics import Interval
@@ -60,17 +60,17 @@ class Side:
     @property
     def wordings(self) -> tuple[tuple[str, ...], ...]:
         """Of each sample of each prompt."""
-        return tuple(tuple(part.wordings) for part in self.result.samples.parts)
+        return tuple(tuple(part.loaded().wordings) for part in self.result.samples.parts)
 
     @property
     def tokens(self) -> Int[Tensor, "prompts n h w"]:
         """int64."""
-        parts = [part.tokens.long().view(-1, *self.model.grid) for part in self.result.samples.parts]
+        parts = [part.loaded().tokens.long().view(-1, *self.model.grid) for part in self.result.samples.parts]
         return torch.stack(parts)
 
     def pictures_of(self, prompt: int, samples: slice = slice(None)) -> Float[Tensor, "some 3 H W"]:
         """The pictures of some samples of a prompt, which is named by its place; float32 in [0, 1]."""
-        ids = self.result.samples.parts[prompt].tokens[samples].long().view(-1, *self.model.grid)
+        ids = self.result.samples.parts[prompt].loaded().tokens[samples].long().view(-1, *self.model.grid)
         return pictures_of(self.model, ids.to(self.drawn_with.device), Room(BATCH_SIZE))
 
     def pictures(self) -> Iterator[Iterator[Float[Tensor, "3 H W"]]]:
@@ -233,6 +233,7 @@ def enhance(
     measures: Sequence[Measure] = (),
     lpips: str = "stlpips",
     batch_size: BatchSize = BATCH_SIZE,
+    out: str | Path | None = None,
     progress: bool | None = None,
     on_batch: OnBatch | None = None,
 ) -> Enhanced:
@@ -240,23 +241,27 @@ def enhance(
 
     `model`: a model, or the spec of one ("zoo/mim"). Prompts without paraphrases get templates around them.
     `measures`: what is measured beside LPIPS diversity, mode coverage and fidelity. `progress`: True shows a bar on
-    stderr. `on_batch` is told how many more samples, of 2 * prompts * n, are done.
+    stderr. `on_batch` is told how many more samples, of 2 * prompts * n, are done. `out`: the folder of a run, see
+    `divlens.probe`.
     n = 1 leaves diversity undefined (NaN). Raises DivlensError for bad input before anything is drawn.
     """
     comparison = compared([loaded_model(model)], prompts, n, seed, sides(disable_top), measures, lpips, batch_size)
-    return enhanced_of(comparison, disable_top, progress=progress, on_batch=on_batch)
+    with run_for(out, "enhance", comparison.request("enhance"), comparison.models) as folder:
+        result = enhanced_of(comparison, disable_top, folder=folder, progress=progress, on_batch=on_batch)
+        return finished(result, folder)
 
 
 def enhanced_of(
     comparison: Comparison,
     disable_top: float,
     *,
+    folder: RunFolder | None = None,
     progress: bool | None = None,
     on_batch: OnBatch | None = None,
 ) -> Enhanced:
-    """Draw and measure what is planned: one model under `sides(disable_top)`."""
+    """Draw and measure what is planned, but for what the folder of a run holds: one model under `sides(disable_top)`."""
     ((name, runs),) = comparison.runs.items()
-    results = comparison.measured(progress, on_batch)[name]
+    results = comparison.measured(folder, progress, on_batch)[name]
     before, after = (
         Side(runs[side].model, comparison.prompts, comparison.seed, results[side], comparison.measures)
         for side in ("before", "after")

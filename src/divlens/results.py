@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 from divlens.conditions import Conditions
 from divlens.errors import DivlensError
@@ -15,6 +15,7 @@ from divlens.models.fingerprint import cuts_wordings
 from divlens.output import Record, as_read, write_output
 from divlens.run import Run
 from divlens.showing import Shown
+from divlens.store.folder import RunFolder
 from divlens.types import DrawnWith, Prompt
 
 # Of a request: what several results of one folder may differ in. Levels are by the model.
@@ -63,6 +64,18 @@ def save(results: Result | Sequence[Result], folder: str | Path) -> None:
         raise DivlensError(f"save expects every model under every condition once, got {' under '.join(twice[0])} twice")
     request, found = joint_request([one.request for one in several]), merged([one.found for one in several])
     write_output(Path(folder), request, found, lambda partial: kind.write_files(several, partial))
+
+
+Finished = TypeVar("Finished", bound=Result | Sequence[Result])
+
+
+def finished(results: Finished, folder: RunFolder | None) -> Finished:
+    """What was drawn for the folder of a run, whose tables are now written there; without a folder as it is."""
+    if folder is not None:
+        several: Sequence[Result] = [results] if isinstance(results, Result) else results
+        request, found = joint_request([one.request for one in several]), merged([one.found for one in several])
+        folder.finish(request["command"], found, lambda partial: type(several[0]).write_files(several, partial))
+    return results
 
 
 def request_of(

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 import torch
 from jaxtyping import Float, Int
@@ -37,6 +37,49 @@ class Row:
     execution: int
 
 
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The `n` samples of a prompt: each with the next of the wordings in turn, and with noise of its own but for a
+    stream that is frozen."""
+
+    prompt: Prompt
+    wordings: tuple[str, ...]
+    n: int
+    frozen: frozenset[str] = frozenset()
+
+    def row(self, sample: int) -> Row:
+        path, execution = (0 if stream in self.frozen else sample for stream in ("path", "execution"))
+        return Row(self.prompt, self.wordings[sample % len(self.wordings)], path, execution)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows(Sequence[Row]):
+    """The rows of some prompts, each made when it is asked for: a run of millions of samples is a short list."""
+
+    groups: tuple[Group, ...]
+
+    def __len__(self) -> int:
+        return sum(group.n for group in self.groups)
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Row]: ...
+    def __getitem__(self, index: int | slice) -> Row | Sequence[Row]:
+        numbers = range(len(self))[index]
+        return tuple(map(self.row, numbers)) if isinstance(numbers, range) else self.row(numbers)
+
+    def __iter__(self) -> Iterator[Row]:
+        return (group.row(sample) for group in self.groups for sample in range(group.n))
+
+    def row(self, number: int) -> Row:
+        for group in self.groups:
+            if number < group.n:
+                return group.row(number)
+            number -= group.n
+        raise IndexError(number)
+
+
 @dataclass(frozen=True, eq=False)
 class Run:
     """What is to be drawn, under which settings.
@@ -48,7 +91,7 @@ class Run:
     model: Model
     settings: Settings
     seed: int
-    rows: tuple[Row, ...]
+    rows: Sequence[Row]
     conditions: Mapping[str, Tensor]
     rooms: Rooms
 
@@ -84,12 +127,16 @@ class Run:
 
         `model_content` is None for a model whose content is not known. Conditions follow from model and wordings.
         """
+        rows = [(row.prompt.text, row.wording, row.path, row.execution) for row in self.rows]
+        return self.identity_of_all_rows(fingerprint_of(self.model)) | {"rows": digest(rows)}
+
+    def identity_of_all_rows(self, content: str | None) -> dict[str, Any]:
+        """The part of the identity that its rows share. `content`: the fingerprint of the model."""
         settings = self.settings
         allowed = None if settings.allowed is None else settings.allowed.nonzero().flatten().tolist()
-        rows = [(row.prompt.text, row.wording, row.path, row.execution) for row in self.rows]
         return {
             "model": self.model.name,
-            "model_content": fingerprint_of(self.model),
+            "model_content": content,
             "settings": {
                 "rule": repr(settings.rule),
                 "guidance": settings.guidance,
@@ -101,7 +148,6 @@ class Run:
                 "frozen": sorted(settings.frozen),
             },
             "seed": self.seed,
-            "rows": digest(rows),
             "drawn_with": asdict(self.drawn_with),
         }
 

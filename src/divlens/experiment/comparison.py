@@ -17,6 +17,7 @@ from divlens.planning import BatchSize, plans
 from divlens.progress import OnBatch, followed
 from divlens.results import request_of
 from divlens.run import Run
+from divlens.store.folder import RunFolder
 from divlens.types import DrawnWith, Prompt
 
 
@@ -42,6 +43,10 @@ class Comparison:
         return request_of(command, self.runs, self.conditions, self.prompts, **options)
 
     @property
+    def models(self) -> list[Model]:
+        return [next(iter(of_model.values())).model for of_model in self.runs.values()]
+
+    @property
     def measures(self) -> tuple[Measure, ...]:
         """All that are taken, by what a reader needs of them: names, units, headings, which are those of any model."""
         return next(iter(self.instruments.values())).measures
@@ -52,9 +57,9 @@ class Comparison:
         return {model: next(iter(of_model.values())).drawn_with for model, of_model in self.runs.items()}
 
     def measured(
-        self, progress: bool | None = None, on_batch: OnBatch | None = None
+        self, folder: RunFolder | None = None, progress: bool | None = None, on_batch: OnBatch | None = None
     ) -> dict[str, dict[str, ConditionResult]]:
-        """Draw all and look at it, by the name of the model and of the condition."""
+        """Draw all and look at it, by the name of the model and of the condition; but for what the `folder` holds."""
         found: dict[str, dict[str, ConditionResult]] = {}
         pictures = len(self.runs) * len(self.conditions) * len(self.prompts) * self.n
         with followed(progress, on_batch, pictures, "") as told:
@@ -64,8 +69,15 @@ class Comparison:
                 for condition, run in of_model.items():
                     told.describe(f"{name} {condition}")
                     found.setdefault(name, {})[condition] = measure(
-                        run, condition, eyes, with_noise_floor=condition == BASELINE, on_batch=told.advance
+                        run,
+                        condition,
+                        eyes,
+                        with_noise_floor=condition == BASELINE,
+                        folder=folder,
+                        on_batch=told.advance,
                     )
+        if folder is not None:
+            folder.written()
         return found
 
 
@@ -81,6 +93,6 @@ def compared(
 ) -> Comparison:
     """Plan a comparison. Every DivlensError that a request can raise is raised here."""
     extra, asked, network = checked_measures(measures), asked_prompts(models, prompts), load_network(lpips)
-    instruments = {model.name: Instruments.of(network, judge_of(model), extra) for model in models}
+    instruments = {model.name: Instruments.of(network, judge_of(model), extra, lpips) for model in models}
     runs = {model.name: plans(model, asked, n, seed, conditions, batch_size=batch_size) for model in models}
     return Comparison(runs, conditions, asked, n, seed, lpips, instruments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from divlens.conditions import BASELINE, Condition, default_conditions, named_conditions
 from divlens.experiment import columns
@@ -15,6 +16,8 @@ from divlens.models.answers import loaded_models
 from divlens.models.protocol import Model
 from divlens.planning import BATCH_SIZE, BatchSize
 from divlens.progress import OnBatch
+from divlens.results import finished
+from divlens.store.folder import RunFolder, run_for
 from divlens.types import Prompt
 
 
@@ -28,6 +31,7 @@ def probe(
     measures: Sequence[Measure] = (),
     lpips: str = "stlpips",
     batch_size: BatchSize = BATCH_SIZE,
+    out: str | Path | None = None,
     progress: bool | None = None,
     on_batch: OnBatch | None = None,
 ) -> ProbeResult:
@@ -40,23 +44,29 @@ def probe(
     undefined (NaN), and one prompt leaves the intervals undefined. `progress`: True shows a bar on stderr. `on_batch`
     is told how many more samples are done.
 
-    Pictures are measured as they are drawn and then dropped: memory grows with n by the tokens and records of samples,
-    which are kept. Raises DivlensError for bad input before anything is drawn.
+    `out`: the folder of a run, or an address that fsspec knows. Samples and figures are stored there as soon as they
+    are made; what it holds is neither drawn nor measured again, so that the same call goes on where another stopped, and
+    a call that asks for more adds to it (docs/runs.md). Without it memory grows with n by the tokens and records of
+    samples, which are kept; pictures never are. Raises DivlensError for bad input before anything is drawn.
     """
     named = named_conditions(default_conditions() if conditions is None else conditions)
-    return probe_of(
-        compared(loaded_models(models), prompts, n, seed, named, measures, lpips, batch_size),
-        progress=progress,
-        on_batch=on_batch,
-    )
+    comparison = compared(loaded_models(models), prompts, n, seed, named, measures, lpips, batch_size)
+    with run_for(out, "probe", comparison.request("probe"), comparison.models) as folder:
+        return finished(probe_of(comparison, folder=folder, progress=progress, on_batch=on_batch), folder)
 
 
-def probe_of(comparison: Comparison, *, progress: bool | None = None, on_batch: OnBatch | None = None) -> ProbeResult:
-    """Draw and measure what is planned."""
+def probe_of(
+    comparison: Comparison,
+    *,
+    folder: RunFolder | None = None,
+    progress: bool | None = None,
+    on_batch: OnBatch | None = None,
+) -> ProbeResult:
+    """Draw and measure what is planned, but for what the folder of a run holds."""
     import pandas as pd
 
     asked, prompts, n = comparison.conditions, comparison.prompts, comparison.n
-    found = comparison.measured(progress, on_batch)
+    found = comparison.measured(folder, progress, on_batch)
     results = [(model, name, result) for model, of_model in found.items() for name, result in of_model.items()]
     rows = [
         dict(zip(columns.OF_CONDITION, (model, name, len(prompts), n), strict=True))

@@ -1,0 +1,58 @@
+"""What a stored sample is called: a hash of all that its tokens depend on, so that nothing is drawn twice.
+
+A cell is (model, settings, seed, prompt, wording, path noise, execution noise). Its hash does not depend on where or
+beside what it is drawn: a batch, a device, a worker, a shard. `COUNTS` says of each field of `Run.identity` whether it
+is part of the cell; a test fails for a field that is not there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt64
+
+from divlens.run import Row, Run
+
+VERSION = 1  # of what a cell's hash is made of: another number makes all cells new
+# Of each field of `Run.identity`, and of its `drawn_with`: whether the tokens of a cell are others where it differs.
+# The name of a model counts where its content is not known. Rounding makes the rest matter rarely (ARCHITECTURE.md).
+COUNTS: Mapping[str, bool] = {
+    "model": False,
+    "model_content": True,
+    "settings": True,
+    "seed": True,
+    "rows": False,  # a row is what differs between the cells of a run
+    "drawn_with.device": False,
+    "drawn_with.dtype": True,
+    "drawn_with.batch_size": False,
+    "drawn_with.compiled": False,
+}
+
+
+def stratum_of(run: Run, content: str | None) -> str:
+    """A hash of what the cells of a run have in common. `content`: the fingerprint of its model."""
+    return hashed(common(run.identity_of_all_rows(content))).hexdigest()
+
+
+def common(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `Run.identity` that count."""
+    flat = {key: value for key, value in identity.items() if key != "drawn_with"}
+    flat |= {f"drawn_with.{key}": value for key, value in identity["drawn_with"].items()}
+    counted = {key: value for key, value in flat.items() if COUNTS[key]}
+    if identity["model_content"] is None:
+        counted["model"] = identity["model"]
+    return {"version": VERSION, **counted}
+
+
+def cells_of(stratum: str, rows: Sequence[Row]) -> UInt64[np.ndarray, " rows"]:
+    """The cell of each row."""
+    named = ([stratum, row.prompt.text, row.wording, row.path, row.execution] for row in rows)
+    return np.array([int.from_bytes(hashed(values).digest(), "little") for values in named], np.uint64)
+
+
+def hashed(values: object) -> Any:
+    return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=8)

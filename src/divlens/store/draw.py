@@ -1,0 +1,62 @@
+"""The tokens of a run: found where they are stored, drawn where they are not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from divlens.progress import OnBatch
+from divlens.run import Filled, Row, Run, fill
+from divlens.store.folder import RunFolder
+
+BATCHES = 8  # of a window: its last batch, which may be a small one, costs little then
+
+
+def windows(run: Run, whole: int = 1) -> Iterator[slice]:
+    """The rows of a run, some batches of them at a time. `whole`: how many rows, such as those of a prompt, are never
+    parted."""
+    rows = max(1, math.ceil(BATCHES * run.rooms.drawing.fits / whole)) * whole
+    return (slice(first, min(first + rows, len(run.rows))) for first in range(0, len(run.rows), rows))
+
+
+def drawn(
+    run: Run, place: slice, folder: RunFolder | None, condition: str, on_batch: OnBatch
+) -> Int[Tensor, "rows positions"]:
+    """The tokens of some rows of a run, in integers as small as the codes allow, on the CPU. With a folder, those that
+    it holds are read, and the others are stored as soon as their batch is drawn.
+
+    `on_batch` is told how many more rows are there.
+    """
+    rows = run.rows[place]
+    small = torch.int16 if run.model.codes <= 2**15 else torch.int32
+    tokens = torch.empty(len(rows), math.prod(run.model.grid), dtype=small)
+    stored = np.zeros(len(rows), bool) if folder is None else folder.find(run, condition, rows, tokens)
+    if stored.any():
+        on_batch(int(stored.sum()))
+    missing = np.flatnonzero(~stored)
+    chosen = [rows[i] for i in missing]
+    for batch in fill(replace(run, rows=chosen)):
+        here = missing[batch.place]
+        tokens[torch.from_numpy(here)] = batch.tokens.flatten(1).to("cpu", small)
+        if folder is not None:
+            folder.add(run, condition, [place.start + int(i) for i in here], batch.rows, batch.tokens)
+        on_batch(len(here))
+    return tokens
+
+
+def grids_of(run: Run, tokens: Int[Tensor, "rows positions"]) -> Int[Tensor, "rows h w"]:
+    """Stored tokens as the model decodes them."""
+    return tokens.to(run.device, torch.long).view(-1, *run.model.grid)
+
+
+def batches(run: Run, folder: RunFolder | None, condition: str) -> Iterator[Filled[None]]:
+    """The finished grids of a run, in the order of its rows."""
+    for place in windows(run):
+        tokens = drawn(run, place, folder, condition, lambda count: None)
+        yield Filled(run, place, grids_of(run, tokens), None)

@@ -1,0 +1,135 @@
+"""Where the files of a run are: in a folder of this machine, or under any address that fsspec knows (`s3://...`).
+
+A file is there whole or not at all. On this machine it is written beside its place and then renamed; an object store
+does the same by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from divlens.errors import DivlensError
+from divlens.files import BESIDE
+
+
+class Place:
+    """A folder, by its path or address. Names of files are relative to it, with "/" between their parts."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = str(path)
+        self.local = None if "://" in self.path else Path(os.path.realpath(self.path))
+        self.files, self.root = (None, "") if self.local else remote(self.path)
+
+    def __str__(self) -> str:
+        return self.path
+
+    def read(self, name: str) -> bytes:
+        """Raises FileNotFoundError where there is none."""
+        if self.local:
+            return (self.local / name).read_bytes()
+        return self.files.cat_file(f"{self.root}/{name}")
+
+    def write(self, name: str, content: bytes) -> None:
+        """Put a file in its place, over what was there. Raises DivlensError where the system refuses."""
+        with writing(self.path):
+            if self.local:
+                write_beside(self.local / name, content)
+            else:
+                self.files.pipe_file(f"{self.root}/{name}", content)
+
+    def names(self, folder: str = "") -> list[str]:
+        """The names of the files in a folder, sorted, without hidden ones: those that are being written, the lock."""
+        if self.local:
+            within = self.local / folder
+            found = [entry.name for entry in os.scandir(within)] if within.is_dir() else []
+        else:
+            within = f"{self.root}/{folder}".rstrip("/")
+            self.files.invalidate_cache()
+            found = [path.rpartition("/")[2] for path in self.files.ls(within, detail=False)] if self.has(folder) else []
+        return sorted(name for name in found if not name.startswith("."))
+
+    def has(self, name: str) -> bool:
+        return (self.local / name).exists() if self.local else bool(self.files.exists(f"{self.root}/{name}".rstrip("/")))
+
+    def remove(self, name: str) -> None:
+        with writing(self.path):
+            if self.local:
+                (self.local / name).unlink(missing_ok=True)
+            else:
+                self.files.rm_file(f"{self.root}/{name}")
+
+    def put_folder(self, source: Path, name: str) -> None:
+        """The folder `source`, which goes, in place of the folder `name`; on this machine all of it at once."""
+        with writing(self.path):
+            if not self.local:
+                if self.has(name):
+                    self.files.rm(f"{self.root}/{name}", recursive=True)
+                self.files.put(f"{source}/", f"{self.root}/{name}/", recursive=True)
+                return
+            target = self.local / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=BESIDE, dir=target.parent, ignore_cleanup_errors=True) as beside:
+                new, old = Path(beside) / "new", Path(beside) / "old"
+                shutil.copytree(source, new)
+                if target.exists():
+                    os.replace(target, old)
+                os.replace(new, target)
+
+    def sweep(self) -> None:
+        """Remove what a process that was killed left half-written. To be called by the only one who writes here."""
+        if self.local:
+            for path in list(self.local.rglob(f"{BESIDE}*")):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def remote(address: str) -> tuple[Any, str]:
+    """The file system of an address, and the path in it. Raises DivlensError for one that cannot be used."""
+    import fsspec
+
+    protocol = address.partition("://")[0]
+    try:
+        files, root = fsspec.core.url_to_fs(address)
+    except (ImportError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise DivlensError(f"a run at {protocol}:// needs a package that fsspec knows: {reason}") from None
+    return files, root.rstrip("/")
+
+
+@contextmanager
+def writing(path: str) -> Iterator[None]:
+    """What the system says when it refuses to write, in one line."""
+    try:
+        yield
+    except OSError as error:
+        raise DivlensError(f"cannot write to {path}: {error.strerror or error}") from error
+
+
+def write_beside(path: Path, content: bytes) -> None:
+    """Through a file beside it, whose content has reached the disk before it takes the name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(prefix=BESIDE, dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(partial, 0o666 & ~umask())
+        os.replace(partial, path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
+
+
+def umask() -> int:
+    """Of this process; there is no way to read it but to set it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+

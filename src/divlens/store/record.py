@@ -1,0 +1,128 @@
+"""run.json: what was asked of a run, of which models, and who wrote it when; and whether a request fits to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import socket
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from divlens.errors import DivlensError
+from divlens.output import Record, as_read, versions
+from divlens.store.place import Place
+
+NAME = "run.json"
+MARKER, FORMAT = "divlens run", 1
+# Fields of a request that may grow: what is stored stays as it is, and only what is missing is drawn.
+GROWING = ("models", "prompts", "conditions", "setup", "n", "measures", "levels")
+# Of a model's set-up: what does not change its draws, so that another session may have it otherwise.
+ANY_SETUP = ("device", "batch_size", "compiled")
+
+
+def read_record(place: Place) -> dict[str, Any] | None:
+    """The record of the run in a folder; None for a folder that is empty or not there.
+
+    Raises DivlensError for a folder that holds something else, and for a run of a newer format.
+    """
+    try:
+        found = json.loads(place.read(NAME))
+        marker, number = found["written by"], found["format"]
+    except FileNotFoundError:
+        if others := place.names():
+            shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+            raise DivlensError(f"a run needs a new or empty folder, or one of a run; {place} holds {shown}") from None
+        return None
+    except NotADirectoryError:
+        raise DivlensError(f"a run needs a folder, got the file {place}") from None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise DivlensError(f"{place}/{NAME} is not the record of a run of divlens") from None
+    if marker != MARKER:
+        raise DivlensError(f"{place} holds results of divlens but no run, which `--out` and `out=` write")
+    if not isinstance(number, int) or number > FORMAT:
+        raise DivlensError(f"{place} was written by a newer divlens: format {number}, this one reads {FORMAT}")
+    return found
+
+
+def existing_record(place: Place) -> dict[str, Any]:
+    """Raises DivlensError where there is no run."""
+    if (found := read_record(place)) is None:
+        raise DivlensError(f"expected the folder of a run, got {place}, which is empty or not there")
+    return found
+
+
+def write_record(place: Place, record: Mapping[str, Any]) -> None:
+    place.write(NAME, (json.dumps(as_read(record), indent=1) + "\n").encode())
+
+
+def new_record() -> dict[str, Any]:
+    lists = {"complete": [], "sessions": []}
+    return {"written by": MARKER, "format": FORMAT, "models": {}, "requests": {}, "found": {}, **lists}
+
+
+def check_grown(before: Record, request: Record, place: Place) -> None:
+    """Refuse a request that does not ask for all that was asked for before, and maybe more. Raises DivlensError, which
+    names the fields that differ."""
+    now = as_read(request)
+    if differing := [line for key in now if (line := difference(key, before.get(key), now[key]))]:
+        raise DivlensError(
+            f"{place} holds `divlens {before.get('command')}` asked for differently: {'; '.join(differing)}. "
+            "A run can grow (more samples, prompts, models, conditions, measures); else name another folder"
+        )
+
+
+def difference(key: str, before: Any, now: Any) -> str:
+    """How a field of a request does not contain what it was before; empty where it does."""
+    name = key.replace("_", " ")
+    if before is None or before == now:
+        return ""
+    if key not in GROWING:
+        return f"{name} was {before!r:.60}, now {now!r:.60}"
+    if key == "n":
+        return "" if now >= before else f"n was {before}, now {now}"
+    if key == "setup":
+        parts = [model for model in before if model in now and fixed(before[model]) != fixed(now[model])]
+        return f"the set-up of {', '.join(parts)}" if parts else ""
+    if isinstance(before, Mapping):
+        other = [each for each, value in before.items() if now.get(each) != value]
+    else:
+        other = [each["text"] if isinstance(each, Mapping) else each for each in before if each not in now]
+    return f"{name} {', '.join(repr(each) for each in other[:3])} no longer asked for, or otherwise" if other else ""
+
+
+def fixed(setup: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in setup.items() if key not in ANY_SETUP}
+
+
+def new_session(arguments: Sequence[str]) -> dict[str, Any]:
+    """Who begins to write a run, when, and with what. Times are for reading only: nothing is decided by them."""
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    return {
+        "arguments": list(arguments),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started": now(),
+        "ended": None,
+        "how": "running",
+        "samples_drawn": 0,
+        "seconds": None,
+        "samples_per_second": None,
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "platform": platform.platform(),
+        "versions": versions(),
+    }
+
+
+def ended(session: Mapping[str, Any], how: str, drawn: int, seconds: float) -> dict[str, Any]:
+    rate = drawn / seconds if seconds > 0 else None
+    found = {"ended": now(), "how": how, "samples_drawn": drawn, "seconds": round(seconds, 3)}
+    return {**session, **found, "samples_per_second": rate and round(rate, 2), "versions": versions()}
+
+
+def now() -> str:
+    return datetime.now().astimezone().isoformat(" ", "seconds")
