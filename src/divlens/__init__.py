@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from divlens.models.zoo.prompts import default_prompts
     from divlens.prompts import read_prompts
     from divlens.results import save
+    from divlens.resume import resume
     from divlens.sampler import sample
     from divlens.types import Prompt
 
@@ -60,6 +61,7 @@ _PLACES = {
     "lpips_diversity": "diversity",
     "probe": "experiment.probe",
     "read_prompts": "prompts",
+    "resume": "resume",
     "sample": "sampler",
     "save": "results",
     "wrap": "models.wrap",
@@ -97,6 +99,7 @@ __all__ = [
     "lpips_diversity",
     "probe",
     "read_prompts",
+    "resume",
     "sample",
     "save",
     "wrap",

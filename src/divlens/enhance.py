@@ -32,6 +32,7 @@ from divlens.results import Result, finished, found_of
 from divlens.sheets import write_pictures
 from divlens.showing import Block, counted, interval_text, missing_intervals
 from divlens.statistics import Interval
+from divlens.store.folder import RunFolder, run_for
 from divlens.types import DrawnWith, Prompt
 
 if TYPE_CHECKING:
@@ -210,11 +211,15 @@ class Enhanced(Result):
 
     @classmethod
     def write_files(cls, results: Sequence[Self], folder: Path) -> None:
-        """before.png and after.png, every picture, the tables (see `write_tables`), samples.parquet."""
+        """before.png and after.png, every picture, the tables (see `write_tables`)."""
         (result,) = results
         write_pictures(result.before.pictures(), folder, "before")
         write_pictures(result.after.pictures(), folder, "after")
         write_tables({"table": [result.table], "per_prompt": [result.per_prompt]}, folder)
+
+    @classmethod
+    def write_samples(cls, results: Sequence[Self], folder: Path) -> None:
+        (result,) = results
         write_samples(result.samples, folder / "samples.parquet")
 
 
@@ -246,7 +251,7 @@ def enhance(
     n = 1 leaves diversity undefined (NaN). Raises DivlensError for bad input before anything is drawn.
     """
     comparison = compared([loaded_model(model)], prompts, n, seed, sides(disable_top), measures, lpips, batch_size)
-    with run_for(out, "enhance", comparison.request("enhance"), comparison.models) as folder:
+    with run_for(out, comparison.request("enhance"), comparison.models) as folder:
         result = enhanced_of(comparison, disable_top, folder=folder, progress=progress, on_batch=on_batch)
         return finished(result, folder)
 

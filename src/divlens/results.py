@@ -40,6 +40,10 @@ class Result(Shown):
     def write_files(cls, results: Sequence[Self], folder: Path) -> None:
         """Their tables and pictures, into an empty folder."""
 
+    @classmethod
+    def write_samples(cls, results: Sequence[Self], folder: Path) -> None:
+        """Their samples, into a folder that is no run: a run has them already. Nothing where a result keeps none."""
+
     def save(self, folder: str | Path) -> None:
         """Write it to a new or empty folder, or again over the same result: tables, pictures, samples, run.json.
 
@@ -63,7 +67,12 @@ def save(results: Result | Sequence[Result], folder: str | Path) -> None:
     if twice := [pair for pair in whose if whose.count(pair) > 1]:
         raise DivlensError(f"save expects every model under every condition once, got {' under '.join(twice[0])} twice")
     request, found = joint_request([one.request for one in several]), merged([one.found for one in several])
-    write_output(Path(folder), request, found, lambda partial: kind.write_files(several, partial))
+
+    def write(partial: Path) -> None:
+        kind.write_files(several, partial)
+        kind.write_samples(several, partial)
+
+    write_output(Path(folder), request, found, write)
 
 
 Finished = TypeVar("Finished", bound=Result | Sequence[Result])

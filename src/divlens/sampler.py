@@ -99,10 +99,14 @@ class Generation(Result):
 
     @classmethod
     def write_files(cls, results: Sequence[Self], folder: Path) -> None:
-        """Every picture, a sheet of them, the table (see `write_tables`), samples.parquet."""
+        """Every picture, a sheet of them, the table (see `write_tables`)."""
         (result,) = results
         write_pictures(result.images, folder, "pictures")
         write_tables({"table": [result.table]}, folder)
+
+    @classmethod
+    def write_samples(cls, results: Sequence[Self], folder: Path) -> None:
+        (result,) = results
         result.per_sample.to_parquet(folder / "samples.parquet", index=False)
 
 

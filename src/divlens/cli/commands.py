@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -23,8 +24,10 @@ from divlens.cli.options import (
     need_two,
     on_terminal,
     prompts_option,
+    said_when_stopped,
+    storing,
 )
-from divlens.report.terminal import put
+from divlens.report.terminal import put, show
 from divlens.showing import visible
 
 PROBE_PROMPTS, INFORMATION_PROMPTS, DECOMPOSE_PROMPTS = 12, 12, 16
@@ -49,7 +52,7 @@ def probe(
     named: Sequence[str],
     lpips: str,
     seed: int,
-    out: Path | None,
+    out: str | None,
     setup: Setup,
 ) -> None:
     """How much diversity MODELS have, and how much is left under Subset, Argmax and Paraphrase."""
@@ -66,8 +69,8 @@ def probe(
     check_folder(out, request_so_far("probe", conditions, seed))
     loaded = loaded_models(setup.load(models))
     comparison = compared(loaded, prompts, n, seed, conditions, (), lpips, setup.batch_size)
-    check_folder(out, comparison.request("probe"))
-    deliver([probe_of(comparison, progress=on_terminal())], out)
+    with storing(out, comparison.request("probe"), loaded) as folder:
+        deliver([probe_of(comparison, folder=folder, progress=on_terminal())], folder)
 
 
 @command()
@@ -85,7 +88,7 @@ def enhance(
     disable_top: float,
     lpips: str,
     seed: int,
-    out: Path | None,
+    out: str | None,
     setup: Setup,
 ) -> None:
     """Draw PROMPTS with MODEL as it is and enhanced: mixed-length wordings, the most used codes disabled."""
@@ -96,9 +99,10 @@ def enhance(
 
     asked = named_prompts(prompts, prompt_file)
     check_folder(out, request_so_far("enhance", sides(disable_top), seed))
-    comparison = compared(setup.load([model]), asked, n, seed, sides(disable_top), (), lpips, setup.batch_size)
-    check_folder(out, comparison.request("enhance"))
-    deliver([enhanced_of(comparison, disable_top, progress=on_terminal())], out)
+    loaded = setup.load([model])
+    comparison = compared(loaded, asked, n, seed, sides(disable_top), (), lpips, setup.batch_size)
+    with storing(out, comparison.request("enhance"), loaded) as folder:
+        deliver([enhanced_of(comparison, disable_top, folder=folder, progress=on_terminal())], folder)
 
 
 @command()
@@ -139,7 +143,7 @@ def information(
     path_samples: int | None,
     mixture_samples: int | None,
     seed: int,
-    out: Path | None,
+    out: str | None,
     setup: Setup,
 ) -> None:
     """Where the entropy of MODELS sits: path, execution, H(Z|X), H(Z) and I(X;Z), in bits per image and per token."""
@@ -167,8 +171,8 @@ def information(
             model, asked, n, seed, conditions, reading=reading, effort=effort, batch_size=setup.batch_size
         )
     ]
-    check_folder(out, joint_request([accounting.request for accounting in planned]))
-    deliver([information_of(accounting, progress=on_terminal()) for accounting in planned], out)
+    with storing(out, joint_request([accounting.request for accounting in planned]), loaded) as folder:
+        deliver([information_of(each, folder=folder, progress=on_terminal()) for each in planned], folder)
 
 
 @command()
@@ -192,7 +196,7 @@ def decompose(
     intervene: Sequence[str],
     lpips: str,
     seed: int,
-    out: Path | None,
+    out: str | None,
     setup: Setup,
 ) -> None:
     """Split the LPIPS diversity of MODELS by source: wording, path, execution and their interactions."""
@@ -211,8 +215,8 @@ def decompose(
     loaded = loaded_models(setup.load(models))
     asked = asked_prompts(loaded, prompts)
     designs = [design_of(model, asked, levels, seed, **control) for model in loaded]
-    check_folder(out, joint_request([design.request(lpips) for design in designs]))
-    deliver([decompose_design(design, lpips, progress=on_terminal()) for design in designs], out)
+    with storing(out, joint_request([design.request(lpips) for design in designs]), loaded) as folder:
+        deliver([decompose_design(each, lpips, folder=folder, progress=on_terminal()) for each in designs], folder)
 
 
 @click.command()
@@ -249,3 +253,20 @@ def models(name: str | None, words: bool) -> None:
         "[diffusers] is installed by pip install 'divlens[diffusers]'.\n"
         "More on one of them: divlens models zoo/ar lists what it knows.\n"
     )
+
+
+@click.command()
+@click.argument("run", metavar="RUN")
+@click.option("--repair", is_flag=True, help="Remove files that are damaged; what they held is drawn again.")
+def resume(run: str, repair: bool) -> None:
+    """Go on with the run in the folder RUN, as it was asked for, where it stopped."""
+    from divlens.resume import resume as go_on
+    from divlens.showing import together
+
+    with said_when_stopped(run):
+        results = go_on(run, arguments=sys.argv[1:], repair=repair, progress=on_terminal())
+    if results:
+        show(together(results))
+        put(f"written: {visible(run)}\n")
+    else:
+        put(f"complete: {visible(run)} has all that was asked for\n")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from divlens.models.protocol import Model
     from divlens.output import Record
     from divlens.results import Result
+    from divlens.store.folder import RunFolder
     from divlens.types import Prompt
 
 
@@ -74,8 +78,8 @@ def command() -> Callable[[Callable[..., Any]], click.Command]:
         click.option("--device", default="cpu", show_default=True, help="A torch device, such as cuda."),
         click.option(
             "--out",
-            type=click.Path(path_type=Path),
-            help="Folder to write to: new, empty, or with the results of this same run.",
+            metavar="FOLDER",
+            help="The folder of a run: what it holds is not drawn again, and what is new is stored as it is drawn.",
         ),
         click.option("--seed", default=0, show_default=True),
     )
@@ -145,37 +149,57 @@ def need_two(n: int, missing: str = "LPIPS diversity") -> None:
         raise click.UsageError(f"-n expects at least 2 samples per prompt: with {n} there is no {missing}")
 
 
-def check_folder(out: Path | None, request: Record) -> None:
-    """Refuse a folder that `--out` cannot use: before any work, then once all that is asked for is known."""
+def check_folder(out: str | None, request: Record) -> None:
+    """Refuse a folder that `--out` cannot use, before any work: `request` is what is known of it then."""
     if out:
-        from divlens.output import check_output
+        from divlens.store.record import check_request
 
-        check_output(out, request)
+        check_request(out, request)
 
 
-def deliver(results: Sequence[Result], out: Path | None) -> None:
-    """Write the results, then print their tables: whoever reads the tables may leave before the end. Results that
-    cannot be written are at least printed.
+@contextmanager
+def storing(out: str | None, request: Record, models: Sequence[Model]) -> Iterator[RunFolder | None]:
+    """The folder of a run, open for writing, or None."""
+    from divlens.store.folder import run_for
+
+    with said_when_stopped(out), run_for(out, request, models, sys.argv[1:]) as folder:
+        yield folder
+
+
+@contextmanager
+def said_when_stopped(out: str | None) -> Iterator[None]:
+    """Where the user stops a run, a line says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if out:
+            again = f"divlens resume {shlex.quote(out)}"
+            put(f"divlens: stopped; {visible(out)} keeps what was drawn. To go on: {visible(again)}\n", sys.stderr)
+        raise
+
+
+def deliver(results: Sequence[Result], folder: RunFolder | None) -> None:
+    """Write the tables, then print them: whoever reads the tables may leave before the end. Results that cannot be
+    written are at least printed.
 
     Raises DivlensError when one of both fails, and BrokenPipeError when nobody reads.
     """
-    from divlens.results import save
+    from divlens.results import finished
     from divlens.showing import together
 
     try:
-        if out:
-            save(results, out)
+        finished(results, folder)
     except Exception:
         show(together(results))
         raise
     try:
         show(together(results))
-        if out:
-            put(f"written: {visible(str(out))}\n")
+        if folder:
+            put(f"written: {visible(str(folder.place))}\n")
     except BrokenPipeError:
         raise
     except OSError as error:
-        written = f"; the results are in {out}" if out else ""
+        written = f"; the results are in {folder.place}" if folder else ""
         raise DivlensError(f"cannot write the table to stdout: {error.strerror}{written}") from error
 
 

@@ -51,7 +51,7 @@ def probe(
     """
     named = named_conditions(default_conditions() if conditions is None else conditions)
     comparison = compared(loaded_models(models), prompts, n, seed, named, measures, lpips, batch_size)
-    with run_for(out, "probe", comparison.request("probe"), comparison.models) as folder:
+    with run_for(out, comparison.request("probe"), comparison.models) as folder:
         return finished(probe_of(comparison, folder=folder, progress=progress, on_batch=on_batch), folder)
 
 

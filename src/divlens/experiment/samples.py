@@ -62,7 +62,6 @@ class PromptSamples:
         whose = (self.model, self.condition, self.prompt)
         return SampleRecord(*whose, sample, self.seed, wording, tokens, concept, style, self.notes.get(wording))
 
-
     def loaded(self) -> PromptSamples:
         return self
 

@@ -18,6 +18,7 @@ from divlens.models.protocol import Model
 from divlens.planning import BATCH_SIZE, BatchSize
 from divlens.progress import OnBatch, followed
 from divlens.run import Run
+from divlens.store.folder import RunFolder
 from divlens.types import Prompt
 
 
@@ -62,7 +63,11 @@ def information(
 
 
 def information_of(
-    accounting: Accounting, *, progress: bool | None = None, on_batch: OnBatch | None = None
+    accounting: Accounting,
+    *,
+    folder: RunFolder | None = None,
+    progress: bool | None = None,
+    on_batch: OnBatch | None = None,
 ) -> Information:
     """Draw what is planned, and account for it."""
     run, name = without_idle_freezes(accounting.run), accounting.run.model.name

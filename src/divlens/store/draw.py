@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +12,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from divlens.progress import OnBatch
-from divlens.run import Filled, Row, Run, fill
+from divlens.run import Filled, Run, fill
 from divlens.store.folder import RunFolder
 
 BATCHES = 8  # of a window: its last batch, which may be a small one, costs little then

@@ -63,7 +63,9 @@ class Index:
         self.keys = whole[self.order]
         self.starts = np.cumsum([0, *counts])
 
-    def find(self, keys: UInt64[np.ndarray, " n"]) -> Iterator[tuple[Shard, Int[np.ndarray, " m"], Int[np.ndarray, " m"]]]:
+    def find(
+        self, keys: UInt64[np.ndarray, " n"]
+    ) -> Iterator[tuple[Shard, Int[np.ndarray, " m"], Int[np.ndarray, " m"]]]:
         """For each shard that has some of the keys: which of them, and in which of its rows."""
         if not len(self.keys):
             return
@@ -208,10 +210,10 @@ class RunFolder:
             if rows:
                 self.tables[folder].append(pa.Table.from_pylist(rows, schema_of(folder)), owner)
 
-    def begin(self, command: str, request: Record) -> None:
+    def begin(self, request: Record) -> None:
         """Enter what is asked for into run.json. Raises DivlensError where it is not what was asked for before, or more
         of it."""
-        asked = as_read(request)
+        asked, command = as_read(request), request["command"]
         before = self.record["requests"].get(command)
         if before is not None:
             record.check_grown(before, asked, self.place)
@@ -298,7 +300,12 @@ def writing_run(path: str | Path, arguments: Sequence[str] = (), *, repair: bool
 
 @contextmanager
 def run_for(
-    path: str | Path | None, command: str, request: Record, models: Sequence[Model], arguments: Sequence[str] = ()
+    path: str | Path | None,
+    request: Record,
+    models: Sequence[Model],
+    arguments: Sequence[str] = (),
+    *,
+    repair: bool = False,
 ) -> Iterator[RunFolder | None]:
     """The folder of a run that is to hold what a command is asked for; without a path there is none.
 
@@ -307,7 +314,7 @@ def run_for(
     if path is None:
         yield None
         return
-    with writing_run(path, arguments) as folder:
+    with writing_run(path, arguments, repair=repair) as folder:
         folder.enter_models(models)
-        folder.begin(command, request)
+        folder.begin(request)
         yield folder

@@ -16,6 +16,7 @@ from typing import Any
 
 from divlens.errors import DivlensError
 from divlens.files import BESIDE
+from divlens.output import resolved
 
 
 class Place:
@@ -23,7 +24,7 @@ class Place:
 
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)
-        self.local = None if "://" in self.path else Path(os.path.realpath(self.path))
+        self.local = None if "://" in self.path else resolved(Path(self.path))
         self.files, self.root = (None, "") if self.local else remote(self.path)
 
     def __str__(self) -> str:
@@ -51,11 +52,15 @@ class Place:
         else:
             within = f"{self.root}/{folder}".rstrip("/")
             self.files.invalidate_cache()
-            found = [path.rpartition("/")[2] for path in self.files.ls(within, detail=False)] if self.has(folder) else []
+            found = (
+                [path.rpartition("/")[2] for path in self.files.ls(within, detail=False)] if self.has(folder) else []
+            )
         return sorted(name for name in found if not name.startswith("."))
 
     def has(self, name: str) -> bool:
-        return (self.local / name).exists() if self.local else bool(self.files.exists(f"{self.root}/{name}".rstrip("/")))
+        return (
+            (self.local / name).exists() if self.local else bool(self.files.exists(f"{self.root}/{name}".rstrip("/")))
+        )
 
     def remove(self, name: str) -> None:
         with writing(self.path):
@@ -80,6 +85,17 @@ class Place:
                 if target.exists():
                     os.replace(target, old)
                 os.replace(new, target)
+
+    def check_writable(self) -> None:
+        """Raises DivlensError for a folder of this machine that cannot be made or written to."""
+        if self.local:
+            above = next(path for path in (self.local, *self.local.parents) if path.exists())
+            try:  # permissions do not tell: nobody can write to some file systems
+                tempfile.TemporaryDirectory(prefix=BESIDE, dir=above).cleanup()
+            except OSError as error:
+                raise DivlensError(
+                    f"a run needs a folder that can be written to, got {self}: {error.strerror}"
+                ) from None
 
     def sweep(self) -> None:
         """Remove what a process that was killed left half-written. To be called by the only one who writes here."""
@@ -131,5 +147,3 @@ def umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-

@@ -8,6 +8,7 @@ import platform
 import socket
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from divlens.errors import DivlensError
@@ -71,6 +72,15 @@ def check_grown(before: Record, request: Record, place: Place) -> None:
             f"{place} holds `divlens {before.get('command')}` asked for differently: {'; '.join(differing)}. "
             "A run can grow (more samples, prompts, models, conditions, measures); else name another folder"
         )
+
+
+def check_request(path: str | Path, request: Record) -> None:
+    """Refuse a folder that cannot hold the run of a request: before any work, with as much as is known of it."""
+    place = Place(path)
+    before = (read_record(place) or new_record())["requests"].get(request["command"])
+    if before is not None:
+        check_grown(before, request, place)
+    place.check_writable()
 
 
 def difference(key: str, before: Any, now: Any) -> str:

@@ -1,0 +1,168 @@
+"""`resume`: a run goes on where it stopped, from what run.json says was asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from divlens.conditions import Conditions
+from divlens.decompose import decompose_design
+from divlens.enhance import enhanced_of
+from divlens.errors import DivlensError
+from divlens.experiment.comparison import Comparison, compared
+from divlens.experiment.design import Levels, design_of
+from divlens.experiment.probe import probe_of
+from divlens.information.api import information_of
+from divlens.information.plan import Effort, accountings
+from divlens.interventions import DisableTop
+from divlens.models.protocol import Model
+from divlens.models.registry import load
+from divlens.notation import interventions_from
+from divlens.output import Record
+from divlens.progress import OnBatch
+from divlens.results import Result, finished, joint_request
+from divlens.store.folder import RunFolder, run_for
+from divlens.store.place import Place
+from divlens.store.record import existing_record
+from divlens.types import Prompt
+
+Draw = Callable[[RunFolder | None, bool | None, OnBatch | None], list[Result]]
+
+
+def resume(
+    path: str | Path,
+    *,
+    arguments: Sequence[str] = (),
+    repair: bool = False,
+    progress: bool | None = None,
+    on_batch: OnBatch | None = None,
+) -> list[Result]:
+    """Go on with all that was asked of a run and is not complete; the results of what was completed, none for a run
+    that was complete.
+
+    `repair`: files that are not what was written are removed, and what they held is drawn again. Raises DivlensError for
+    a folder without a run, for models that cannot be loaded by the name under which they were asked, or are others now,
+    and as `divlens.probe` does.
+    """
+    about = existing_record(Place(path))
+    open_ = [request for command, request in about["requests"].items() if repair or command not in about["complete"]]
+    results: list[Result] = []
+    for request in open_:
+        models = models_of(request)
+        asked, draw = PLANS[request["command"]](request, models)
+        with run_for(path, asked, models, arguments, repair=repair) as folder:
+            results += finished(draw(folder, progress, on_batch), folder)
+    return results
+
+
+def models_of(request: Record) -> list[Model]:
+    """The models, loaded as they were. Raises DivlensError for one that no name loads."""
+    return [load(name, **loading_options(request["setup"][name])) for name in request["models"]]
+
+
+def loading_options(setup: Mapping[str, Any]) -> dict[str, Any]:
+    names = {"device": "device", "dtype": "dtype", "truncate": "truncate", "compiled": "compile"}
+    return {option: setup[key] for key, option in names.items() if setup[key] is not None}
+
+
+def conditions_of(request: Record) -> Conditions:
+    """The interventions under each name, from their text."""
+    done = request["conditions"]
+    return {
+        name: () if text == "none" else interventions_from(text.replace(") + ", "), ")) for name, text in done.items()
+    }
+
+
+def prompts_of(request: Record) -> list[Prompt]:
+    return [Prompt(one["text"], tuple(one["paraphrases"]), one["concept"]) for one in request["prompts"]]
+
+
+def batch_size_of(request: Record) -> Any:
+    return request["setup"][request["models"][0]]["batch_size"]
+
+
+def comparison_of(request: Record, models: Sequence[Model]) -> Comparison:
+    if own := [name for name in request["measures"] if name not in OWN_MEASURES]:
+        raise DivlensError(
+            f"the measures {', '.join(own)} are functions, of which a folder has the name only: go on with the call of "
+            "divlens that began the run"
+        )
+    prompts, conditions = prompts_of(request), conditions_of(request)
+    n, seed, lpips = request["n"], request["seed"], request["lpips"]
+    return compared(models, prompts, n, seed, conditions, (), lpips, batch_size_of(request))
+
+
+OWN_MEASURES = ("diversity", "coverage", "fidelity")
+
+
+def probe_again(request: Record, models: Sequence[Model]) -> tuple[Record, Draw]:
+    comparison = comparison_of(request, models)
+    return comparison.request("probe"), lambda folder, progress, on_batch: [
+        probe_of(comparison, folder=folder, progress=progress, on_batch=on_batch)
+    ]
+
+
+def enhance_again(request: Record, models: Sequence[Model]) -> tuple[Record, Draw]:
+    comparison = comparison_of(request, models)
+    disabled = [one.fraction for one in conditions_of(request)["after"] if isinstance(one, DisableTop)]
+    return comparison.request("enhance"), lambda folder, progress, on_batch: [
+        enhanced_of(comparison, sum(disabled), folder=folder, progress=progress, on_batch=on_batch)
+    ]
+
+
+def information_again(request: Record, models: Sequence[Model]) -> tuple[Record, Draw]:
+    if request["judge"] not in ("declared", "none"):
+        raise DivlensError(
+            "the judge is a function, of which a folder has no more: go on with the call of divlens that began the run"
+        )
+    planned = [
+        accounting
+        for model in models
+        for accounting in accountings(
+            model,
+            prompts_of(request),
+            request["n"],
+            request["seed"],
+            conditions_of(request),
+            reading=request["reading"],
+            judge="declared" if request["judge"] == "declared" else None,
+            effort=Effort(**request["effort"]),
+            batch_size=batch_size_of(request),
+        )
+    ]
+    return joint_request([each.request for each in planned]), lambda folder, progress, on_batch: [
+        information_of(each, folder=folder, progress=progress, on_batch=on_batch) for each in planned
+    ]
+
+
+def decompose_again(request: Record, models: Sequence[Model]) -> tuple[Record, Draw]:
+    network = request["lpips"]
+    if network == "a function":
+        raise DivlensError(
+            "the features are a function, of which a folder has no more: go on with the call of divlens that began the run"
+        )
+    ((_, interventions),) = conditions_of(request).items()
+    designs = [
+        design_of(
+            model,
+            prompts_of(request),
+            Levels(**request["levels"][model.name]),
+            request["seed"],
+            interventions=interventions,
+            length_control=request["length_control"],
+            batch_size=batch_size_of(request),
+        )
+        for model in models
+    ]
+    return joint_request([each.request(network) for each in designs]), lambda folder, progress, on_batch: [
+        decompose_design(each, network, folder=folder, progress=progress, on_batch=on_batch) for each in designs
+    ]
+
+
+PLANS: Mapping[str, Callable[[Record, Sequence[Model]], tuple[Record, Draw]]] = {
+    "probe": probe_again,
+    "enhance": enhance_again,
+    "information": information_again,
+    "decompose": decompose_again,
+}
