@@ -41,9 +41,9 @@ def resume(
     """Go on with all that was asked of a run and is not complete; the results of what was completed, none for a run
     that was complete.
 
-    `repair`: files that are not what was written are removed, and what they held is drawn again. Raises DivlensError for
-    a folder without a run, for models that cannot be loaded by the name under which they were asked, or are others now,
-    and as `divlens.probe` does.
+    `repair`: files that are not what was written are removed, and what they held is drawn again. Raises DivlensError
+    for a folder without a run, for models that cannot be loaded by the name under which they were asked, or are others
+    now, and as `divlens.probe` does.
     """
     about = existing_record(Place(path))
     open_ = [request for command, request in about["requests"].items() if repair or command not in about["complete"]]
@@ -114,7 +114,7 @@ def enhance_again(request: Record, models: Sequence[Model]) -> tuple[Record, Dra
 def information_again(request: Record, models: Sequence[Model]) -> tuple[Record, Draw]:
     if request["judge"] not in ("declared", "none"):
         raise DivlensError(
-            "the judge is a function, of which a folder has no more: go on with the call of divlens that began the run"
+            "the judge is a function, which no folder keeps: go on with the call of divlens that began the run"
         )
     planned = [
         accounting
@@ -140,7 +140,7 @@ def decompose_again(request: Record, models: Sequence[Model]) -> tuple[Record, D
     network = request["lpips"]
     if network == "a function":
         raise DivlensError(
-            "the features are a function, of which a folder has no more: go on with the call of divlens that began the run"
+            "the features are a function, which no folder keeps: go on with the call of divlens that began the run"
         )
     ((_, interventions),) = conditions_of(request).items()
     designs = [

@@ -45,9 +45,9 @@ def probe(
     is told how many more samples are done.
 
     `out`: the folder of a run, or an address that fsspec knows. Samples and figures are stored there as soon as they
-    are made; what it holds is neither drawn nor measured again, so that the same call goes on where another stopped, and
-    a call that asks for more adds to it (docs/runs.md). Without it memory grows with n by the tokens and records of
-    samples, which are kept; pictures never are. Raises DivlensError for bad input before anything is drawn.
+    are made. What it holds is neither drawn nor measured again: the same call goes on where another stopped, and a call
+    that asks for more adds to it (docs/runs.md). Without it memory grows with n by the tokens and records of samples,
+    which are kept; pictures never are. Raises DivlensError for bad input before anything is drawn.
     """
     named = named_conditions(default_conditions() if conditions is None else conditions)
     comparison = compared(loaded_models(models), prompts, n, seed, named, measures, lpips, batch_size)

@@ -40,7 +40,7 @@ def drawn(
     if stored.any():
         on_batch(int(stored.sum()))
     missing = np.flatnonzero(~stored)
-    chosen = [rows[i] for i in missing]
+    chosen = [rows[int(i)] for i in missing]
     for batch in fill(replace(run, rows=chosen)):
         here = missing[batch.place]
         tokens[torch.from_numpy(here)] = batch.tokens.flatten(1).to("cpu", small)

@@ -25,7 +25,10 @@ class Place:
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)
         self.local = None if "://" in self.path else resolved(Path(self.path))
-        self.files, self.root = (None, "") if self.local else remote(self.path)
+        self.files: Any = None  # the file system of fsspec, where this is no folder of the machine
+        self.root = ""
+        if self.local is None:
+            self.files, self.root = remote(self.path)
 
     def __str__(self) -> str:
         return self.path
