@@ -264,7 +264,7 @@ def enhanced_of(
     progress: bool | None = None,
     on_batch: OnBatch | None = None,
 ) -> Enhanced:
-    """Draw and measure what is planned, one model under `sides(disable_top)`, but for what the folder of a run holds."""
+    """Draw and measure what is planned, one model under `sides(disable_top)`; but for what a run's folder holds."""
     ((name, runs),) = comparison.runs.items()
     results = comparison.measured(folder, progress, on_batch)[name]
     before, after = (
