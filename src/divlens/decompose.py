@@ -21,7 +21,7 @@ from divlens.experiment.measure import IMAGES_PER_PASS
 from divlens.interventions import Intervention, Settings
 from divlens.models.protocol import Model
 from divlens.planning import BATCH_SIZE, BatchSize
-from divlens.progress import OnBatch, followed
+from divlens.progress import OnBatch, ShowProgress, followed
 from divlens.results import finished
 from divlens.run import Filled, wording_notes
 from divlens.store.draw import batches
@@ -46,7 +46,7 @@ def decompose(
     length_control: bool = False,
     batch_size: BatchSize = BATCH_SIZE,
     out: str | Path | None = None,
-    progress: bool | None = None,
+    progress: ShowProgress = None,
     on_batch: OnBatch | None = None,
 ) -> Decomposition:
     """Split the LPIPS diversity of each prompt by source: wording, path, execution and their interactions.
@@ -95,7 +95,7 @@ def decompose_design(
     features: Features | str | None = None,
     *,
     folder: RunFolder | None = None,
-    progress: bool | None = None,
+    progress: ShowProgress = None,
     on_batch: OnBatch | None = None,
 ) -> Decomposition:
     """Draw a design, but for what the folder of a run holds, and split what comes out; see `decompose`."""

@@ -27,7 +27,7 @@ from divlens.models.room import Room
 from divlens.output import Record, write_tables
 from divlens.paraphrase.notes import wording_lines
 from divlens.planning import BATCH_SIZE, BatchSize
-from divlens.progress import OnBatch
+from divlens.progress import OnBatch, ShowProgress
 from divlens.results import Result, finished, found_of
 from divlens.sheets import write_pictures
 from divlens.showing import Block, counted, interval_text, missing_intervals
@@ -239,7 +239,7 @@ def enhance(
     lpips: str = "stlpips",
     batch_size: BatchSize = BATCH_SIZE,
     out: str | Path | None = None,
-    progress: bool | None = None,
+    progress: ShowProgress = None,
     on_batch: OnBatch | None = None,
 ) -> Enhanced:
     """Draw `n` samples of each prompt without and with the enhancer, from the same noise, and measure both.
@@ -261,7 +261,7 @@ def enhanced_of(
     disable_top: float,
     *,
     folder: RunFolder | None = None,
-    progress: bool | None = None,
+    progress: ShowProgress = None,
     on_batch: OnBatch | None = None,
 ) -> Enhanced:
     """Draw and measure what is planned, one model under `sides(disable_top)`; but for what a run's folder holds."""

@@ -20,14 +20,14 @@ from divlens.models.protocol import Model
 from divlens.models.registry import load
 from divlens.notation import interventions_from
 from divlens.output import Record
-from divlens.progress import OnBatch
+from divlens.progress import OnBatch, ShowProgress
 from divlens.results import Result, finished, joint_request
 from divlens.store.folder import RunFolder, run_for
 from divlens.store.place import Place
 from divlens.store.record import existing_record
 from divlens.types import Prompt
 
-Draw = Callable[[RunFolder | None, bool | None, OnBatch | None], list[Result]]
+Draw = Callable[[RunFolder | None, ShowProgress, OnBatch | None], list[Result]]
 
 
 def resume(
@@ -35,7 +35,7 @@ def resume(
     *,
     arguments: Sequence[str] = (),
     repair: bool = False,
-    progress: bool | None = None,
+    progress: ShowProgress = None,
     on_batch: OnBatch | None = None,
 ) -> list[Result]:
     """Go on with all that was asked of a run and is not complete; the results of what was completed, none for a run

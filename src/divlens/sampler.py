@@ -19,7 +19,7 @@ from divlens.models.protocol import Model
 from divlens.noise import entropy_of
 from divlens.output import Record, write_tables
 from divlens.planning import BATCH_SIZE, BatchSize, plan
-from divlens.progress import OnBatch, followed
+from divlens.progress import OnBatch, ShowProgress, followed
 from divlens.prompts import as_prompts
 from divlens.results import Result, found_of, request_of, used_in
 from divlens.run import fill, wording_notes
@@ -119,7 +119,7 @@ def sample(
     *,
     batch_size: BatchSize = BATCH_SIZE,
     trace: bool = False,
-    progress: bool | None = None,
+    progress: ShowProgress = None,
     on_batch: OnBatch | None = None,
 ) -> Generation:
     """Draw `n` samples of each prompt.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 import click
 
@@ -19,11 +19,13 @@ from divlens.cli.options import (
     disable_option,
     intervene_option,
     limit_option,
+    log_option,
     lpips_option,
     named_prompts,
     need_two,
-    on_terminal,
     prompts_option,
+    quiet_option,
+    reporter_of,
     said_when_stopped,
     storing,
 )
@@ -70,7 +72,7 @@ def probe(
     loaded = loaded_models(setup.load(models))
     comparison = compared(loaded, prompts, n, seed, conditions, (), lpips, setup.batch_size)
     with storing(out, comparison.request("probe"), loaded) as folder:
-        deliver([probe_of(comparison, folder=folder, progress=on_terminal())], folder)
+        deliver([probe_of(comparison, folder=folder, progress=setup.reporter)], folder)
 
 
 @command()
@@ -102,7 +104,7 @@ def enhance(
     loaded = setup.load([model])
     comparison = compared(loaded, asked, n, seed, sides(disable_top), (), lpips, setup.batch_size)
     with storing(out, comparison.request("enhance"), loaded) as folder:
-        deliver([enhanced_of(comparison, disable_top, folder=folder, progress=on_terminal())], folder)
+        deliver([enhanced_of(comparison, disable_top, folder=folder, progress=setup.reporter)], folder)
 
 
 @command()
@@ -172,7 +174,7 @@ def information(
         )
     ]
     with storing(out, joint_request([accounting.request for accounting in planned]), loaded) as folder:
-        deliver([information_of(each, folder=folder, progress=on_terminal()) for each in planned], folder)
+        deliver([information_of(each, folder=folder, progress=setup.reporter) for each in planned], folder)
 
 
 @command()
@@ -216,7 +218,7 @@ def decompose(
     asked = asked_prompts(loaded, prompts)
     designs = [design_of(model, asked, levels, seed, **control) for model in loaded]
     with storing(out, joint_request([design.request(lpips) for design in designs]), loaded) as folder:
-        deliver([decompose_design(each, lpips, folder=folder, progress=on_terminal()) for each in designs], folder)
+        deliver([decompose_design(each, lpips, folder=folder, progress=setup.reporter) for each in designs], folder)
 
 
 @click.command()
@@ -258,13 +260,15 @@ def models(name: str | None, words: bool) -> None:
 @click.command()
 @click.argument("run", metavar="RUN")
 @click.option("--repair", is_flag=True, help="Remove files that are damaged; what they held is drawn again.")
-def resume(run: str, repair: bool) -> None:
+@quiet_option
+@log_option
+def resume(run: str, repair: bool, quiet: bool, log: IO[str] | None) -> None:
     """Go on with the run in the folder RUN, as it was asked for, where it stopped."""
     from divlens.resume import resume as go_on
     from divlens.showing import together
 
     with said_when_stopped(run):
-        results = go_on(run, arguments=sys.argv[1:], repair=repair, progress=on_terminal())
+        results = go_on(run, arguments=sys.argv[1:], repair=repair, progress=reporter_of(quiet, log))
     if results:
         show(together(results))
         put(f"written: {visible(run)}\n")

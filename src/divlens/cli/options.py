@@ -6,10 +6,10 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +20,7 @@ from divlens.showing import visible
 if TYPE_CHECKING:
     from divlens.models.protocol import Model
     from divlens.output import Record
+    from divlens.progress import Reporter
     from divlens.results import Result
     from divlens.store.folder import RunFolder
     from divlens.types import Prompt
@@ -45,6 +46,12 @@ class Setup:
     truncate: bool
     compile: bool
     batch_size: Any
+    quiet: bool = False
+    log: IO[str] | None = None
+
+    @property
+    def reporter(self) -> Reporter:
+        return reporter_of(self.quiet, self.log)
 
     def load(self, specs: Sequence[str]) -> list[Model]:
         """The models. Raises DivlensError for a name that is not known before any of them is loaded."""
@@ -66,6 +73,22 @@ class Setup:
         return [load(spec, self.device, **options) for spec in specs]
 
 
+quiet_option = click.option("--quiet", is_flag=True, help="Do not show how far the run is.")
+log_option = click.option(
+    "--log-json",
+    "log",
+    type=click.File("a", lazy=False),
+    help="A file to which how far the run is goes as JSON, an object a line.",
+)
+
+
+def reporter_of(quiet: bool, log: IO[str] | None) -> Reporter:
+    """How far a run is: on stderr, and in a file of JSON lines."""
+    from divlens.progress import JsonLines, Several, usual_reporter
+
+    return Several([*([] if quiet else [usual_reporter()]), *([JsonLines(log)] if log else [])])
+
+
 def command() -> Callable[[Callable[..., Any]], click.Command]:
     """A command with the options that all measurements have; those of the models arrive as one `setup`."""
     options = (
@@ -81,15 +104,16 @@ def command() -> Callable[[Callable[..., Any]], click.Command]:
             metavar="FOLDER",
             help="The folder of a run: what it holds is not drawn again, and what is new is stored as it is drawn.",
         ),
+        log_option,
+        quiet_option,
         click.option("--seed", default=0, show_default=True),
     )
 
     def decorate(function: Callable[..., Any]) -> click.Command:
         @wraps(function)
-        def run(
-            *arguments: Any, device: str, dtype: str, truncate: bool, compile: bool, batch_size: Any, **others: Any
-        ) -> Any:
-            return function(*arguments, setup=Setup(device, dtype, truncate, compile, batch_size), **others)
+        def run(*arguments: Any, **given: Any) -> Any:
+            of_setup = {field.name: given.pop(field.name) for field in fields(Setup)}
+            return function(*arguments, setup=Setup(**of_setup), **given)
 
         run_with_options: Callable[..., Any] = run
         for option in options:
@@ -201,10 +225,3 @@ def deliver(results: Sequence[Result], folder: RunFolder | None) -> None:
     except OSError as error:
         written = f"; the results are in {folder.place}" if folder else ""
         raise DivlensError(f"cannot write the table to stdout: {error.strerror}{written}") from error
-
-
-def on_terminal() -> bool:
-    """Whether somebody sees how far a run is."""
-    from rich.console import Console
-
-    return Console(stderr=True).is_terminal

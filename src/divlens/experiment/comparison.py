@@ -14,7 +14,7 @@ from divlens.models.answers import asked_prompts
 from divlens.models.protocol import Model
 from divlens.output import Record
 from divlens.planning import BatchSize, plans
-from divlens.progress import OnBatch, followed
+from divlens.progress import OnBatch, ShowProgress, followed
 from divlens.results import request_of
 from divlens.run import Run
 from divlens.store.folder import RunFolder
@@ -57,7 +57,7 @@ class Comparison:
         return {model: next(iter(of_model.values())).drawn_with for model, of_model in self.runs.items()}
 
     def measured(
-        self, folder: RunFolder | None = None, progress: bool | None = None, on_batch: OnBatch | None = None
+        self, folder: RunFolder | None = None, progress: ShowProgress = None, on_batch: OnBatch | None = None
     ) -> dict[str, dict[str, ConditionResult]]:
         """Draw all and look at it, by the name of the model and of the condition; but for what the `folder` holds."""
         found: dict[str, dict[str, ConditionResult]] = {}

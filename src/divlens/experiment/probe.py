@@ -15,7 +15,7 @@ from divlens.interventions import described, templated
 from divlens.models.answers import loaded_models
 from divlens.models.protocol import Model
 from divlens.planning import BATCH_SIZE, BatchSize
-from divlens.progress import OnBatch
+from divlens.progress import OnBatch, ShowProgress
 from divlens.results import finished
 from divlens.store.folder import RunFolder, run_for
 from divlens.types import Prompt
@@ -32,7 +32,7 @@ def probe(
     lpips: str = "stlpips",
     batch_size: BatchSize = BATCH_SIZE,
     out: str | Path | None = None,
-    progress: bool | None = None,
+    progress: ShowProgress = None,
     on_batch: OnBatch | None = None,
 ) -> ProbeResult:
     """Measure LPIPS diversity, mode coverage and fidelity of every model under every condition, and what `measures`
@@ -59,7 +59,7 @@ def probe_of(
     comparison: Comparison,
     *,
     folder: RunFolder | None = None,
-    progress: bool | None = None,
+    progress: ShowProgress = None,
     on_batch: OnBatch | None = None,
 ) -> ProbeResult:
     """Draw and measure what is planned, but for what the folder of a run holds."""

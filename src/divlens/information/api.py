@@ -16,7 +16,7 @@ from divlens.interventions import Intervention
 from divlens.models.answers import loaded_model
 from divlens.models.protocol import Model
 from divlens.planning import BATCH_SIZE, BatchSize
-from divlens.progress import OnBatch, followed
+from divlens.progress import OnBatch, ShowProgress, followed
 from divlens.run import Run
 from divlens.store.folder import RunFolder
 from divlens.types import Prompt
@@ -33,7 +33,7 @@ def information(
     judge: Judge | Literal["declared"] | None = "declared",
     effort: Effort | None = None,
     batch_size: BatchSize = BATCH_SIZE,
-    progress: bool | None = None,
+    progress: ShowProgress = None,
     on_batch: OnBatch | None = None,
 ) -> Information:
     """Where the entropy of a model's images sits: path, execution, H(Z|X), H(Z), I(X;Z), I(Z;Y); see docs/theory.md.
@@ -66,7 +66,7 @@ def information_of(
     accounting: Accounting,
     *,
     folder: RunFolder | None = None,
-    progress: bool | None = None,
+    progress: ShowProgress = None,
     on_batch: OnBatch | None = None,
 ) -> Information:
     """Draw what is planned, and account for it."""
