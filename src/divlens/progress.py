@@ -62,8 +62,8 @@ class Progress:
 def followed(progress: ShowProgress, on_batch: OnBatch | None, total: int, what: str) -> Iterator[Progress]:
     """While `total` samples are drawn, `on_batch` is told of them, and a reporter shows them.
 
-    `progress`: a reporter, or True for the usual one on stderr, which is a bar on a terminal, wiped when all is done, and
-    elsewhere a line a minute.
+    `progress`: a reporter, or True for the usual one on stderr, which is a bar on a terminal, wiped when all is done,
+    and elsewhere a line a minute.
 
     Raises DivlensError for an `on_batch` that cannot be called, and for a `progress` that is not True, False, None or a
     reporter.
