@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Generic, TypeVar, overload
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -121,6 +122,18 @@ class Run:
     def prompts(self) -> tuple[Prompt, ...]:
         """In the order of `wordings`."""
         return tuple({row.prompt.text: row.prompt for row in self.rows}.values())
+
+    @cached_property
+    def starts(self) -> Int[np.ndarray, " prompts"]:
+        """The first row of each prompt; a prompt's rows stand together."""
+        if isinstance(self.rows, Rows):
+            return np.cumsum([0, *(group.n for group in self.rows.groups)])[:-1]
+        texts = [row.prompt.text for row in self.rows]
+        return np.array([i for i, text in enumerate(texts) if not i or text != texts[i - 1]])
+
+    def samples(self, numbers: Int[np.ndarray, " some"]) -> Int[np.ndarray, " some"]:
+        """Of rows by their numbers, which sample of its prompt each is."""
+        return numbers - self.starts[np.searchsorted(self.starts, numbers, side="right") - 1]
 
     def identity(self) -> dict[str, Any]:
         """All that the drawn tokens depend on, as plain values: two runs with one identity draw the same.

@@ -45,7 +45,7 @@ def drawn(
         here = missing[batch.place]
         tokens[torch.from_numpy(here)] = batch.tokens.flatten(1).to("cpu", small)
         if folder is not None:
-            folder.add(run, condition, [place.start + int(i) for i in here], batch.rows, batch.tokens)
+            folder.add(run, condition, run.samples(place.start + here), batch.rows, batch.tokens)
         on_batch(len(here))
     return tokens
 

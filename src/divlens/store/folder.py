@@ -150,8 +150,15 @@ class RunFolder:
                 "what they held is drawn again"
             )
 
-    def add(self, run: Run, condition: str, first: Sequence[int], rows: Sequence[Row], tokens: Tensor) -> None:
-        """Store a batch. `first`: the number of each sample among those of its prompt."""
+    def add(
+        self,
+        run: Run,
+        condition: str,
+        samples: Int[np.ndarray, " rows"],
+        rows: Sequence[Row],
+        tokens: Int[Tensor, "rows h w"],
+    ) -> None:
+        """Store a batch. `samples`: the number of each among those of its prompt."""
         import pyarrow as pa
 
         owner = owner_of(run, condition)
@@ -165,7 +172,7 @@ class RunFolder:
             "condition": [condition] * len(rows),
             "prompt": [row.prompt.text for row in rows],
             "wording": [row.wording for row in rows],
-            "sample": first,
+            "sample": samples.astype(np.int32),
             "seed": np.full(len(rows), run.seed, np.uint64),
             "path": [row.path for row in rows],
             "execution": [row.execution for row in rows],
