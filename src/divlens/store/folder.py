@@ -90,7 +90,7 @@ class RunFolder:
 
     def __init__(self, place: Place, about: dict[str, Any]) -> None:
         self.place, self.record, self.drawn = place, about, 0
-        self.tables = {name: Shards(place, name) for name in (SAMPLES, SCORES, VERDICTS)}
+        self.tables = {name: Shards(place, name, about["stored"].get(name, 0)) for name in (SAMPLES, SCORES, VERDICTS)}
         self.contents: dict[int, tuple[Model, str | None]] = {}
         self.strata: dict[int, tuple[Run, str]] = {}
         self.indices: dict[str, Index] = {}
@@ -141,7 +141,6 @@ class RunFolder:
         """Raises DivlensError, which names them, for files that are not what was written; with `repair` they go."""
         bad = []
         for name, shards in self.tables.items():
-            shards.tidy()
             bad += shards.repair(schema_of(name).empty_table()) if repair else shards.damaged()
         if bad and not repair:
             shown = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
@@ -149,6 +148,8 @@ class RunFolder:
                 f"{self.place} has files that are not what was written: {shown}. With --repair they are removed and "
                 "what they held is drawn again"
             )
+        for shards in self.tables.values():
+            shards.tidy()
 
     def add(self, run: Run, condition: str, first: Sequence[int], rows: Sequence[Row], tokens: Tensor) -> None:
         """Store a batch. `first`: the number of each sample among those of its prompt."""
@@ -244,6 +245,7 @@ class RunFolder:
         self.save()
 
     def save(self) -> None:
+        self.record["stored"] = {name: shards.next for name, shards in self.tables.items()}
         record.write_record(self.place, self.record)
 
 

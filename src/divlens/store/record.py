@@ -59,8 +59,9 @@ def write_record(place: Place, record: Mapping[str, Any]) -> None:
 
 
 def new_record() -> dict[str, Any]:
+    """`stored`: of each table, how many files had been begun when this was written."""
     lists = {"complete": [], "sessions": []}
-    return {"written by": MARKER, "format": FORMAT, "models": {}, "requests": {}, "found": {}, **lists}
+    return {"written by": MARKER, "format": FORMAT, "models": {}, "requests": {}, "found": {}, "stored": {}, **lists}
 
 
 def check_grown(before: Record, request: Record, place: Place) -> None:
