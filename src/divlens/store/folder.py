@@ -77,6 +77,10 @@ class Index:
             here = which == number
             yield self.shards[number], found[here], rows[here] - self.starts[number]
 
+    def __contains__(self, key: int) -> bool:
+        place = np.searchsorted(self.keys, np.uint64(key))
+        return bool(place < len(self.keys) and self.keys[place] == np.uint64(key))
+
     def all_of(self, key: int) -> Iterator[tuple[Shard, Int[np.ndarray, " m"]]]:
         """The rows that have a key, shard by shard, in the order in which they were stored."""
         wanted = np.uint64(key)
@@ -196,9 +200,11 @@ class RunFolder:
         import pyarrow as pa
 
         owner = owner_of(run, condition)
+        judged = self.index(VERDICTS, owner, "of")
         verdicts = [
             {**owner, "prompt": one.prompt, "sample": i, "of": one.of, "judged_concept": concept, "judged_style": style}
             for one in scored
+            if one.of not in judged  # a process that was killed may have come so far
             for i, (concept, style) in enumerate(one.verdicts)
         ]
         figures = [
