@@ -55,7 +55,7 @@ class Index:
     """Where the rows of one owner stand, by a number that names them: a cell, or what a score is of."""
 
     def __init__(self, shards: Shards, owner: Mapping[str, Any], column: str) -> None:
-        self.owner, self.shards = owner, list(shards.owned_by(owner))
+        self.owner, self.folds, self.shards = owner, shards.folds, list(shards.owned_by(owner))
         keys = [shards.read(shard, [column])[column].to_numpy() for shard in self.shards]
         counts = [len(part) for part in keys]
         whole = np.concatenate([*keys, np.empty(0, np.uint64)])
@@ -112,9 +112,9 @@ class RunFolder:
         return cells_of(self.strata[id(run)][1], rows)
 
     def index(self, folder: str, owner: Mapping[str, Any], column: str) -> Index:
-        """Of one owner at a time, as it was when it was first asked for; see `written`."""
+        """Of one owner at a time, as it was when it was first asked for, or last folded; see `written`."""
         known = self.indices.get(folder)
-        if known is None or known.owner != owner:
+        if known is None or known.owner != owner or known.folds != self.tables[folder].folds:
             self.indices[folder] = known = Index(self.tables[folder], owner, column)
         return known
 

@@ -52,6 +52,7 @@ class Shards:
         self.place, self.folder, self.least = place, folder, least
         self.live = live_shards(place.names(folder))
         self.owners: dict[Shard, Mapping[str, Any]] = {}
+        self.folds = 0  # so far: each makes names that were read before invalid
 
     def name(self, shard: Shard) -> str:
         return f"{self.folder}/{shard.name}"
@@ -137,6 +138,7 @@ class Shards:
 
         whole = self.put(pa.concat_tables([self.read(s) for s in shards]), owner, shards[0].first, shards[-1].last)
         self.live = [shard for shard in self.live if shard not in shards] + [whole]
+        self.folds += 1
         for shard in shards:
             self.place.remove(self.name(shard))
 
