@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from divlens.store.cells import cells_of, hashed, stratum_of
 from divlens.store.lock import only_writer
 from divlens.store.place import Place, writing
 from divlens.store.shards import Shard, Shards
+from divlens.store.stopping import undisturbed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -94,6 +95,7 @@ class RunFolder:
 
     def __init__(self, place: Place, about: dict[str, Any]) -> None:
         self.place, self.record, self.drawn = place, about, 0
+        self.begun = False  # whether run.json tells of this session; one that is refused leaves no trace
         self.tables = {name: Shards(place, name, about["stored"].get(name, 0)) for name in (SAMPLES, SCORES, VERDICTS)}
         self.contents: dict[int, tuple[Model, str | None]] = {}
         self.strata: dict[int, tuple[Run, str]] = {}
@@ -251,6 +253,7 @@ class RunFolder:
         self.save()
 
     def save(self) -> None:
+        self.begun = True
         self.record["stored"] = {name: shards.next for name, shards in self.tables.items()}
         record.write_record(self.place, self.record)
 
@@ -291,7 +294,7 @@ def writing_run(path: str | Path, arguments: Sequence[str] = (), *, repair: bool
         folder.check_files(repair)
         start = time.monotonic()
         session = record.new_session(arguments)
-        about["sessions"] = [*about["sessions"], session]
+        about["sessions"] = [*map(record.no_longer_running, about["sessions"]), session]
         how = "failed"
         try:
             yield folder
@@ -301,8 +304,9 @@ def writing_run(path: str | Path, arguments: Sequence[str] = (), *, repair: bool
             raise
         finally:
             about["sessions"][-1] = record.ended(session, how, folder.drawn, time.monotonic() - start)
-            if about["requests"]:
-                with suppress(DivlensError):  # what went wrong before is what is to be said
+            if folder.begun:
+                peace = undisturbed() if how == "stopped" else nullcontext()
+                with peace, suppress(DivlensError):  # what went wrong before is what is to be said
                     folder.save()
 
 
