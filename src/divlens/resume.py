@@ -49,6 +49,8 @@ def resume(
     about = existing_record(Place(path))
     open_ = [request for command, request in about["requests"].items() if repair or command not in about["complete"]]
     results: list[Result] = []
+    if not open_:  # nothing is written, and what is damaged is no complete run
+        RunFolder(Place(path), about).check_files()
     for request in open_:
         models = models_of(request)
         asked, draw = PLANS[request["command"]](request, models)

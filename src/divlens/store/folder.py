@@ -143,17 +143,24 @@ class RunFolder:
             stored[asked] = True
         return stored
 
-    def check_files(self, repair: bool) -> None:
-        """Raises DivlensError, which names them, for files that are not what was written; with `repair` they go."""
-        bad = []
-        for name, shards in self.tables.items():
-            bad += shards.repair(schema_of(name).empty_table()) if repair else shards.damaged()
-        if bad and not repair:
+    def check_files(self) -> None:
+        """Raises DivlensError, which names them, for files that are not what was written. Only reads."""
+        bad = [name for shards in self.tables.values() for name in shards.damaged()]
+        if bad:
             shown = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
             raise DivlensError(
-                f"{self.place} has files that are not what was written: {shown}. With --repair they are removed and "
-                "what they held is drawn again"
+                f"{self.place} has files that are not what was written: {shown}. `divlens resume` with --repair removes "
+                "them and draws again what they held"
             )
+
+    def tidy(self, repair: bool) -> None:
+        """What is to be done before more is stored. Files that are not what was written go with `repair`, else they are
+        refused as by `check_files`; and what a process that was killed left to do is done."""
+        if repair:
+            for name, shards in self.tables.items():
+                shards.repair(schema_of(name).empty_table())
+        else:
+            self.check_files()
         for shards in self.tables.values():
             shards.tidy()
 
@@ -291,7 +298,7 @@ def writing_run(path: str | Path, arguments: Sequence[str] = (), *, repair: bool
     with only_writer(place):
         about = record.read_record(place) or record.new_record()
         folder = RunFolder(place, about)
-        folder.check_files(repair)
+        folder.tidy(repair)
         start = time.monotonic()
         session = record.new_session(arguments)
         about["sessions"] = [*map(record.no_longer_running, about["sessions"]), session]
@@ -303,10 +310,10 @@ def writing_run(path: str | Path, arguments: Sequence[str] = (), *, repair: bool
             how = "stopped"
             raise
         finally:
-            about["sessions"][-1] = record.ended(session, how, folder.drawn, time.monotonic() - start)
             if folder.begun:
                 peace = undisturbed() if how == "stopped" else nullcontext()
                 with peace, suppress(DivlensError):  # what went wrong before is what is to be said
+                    about["sessions"][-1] = record.ended(session, how, folder.drawn, time.monotonic() - start)
                     folder.save()
 
 

@@ -150,9 +150,8 @@ class Shards:
             if NAME.fullmatch(name) and name not in names:
                 self.place.remove(f"{self.folder}/{name}")
 
-    def repair(self, empty: pa.Table) -> list[str]:
-        """Put `empty` in the place of what is not what was written: what it held counts as never stored. Its names."""
-        bad = self.damaged()
+    def repair(self, empty: pa.Table) -> None:
+        """Put `empty` in the place of what is not what was written: what it held counts as never stored."""
         lost = self.missing()
         for shard in list(self.live):
             try:
@@ -165,7 +164,6 @@ class Shards:
         for first, last in ranges(sorted(lost)):
             self.live.append(self.put(empty, {}, first, last))
         self.live.sort()
-        return bad
 
 
 def ranges(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
