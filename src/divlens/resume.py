@@ -16,6 +16,7 @@ from divlens.experiment.probe import probe_of
 from divlens.information.api import information_of
 from divlens.information.plan import Effort, accountings
 from divlens.interventions import DisableTop
+from divlens.models.loading import DTYPES
 from divlens.models.protocol import Model
 from divlens.models.registry import load
 from divlens.notation import interventions_from
@@ -48,6 +49,8 @@ def resume(
     about = existing_record(Place(path))
     open_ = [request for command, request in about["requests"].items() if repair or command not in about["complete"]]
     results: list[Result] = []
+    if not open_:  # nothing is written, and what is damaged is no complete run
+        RunFolder(Place(path), about).check_files()
     for request in open_:
         models = models_of(request)
         asked, draw = PLANS[request["command"]](request, models)
@@ -63,6 +66,8 @@ def models_of(request: Record) -> list[Model]:
 
 def loading_options(setup: Mapping[str, Any]) -> dict[str, Any]:
     names = {"device": "device", "dtype": "dtype", "truncate": "truncate", "compiled": "compile"}
+    if setup["dtype"] not in DTYPES:  # of a toy, which has one of its own
+        del names["dtype"]
     return {option: setup[key] for key, option in names.items() if setup[key] is not None}
 
 

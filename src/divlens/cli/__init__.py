@@ -17,6 +17,7 @@ from divlens.cli import commands
 from divlens.errors import DivlensError
 from divlens.report.terminal import discard, is_full, put
 from divlens.showing import visible
+from divlens.store.stopping import STOPPING
 
 LONGEST = 1000  # characters of a message
 INTERRUPTED, TERMINATED, PIPE_BROKEN = 130, 143, 141  # as a shell says it: 128 and the number of the signal
@@ -86,6 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (click.exceptions.Abort, KeyboardInterrupt) as error:
         if isinstance(error.__cause__, EOFError):  # click takes it for the end of what is typed, but nothing is asked
             raise error.__cause__ from None
+        if arguments is None:  # the process ends now, and another Ctrl-C would only litter the screen
+            for number in STOPPING:
+                signal.signal(number, signal.SIG_IGN)
         sys.exit(
             TERMINATED if isinstance(error, Terminated) or isinstance(error.__context__, Terminated) else INTERRUPTED
         )

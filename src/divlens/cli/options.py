@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
@@ -192,13 +192,18 @@ def storing(out: str | None, request: Record, models: Sequence[Model]) -> Iterat
 
 @contextmanager
 def said_when_stopped(out: str | None) -> Iterator[None]:
-    """Where the user stops a run, a line says how to go on."""
+    """Where the user stops a run, a line says how to go on; none where nothing is stored yet."""
     try:
         yield
     except KeyboardInterrupt:
-        if out:
-            again = f"divlens resume {shlex.quote(out)}"
-            put(f"divlens: stopped; {visible(out)} keeps what was drawn. To go on: {visible(again)}\n", sys.stderr)
+        from divlens.store.place import Place
+        from divlens.store.record import NAME
+        from divlens.store.stopping import undisturbed
+
+        with undisturbed(), suppress(OSError):
+            if out and Place(out).has(NAME):
+                again = f"divlens resume {shlex.quote(out)}"
+                put(f"divlens: stopped; {visible(out)} keeps what was drawn. To go on: {visible(again)}\n", sys.stderr)
         raise
 
 

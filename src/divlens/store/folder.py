@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from divlens.store.cells import cells_of, hashed, stratum_of
 from divlens.store.lock import only_writer
 from divlens.store.place import Place, writing
 from divlens.store.shards import Shard, Shards
+from divlens.store.stopping import undisturbed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,7 +56,7 @@ class Index:
     """Where the rows of one owner stand, by a number that names them: a cell, or what a score is of."""
 
     def __init__(self, shards: Shards, owner: Mapping[str, Any], column: str) -> None:
-        self.owner, self.shards = owner, list(shards.owned_by(owner))
+        self.owner, self.folds, self.shards = owner, shards.folds, list(shards.owned_by(owner))
         keys = [shards.read(shard, [column])[column].to_numpy() for shard in self.shards]
         counts = [len(part) for part in keys]
         whole = np.concatenate([*keys, np.empty(0, np.uint64)])
@@ -77,6 +78,10 @@ class Index:
             here = which == number
             yield self.shards[number], found[here], rows[here] - self.starts[number]
 
+    def __contains__(self, key: int) -> bool:
+        place = np.searchsorted(self.keys, np.uint64(key))
+        return bool(place < len(self.keys) and self.keys[place] == np.uint64(key))
+
     def all_of(self, key: int) -> Iterator[tuple[Shard, Int[np.ndarray, " m"]]]:
         """The rows that have a key, shard by shard, in the order in which they were stored."""
         wanted = np.uint64(key)
@@ -90,7 +95,8 @@ class RunFolder:
 
     def __init__(self, place: Place, about: dict[str, Any]) -> None:
         self.place, self.record, self.drawn = place, about, 0
-        self.tables = {name: Shards(place, name) for name in (SAMPLES, SCORES, VERDICTS)}
+        self.begun = False  # whether run.json tells of this session; one that is refused leaves no trace
+        self.tables = {name: Shards(place, name, about["stored"].get(name, 0)) for name in (SAMPLES, SCORES, VERDICTS)}
         self.contents: dict[int, tuple[Model, str | None]] = {}
         self.strata: dict[int, tuple[Run, str]] = {}
         self.indices: dict[str, Index] = {}
@@ -108,9 +114,9 @@ class RunFolder:
         return cells_of(self.strata[id(run)][1], rows)
 
     def index(self, folder: str, owner: Mapping[str, Any], column: str) -> Index:
-        """Of one owner at a time, as it was when it was first asked for; see `written`."""
+        """Of one owner at a time, as it was when it was first asked for, or last folded; see `written`."""
         known = self.indices.get(folder)
-        if known is None or known.owner != owner:
+        if known is None or known.owner != owner or known.folds != self.tables[folder].folds:
             self.indices[folder] = known = Index(self.tables[folder], owner, column)
         return known
 
@@ -137,18 +143,26 @@ class RunFolder:
             stored[asked] = True
         return stored
 
-    def check_files(self, repair: bool) -> None:
-        """Raises DivlensError, which names them, for files that are not what was written; with `repair` they go."""
-        bad = []
-        for name, shards in self.tables.items():
-            shards.tidy()
-            bad += shards.repair(schema_of(name).empty_table()) if repair else shards.damaged()
-        if bad and not repair:
+    def check_files(self) -> None:
+        """Raises DivlensError, which names them, for files that are not what was written. Only reads."""
+        bad = [name for shards in self.tables.values() for name in shards.damaged()]
+        if bad:
             shown = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
             raise DivlensError(
-                f"{self.place} has files that are not what was written: {shown}. With --repair they are removed and "
-                "what they held is drawn again"
+                f"{self.place} has files that are not what was written: {shown}. `divlens resume` with --repair removes "
+                "them and draws again what they held"
             )
+
+    def tidy(self, repair: bool) -> None:
+        """What is to be done before more is stored. Files that are not what was written go with `repair`, else they are
+        refused as by `check_files`; and what a process that was killed left to do is done."""
+        if repair:
+            for name, shards in self.tables.items():
+                shards.repair(schema_of(name).empty_table())
+        else:
+            self.check_files()
+        for shards in self.tables.values():
+            shards.tidy()
 
     def add(
         self,
@@ -202,9 +216,11 @@ class RunFolder:
         import pyarrow as pa
 
         owner = owner_of(run, condition)
+        judged = self.index(VERDICTS, owner, "of")
         verdicts = [
             {**owner, "prompt": one.prompt, "sample": i, "of": one.of, "judged_concept": concept, "judged_style": style}
             for one in scored
+            if one.of not in judged  # a process that was killed may have come so far
             for i, (concept, style) in enumerate(one.verdicts)
         ]
         figures = [
@@ -251,6 +267,8 @@ class RunFolder:
         self.save()
 
     def save(self) -> None:
+        self.begun = True
+        self.record["stored"] = {name: shards.next for name, shards in self.tables.items()}
         record.write_record(self.place, self.record)
 
 
@@ -287,10 +305,10 @@ def writing_run(path: str | Path, arguments: Sequence[str] = (), *, repair: bool
     with only_writer(place):
         about = record.read_record(place) or record.new_record()
         folder = RunFolder(place, about)
-        folder.check_files(repair)
+        folder.tidy(repair)
         start = time.monotonic()
         session = record.new_session(arguments)
-        about["sessions"] = [*about["sessions"], session]
+        about["sessions"] = [*map(record.no_longer_running, about["sessions"]), session]
         how = "failed"
         try:
             yield folder
@@ -299,9 +317,10 @@ def writing_run(path: str | Path, arguments: Sequence[str] = (), *, repair: bool
             how = "stopped"
             raise
         finally:
-            about["sessions"][-1] = record.ended(session, how, folder.drawn, time.monotonic() - start)
-            if about["requests"]:
-                with suppress(DivlensError):  # what went wrong before is what is to be said
+            if folder.begun:
+                peace = undisturbed() if how == "stopped" else nullcontext()
+                with peace, suppress(DivlensError):  # what went wrong before is what is to be said
+                    about["sessions"][-1] = record.ended(session, how, folder.drawn, time.monotonic() - start)
                     folder.save()
 
 

@@ -46,5 +46,5 @@ def holder(place: Place) -> str:
     try:
         found = json.loads(place.read(HOLDER))
         return f"process {found['pid']} on {found['host']} since {found['since']}"
-    except (OSError, ValueError, KeyError):
+    except (DivlensError, FileNotFoundError, ValueError, TypeError, KeyError):
         return "another process"

@@ -34,10 +34,17 @@ class Place:
         return self.path
 
     def read(self, name: str) -> bytes:
-        """Raises FileNotFoundError where there is none."""
-        if self.local:
-            return (self.local / name).read_bytes()
-        return self.files.cat_file(f"{self.root}/{name}")
+        """Raises FileNotFoundError where there is none, and DivlensError where the system refuses."""
+        try:
+            if self.local:
+                return (self.local / name).read_bytes()
+            return self.files.cat_file(f"{self.root}/{name}")
+        except FileNotFoundError:
+            raise
+        except NotADirectoryError:
+            raise DivlensError(f"a run needs a folder, got the file {self}") from None
+        except OSError as error:
+            raise DivlensError(f"cannot read {self}/{name}: {error.strerror or error}") from error
 
     def write(self, name: str, content: bytes) -> None:
         """Put a file in its place, over what was there. Raises DivlensError where the system refuses."""

@@ -36,14 +36,14 @@ def read_record(place: Place) -> dict[str, Any] | None:
             shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
             raise DivlensError(f"a run needs a new or empty folder, or one of a run; {place} holds {shown}") from None
         return None
-    except NotADirectoryError:
-        raise DivlensError(f"a run needs a folder, got the file {place}") from None
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise DivlensError(f"{place}/{NAME} is not the record of a run of divlens") from None
+        raise DivlensError(f"{place}/{NAME} is not the record of a run of divlens: it was cut or changed") from None
     if marker != MARKER:
         raise DivlensError(f"{place} holds results of divlens but no run, which `--out` and `out=` write")
     if not isinstance(number, int) or number > FORMAT:
         raise DivlensError(f"{place} was written by a newer divlens: format {number}, this one reads {FORMAT}")
+    if lacking := [name for name, part in new_record().items() if not isinstance(found.get(name), type(part))]:
+        raise DivlensError(f"{place}/{NAME} was changed: {', '.join(lacking)} is missing or something else")
     return found
 
 
@@ -59,8 +59,9 @@ def write_record(place: Place, record: Mapping[str, Any]) -> None:
 
 
 def new_record() -> dict[str, Any]:
+    """`stored`: of each table, how many files had been begun when this was written."""
     lists = {"complete": [], "sessions": []}
-    return {"written by": MARKER, "format": FORMAT, "models": {}, "requests": {}, "found": {}, **lists}
+    return {"written by": MARKER, "format": FORMAT, "models": {}, "requests": {}, "found": {}, "stored": {}, **lists}
 
 
 def check_grown(before: Record, request: Record, place: Place) -> None:
@@ -93,17 +94,19 @@ def difference(key: str, before: Any, now: Any) -> str:
     if key == "n":
         return "" if now >= before else f"n was {before}, now {now}"
     if key == "setup":
-        parts = [model for model in before if model in now and fixed(before[model]) != fixed(now[model])]
-        return f"the set-up of {', '.join(parts)}" if parts else ""
+        parts = [
+            f"{field} of {model} was {value!r}, now {now[model].get(field)!r}"
+            for model in before
+            if model in now
+            for field, value in before[model].items()
+            if field not in ANY_SETUP and value != now[model].get(field)
+        ]
+        return "; ".join(parts)
     if isinstance(before, Mapping):
         other = [each for each, value in before.items() if now.get(each) != value]
     else:
         other = [each["text"] if isinstance(each, Mapping) else each for each in before if each not in now]
     return f"{name} {', '.join(repr(each) for each in other[:3])} no longer asked for, or otherwise" if other else ""
-
-
-def fixed(setup: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in setup.items() if key not in ANY_SETUP}
 
 
 def new_session(arguments: Sequence[str]) -> dict[str, Any]:
@@ -126,6 +129,11 @@ def new_session(arguments: Sequence[str]) -> dict[str, Any]:
         "platform": platform.platform(),
         "versions": versions(),
     }
+
+
+def no_longer_running(session: Mapping[str, Any]) -> dict[str, Any]:
+    """A session that is not this one: it was killed, or could not write how it ended."""
+    return {**session, "how": "broken off"} if session["how"] == "running" else dict(session)
 
 
 def ended(session: Mapping[str, Any], how: str, drawn: int, seconds: float) -> dict[str, Any]:

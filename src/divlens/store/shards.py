@@ -1,8 +1,8 @@
 """A table that grows batch by batch, as numbered Parquet files: each is there whole or not at all.
 
 A shard's name has its number and a hash of its content, `000012-000012-3f9a....parquet`, so that one write is all that
-it takes, and a file that was cut or changed is found by its name. The numbers have no gaps: a file that is missing
-leaves one. Many small shards are folded into a large one, whose name has their first and last number; those that a
+it takes, and a file that was cut or changed is found by its name. The numbers have no gaps, and
+run.json says how many there were when it was written: so a file that is missing is found, too. Many small shards are folded into a large one, whose name has their first and last number; those that a
 larger one covers no longer count, whether they are removed yet or not.
 """
 
@@ -45,20 +45,27 @@ class Shard:
 
 
 class Shards:
-    """The table in the folder `folder` of a place. One process writes it; see `lock`."""
+    """The table in the folder `folder` of a place. One process writes it; see `lock`. `least`: how many numbers are
+    known to have been given, for the last files leave no gap when they are missing."""
 
-    def __init__(self, place: Place, folder: str) -> None:
-        self.place, self.folder = place, folder
+    def __init__(self, place: Place, folder: str, least: int = 0) -> None:
+        self.place, self.folder, self.least = place, folder, least
         self.live = live_shards(place.names(folder))
         self.owners: dict[Shard, Mapping[str, Any]] = {}
+        self.folds = 0  # so far: each makes names that were read before invalid
 
     def name(self, shard: Shard) -> str:
         return f"{self.folder}/{shard.name}"
 
+    @property
+    def next(self) -> int:
+        """The number that the next shard gets, which is how many were given."""
+        return max(self.least, self.live[-1].last + 1 if self.live else 0)
+
     def missing(self) -> list[int]:
-        """Numbers below the last that no shard covers."""
+        """Numbers that were given and that no shard covers."""
         covered = {number for shard in self.live for number in range(shard.first, shard.last + 1)}
-        return sorted(set(range(max(covered, default=-1) + 1)) - covered)
+        return sorted(set(range(self.next)) - covered)
 
     def damaged(self) -> list[str]:
         """The names of files that are not what was written, and of numbers of which there is none. Reads all."""
@@ -102,12 +109,10 @@ class Shards:
 
     def append(self, table: pa.Table, owner: Mapping[str, Any]) -> Shard:
         """Add rows, all of one owner. When this returns they are stored."""
-        number = self.live[-1].last + 1 if self.live else 0
+        number = self.next
         shard = self.put(table, owner, number, number)
         self.live.append(shard)
-        recent = self.live[-FOLDED:]
-        if len(recent) == FOLDED and all(s.first == s.last and self.owner(s) == owner for s in recent):
-            self.fold(recent, owner)
+        self.fold_when_due()
         return shard
 
     def put(self, table: pa.Table, owner: Mapping[str, Any], first: int, last: int) -> Shard:
@@ -122,25 +127,31 @@ class Shards:
         self.owners[shard] = dict(owner)
         return shard
 
+    def fold_when_due(self) -> None:
+        recent = self.live[-FOLDED:]
+        if len(recent) == FOLDED and all(s.first == s.last and self.owner(s) == self.owner(recent[0]) for s in recent):
+            self.fold(recent, self.owner(recent[0]))
+
     def fold(self, shards: Sequence[Shard], owner: Mapping[str, Any]) -> None:
         """One shard of several. Those that it covers count until it is there, and no longer from then on."""
         import pyarrow as pa
 
         whole = self.put(pa.concat_tables([self.read(s) for s in shards]), owner, shards[0].first, shards[-1].last)
         self.live = [shard for shard in self.live if shard not in shards] + [whole]
+        self.folds += 1
         for shard in shards:
             self.place.remove(self.name(shard))
 
     def tidy(self) -> None:
-        """Remove files that a larger shard covers: a process that was killed left them."""
+        """Do what a process that was killed left to do: fold the last shards, remove files that a larger one covers."""
+        self.fold_when_due()
         names = {shard.name for shard in self.live}
         for name in self.place.names(self.folder):
             if NAME.fullmatch(name) and name not in names:
                 self.place.remove(f"{self.folder}/{name}")
 
-    def repair(self, empty: pa.Table) -> list[str]:
-        """Put `empty` in the place of what is not what was written: what it held counts as never stored. Its names."""
-        bad = self.damaged()
+    def repair(self, empty: pa.Table) -> None:
+        """Put `empty` in the place of what is not what was written: what it held counts as never stored."""
         lost = self.missing()
         for shard in list(self.live):
             try:
@@ -153,7 +164,6 @@ class Shards:
         for first, last in ranges(sorted(lost)):
             self.live.append(self.put(empty, {}, first, last))
         self.live.sort()
-        return bad
 
 
 def ranges(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
