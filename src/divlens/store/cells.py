@@ -51,7 +51,12 @@ def common(identity: Mapping[str, Any]) -> dict[str, Any]:
 def cells_of(stratum: str, rows: Sequence[Row]) -> UInt64[np.ndarray, " rows"]:
     """The cell of each row."""
     named = ([stratum, row.prompt.text, row.wording, row.path, row.execution] for row in rows)
-    return np.array([int.from_bytes(hashed(values).digest(), "little") for values in named], np.uint64)
+    return np.array(list(map(number_of, named)), np.uint64)
+
+
+def number_of(values: object) -> int:
+    """A hash of plain values as a number of 64 bits."""
+    return int.from_bytes(hashed(values).digest(), "little")
 
 
 def hashed(values: object) -> Any:

@@ -21,35 +21,17 @@ from divlens.models.protocol import Model
 from divlens.output import Record, as_read
 from divlens.run import Row, Run
 from divlens.store import record
-from divlens.store.cells import cells_of, hashed, stratum_of
+from divlens.store.cells import cells_of, number_of, stratum_of
 from divlens.store.lock import only_writer
 from divlens.store.place import Place, writing
+from divlens.store.schemas import SAMPLES, SCHEMAS, SCORES, VERDICTS, schema_of
 from divlens.store.shards import Shard, Shards
 from divlens.store.stopping import undisturbed
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SAMPLES, SCORES, VERDICTS, TABLES = "samples", "scores/prompts", "scores/samples", "tables"
-
-
-def schema_of(folder: str) -> pa.Schema:
-    """The columns of one of the tables of a run; docs/runs.md says what is in them."""
-    import pyarrow as pa
-
-    whose = [("model", pa.string()), ("condition", pa.string()), ("prompt", pa.string())]
-    columns = {
-        SAMPLES: [
-            *(("cell", pa.uint64()), *whose, ("wording", pa.string()), ("sample", pa.int32()), ("seed", pa.uint64())),
-            *(("path", pa.int32()), ("execution", pa.int32()), ("tokens", pa.list_(pa.int32()))),
-        ],
-        SCORES: [*whose, ("n", pa.int32()), ("of", pa.uint64()), ("name", pa.string()), ("value", pa.float64())],
-        VERDICTS: [
-            *(*whose, ("sample", pa.int32()), ("of", pa.uint64())),
-            *(("judged_concept", pa.string()), ("judged_style", pa.string())),
-        ],
-    }
-    return pa.schema(columns[folder])
+TABLES = "tables"
 
 
 class Index:
@@ -67,10 +49,10 @@ class Index:
     def find(
         self, keys: UInt64[np.ndarray, " n"]
     ) -> Iterator[tuple[Shard, Int[np.ndarray, " m"], Int[np.ndarray, " m"]]]:
-        """For each shard that has some of the keys: which of them, and in which of its rows."""
+        """For each shard that has some of the keys: which of them, and in which of its rows; those stored last."""
         if not len(self.keys):
             return
-        place = np.searchsorted(self.keys, keys).clip(max=len(self.keys) - 1)
+        place = (np.searchsorted(self.keys, keys, side="right") - 1).clip(min=0)
         found = np.flatnonzero(self.keys[place] == keys)
         rows = self.order[place[found]]
         which = np.searchsorted(self.starts, rows, side="right") - 1
@@ -96,7 +78,7 @@ class RunFolder:
     def __init__(self, place: Place, about: dict[str, Any]) -> None:
         self.place, self.record, self.drawn = place, about, 0
         self.begun = False  # whether run.json tells of this session; one that is refused leaves no trace
-        self.tables = {name: Shards(place, name, about["stored"].get(name, 0)) for name in (SAMPLES, SCORES, VERDICTS)}
+        self.tables = {name: Shards(place, name, about["stored"].get(name, 0)) for name in SCHEMAS}
         self.contents: dict[int, tuple[Model, str | None]] = {}
         self.strata: dict[int, tuple[Run, str]] = {}
         self.indices: dict[str, Index] = {}
@@ -149,8 +131,8 @@ class RunFolder:
         if bad:
             shown = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
             raise DivlensError(
-                f"{self.place} has files that are not what was written: {shown}. `divlens resume` with --repair removes "
-                "them and draws again what they held"
+                f"{self.place} has files that are not what was written: {shown}. `divlens resume` with --repair "
+                "removes them and draws again what they held"
             )
 
     def tidy(self, repair: bool) -> None:
@@ -289,7 +271,7 @@ def owner_of(run: Run, condition: str) -> dict[str, str]:
 
 def of_samples(cells: UInt64[np.ndarray, " n"], instruments: str) -> int:
     """A number that names these samples as they are seen by these instruments."""
-    return int.from_bytes(hashed([cells.tolist(), instruments]).digest(), "little")
+    return number_of([cells.tolist(), instruments])
 
 
 @contextmanager
