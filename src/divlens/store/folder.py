@@ -44,7 +44,7 @@ def schema_of(folder: str) -> pa.Schema:
         ],
         SCORES: [*whose, ("n", pa.int32()), ("of", pa.uint64()), ("name", pa.string()), ("value", pa.float64())],
         VERDICTS: [
-            *(*whose, ("sample", pa.int32()), ("of", pa.uint64())),
+            *(("cell", pa.uint64()), *whose, ("sample", pa.int32()), ("of", pa.uint64())),
             *(("judged_concept", pa.string()), ("judged_style", pa.string())),
         ],
     }
@@ -203,7 +203,10 @@ class RunFolder:
 
         owner = owner_of(run, condition)
         verdicts = [
-            {**owner, "prompt": one.prompt, "sample": i, "of": one.of, "judged_concept": concept, "judged_style": style}
+            {
+                **(owner | {"cell": int(one.cells[i]), "prompt": one.prompt, "sample": i, "of": one.of}),
+                **{"judged_concept": concept, "judged_style": style},
+            }
             for one in scored
             for i, (concept, style) in enumerate(one.verdicts)
         ]
@@ -243,12 +246,16 @@ class RunFolder:
     def finish(self, command: str, found: Record, write: Callable[[Path], None]) -> None:
         """Put the tables of a command in their place, and what was found besides into run.json. `write` fills an empty
         folder."""
-        with tempfile.TemporaryDirectory() as folder, writing(self.place.path):
-            write(Path(folder))
-            self.place.put_folder(Path(folder), f"{TABLES}/{command}")
+        self.put_tables(command, write)
         self.record["found"][command] = as_read(found)
         self.record["complete"] = [*self.record["complete"], command]
         self.save()
+
+    def put_tables(self, name: str, write: Callable[[Path], None]) -> None:
+        """Put tables in their place, all at once. `write` fills an empty folder."""
+        with tempfile.TemporaryDirectory() as folder, writing(self.place.path):
+            write(Path(folder))
+            self.place.put_folder(Path(folder), f"{TABLES}/{name}")
 
     def save(self) -> None:
         record.write_record(self.place, self.record)
@@ -256,13 +263,15 @@ class RunFolder:
 
 @dataclass(frozen=True)
 class Scored:
-    """What was measured of the `n` samples of a prompt, which the number `of` names (see `of_samples`)."""
+    """What was measured of the `n` samples of a prompt, which the number `of` names (see `of_samples`), and what the judge
+    said of each, beside its cell."""
 
     prompt: str
     n: int
     of: int
     figures: Mapping[str, float]
-    verdicts: Sequence[tuple[str | None, str | None]]
+    verdicts: Sequence[tuple[str | None, str | None]] = ()
+    cells: Sequence[int] = ()
 
 
 def owner_of(run: Run, condition: str) -> dict[str, str]:
