@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from numbers import Real
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +18,6 @@ from divlens.experiment import columns
 from divlens.experiment.built_in import TOKEN_ENTROPY
 from divlens.experiment.measures import Measure, usual_measures
 from divlens.showing import Block, Shown, counted, interval_text, missing_intervals, number_text
-from divlens.statistics import Interval
 from divlens.store.reader import StoredRun, open_run
 
 if TYPE_CHECKING:
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
 A, B = "a", "b"
 PAIR = ("model_a", "model_b")
 WHOSE = (*PAIR, "command", "condition", "figure")
+Whose = tuple[str, str, str, str, str]
+Figures = dict[tuple[str, str, str, str], dict[str, float]]  # of a command, model, condition and name: by the prompt
+Pairs = Mapping[str, tuple[float, float]]  # by the prompt
 KNOWN = {each.name: each for each in (*usual_measures(None), TOKEN_ENTROPY)}  # shares are among them, and headings
 
 
@@ -49,11 +55,11 @@ class RunComparison(Shown):
     @property
     def blocks(self) -> list[Block]:
         found = [Block("", ("", A, B), [[str(cell) for cell in row] for row in self.settings.to_numpy()])]
-        several = self.table["command"].nunique() > 1
-        for whose, rows in self.table.groupby([*PAIR, "command"], sort=False):
-            before, after, command = map(str, whose if isinstance(whose, tuple) else (whose,))
+        rows = self.table.to_dict("records")
+        several = len({row["command"] for row in rows}) > 1
+        for (before, after, command), of_pair in groupby(rows, itemgetter(*PAIR, "command")):
             title = before if before == after else f"{before} and {after}"
-            cells = [self.cells(row) for row in rows.to_dict("records")]
+            cells = [self.cells(row) for row in of_pair]
             headings = ("condition", "figure", A, B, "b - a")
             found.append(Block(f"{title} ({command})" if several else title, headings, cells))
         return found
@@ -69,8 +75,8 @@ class RunComparison(Shown):
     def notes(self) -> list[str]:
         lines = [f"Means over {counted(self.prompts, 'common prompt')}; b - a is paired by prompt; [95% interval]."]
         lines += [
-            f"{command}: {one} samples of each prompt in a, {other} in b. Figures that grow with the number of samples, "
-            "such as styles and dup, are not to be held against each other."
+            f"{command}: {one} samples of each prompt in a, {other} in b. Figures that grow with the number of samples "
+            "(styles, duplicates, token entropy) are not to be held against each other."
             for command, one, other in self.sizes
             if one != other
         ]
@@ -98,28 +104,22 @@ def compare(a: str | Path | StoredRun, b: str | Path | StoredRun) -> RunComparis
     if not pairs:
         named = [", ".join(run.model_names) for run in runs]
         raise DivlensError(
-            f"expected models of one name, or one model in each run: {one.place} has {named[0]}, {other.place} {named[1]}"
+            f"expected models of one name, or one model in each: {one.place} has {named[0]}, {other.place} {named[1]}"
         )
     common(
         "condition", one, other, [[name for c in commands for name in run.requests[c]["conditions"]] for run in runs]
     )
-    values = [figures(run, commands) for run in runs]
-    parts = [
-        values[0][values[0]["model"] == before].merge(
-            values[1][values[1]["model"] == after], on=["command", "condition", "figure", "prompt"]
-        )
-        for before, after in pairs
-    ]
-    whole = pd.concat(parts, ignore_index=True)
-    whole = whole.rename(columns={"model_x": PAIR[0], "model_y": PAIR[1], "value_x": A, "value_y": B})
-    whole = whole[whole[A].notna() & whole[B].notna()]
-    if not len(whole):
+    rows = list(both(figures(one, commands), figures(other, commands), pairs))
+    if not rows:
         raise DivlensError(f"{one.place} and {other.place} have no figure in common that is known in both")
     sizes = [(c, one.requests[c].get("n", 0), other.requests[c].get("n", 0)) for c in commands]
-    trials = {c: min(n) for c, *n in sizes}
+    trials = {command: min(here, there) for command, here, there in sizes}
     return RunComparison(
-        table=pd.DataFrame(summaries(whole, trials)),
-        per_prompt=whole[[*WHOSE, "prompt", A, B]],
+        table=pd.DataFrame([summary(whose, values, trials[whose[2]]) for whose, values in rows]),
+        per_prompt=pd.DataFrame(
+            [(*whose, prompt, *pair) for whose, values in rows for prompt, pair in values.items()],
+            columns=[*WHOSE, "prompt", A, B],
+        ),
         settings=pd.DataFrame(settings(one, other, commands, pairs), columns=["setting", A, B]),
         prompts=len(prompts),
         sizes=tuple(sizes),
@@ -146,23 +146,39 @@ def paired(before: list[str], after: list[str]) -> tuple[list[tuple[str, str]], 
     return pairs, [*rest[0], *rest[1]]
 
 
-def figures(run: StoredRun, commands: list[str]) -> pd.DataFrame:
-    """Of each command, model, condition and prompt, every figure: those of its table, and those that were scored."""
-    import pandas as pd
-
-    scores, keys, parts = run.scores, ["model", "condition", "prompt"], []
+def figures(run: StoredRun, commands: Sequence[str]) -> Figures:
+    """Those of the tables of these commands, and those that were scored of their samples."""
+    found: Figures = {}
+    scores = run.scores.to_dict("records")
     for command in commands:
-        table = run.tables(command)["per_prompt"]
-        if "quantity" in table:  # of information: a row per quantity
-            long = table.rename(columns={"quantity": "figure", "bits_per_image": "value"})[[*keys, "figure", "value"]]
-        else:
-            numbers = [name for name, kind in table.dtypes.items() if kind.kind in "fiu"]
-            long = table.melt(keys, numbers, "figure", "value")
+        for row in run.tables(command)["per_prompt"].to_dict("records"):
+            if "quantity" in row:  # of information: a row per quantity
+                values = {row["quantity"]: row["bits_per_image"]}
+            else:
+                values = {name: value for name, value in row.items() if isinstance(value, Real)}
+            for name, value in values.items():
+                figure = command, str(row["model"]), str(row["condition"]), str(name)
+                found.setdefault(figure, {})[str(row["prompt"])] = float(value)
         request = run.requests[command]
-        mine = (scores["n"] == request.get("n")) & scores["condition"].isin(list(request["conditions"]))
-        added = scores[mine & ~scores["name"].isin(long["figure"].unique())].rename(columns={"name": "figure"})
-        parts += [part.assign(command=command) for part in (long, added[[*keys, "figure", "value"]]) if len(part)]
-    return pd.concat(parts, ignore_index=True)
+        for row in scores:
+            if row["n"] == request.get("n") and row["condition"] in request["conditions"]:
+                figure = command, row["model"], row["condition"], row["name"]
+                found.setdefault(figure, {}).setdefault(row["prompt"], row["value"])
+    return found
+
+
+def both(before: Figures, after: Figures, pairs: Sequence[tuple[str, str]]) -> Iterator[tuple[Whose, Pairs]]:
+    """Of each figure that both runs have the two values of every prompt, where both are known; models together, and of
+    these figures, so that conditions stand below each other."""
+    order = {figure: place for place, figure in enumerate(dict.fromkeys(figure for *_, figure in before))}
+    for one, other in pairs:
+        here = [key for key in before if key[1] == one and (key[0], other, *key[2:]) in after]
+        for command, _, condition, figure in sorted(here, key=lambda key: (key[0], order[key[3]])):
+            values, others = before[command, one, condition, figure], after[command, other, condition, figure]
+            known = {prompt: (value, others[prompt]) for prompt, value in values.items() if prompt in others}
+            known = {prompt: pair for prompt, pair in known.items() if not any(map(math.isnan, pair))}
+            if known:
+                yield (one, other, command, condition, figure), known
 
 
 def measure_of(figure: str) -> Measure:
@@ -170,15 +186,12 @@ def measure_of(figure: str) -> Measure:
     return KNOWN.get(figure) or Measure(figure, lambda look: None)
 
 
-def summaries(whole: pd.DataFrame, trials: dict[str, int]) -> Iterator[dict[str, Any]]:
-    """A row per figure. The same seed resamples the same prompts in every row."""
-    for whose, rows in whole.groupby(list(WHOSE), sort=False):
-        row = dict(zip(WHOSE, whose if isinstance(whose, tuple) else (whose,), strict=True))
-        before, after = (rows[side].to_numpy(float) for side in (A, B))
-        change = measure_of(str(row["figure"])).change(after, before, trials[str(row["command"])], 0)
-        yield (
-            row | {"prompts": len(rows), A: before.mean(), B: after.mean()} | columns.with_ends(columns.CHANGE, change)
-        )
+def summary(whose: Whose, values: Pairs, trials: int) -> dict[str, Any]:
+    """A figure's row in the table. The same seed resamples the same prompts in every row."""
+    before, after = np.array(list(values.values()), float).T
+    change = measure_of(whose[4]).change(after, before, trials, 0)
+    means = {"prompts": len(values), A: float(before.mean()), B: float(after.mean())}
+    return dict(zip(WHOSE, whose, strict=True)) | means | columns.with_ends(columns.CHANGE, change)
 
 
 def settings(
@@ -188,8 +201,8 @@ def settings(
     yield "run", str(one.place), str(other.place)
     for before, after in pairs:
         yield "model", before, after
-        contents = (run.record["models"][name]["content"] for run, name in ((one, before), (other, after)))
-        yield ("content", *(str(content)[:8] for content in contents))
+        contents = [run.record["models"][name]["content"] for run, name in ((one, before), (other, after))]
+        yield "content", str(contents[0])[:8], str(contents[1])[:8]
         here, there = one.setup(before), other.setup(after)
         yield from ((key.replace("_", " "), str(here[key]), str(there[key])) for key in here if here[key] != there[key])
     requests = [(one.requests[command], other.requests[command]) for command in commands]

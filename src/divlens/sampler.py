@@ -136,8 +136,8 @@ def sample(
     prompts * n, and with `trace` by the steps of each; `divlens.probe` measures more samples than fit.
 
     Raises DivlensError for an empty list of prompts, an empty prompt, a wording the model cannot read, n < 1 or above a
-    million, indices that are none or come twice, a seed that is no unsigned 64-bit number, interventions that leave nothing to draw, and a model whose
-    answers do not fit.
+    million, indices that are none or come twice, a seed that is no unsigned 64-bit number, interventions that leave
+    nothing to draw, and a model whose answers do not fit.
     """
     known = loaded_model(model)
     asked = with_own_paraphrases([known], as_prompts(prompts))

@@ -99,6 +99,6 @@ def compared(
 
 
 def instruments_of(models: Sequence[Model], lpips: str, extra: Sequence[Measure] = ()) -> dict[str, Instruments]:
-    """What looks at the pictures of each model, by its name. Raises DivlensError for a network that cannot be loaded."""
+    """What looks at the pictures of each model, by its name. Raises DivlensError for a network that is not there."""
     network = load_network(lpips)
     return {model.name: Instruments.of(network, judge_of(model), extra, lpips) for model in models}

@@ -23,8 +23,8 @@ from divlens.types import Prompt
 
 @dataclass(frozen=True)
 class Look:
-    """A few pictures of one prompt, float32 in [0, 1], and what measures share of them, each made when it is first asked
-    for: the features of the LPIPS network, and the judge's verdicts, None where the model has no judge."""
+    """A few pictures of one prompt, float32 in [0, 1], and what measures share of them, made when first asked for: the
+    features of the LPIPS network, and the judge's verdicts, None where the model has no judge."""
 
     prompt: Prompt
     pictures: Float[Tensor, "some 3 h w"]
@@ -57,9 +57,9 @@ class Measure:
 
     name: its column. kind: "sample", a number of every picture, whose mean is taken: `of(look)` gives (some,) numbers;
     "set", one number of all together: `of(prompt)` gives a `Gauge`; or "tokens", one number of the tokens of all, for
-    which no picture is made: `of(tokens)`, integers (n, positions), gives it. unit: "%" is a share in [0, 1], shown in percent
-    and with the interval of a share. limits: what a single value can be. title: the heading of its column, where the
-    name does not do. note: what stands of it below a table.
+    which no picture is made: `of(tokens)`, integers (n, positions), gives it. unit: "%" is a share in [0, 1], shown in
+    percent and with the interval of a share. limits: what a single value can be. title: the heading of its column,
+    where the name does not do. note: what stands of it below a table.
     """
 
     name: str

@@ -27,8 +27,8 @@ SHOWN = 12  # tokens that differ
 
 @dataclass(frozen=True, repr=False, eq=False, kw_only=True)
 class DrawnAgain(Shown):
-    """`tokens` as they were drawn now, `stored` as the run has them, and their picture as of now. `differences`: what is
-    not as it was when the run was drawn; batches may be."""
+    """`tokens` as they were drawn now, `stored` as the run has them, and the picture of those drawn now. `differences`:
+    what is not as it was when the run was drawn."""
 
     model: str
     condition: str
@@ -79,7 +79,7 @@ class DrawnAgain(Shown):
             f"What differs from when the run was drawn: {found}."
             if found
             else "Device, dtype and versions are those with which the run was drawn.",
-            "Logits of most models differ by a rounding error with the number of samples in a batch, too: here it is one.",
+            "Most models' logits differ by a rounding error with the number of samples in a batch, too: here it is 1.",
         ]
 
 
@@ -127,7 +127,7 @@ def request_with(run: StoredRun, model: str, condition: str, prompt: str, index:
 def tokens_of(run: StoredRun, single: Run) -> Int[Tensor, " positions"]:
     """The stored tokens of a run of one row. Raises DivlensError where there are none."""
     (cell,) = cells_of(stratum_of(single, fingerprint_of(single.model)), single.rows)
-    found = run.ask("SELECT tokens FROM samples WHERE cell = ? LIMIT 1", int(cell))
+    found = run.sql(f"SELECT tokens FROM samples WHERE cell = {int(cell)} LIMIT 1")
     if not len(found):
         row = single.rows[0]
         raise DivlensError(

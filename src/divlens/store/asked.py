@@ -23,11 +23,9 @@ def models_of(request: Record) -> list[Model]:
 
 def loaded_again(name: str, setup: Mapping[str, Any], device: str | None = None) -> Model:
     """A model, loaded as it was, or on another device. Raises DivlensError where its name does not load it."""
-    names = {"device": "device", "truncate": "truncate", "compiled": "compile"}
-    options = {option: setup[key] for key, option in names.items() if setup[key] is not None}
-    if setup["dtype"] in DTYPES:  # a model may have one of its own, which cannot be asked for
-        options["dtype"] = setup["dtype"]
-    return load(name, **(options if device is None else options | {"device": device}))
+    dtype = setup["dtype"] if setup["dtype"] in DTYPES else "float32"  # one of the model's own cannot be asked for
+    options = {"dtype": dtype, "truncate": setup["truncate"], "compile": setup["compiled"]}
+    return load(name, device or setup["device"], **options)
 
 
 def conditions_of(request: Record) -> Conditions:

@@ -263,8 +263,8 @@ class RunFolder:
 
 @dataclass(frozen=True)
 class Scored:
-    """What was measured of the `n` samples of a prompt, which the number `of` names (see `of_samples`), and what the judge
-    said of each, beside its cell."""
+    """What was measured of the `n` samples of a prompt, which the number `of` names (see `of_samples`), and what the
+    judge said of each; with their cells."""
 
     prompt: str
     n: int

@@ -7,11 +7,12 @@ in its name before it is first read; on an object store, which does so by itself
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from divlens.errors import DivlensError
 from divlens.models.answers import pictures_of
@@ -22,7 +23,7 @@ from divlens.output import Record
 from divlens.planning import BATCH_SIZE
 from divlens.showing import Block, Shown, counted
 from divlens.store.asked import loaded_again
-from divlens.store.folder import SAMPLES, SCORES, TABLES, VERDICTS, schema_of
+from divlens.store.folder import SAMPLES, TABLES, schema_of
 from divlens.store.place import Place
 from divlens.store.record import existing_record
 from divlens.store.shards import DamagedShardError, Shard, Shards
@@ -78,7 +79,7 @@ class StoredRun(Shown):
     def command(self) -> str:
         if len(self.requests) != 1:
             raise DivlensError(
-                f"expected a run of one command, {self.place} has {' and '.join(self.requests) or 'none'}: name one, as "
+                f"expected a run of one command, {self.place} has {', '.join(self.requests) or 'none'}: name one, as "
                 'in run.tables("probe")["table"]'
             )
         return next(iter(self.requests))
@@ -86,7 +87,7 @@ class StoredRun(Shown):
     @property
     def samples(self) -> pd.DataFrame:
         """A row per sample, in the order in which they were asked for, with its tokens and the judge's verdict."""
-        return self.ask(
+        return self.sql(
             f"SELECT samples.*, judged_concept, judged_style FROM {SAMPLES} LEFT JOIN (SELECT DISTINCT ON (cell) cell, "
             f"judged_concept, judged_style FROM verdicts) USING (cell) {self.in_order('sample', 'cell')}"
         )
@@ -94,12 +95,12 @@ class StoredRun(Shown):
     @property
     def scores(self) -> pd.DataFrame:
         """A row per model, condition, prompt and figure: its value, over the first `n` samples of the prompt."""
-        return self.ask(f"SELECT * FROM scores {self.in_order('n')}")
+        return self.sql(f"SELECT * FROM scores {self.in_order('n', 'name')}")
 
     @property
     def verdicts(self) -> pd.DataFrame:
         """A row per sample that was judged."""
-        return self.ask(f"SELECT * FROM verdicts {self.in_order('sample')}")
+        return self.sql(f"SELECT * FROM verdicts {self.in_order('sample')}")
 
     @property
     def table(self) -> pd.DataFrame:
@@ -133,22 +134,18 @@ class StoredRun(Shown):
         ]
 
     def sql(self, query: str) -> pd.DataFrame:
-        """What DuckDB answers. Its tables are samples, scores and verdicts (docs/runs.md has their columns), and those of
-        the commands, such as probe_table and probe_per_prompt. Raises DivlensError for what is no query of these, and
-        for files that are not what was written."""
-        return self.ask(query)
-
-    def ask(self, query: str, *values: object) -> pd.DataFrame:
-        """As `sql`, with values for the query's question marks."""
+        """What DuckDB answers. Its tables are samples, scores and verdicts (docs/runs.md has their columns), and those
+        of the commands, such as probe_table and probe_per_prompt. Raises DivlensError for what is no query of these,
+        and for files that are not what was written."""
         import duckdb
 
         for left in reversed(range(TRIES)):
             with duckdb.connect() as connection:
                 try:
-                    self.offer(connection, connection.get_table_names(query))
-                    return connection.execute(query, values).df()
+                    self.offer(connection, {word.lower() for word in re.findall(r"\w+", query)})
+                    return connection.execute(query).df()
                 except duckdb.IOException as error:
-                    if not left:
+                    if not left:  # else another process has put a larger file in the place of several
                         raise DivlensError(f"cannot read {self.place}: {first_line(error)}") from None
                 except duckdb.Error as error:
                     raise DivlensError(f"{first_line(error)}; tables: {', '.join(self.view_names)}") from None
@@ -158,16 +155,15 @@ class StoredRun(Shown):
     def view_names(self) -> list[str]:
         return [*VIEWS, *(f"{command}_{name}" for command, name in self.table_names)]
 
-    def offer(self, connection: duckdb.DuckDBPyConnection, wanted: set[str]) -> None:
-        """Make those views that a query needs. Names are compared as SQL does, whatever their case."""
+    def offer(self, connection: duckdb.DuckDBPyConnection, words: Collection[str]) -> None:
+        """Make the tables that these words of a query may name; files of others are not even looked at."""
         if not self.place.local:
             connection.register_filesystem(self.place.files)
-        asked = {name.strip('"').lower() for name in wanted}
         for name, folder in VIEWS.items():
-            if name in asked:
+            if name in words:
                 self.offer_shards(connection, name, folder)
         for command, name in self.table_names:
-            if f"{command}_{name}".lower() in asked:
+            if f"{command}_{name}".lower() in words:
                 address = literal(self.place.address(f"{TABLES}/{command}/{name}.parquet"))
                 connection.execute(f'CREATE VIEW "{command}_{name}" AS SELECT * FROM read_parquet({address})')
 
@@ -237,10 +233,9 @@ class StoredRun(Shown):
         import torch
 
         whose = self.model_named(model), self.condition_named(condition), self.prompt_named(prompt)
-        found = self.ask(
-            "SELECT sample, tokens FROM samples WHERE model = ? AND condition = ? AND prompt = ? ORDER BY sample, cell",
-            *whose,
-        )
+        named = zip(("model", "condition", "prompt"), whose, strict=True)
+        where = " AND ".join(f"{column} = {literal(text)}" for column, text in named)
+        found = self.sql(f"SELECT sample, tokens FROM samples WHERE {where} ORDER BY sample, cell")
         if samples is not None:
             if lacking := sorted(set(samples) - set(found["sample"])):
                 raise DivlensError(
@@ -329,7 +324,7 @@ class StoredRun(Shown):
         state = "complete" if self.is_complete else "not complete"
         rows, size = self.sizes
         commands = " and ".join(self.requests) or "nothing"
-        return f"StoredRun {self.place}: {commands}, {state}, {counted(rows, 'sample')} in {size / 1e6:,.1f} MB"
+        return f"StoredRun {self.place}: {commands}, {state}, {counted(rows, 'sample')} in {bytes_text(size)}"
 
     @property
     def blocks(self) -> list[Block]:
@@ -359,3 +354,7 @@ class StoredRun(Shown):
 
 def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def bytes_text(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:,.1f} kB"

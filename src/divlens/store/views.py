@@ -13,7 +13,7 @@ LAST = "ORDER BY filename DESC, file_row_number DESC"  # names of files rise wit
 def view_of(name: str, source: str, sizes: Collection[int]) -> str:
     """The query behind a table. `source`: the rows of its files, with the file and the place in it of each.
 
-    Figures of a run that grew are there of fewer samples, too: those over `sizes` samples, which are asked for now, count.
+    Figures of a run that grew are there of fewer samples, too: those over `sizes` samples, as asked for now, count.
     What is there twice, for a process was killed between two files, counts as it was stored last.
     """
     if name == "samples":
