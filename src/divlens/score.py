@@ -18,7 +18,7 @@ from divlens.experiment.comparison import instruments_of
 from divlens.experiment.measure import Instruments, looks, values_of
 from divlens.experiment.measures import Measure, checked_measures, partial_notes
 from divlens.output import Record, as_read, write_tables
-from divlens.progress import OnBatch, followed
+from divlens.progress import OnBatch, ShowProgress, followed
 from divlens.results import Result, merged
 from divlens.run import Run
 from divlens.showing import Block, counted, interval_text, missing_intervals
@@ -156,7 +156,7 @@ def score(
     measures: str | Measure | Sequence[str | Measure],
     *,
     arguments: Sequence[str] = (),
-    progress: bool | None = None,
+    progress: ShowProgress = None,
     on_batch: OnBatch | None = None,
 ) -> Scores:
     """Measure something else of the samples in the folder of a run. No sample is drawn: pictures are made of the tokens

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import click
 
-from divlens.cli.options import on_terminal
+from divlens.cli.options import log_option, quiet_option, reporter_of
 from divlens.errors import DivlensError
 from divlens.report.terminal import put, show
 from divlens.showing import visible
@@ -25,13 +25,15 @@ if TYPE_CHECKING:
     metavar="NAME,...",
     help="Of diversity, coverage, fidelity, lpips:stlpips, lpips:alex, lpips:vgg, token_entropy.",
 )
-def score(run: str, measures: str) -> None:
+@quiet_option
+@log_option
+def score(run: str, measures: str, quiet: bool, log: IO[str] | None) -> None:
     """Measure something else of the samples in the folder RUN. None is drawn again."""
     from divlens.score import score as measured
     from divlens.showing import together
 
     names = [name.strip() for name in measures.split(",") if name.strip()]
-    result = measured(run, names, arguments=sys.argv[1:], progress=on_terminal())
+    result = measured(run, names, arguments=sys.argv[1:], progress=reporter_of(quiet, log))
     show(together([result]))
     put(f"written: {visible(run)}\n")
 

@@ -24,31 +24,11 @@ from divlens.store import record
 from divlens.store.cells import cells_of, hashed, stratum_of
 from divlens.store.lock import only_writer
 from divlens.store.place import Place, writing
+from divlens.store.schemas import SAMPLES, SCORES, TABLES, VERDICTS, schema_of
 from divlens.store.shards import Shard, Shards
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-SAMPLES, SCORES, VERDICTS, TABLES = "samples", "scores/prompts", "scores/samples", "tables"
-
-
-def schema_of(folder: str) -> pa.Schema:
-    """The columns of one of the tables of a run; docs/runs.md says what is in them."""
-    import pyarrow as pa
-
-    whose = [("model", pa.string()), ("condition", pa.string()), ("prompt", pa.string())]
-    columns = {
-        SAMPLES: [
-            *(("cell", pa.uint64()), *whose, ("wording", pa.string()), ("sample", pa.int32()), ("seed", pa.uint64())),
-            *(("path", pa.int32()), ("execution", pa.int32()), ("tokens", pa.list_(pa.int32()))),
-        ],
-        SCORES: [*whose, ("n", pa.int32()), ("of", pa.uint64()), ("name", pa.string()), ("value", pa.float64())],
-        VERDICTS: [
-            *(("cell", pa.uint64()), *whose, ("sample", pa.int32()), ("of", pa.uint64())),
-            *(("judged_concept", pa.string()), ("judged_style", pa.string())),
-        ],
-    }
-    return pa.schema(columns[folder])
 
 
 class Index:

@@ -15,17 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from divlens.errors import DivlensError
-from divlens.models.answers import pictures_of
-from divlens.models.fingerprint import fingerprint_of
-from divlens.models.protocol import Model
-from divlens.models.room import Room
 from divlens.output import Record
-from divlens.planning import BATCH_SIZE
 from divlens.showing import Block, Shown, counted
-from divlens.store.asked import loaded_again
-from divlens.store.folder import SAMPLES, TABLES, schema_of
 from divlens.store.place import Place
 from divlens.store.record import existing_record
+from divlens.store.schemas import SAMPLES, TABLES, schema_of
 from divlens.store.shards import DamagedShardError, Shard, Shards
 from divlens.store.views import VIEWS, literal, view_of
 
@@ -34,6 +28,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from jaxtyping import Float
     from torch import Tensor
+
+    from divlens.models.protocol import Model
 
 TRIES = 5  # to read files that another process replaces by larger ones meanwhile
 
@@ -230,7 +226,11 @@ class StoredRun(Shown):
         name does not load or that is another now.
         """
         import numpy as np
-        import torch
+        import torch  # not above: tables are read without it
+
+        from divlens.models.answers import pictures_of
+        from divlens.models.room import Room
+        from divlens.planning import BATCH_SIZE
 
         whose = self.model_named(model), self.condition_named(condition), self.prompt_named(prompt)
         named = zip(("model", "condition", "prompt"), whose, strict=True)
@@ -254,6 +254,9 @@ class StoredRun(Shown):
 
     def model(self, name: str, device: str | None = None) -> Model:
         """A model of the run, loaded once. Raises DivlensError for one whose content is another now."""
+        from divlens.models.fingerprint import fingerprint_of
+        from divlens.store.asked import loaded_again
+
         if (name, device) not in self.models:
             found, before = loaded_again(name, self.setup(name), device), self.record["models"][name]["content"]
             if (now := fingerprint_of(found)) != before:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from divlens.store.folder import SAMPLES, SCORES, VERDICTS
+from divlens.store.schemas import SAMPLES, SCORES, VERDICTS
 
 VIEWS = {"samples": SAMPLES, "scores": SCORES, "verdicts": VERDICTS}
 LAST = "ORDER BY filename DESC, file_row_number DESC"  # names of files rise with time
