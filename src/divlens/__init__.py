@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from divlens.compare import compare
     from divlens.conditions import default_conditions, enhancer
     from divlens.decompose import decompose
     from divlens.diversity import load_network, lpips_diversity
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from divlens.results import save
     from divlens.resume import resume
     from divlens.sampler import sample
+    from divlens.score import score
+    from divlens.store.reader import open_run
     from divlens.types import Prompt
 
 _PLACES = {
@@ -49,6 +52,7 @@ _PLACES = {
     "Look": "experiment.measures",
     "Measure": "experiment.measures",
     "Prompt": "types",
+    "compare": "compare",
     "decompose": "decompose",
     "default_conditions": "conditions",
     "default_prompts": "models.zoo.prompts",
@@ -59,11 +63,13 @@ _PLACES = {
     "load_judge": "fidelity.judge",
     "load_network": "diversity",
     "lpips_diversity": "diversity",
+    "open_run": "store.reader",
     "probe": "experiment.probe",
     "read_prompts": "prompts",
     "resume": "resume",
     "sample": "sampler",
     "save": "results",
+    "score": "score",
     "wrap": "models.wrap",
     **dict.fromkeys(
         ("Argmax", "DisableTop", "Freeze", "Guidance", "Paraphrase", "Subset", "Temperature", "TopK", "TopP"),
@@ -87,6 +93,7 @@ __all__ = [
     "Temperature",
     "TopK",
     "TopP",
+    "compare",
     "decompose",
     "default_conditions",
     "default_prompts",
@@ -97,11 +104,13 @@ __all__ = [
     "load_judge",
     "load_network",
     "lpips_diversity",
+    "open_run",
     "probe",
     "read_prompts",
     "resume",
     "sample",
     "save",
+    "score",
     "wrap",
 ]
 

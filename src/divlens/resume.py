@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from divlens.conditions import Conditions
 from divlens.decompose import decompose_design
 from divlens.enhance import enhanced_of
 from divlens.errors import DivlensError
@@ -16,17 +14,14 @@ from divlens.experiment.probe import probe_of
 from divlens.information.api import information_of
 from divlens.information.plan import Effort, accountings
 from divlens.interventions import DisableTop
-from divlens.models.loading import DTYPES
 from divlens.models.protocol import Model
-from divlens.models.registry import load
-from divlens.notation import interventions_from
 from divlens.output import Record
 from divlens.progress import OnBatch, ShowProgress
 from divlens.results import Result, finished, joint_request
+from divlens.store.asked import batch_size_of, conditions_of, models_of, prompts_of
 from divlens.store.folder import RunFolder, run_for
 from divlens.store.place import Place
 from divlens.store.record import existing_record
-from divlens.types import Prompt
 
 Draw = Callable[[RunFolder | None, ShowProgress, OnBatch | None], list[Result]]
 
@@ -57,34 +52,6 @@ def resume(
         with run_for(path, asked, models, arguments, repair=repair) as folder:
             results += finished(draw(folder, progress, on_batch), folder)
     return results
-
-
-def models_of(request: Record) -> list[Model]:
-    """The models, loaded as they were. Raises DivlensError for one that no name loads."""
-    return [load(name, **loading_options(request["setup"][name])) for name in request["models"]]
-
-
-def loading_options(setup: Mapping[str, Any]) -> dict[str, Any]:
-    names = {"device": "device", "dtype": "dtype", "truncate": "truncate", "compiled": "compile"}
-    if setup["dtype"] not in DTYPES:  # of a toy, which has one of its own
-        del names["dtype"]
-    return {option: setup[key] for key, option in names.items() if setup[key] is not None}
-
-
-def conditions_of(request: Record) -> Conditions:
-    """The interventions under each name, from their text."""
-    done = request["conditions"]
-    return {
-        name: () if text == "none" else interventions_from(text.replace(") + ", "), ")) for name, text in done.items()
-    }
-
-
-def prompts_of(request: Record) -> list[Prompt]:
-    return [Prompt(one["text"], tuple(one["paraphrases"]), one["concept"]) for one in request["prompts"]]
-
-
-def batch_size_of(request: Record) -> Any:
-    return request["setup"][request["models"][0]]["batch_size"]
 
 
 def comparison_of(request: Record, models: Sequence[Model]) -> Comparison:

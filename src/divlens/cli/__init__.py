@@ -13,7 +13,7 @@ from typing import NoReturn
 import click
 
 from divlens import __version__
-from divlens.cli import commands
+from divlens.cli import commands, runs
 from divlens.errors import DivlensError
 from divlens.report.terminal import discard, is_full, put
 from divlens.showing import visible
@@ -60,7 +60,8 @@ zoo = LazyZoo(
     callback=help_alone,
 )
 MEASURING = (commands.probe, commands.enhance, commands.information, commands.decompose, commands.resume)
-for command in (zoo, *MEASURING, commands.models):
+READING = (runs.score, runs.compare, runs.sample)
+for command in (zoo, *MEASURING, *READING, commands.models):
     cli.add_command(command)
 
 

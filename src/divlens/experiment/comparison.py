@@ -92,7 +92,13 @@ def compared(
     batch_size: BatchSize,
 ) -> Comparison:
     """Plan a comparison. Every DivlensError that a request can raise is raised here."""
-    extra, asked, network = checked_measures(measures), asked_prompts(models, prompts), load_network(lpips)
-    instruments = {model.name: Instruments.of(network, judge_of(model), extra, lpips) for model in models}
+    extra, asked = checked_measures(measures), asked_prompts(models, prompts)
+    instruments = instruments_of(models, lpips, extra)
     runs = {model.name: plans(model, asked, n, seed, conditions, batch_size=batch_size) for model in models}
     return Comparison(runs, conditions, asked, n, seed, lpips, instruments)
+
+
+def instruments_of(models: Sequence[Model], lpips: str, extra: Sequence[Measure] = ()) -> dict[str, Instruments]:
+    """What looks at the pictures of each model, by its name. Raises DivlensError for a network that is not there."""
+    network = load_network(lpips)
+    return {model.name: Instruments.of(network, judge_of(model), extra, lpips) for model in models}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, no_type_check
 
@@ -116,12 +116,13 @@ def measure(
         tokens, scored = drawn(run, place, folder, condition, on_batch), []
         for first in range(place.start, place.stop, n):
             rows, here = run.rows[first : first + n], tokens[first - place.start :][:n]
-            of = 0 if folder is None else of_samples(folder.cells(run, rows), instruments.identity)
+            cells = np.empty(0, np.uint64) if folder is None else folder.cells(run, rows)
+            of = 0 if folder is None else of_samples(cells, instruments.identity)
             found = {} if folder is None else folder.scores(run, condition, of)
             if not found.keys() >= set(wanted):
                 fresh = score(run, rows, here, instruments, with_noise_floor)
                 found |= fresh.figures
-                scored.append(replace(fresh, of=of))
+                scored.append(replace(fresh, of=of, cells=cells))
             floor, duplicates = found.get(NOISE_FLOOR, math.nan), int(found[DUPLICATES])
             measured = {each.name: found[each.name] for each in instruments.measures}
             figures.append(measured | {NOISE_FLOOR: floor, DUPLICATES: duplicates})
@@ -144,25 +145,43 @@ def score(
     instruments: Instruments,
     with_noise_floor: bool,
 ) -> Scored:
-    """Decode all samples of a prompt and measure them, a few at a time: always the same few, so that figures do not
-    depend on how they were drawn."""
-    network, judge, prompt, n = instruments.network, instruments.judge, rows[0].prompt, len(rows)
-    gauges = {each.name: each.gauge(prompt) for each in instruments.measures}
-    floor, verdicts = math.nan, []
+    """Decode all samples of a prompt and measure them, and read what the judge says of each."""
+    prompt, floor = rows[0].prompt, math.nan
+    verdicts: list[tuple[str | None, str | None]] = []
+
+    def seen() -> Iterator[Look]:
+        nonlocal floor
+        for look in looks(run, prompt, tokens, instruments):
+            if with_noise_floor and not verdicts:
+                floor = noise_floor(look.pictures, instruments.network)
+            verdicts.extend(names_of(look.judged, len(look.pictures), instruments.judge))
+            yield look
+
+    found = values_of(instruments.measures, prompt, tokens, seen())
+    found |= {DUPLICATES: float(count_duplicates(tokens))} | ({NOISE_FLOOR: floor} if with_noise_floor else {})
+    return Scored(prompt.text, len(rows), 0, found, verdicts)
+
+
+def looks(run: Run, prompt: Prompt, tokens: Int[Tensor, "n positions"], instruments: Instruments) -> Iterator[Look]:
+    """The pictures of a prompt's samples, a few at a time: always the same few, so that figures do not depend on how
+    they were drawn."""
     for part in tokens.split(IMAGES_PER_PASS):
         pictures = pictures_of(run.model, grids_of(run, part), run.rooms.decoding)
-        network.check_size(pictures, f"pictures of {run.model.name}")
-        with torch.inference_mode():
-            features = network(pictures.to(network.device))
-        judged = None if judge is None else judge(pictures)
-        if with_noise_floor and not verdicts:
-            floor = noise_floor(pictures, network)
-        for gauge in gauges.values():
-            gauge.add(Look(prompt, pictures, features, judged))
-        verdicts += names_of(judged, len(part), judge)
-    found = {name: gauge.value() for name, gauge in gauges.items()}
-    found |= {DUPLICATES: float(count_duplicates(tokens))} | ({NOISE_FLOOR: floor} if with_noise_floor else {})
-    return Scored(prompt.text, n, 0, found, verdicts)
+        yield Look(prompt, pictures, run.model.name, instruments.network, instruments.judge)
+
+
+def values_of(
+    measures: Sequence[Measure], prompt: Prompt, tokens: Int[Tensor, "n positions"], seen: Iterable[Look]
+) -> dict[str, float]:
+    """Each measure of a prompt's samples, by its name. Nothing is looked at where tokens are all that is needed."""
+    gauges = {each.name: each.gauge(prompt) for each in measures if each.kind != "tokens"}
+    if gauges:
+        for look in seen:
+            for gauge in gauges.values():
+                gauge.add(look)
+    return {
+        each.name: gauges[each.name].value() if each.name in gauges else float(each.of(tokens)) for each in measures
+    }
 
 
 def names_of(judged: Judged | None, n: int, judge: Judge | None) -> Sequence[tuple[str | None, str | None]]:

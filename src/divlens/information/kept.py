@@ -1,7 +1,7 @@
 """What the folder of a run keeps of the accounting, beside the samples, so that none is drawn again for it.
 
-Of every sample its bits, of some the record, and of every batch the sums of its maps, which are large. A batch's maps are
-written before the accounts of its samples, so that where there is an account there are the maps that it is part of.
+Of every sample its bits, of some the record, and of every batch the sums of its maps, which are large. A batch's maps
+are written before the accounts of its samples, so that where there is an account there are the maps that it is part of.
 """
 
 from __future__ import annotations
@@ -155,9 +155,9 @@ class Kept:
         """Say, where it is so, that samples came out otherwise when they were drawn again."""
         if self.differing:
             warnings.warn(
-                f"{self.differing} of {self.drawn_again} stored samples of {self.run.model.name} under {self.condition} "
-                "came out otherwise when they were drawn again to be accounted for, as on another device: their bits are "
-                "those of the new draws",
+                f"{self.differing} of {self.drawn_again} stored samples of {self.run.model.name} under "
+                f"{self.condition} came out otherwise when they were drawn again to be accounted for, as on another "
+                "device: their bits are those of the new draws",
                 DivlensWarning,
                 stacklevel=2,
             )

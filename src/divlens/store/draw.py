@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from divlens.errors import DivlensError
 from divlens.progress import OnBatch
 from divlens.run import Filled, Run, fill
 from divlens.store.folder import RunFolder
@@ -34,8 +35,7 @@ def drawn(
     `on_batch` is told how many more rows are there.
     """
     rows = run.rows[place]
-    small = torch.int16 if run.model.codes <= 2**15 else torch.int32
-    tokens = torch.empty(len(rows), math.prod(run.model.grid), dtype=small)
+    tokens = no_tokens_yet(run, len(rows))
     stored = np.zeros(len(rows), bool) if folder is None else folder.find(run, condition, rows, tokens)
     if stored.any():
         on_batch(int(stored.sum()))
@@ -43,11 +43,28 @@ def drawn(
     chosen = [rows[int(i)] for i in missing]
     for batch in fill(replace(run, rows=chosen)):
         here = missing[batch.place]
-        tokens[torch.from_numpy(here)] = batch.tokens.flatten(1).to("cpu", small)
+        tokens[torch.from_numpy(here)] = batch.tokens.flatten(1).to("cpu", tokens.dtype)
         if folder is not None:
             folder.add(run, condition, run.samples(place.start + here), batch.rows, batch.tokens)
         on_batch(len(here))
     return tokens
+
+
+def all_stored(run: Run, place: slice, folder: RunFolder, condition: str) -> Int[Tensor, "rows positions"]:
+    """As `drawn`, of rows that the folder holds. Raises DivlensError where it lacks any: nothing is drawn."""
+    tokens = no_tokens_yet(run, place.stop - place.start)
+    if lacking := int((~folder.find(run, condition, run.rows[place], tokens)).sum()):
+        raise DivlensError(
+            f"{folder.place} lacks {lacking} of {len(tokens)} samples of {run.model.name} under {condition}: the "
+            "command that began it draws them"
+        )
+    return tokens
+
+
+def no_tokens_yet(run: Run, rows: int) -> Int[Tensor, "rows positions"]:
+    """Room for tokens, in integers as small as the codes allow."""
+    small = torch.int16 if run.model.codes <= 2**15 else torch.int32
+    return torch.empty(rows, math.prod(run.model.grid), dtype=small)
 
 
 def grids_of(run: Run, tokens: Int[Tensor, "rows positions"]) -> Int[Tensor, "rows h w"]:

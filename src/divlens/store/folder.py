@@ -24,14 +24,12 @@ from divlens.store import record
 from divlens.store.cells import cells_of, number_of, stratum_of
 from divlens.store.lock import only_writer
 from divlens.store.place import Place, writing
-from divlens.store.schemas import SAMPLES, SCHEMAS, SCORES, VERDICTS, schema_of
+from divlens.store.schemas import SAMPLES, SCHEMAS, SCORES, TABLES, VERDICTS, schema_of
 from divlens.store.shards import Shard, Shards
 from divlens.store.stopping import undisturbed
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-TABLES = "tables"
 
 
 class Index:
@@ -200,7 +198,10 @@ class RunFolder:
         owner = owner_of(run, condition)
         judged = self.index(VERDICTS, owner, "of")
         verdicts = [
-            {**owner, "prompt": one.prompt, "sample": i, "of": one.of, "judged_concept": concept, "judged_style": style}
+            {
+                **(owner | {"cell": int(one.cells[i]), "prompt": one.prompt, "sample": i, "of": one.of}),
+                **{"judged_concept": concept, "judged_style": style},
+            }
             for one in scored
             if one.of not in judged  # a process that was killed may have come so far
             for i, (concept, style) in enumerate(one.verdicts)
@@ -241,12 +242,16 @@ class RunFolder:
     def finish(self, command: str, found: Record, write: Callable[[Path], None]) -> None:
         """Put the tables of a command in their place, and what was found besides into run.json. `write` fills an empty
         folder."""
-        with tempfile.TemporaryDirectory() as folder, writing(self.place.path):
-            write(Path(folder))
-            self.place.put_folder(Path(folder), f"{TABLES}/{command}")
+        self.put_tables(command, write)
         self.record["found"][command] = as_read(found)
         self.record["complete"] = [*self.record["complete"], command]
         self.save()
+
+    def put_tables(self, name: str, write: Callable[[Path], None]) -> None:
+        """Put tables in their place, all at once. `write` fills an empty folder."""
+        with tempfile.TemporaryDirectory() as folder, writing(self.place.path):
+            write(Path(folder))
+            self.place.put_folder(Path(folder), f"{TABLES}/{name}")
 
     def save(self) -> None:
         self.begun = True
@@ -256,13 +261,15 @@ class RunFolder:
 
 @dataclass(frozen=True)
 class Scored:
-    """What was measured of the `n` samples of a prompt, which the number `of` names (see `of_samples`)."""
+    """What was measured of the `n` samples of a prompt, which the number `of` names (see `of_samples`), and what the
+    judge said of each; with their cells."""
 
     prompt: str
     n: int
     of: int
     figures: Mapping[str, float]
-    verdicts: Sequence[tuple[str | None, str | None]]
+    verdicts: Sequence[tuple[str | None, str | None]] = ()
+    cells: Sequence[int] = ()
 
 
 def owner_of(run: Run, condition: str) -> dict[str, str]:

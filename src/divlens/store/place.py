@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from divlens.errors import DivlensError
 from divlens.files import BESIDE
@@ -45,6 +45,18 @@ class Place:
             raise DivlensError(f"a run needs a folder, got the file {self}") from None
         except OSError as error:
             raise DivlensError(f"cannot read {self}/{name}: {error.strerror or error}") from error
+
+    def address(self, name: str) -> str:
+        """The path of a file, or its address with the protocol: as other libraries open it."""
+        return str(self.local / name) if self.local else self.files.unstrip_protocol(f"{self.root}/{name}")
+
+    def open(self, name: str) -> IO[bytes]:
+        """A file, to be read in parts. Raises FileNotFoundError where there is none."""
+        return (self.local / name).open("rb") if self.local else self.files.open(f"{self.root}/{name}", "rb")
+
+    def size(self, name: str) -> int:
+        """Bytes of a file. Raises FileNotFoundError where there is none."""
+        return (self.local / name).stat().st_size if self.local else int(self.files.size(f"{self.root}/{name}"))
 
     def write(self, name: str, content: bytes) -> None:
         """Put a file in its place, over what was there. Raises DivlensError where the system refuses."""

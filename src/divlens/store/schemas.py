@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SAMPLES, SCORES, VERDICTS = "samples", "scores/prompts", "scores/samples"
+SAMPLES, SCORES, VERDICTS, TABLES = "samples", "scores/prompts", "scores/samples", "tables"
 ACCOUNTS, RECORDS, MAPS = (f"features/information/{name}" for name in ("accounts", "records", "maps"))
 
 WHOSE = {"model": "string", "condition": "string"}
@@ -23,7 +23,7 @@ SCHEMAS: Mapping[str, Mapping[str, str]] = {
         **{"path": "int32", "execution": "int32", "tokens": "list int32"},
     },
     SCORES: {**OF_PROMPT, "n": "int32", "of": "uint64", "name": "string", "value": "float64"},
-    VERDICTS: {**OF_SAMPLE, "of": "uint64", "judged_concept": "string", "judged_style": "string"},
+    VERDICTS: {"cell": "uint64", **OF_SAMPLE, "of": "uint64", "judged_concept": "string", "judged_style": "string"},
     ACCOUNTS: {
         **{**OF_SAMPLE, "of": "uint64", "batch": "uint64", "label": "int64", **dict.fromkeys(QUANTITIES, "float64")},
         **{"rare_chance": "large float64", "rare_open_after": "large float64", "rarest": "large int32"},
