@@ -34,6 +34,7 @@ import divlens.experiment.comparison as comparison
 import divlens.resume  # noqa: F401
 import divlens.store.draw as draw
 import divlens.store.shards as shards
+from divlens.output import versions
 from divlens.run import Run, fill
 from divlens.store.cells import cells_of, stratum_of
 from divlens.store.folder import RunFolder
@@ -99,11 +100,12 @@ def name_modules(names: Path) -> None:
 
 
 def import_all(names: Path) -> None:
-    """What an attempt would import, so that it has the time for what it is to do."""
+    """What an attempt would import, and other work of beginning, so that it is killed while it does something else."""
     for name in names.read_text().splitlines():
         if name.partition(".")[0] not in ("__main__", "__mp_main__"):
             with contextlib.suppress(ImportError):
                 importlib.import_module(name)
+    versions()  # reads which packages there are, and remembers it
 
 
 def attempt(arguments: Sequence[str], folder: Path, prepare: Callable[[], None]) -> int:
