@@ -25,36 +25,49 @@ BEFORE_DRAWING = "divlens.run.steps"
 
 
 @pytest.mark.parametrize("command", RUNS)
-def test_a_run_leaves_a_record_and_only_the_same_run_may_replace_its_results(command, run, tmp_path, monkeypatch):
+def test_a_run_leaves_a_record_and_goes_on_with_what_contains_it_only(command, run, tmp_path, monkeypatch):
     same = (*RUNS[command], "--batch-size", 7, "--seed", 3)
     assert run(*same, "--out", "out")[0] == 0
-    about = json.loads((tmp_path / "out" / "run.json").read_text())
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    about, found = record["requests"][command], record["found"][command]
     assert (about["command"], about["models"], about["seed"]) == (command, ["toy/ar:0"], 3)
     how = {"device": "cpu", "dtype": "float64", "batch_size": 7, "compiled": False}
-    assert about["drawn_with"] == {"toy/ar:0": how} and about["setup"] == {"toy/ar:0": how | {"truncate": False}}
+    assert found["drawn_with"] == {"toy/ar:0": how} and about["setup"] == {"toy/ar:0": how | {"truncate": False}}
     paraphrases = 0 if command == "enhance" else 8  # a text of the command line, or the prompts that ship
     assert about["prompts"][0]["text"] == "red heart" and len(about["prompts"][0]["paraphrases"]) == paraphrases
     assert "none" in about["conditions"].values()
-    assert set(about["wordings"]["toy/ar:0"]) == set(about["conditions"])
-    for used in about["wordings"]["toy/ar:0"].values():
+    assert set(found["wordings"]["toy/ar:0"]) == set(about["conditions"])
+    for used in found["wordings"]["toy/ar:0"].values():
         assert set(used) == {prompt["text"] for prompt in about["prompts"]}
-    assert {"divlens", "python", "torch", "numpy", "pandas"} <= set(about["versions"])
-    assert about["drawn_with"]["toy/ar:0"]["batch_size"] == 7
-    assert about["date"][:2] == "20"
+    (session,) = record["sessions"]
+    assert {"divlens", "python", "torch", "numpy", "pandas"} <= set(session["versions"])
+    assert (session["how"], session["started"][:2]) == ("finished", "20")
+    assert session["samples_drawn"] > 0 and record["complete"] == [command]
 
-    (tmp_path / "out" / "table.csv").write_text("old")
+    tables, samples = ({path: path.read_bytes() for path in folder.rglob("*.parquet")} for folder in folders(tmp_path))
+    (tmp_path / "out" / "tables" / command / "table.csv").write_text("old")
+    monkeypatch.setattr(BEFORE_DRAWING, lambda *arguments: pytest.fail("work was begun"))
+    if command == "information":  # its bounds are computed again
+        monkeypatch.undo()
+        monkeypatch.chdir(tmp_path)
     assert run(*same, "--out", "out")[0] == 0
-    assert (tmp_path / "out" / "table.csv").read_text() != "old"
+    assert (tmp_path / "out" / "tables" / command / "table.csv").read_text() != "old"
+    assert [{path: path.read_bytes() for path in folder.rglob("*.parquet")} for folder in folders(tmp_path)] == [
+        tables,
+        samples,
+    ]
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["sessions"][1]["samples_drawn"] == 0
 
     before = snapshot(tmp_path)
     monkeypatch.setattr(BEFORE_DRAWING, lambda *arguments: pytest.fail("work was begun"))
-    others = [(*same, "--seed", 1), (*same, "--batch-size", 5)]
-    others += [arguments for name, arguments in RUNS.items() if name != command]
-    for arguments in others:
-        code, out, err = run(*arguments, "--out", "out")
-        assert (code, out) == (2, "") and err.count("\n") == 1
-        assert f"holds those of `divlens {command}` of toy/ar:0, 20" in err and "name another folder" in err
+    code, out, err = run(*same, "--seed", 1, "--out", "out")
+    assert (code, out) == (2, "") and err.count("\n") == 1
+    assert f"holds `divlens {command}` asked for differently: seed was 3, now 1" in err
     assert snapshot(tmp_path) == before
+
+
+def folders(tmp_path):
+    return tmp_path / "out" / "tables", tmp_path / "out" / "samples"
 
 
 class Stream(io.StringIO):
@@ -74,7 +87,7 @@ def test_results_are_written_before_they_are_shown(command, run, tmp_path, monke
     code, _, err = run(*RUNS[command], "--out", "out")
     assert (code, err) == (141, "")  # a reader that leaves is no error
     monkeypatch.undo()
-    assert (tmp_path / "out" / "run.json").exists() and (tmp_path / "out" / "table.csv").exists()
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["complete"] == [command]
 
 
 def test_a_table_that_cannot_be_shown_is_told_after_the_results_are_written(run, tmp_path, monkeypatch):
@@ -83,7 +96,7 @@ def test_a_table_that_cannot_be_shown_is_told_after_the_results_are_written(run,
     monkeypatch.undo()
     said = "cannot write the table to stdout: No space left on device; the results are in out"
     assert (code, err) == (2, f"divlens: error: {said}\n")
-    assert (tmp_path / "out" / "run.json").exists() and (tmp_path / "out" / "table.csv").exists()
+    assert (tmp_path / "out" / "tables" / "enhance" / "table.csv").exists()
 
 
 def test_results_that_cannot_be_written_are_printed(run, monkeypatch):
@@ -93,7 +106,7 @@ def test_results_that_cannot_be_written_are_printed(run, monkeypatch):
     def full_disk(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(import_module("divlens.enhance"), "write_samples", full_disk)
+    monkeypatch.setattr(import_module("divlens.enhance"), "write_tables", full_disk)
     code, out, err = run(*RUNS["enhance"], "--out", "out")
     assert (code, out) == (2, table) and "No space left on device" in err
 

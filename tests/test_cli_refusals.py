@@ -1,5 +1,6 @@
 """What the command line refuses: exit code 2, one line on stderr, nothing on stdout, nothing written."""
 
+import json
 import warnings
 
 import pytest
@@ -70,7 +71,7 @@ BAD = {
     "unknown network": (("probe", "toy/ar", "--lpips", "squeeze", "--out", "out"), "squeeze"),
     "something else there": (("probe", "toy/ar", "--out", "full"), "full holds thesis.txt"),
     "something else there for enhance": (("enhance", "toy/ar", "a cat", "--out", "full"), "full holds thesis.txt"),
-    "a file there": (("probe", "toy/ar", "--out", "long.txt"), "results need a folder, got the file"),
+    "a file there": (("probe", "toy/ar", "--out", "long.txt"), "a run needs a folder, got the file"),
     "no model": (("probe",), "Missing argument"),
     "no prompt": (("enhance", "toy/ar"), "Missing argument 'PROMPTS...': .*--prompts FILE"),
     "unknown option": (("probe", "toy/ar", "--colour"), "No such option"),
@@ -105,15 +106,22 @@ def test_bad_input_is_one_line_and_exit_code_2(name, run, tmp_path):
     assert snapshot(tmp_path) == before
 
 
-def test_a_failure_on_the_way_leaves_nothing_behind(run, tmp_path, monkeypatch):
-    def full_disk(samples, path):
-        path.write_text("half")
+def test_a_failure_on_the_way_leaves_a_run_that_goes_on(run, tmp_path, monkeypatch):
+    def full_disk(tables, folder):
+        (folder / "table.csv").write_text("half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("divlens.experiment.result.write_samples", full_disk)
+    monkeypatch.setattr("divlens.experiment.result.write_tables", full_disk)
     code, _, err = run("probe", "toy/ar", "--limit", 2, "-n", 2, "--out", "out")
-    assert (code, err) == (2, f"divlens: error: cannot write to {tmp_path / 'out'}: No space left on device\n")
-    assert snapshot(tmp_path) == {}
+    assert (code, err) == (2, "divlens: error: cannot write to out: No space left on device\n")
+    names = {path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")}
+    assert names == {"run.json", "samples", "scores"}  # and nothing half-written
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert run("resume", "out")[0] == 0
+    sessions = json.loads((tmp_path / "out" / "run.json").read_text())["sessions"]
+    assert [session["samples_drawn"] for session in sessions] == [2 * 5 * 2, 0]
+    assert (tmp_path / "out" / "tables" / "probe" / "table.csv").exists()
 
 
 def test_a_bug_is_no_bad_input(run, monkeypatch):
@@ -132,11 +140,14 @@ def stopped_by(kind):
     return stop
 
 
-def test_an_interrupt_is_exit_code_130(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("divlens.experiment.measure.fill", stopped_by(KeyboardInterrupt))
-    code, out, err = run("probe", "toy/ar", "--out", "out")
+def test_an_interrupt_is_exit_code_130_and_says_how_to_go_on(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("divlens.store.draw.fill", stopped_by(KeyboardInterrupt))
+    code, out, err = run("probe", "toy/ar", "--out", "my out")
+    said = "divlens: stopped; my out keeps what was drawn. To go on: divlens resume 'my out'"
+    assert (code, out, err.strip()) == (130, "", said)
+    assert json.loads((tmp_path / "my out" / "run.json").read_text())["sessions"][0]["how"] == "stopped"
+    code, out, err = run("probe", "toy/ar")
     assert (code, out, err.strip()) == (130, "", "")
-    assert snapshot(tmp_path) == {}
 
 
 def test_a_file_that_ends_early_is_no_interrupt(run, monkeypatch):

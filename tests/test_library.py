@@ -267,7 +267,7 @@ def test_progress_is_shown_on_stderr_when_it_is_asked_for(verb, capsys):
     counts: list[int] = []
     call(progress=True, on_batch=counts.append)
     shown = capsys.readouterr()
-    assert f"{total}/{total}" in shown.err and shown.out == "" and sum(counts) == total
+    assert f"{total} of {total} samples" in shown.err and shown.out == "" and sum(counts) == total
     for progress in (None, False):
         call(progress=progress, on_batch=None)
         assert capsys.readouterr() == ("", "")
@@ -281,36 +281,61 @@ def test_progress_is_shown_on_stderr_when_it_is_asked_for(verb, capsys):
 
 
 def contents(folder):
-    """Every file, and the record but for its date."""
-    files = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    record = json.loads(files.pop(next(path for path in files if path.name == "run.json")))
-    return files, {key: value for key, value in record.items() if key != "date"}
+    """Every file but the record, and who holds the lock."""
+    files = (path for path in folder.rglob("[!.]*") if path.is_file() and path.name != "run.json")
+    return {path.relative_to(folder): path.read_bytes() for path in files}
 
 
 COMMANDS = {
-    "probe": ("probe toy/mim --prompts p.txt -n 3", lambda: divlens.probe("toy/mim", PROMPTS, 3)),
-    "enhance": ("enhance toy/mim boats weather -n 3", lambda: divlens.enhance("toy/mim", ["boats", "weather"], 3)),
+    "probe": ("probe toy/mim --prompts p.txt -n 3", lambda **to: divlens.probe("toy/mim", PROMPTS, 3, **to)),
+    "enhance": (
+        "enhance toy/mim boats weather -n 3",
+        lambda **to: divlens.enhance("toy/mim", ["boats", "weather"], 3, **to),
+    ),
     "information": (
-        "information toy/diffusion toy/ar --prompts p.txt -n 3 --paths 0 --path-samples 0 --mixture-samples 0",
-        lambda: [divlens.information(model, PROMPTS, 3, effort=NO_BOUNDS) for model in ("toy/diffusion", "toy/ar")],
+        "information toy/diffusion --prompts p.txt -n 3 --paths 0 --path-samples 0 --mixture-samples 0",
+        lambda **to: divlens.information("toy/diffusion", PROMPTS, 3, effort=NO_BOUNDS, **to),
     ),
     "decompose": (
-        "decompose toy/mim toy/ar --prompts p.txt --wordings 2 --paths 2 --executions 2",
-        lambda: [divlens.decompose(model, PROMPTS, 2, 2, 2) for model in ("toy/mim", "toy/ar")],
+        "decompose toy/mim --prompts p.txt --wordings 2 --paths 2 --executions 2",
+        lambda **to: divlens.decompose("toy/mim", PROMPTS, 2, 2, 2, **to),
     ),
 }
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_result_is_saved_as_the_command_writes_it(command, tmp_path, monkeypatch, capsys):
+def test_a_run_of_the_library_is_that_of_the_command_line(command, tmp_path, monkeypatch, capsys):
+    """All files but the record are equal, and of the record all but who wrote it; `save` writes the same tables."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "p.txt").write_text("\n".join(PROMPTS))
     line, call = COMMANDS[command]
     main([*line.split(), "--out", "command"])
-    divlens.save(call(), "library")
+    result = call(out="library")
     assert contents(tmp_path / "command") == contents(tmp_path / "library")
+    records = [json.loads((tmp_path / name / "run.json").read_text()) for name in ("command", "library")]
+    assert records[0] | {"sessions": []} == records[1] | {"sessions": []}
+    result.save("saved")
+    call().save("alone")
+    saved = {path: content for path, content in contents(tmp_path / "saved").items() if path.name != "samples.parquet"}
+    assert saved == contents(tmp_path / "library" / "tables" / command)
+    assert contents(tmp_path / "saved") == contents(tmp_path / "alone")
     main([*line.split(), "--seed", "1", "--out", "other"])
-    assert contents(tmp_path / "command")[0] != contents(tmp_path / "other")[0]  # the control
+    assert contents(tmp_path / "command") != contents(tmp_path / "other")  # the control
+
+
+def test_several_results_of_one_command_are_one_folder_of_tables(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.txt").write_text("\n".join(PROMPTS))
+    main(
+        [
+            "decompose",
+            "toy/mim",
+            "toy/ar",
+            *["--prompts", "p.txt", "--wordings", "2", "--paths", "2", "--executions", "2", "--out", "run"],
+        ]
+    )
+    divlens.save([divlens.decompose(model, PROMPTS, 2, 2, 2) for model in ("toy/mim", "toy/ar")], "saved")
+    assert contents(tmp_path / "saved") == contents(tmp_path / "run" / "tables" / "decompose")
 
 
 @pytest.mark.parametrize(
@@ -363,7 +388,7 @@ def test_models_with_prompts_of_their_own_are_asked_together(tmp_path, monkeypat
     bounds = "--paths 0 --path-samples 0 --mixture-samples 0"
     for line in (f"information zoo/ar toy/mim -n 2 {bounds}", "decompose zoo/ar toy/mim --wordings 2 --executions 2"):
         main([*line.split(), "--prompts", "p.txt", "--out", line.split()[0]])
-        record = json.loads((tmp_path / line.split()[0] / "run.json").read_text())
+        record = json.loads((tmp_path / line.split()[0] / "run.json").read_text())["requests"][line.split()[0]]
         assert len(record["models"]) == 2 and len(record["prompts"][0]["paraphrases"]) > 2
     assert divlens.sample("toy/mim", ["rocket"], 2).prompts[0].paraphrases == ()  # the control: it has none of its own
 

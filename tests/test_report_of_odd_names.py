@@ -9,6 +9,7 @@ from rich.text import Text
 
 import divlens
 from divlens.cli import main
+from divlens.errors import DivlensError
 from divlens.interventions import Argmax
 from divlens.progress import followed
 from divlens.report.terminal import put, show
@@ -86,12 +87,10 @@ def test_a_progress_bar_says_a_models_name_as_it_is(name, monkeypatch, capsys):
     assert visible(name) in said and "\x1b[35m" not in said
 
 
-def test_the_current_folder_is_not_replaced_under_the_shell(tmp_path, monkeypatch, capsys):
+def test_the_current_folder_may_hold_a_run(tmp_path, monkeypatch, capsys):
+    """Nothing of a run is replaced as a whole, so a shell that stands in it stays in it."""
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as leaving:
-        main(["enhance", "toy/ar", "a cat", "-n", "2", "--out", "."])
-    assert leaving.value.code == 2
-    assert "is the current one: add a name" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
-    main(["enhance", "toy/ar", "a cat", "-n", "2", "--out", "out"])  # the control
-    assert (tmp_path / "out" / "run.json").exists()
+    main(["enhance", "toy/ar", "a cat", "-n", "2", "--out", "."])
+    assert (tmp_path / "run.json").exists() and (tmp_path / "tables" / "enhance" / "table.csv").exists()
+    with pytest.raises(DivlensError, match="is the current one: add a name"):  # `save` replaces the folder
+        divlens.enhance("toy/ar", ["a cat"], n=2).save(".")

@@ -73,7 +73,7 @@ def followed(progress: ShowProgress, on_batch: OnBatch | None, total: int, what:
     if not (progress is None or isinstance(progress, bool | Reporter)):
         raise DivlensError(f"progress expects True, False or None, got {progress!r}")
     tell = on_batch or (lambda count: None)
-    reporter: Reporter = Several(()) if not progress else usual_reporter() if progress is True else progress
+    reporter: Reporter = Several(()) if not progress else usual_reporter(True) if progress is True else progress
     start, state = time.monotonic(), State(what, 0, total)
     recent = deque([(0.0, 0)])  # how many samples there were when: the rate is that of the last seconds
     reporter.begin(state)
@@ -99,12 +99,12 @@ def followed(progress: ShowProgress, on_batch: OnBatch | None, total: int, what:
         reporter.end(state)
 
 
-def usual_reporter() -> Reporter:
-    """For stderr, as it is."""
+def usual_reporter(always: bool = False) -> Reporter:
+    """For stderr, as it is; `always`: see `Lines`."""
     from rich.console import Console
 
     console = Console(stderr=True)
-    return Bar(console) if console.is_terminal else Lines(sys.stderr)
+    return Bar(console) if console.is_terminal else Lines(sys.stderr, always=always)
 
 
 class Bar:
@@ -136,10 +136,13 @@ class Bar:
 
 
 class Lines:
-    """A line a minute, and where there was one, another at the end; plain text, for a file or the log of a machine."""
+    """A line a minute, and where there was one, another at the end; plain text, for a file or the log of a machine.
 
-    def __init__(self, stream: IO[str], every: float = EVERY) -> None:
-        self.stream, self.every, self.last, self.lines = stream, every, 0.0, 0
+    `always`: a line at the end of a short run, too.
+    """
+
+    def __init__(self, stream: IO[str], every: float = EVERY, always: bool = False) -> None:
+        self.stream, self.every, self.last, self.ending = stream, every, 0.0, always
 
     def begin(self, state: State) -> None:
         self.last = time.monotonic()
@@ -149,11 +152,11 @@ class Lines:
             self.write(state)
 
     def end(self, state: State) -> None:
-        if self.lines:
+        if self.ending:
             self.write(state)
 
     def write(self, state: State) -> None:
-        self.last, self.lines = time.monotonic(), self.lines + 1
+        self.last, self.ending = time.monotonic(), True
         left = "" if state.left is None or state.done >= state.total else f", {duration(state.left)} left"
         text = f"{visible(state.what)}: {state.done:,} of {state.total:,} samples, {rate_text(state)}{left}\n"
         with suppress(OSError):

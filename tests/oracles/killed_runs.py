@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 # All that the command line will need, so that an attempt is forked and not imported.
 import divlens.cli
 import divlens.experiment.comparison as comparison
-import divlens.resume  # noqa: F401
+import divlens.resume
 import divlens.store.draw as draw
 import divlens.store.shards as shards
 from divlens.output import versions

@@ -111,7 +111,7 @@ class Kept:
 
     def add_tokens(self, numbers: Int[np.ndarray, " rows"], tokens: Int[Tensor, "rows n"]) -> None:
         if len(numbers):
-            self.folder.add(self.run, self.condition, self.samples(numbers).tolist(), self.rows(numbers), tokens)
+            self.folder.add(self.run, self.condition, self.samples(numbers), self.rows(numbers), tokens)
 
     def add_records(self, numbers: Int[np.ndarray, " rows"], records: Sequence[Record]) -> None:
         if records:

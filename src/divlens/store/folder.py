@@ -150,7 +150,7 @@ class RunFolder:
         condition: str,
         samples: Int[np.ndarray, " rows"],
         rows: Sequence[Row],
-        tokens: Int[Tensor, "rows h w"],
+        tokens: Int[Tensor, "rows *grid"],
     ) -> None:
         """Store a batch. `samples`: the number of each among those of its prompt."""
         import pyarrow as pa
