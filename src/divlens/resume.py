@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from divlens.output import Record
 from divlens.progress import OnBatch
 from divlens.results import Result, finished, joint_request
 from divlens.store.folder import RunFolder, run_for
+from divlens.store.lock import only_writer
 from divlens.store.place import Place
 from divlens.store.record import existing_record
 from divlens.types import Prompt
@@ -51,6 +53,8 @@ def resume(
     results: list[Result] = []
     if not open_:  # nothing is written, and what is damaged is no complete run
         RunFolder(Place(path), about).check_files()
+        with suppress(DivlensError), only_writer(Place(path)):  # sweeps, where it may, after one that died at the end
+            pass
     for request in open_:
         models = models_of(request)
         asked, draw = PLANS[request["command"]](request, models)
