@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from divlens.decompose import decompose_design
@@ -20,6 +21,7 @@ from divlens.progress import OnBatch, ShowProgress
 from divlens.results import Result, finished, joint_request
 from divlens.store.asked import batch_size_of, conditions_of, models_of, prompts_of
 from divlens.store.folder import RunFolder, run_for
+from divlens.store.lock import only_writer
 from divlens.store.place import Place
 from divlens.store.record import existing_record
 
@@ -46,6 +48,8 @@ def resume(
     results: list[Result] = []
     if not open_:  # nothing is written, and what is damaged is no complete run
         RunFolder(Place(path), about).check_files()
+        with suppress(DivlensError), only_writer(Place(path)):  # sweeps, where it may, after one that died at the end
+            pass
     for request in open_:
         models = models_of(request)
         asked, draw = PLANS[request["command"]](request, models)
