@@ -16,6 +16,7 @@ from divlens.experiment.probe import probe_of
 from divlens.information.api import information_of
 from divlens.information.plan import Effort, accountings
 from divlens.interventions import DisableTop
+from divlens.models.loading import DTYPES
 from divlens.models.protocol import Model
 from divlens.models.registry import load
 from divlens.notation import interventions_from
@@ -63,7 +64,10 @@ def models_of(request: Record) -> list[Model]:
 
 def loading_options(setup: Mapping[str, Any]) -> dict[str, Any]:
     names = {"device": "device", "dtype": "dtype", "truncate": "truncate", "compiled": "compile"}
-    return {option: setup[key] for key, option in names.items() if setup[key] is not None}
+    options = {option: setup[key] for key, option in names.items() if setup[key] is not None}
+    if options.get("dtype") not in DTYPES:  # a toy has another, and no choice
+        options.pop("dtype", None)
+    return options
 
 
 def conditions_of(request: Record) -> Conditions:

@@ -54,8 +54,8 @@ def information(
     Samples that another command stored are drawn once more, for tokens do not tell their bits, and what is found is
     kept; DivlensWarning says how many came out otherwise, as they may on another device.
 
-    Raises DivlensError for bad prompts, n, seed, batch size, interventions, judge or effort, for an unknown reading, for
-    prompts that come twice, and for a folder that cannot hold the run.
+    Raises DivlensError for bad prompts, n, seed, batch size, interventions, judge or effort, for an unknown reading,
+    for prompts that come twice, and for a folder that cannot hold the run.
     """
     (accounting,) = accountings(
         loaded_model(model),
