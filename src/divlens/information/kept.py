@@ -56,16 +56,12 @@ class Kept:
     def keys(self, numbers: Int[np.ndarray, " rows"]) -> UInt64[np.ndarray, " rows"]:
         """What names the account of each of these rows. Under Freeze several samples of a prompt may be one cell."""
         cells = self.folder.cells(self.run, self.rows(numbers))
-        judge, samples = name_of_judge(self.judge), self.samples(numbers).tolist()
+        judge, samples = name_of_judge(self.judge), self.run.samples(numbers).tolist()
         named = ([VERSION, judge, cell, sample] for cell, sample in zip(cells.tolist(), samples, strict=True))
         return np.array(list(map(number_of, named)), np.uint64)
 
     def rows(self, numbers: Int[np.ndarray, " rows"]) -> list[Row]:
         return [self.run.rows[int(number)] for number in numbers]
-
-    def samples(self, numbers: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " rows"]:
-        """The number of each of these rows among the samples of its prompt."""
-        return numbers % len(self.run.wordings[0])
 
     def matching(
         self, table: str, keys: UInt64[np.ndarray, " keys"]
@@ -111,7 +107,8 @@ class Kept:
 
     def add_tokens(self, numbers: Int[np.ndarray, " rows"], tokens: Int[Tensor, "rows n"]) -> None:
         if len(numbers):
-            self.folder.add(self.run, self.condition, self.samples(numbers), self.rows(numbers), tokens)
+            grids = tokens.view(-1, *self.run.model.grid)
+            self.folder.add(self.run, self.condition, self.run.samples(numbers), self.rows(numbers), grids)
 
     def add_records(self, numbers: Int[np.ndarray, " rows"], records: Sequence[Record]) -> None:
         if records:
@@ -144,7 +141,10 @@ class Kept:
     def whose(self, numbers: Int[np.ndarray, " rows"]) -> dict[str, object]:
         """The columns that say whose these rows are."""
         texts = [row.prompt.text for row in self.rows(numbers)]
-        return self.owner_columns(len(numbers)) | {"prompt": texts, "sample": self.samples(numbers)}
+        return self.owner_columns(len(numbers)) | {
+            "prompt": texts,
+            "sample": self.run.samples(numbers).astype(np.int32),
+        }
 
     def append(self, table: str, columns: Mapping[str, object]) -> None:
         import pyarrow as pa
