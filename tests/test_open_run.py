@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,12 +14,13 @@ import torch
 import divlens
 from divlens.errors import DivlensError
 from divlens.experiment.built_in import KNOWN, token_entropy
-from divlens.models import registry
+from divlens.fidelity import Judged
 from divlens.models.toy import RULES, ToyModel
 from divlens.statistics import change_of_share, paired_change
-from divlens.store import reader
+from divlens.store import views
 from divlens.store.again import draw_again
 from divlens.store.folder import writing_run
+from divlens.store.shards import Shard
 
 PROMPTS = ("red heart", "a cat", "snow")
 N = 5
@@ -29,6 +31,11 @@ pytestmark = pytest.mark.usefixtures("colours_for_lpips")
 
 def probed(folder: Path, model: object = "toy/mim", prompts=PROMPTS, n=N, **others):
     return divlens.probe(model, prompts, n, conditions=CONDITIONS, out=folder, **others)  # type: ignore[arg-type]
+
+
+def opened(folder: Path | str) -> Any:
+    """For the type checker, to which a row or a column of a table may be anything."""
+    return divlens.open_run(folder)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +66,7 @@ def first_shard(folder: Path, name: str = "samples") -> Path:
 
 def test_tables_samples_and_figures_are_those_of_the_result(whole):
     folder, result = whole
-    run = divlens.open_run(folder)
+    run = opened(folder)
     pd.testing.assert_frame_equal(run.table, result.table, check_dtype=False)
     pd.testing.assert_frame_equal(run.per_prompt, result.per_prompt, check_dtype=False)
     samples = run.samples
@@ -73,15 +80,33 @@ def test_tables_samples_and_figures_are_those_of_the_result(whole):
     assert run.request["n"] == N and run.is_complete
 
 
-def test_the_judges_verdicts_stand_beside_the_samples(tmp_path):
-    result = divlens.probe("zoo/ar", ["rocket"], 2, conditions=[], out=tmp_path / "run")
-    samples = divlens.open_run(tmp_path / "run").samples
-    assert samples["judged_concept"].tolist() == [one.judged_concept for one in result.samples]
-    assert samples["judged_concept"].notna().all()
+class FirstColour:
+    """A judge that says which colour the first token has."""
+
+    concepts, styles = ("red", "green", "blue"), ("plain",)
+    existing = np.ones((3, 1), bool)
+
+    def __call__(self, images: torch.Tensor) -> Judged:
+        return Judged(images[:, :, 0, 0].argmax(1)[:, None], torch.zeros(len(images), dtype=torch.long))
+
+
+@pytest.fixture
+def judged(monkeypatch):
+    monkeypatch.setattr("divlens.experiment.comparison.judge_of", lambda model: FirstColour())
+
+
+def test_the_judges_verdicts_stand_beside_the_samples(judged, tmp_path):
+    result = probed(tmp_path / "run", prompts=["red", "green"])
+    probed(tmp_path / "run", prompts=["red", "green", "blue"])
+    samples = opened(tmp_path / "run").samples
+    mine = samples[samples["prompt"] != "blue"]
+    assert mine["judged_concept"].tolist() == [one.judged_concept for one in result.samples]
+    assert samples["judged_concept"].tolist() == [FirstColour.concepts[tokens[0]] for tokens in samples["tokens"]]
+    assert samples["judged_concept"].nunique() == 3 and (samples["judged_style"] == "plain").all()
 
 
 def test_sql_answers_over_the_same_files(whole):
-    run = divlens.open_run(whole[0])
+    run = opened(whole[0])
     found = run.sql("SELECT condition, count(*) AS n FROM samples GROUP BY condition ORDER BY condition")
     assert found.to_dict("list") == {"condition": ["argmax", "baseline", "hot"], "n": [3 * N] * 3}
     mean = run.sql("SELECT avg(value) AS mean FROM Scores WHERE name = 'diversity' AND condition = 'hot'")["mean"][0]
@@ -92,14 +117,14 @@ def test_sql_answers_over_the_same_files(whole):
 @pytest.mark.parametrize("query", ["SELECT * FROM nowhere", "SELEKT", "SELECT nothing FROM samples"])
 def test_a_query_that_cannot_be_answered_is_refused_in_a_line(whole, query):
     with pytest.raises(DivlensError, match="tables: samples, scores, verdicts, probe_per_prompt, probe_table") as error:
-        divlens.open_run(whole[0]).sql(query)
+        opened(whole[0]).sql(query)
     assert "\n" not in str(error.value)
 
 
 def test_figures_of_fewer_samples_no_longer_count_when_a_run_has_grown(own):
-    assert set(divlens.open_run(own).scores["n"]) == {N}
+    assert set(opened(own).scores["n"]) == {N}
     probed(own, n=N + 1)
-    grown = divlens.open_run(own)
+    grown = opened(own)
     assert set(grown.scores["n"]) == {N + 1} and len(grown.samples) == 9 * (N + 1)
     assert grown.sql("SELECT count(*) AS n FROM verdicts")["n"][0] == 9 * (N + 1)
     assert len(list((own / "scores" / "prompts").glob("*.parquet"))) == 6  # of both are there
@@ -107,32 +132,38 @@ def test_figures_of_fewer_samples_no_longer_count_when_a_run_has_grown(own):
 
 def test_a_run_is_read_while_another_process_writes_it(own):
     with writing_run(own):
-        run = divlens.open_run(own)
+        run = opened(own)
         assert len(run.samples) == 9 * N and len(run.table) == 3
         with pytest.raises(DivlensError, match="is being written by process"):
             divlens.score(own, "token_entropy")  # the control: the lock is held
 
 
-def test_files_that_are_folded_meanwhile_are_looked_up_again(own, monkeypatch):
-    run, shards = divlens.open_run(own), []
+def test_files_that_another_process_folds_meanwhile_are_looked_up_again(own, monkeypatch):
+    one = first_shard(own)
+    usual = views.source_of
 
-    def replaced(text: str) -> str:  # just before DuckDB opens what was listed, a file goes
-        if not shards and "/samples/" in text:
-            shards.append(first_shard(own).rename(own / "hidden"))
-            monkeypatch.setattr(reader, "TRIES", 1)
-        elif shards and not first_shard_is_back(own):
-            restore(own)
-        return usual(text)
+    def gone_before_it_is_read(*arguments: Any) -> str:
+        found = usual(*arguments)
+        if one.exists():
+            one.rename(own / "hidden")
+        else:
+            (own / "hidden").rename(one)
+        return found
 
-    def first_shard_is_back(folder: Path) -> bool:
-        return not (folder / "hidden").exists()
+    def back_before_it_is_listed(files: views.CheckedFiles, folder: str) -> list[Shard]:
+        if not one.exists():
+            (own / "hidden").rename(one)
+            monkeypatch.setattr(views, "source_of", usual)
+        return usual_of(files, folder)
 
-    def restore(folder: Path) -> None:
-        (folder / "hidden").rename(folder / "samples" / name)
-
-    usual, name = reader.literal, first_shard(own).name
-    monkeypatch.setattr(reader, "literal", replaced)
-    assert len(run.sql("SELECT * FROM samples")) == 9 * N and shards
+    usual_of = views.CheckedFiles.of
+    monkeypatch.setattr(views, "source_of", gone_before_it_is_read)
+    monkeypatch.setattr(views.CheckedFiles, "of", back_before_it_is_listed)
+    assert len(opened(own).sql("SELECT * FROM samples")) == 9 * N
+    monkeypatch.setattr(views, "source_of", gone_before_it_is_read)
+    monkeypatch.setattr(views, "TRIES", 1)
+    with pytest.raises(DivlensError, match="cannot read"):
+        opened(own).sql("SELECT * FROM samples")  # the control
 
 
 def test_a_damaged_file_is_named_in_a_line_by_what_reads_it(own):
@@ -140,7 +171,7 @@ def test_a_damaged_file_is_named_in_a_line_by_what_reads_it(own):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    run = divlens.open_run(own)
+    run = opened(own)
     assert len(run.scores) and len(run.table)  # they are whole
     for read in (lambda: run.samples, lambda: run.sql("SELECT 1 FROM samples"), lambda: run.images(0, "hot")):
         with pytest.raises(DivlensError, match=path.name) as error:
@@ -148,11 +179,11 @@ def test_a_damaged_file_is_named_in_a_line_by_what_reads_it(own):
         assert "\n" not in str(error.value)
     path.unlink()
     with pytest.raises(DivlensError, match="samples/000000 is missing"):
-        divlens.open_run(own).sql("SELECT 1 FROM samples")
+        opened(own).sql("SELECT 1 FROM samples")
 
 
 def test_images_are_decoded_again_from_tokens(whole):
-    run = divlens.open_run(whole[0])
+    run = opened(whole[0])
     drawn = divlens.sample("toy/mim", PROMPTS, N, interventions=[divlens.Temperature(1.5)]).images
     for prompt in ("a cat", 1, "1"):
         torch.testing.assert_close(run.images(prompt, "hot"), drawn[1])
@@ -172,7 +203,7 @@ def test_images_are_decoded_again_from_tokens(whole):
 )
 def test_names_that_are_not_there_are_refused(whole, names, said):
     with pytest.raises(DivlensError, match=said):
-        divlens.open_run(whole[0]).images(*names)
+        opened(whole[0]).images(*names)
 
 
 def test_images_of_a_model_that_is_another_now_are_refused(own):
@@ -180,14 +211,14 @@ def test_images_of_a_model_that_is_another_now_are_refused(own):
     about["models"]["toy/mim:0"]["content"] = "0" * 32
     (own / "run.json").write_text(json.dumps(about))
     with pytest.raises(DivlensError, match="its weights or settings are others"):
-        divlens.open_run(own).images(0, "hot")
+        opened(own).images(0, "hot")
 
 
 def test_a_run_says_what_it_holds(own):
-    assert repr(divlens.open_run(own)).startswith(f"<StoredRun {own}: probe, complete, 45 samples in ")
+    assert repr(opened(own)).startswith(f"<StoredRun {own}: probe, complete, 45 samples in ")
     about = json.loads((own / "run.json").read_text())
     (own / "run.json").write_text(json.dumps(about | {"complete": []}))
-    run = divlens.open_run(own)
+    run = opened(own)
     assert "not complete" in repr(run) and not run.is_complete
     assert f"divlens resume {own}".replace(" ", "") in "".join(str(run).split()) and "toy/mim:0" in str(run)
     assert max(map(len, str(run).splitlines()[2:])) <= 80
@@ -195,7 +226,7 @@ def test_a_run_says_what_it_holds(own):
 
 def test_several_commands_share_a_folder(own):
     divlens.decompose("toy/mim", PROMPTS, wordings=1, paths=2, executions=2, out=own)
-    run = divlens.open_run(own)
+    run = opened(own)
     assert set(run.tables("decompose")) == {"table", "per_prompt"} and len(run.tables("probe")["table"]) == 3
     assert {"probe_table", "decompose_table"} <= set(run.view_names)
     for read in (lambda: run.table, lambda: run.request):
@@ -207,12 +238,12 @@ def test_several_commands_share_a_folder(own):
 
 def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(DivlensError, match="expected the folder of a run, got"):
-        divlens.open_run(tmp_path / "nothing")
+        opened(tmp_path / "nothing")
 
 
 def test_a_run_is_read_at_an_address_of_fsspec():
     result = probed("memory://read/run")  # type: ignore[arg-type]
-    run = divlens.open_run("memory://read/run")
+    run = opened("memory://read/run")
     assert [tuple(one) for one in run.samples["tokens"]] == [one.tokens for one in result.samples]
     assert "45 samples in" in repr(run) and len(run.table) == 3
 
@@ -220,7 +251,7 @@ def test_a_run_is_read_at_an_address_of_fsspec():
 # Scoring
 
 
-def by_hand(samples: pd.DataFrame, condition: str, prompt: str) -> float:
+def by_hand(samples: Any, condition: str, prompt: str) -> float:
     """The entropy of the tokens at each position, from their shares."""
     mine = samples[(samples["condition"] == condition) & (samples["prompt"] == prompt)]
     columns = np.stack(mine["tokens"].to_list()).T
@@ -246,7 +277,7 @@ def test_a_new_measure_draws_nothing_and_decodes_nothing_that_it_does_not_need(o
         found = divlens.score(own, ["token_entropy"])
         with pytest.raises(AssertionError, match="nothing is drawn or decoded"):
             divlens.score(own, "lpips:stlpips")  # the control
-    run = divlens.open_run(own)
+    run = opened(own)
     assert sorted((own / "samples").iterdir()) == before
     values = run.scores[run.scores["name"] == "token_entropy"]
     assert len(values) == 9
@@ -274,14 +305,14 @@ def test_what_is_stored_is_not_measured_again(own):
     again = divlens.score(own, [own_measure, "token_entropy"])
     assert sum(calls) == 9 * N
     assert again.per_prompt["brightness"].tolist() == first.per_prompt["brightness"].tolist()
-    pictures = divlens.open_run(own).images("a cat", "hot").mean()
-    mine = first.per_prompt.set_index(["condition", "prompt"])["brightness"]
+    pictures = opened(own).images("a cat", "hot").mean()
+    mine: Any = first.per_prompt.set_index(["condition", "prompt"])["brightness"]
     assert mine[("hot", "a cat")] == pytest.approx(float(pictures), abs=1e-6)  # a mean of float32
 
 
 def test_lpips_by_a_network_of_its_own(own, monkeypatch):
     monkeypatch.undo()  # the run's diversity is on colours; the packaged network gives something else
-    found = divlens.score(own, ["lpips:stlpips", "diversity"]).per_prompt
+    found: Any = divlens.score(own, ["lpips:stlpips", "diversity"]).per_prompt
     drawn = divlens.sample("toy/mim", PROMPTS, N).images
     expected = divlens.lpips_diversity(drawn)
     baseline = found[found["condition"] == "baseline"]
@@ -328,9 +359,7 @@ def test_runs_are_compared_prompt_by_prompt(own, tmp_path):
     found = divlens.compare(own, other)
     assert set(found.per_prompt["prompt"]) == {"a cat", "snow"} and found.prompts == 2
     row = found.table.set_index(["figure", "condition"]).loc[("token_entropy", "hot")]
-    both = [
-        divlens.open_run(folder).scores.set_index(["name", "condition", "prompt"])["value"] for folder in (own, other)
-    ]
+    both = [opened(folder).scores.set_index(["name", "condition", "prompt"])["value"] for folder in (own, other)]
     values = [np.array([one[("token_entropy", "hot", prompt)] for prompt in ("a cat", "snow")]) for one in both]
     change = paired_change(values[1], values[0])
     assert (row["a"], row["b"]) == pytest.approx((values[0].mean(), values[1].mean()))
@@ -339,17 +368,22 @@ def test_runs_are_compared_prompt_by_prompt(own, tmp_path):
     assert found.settings.set_index("setting").loc["seed"].tolist() == ["0", "1"]
     assert max(map(len, str(found).splitlines()[2:])) <= 80
     same = divlens.compare(own, own)
-    assert (same.table["change"] == 0).all() and not (found.table["change"] == 0).all()
+    assert set(same.table["change"]) == {0.0} != set(found.table["change"])
 
 
-def test_shares_are_compared_as_shares(tmp_path):
+def test_shares_are_compared_as_shares(judged, tmp_path):
     for seed in (0, 1):
-        divlens.probe("zoo/ar", ["rocket", "red heart"], 2, seed, conditions=[], out=tmp_path / str(seed))
+        probed(tmp_path / str(seed), "toy/ar", ["red", "green", "blue"], seed=seed)
     found = divlens.compare(tmp_path / "0", tmp_path / "1")
-    row = found.table.set_index("figure").loc["fidelity"]
-    values = found.per_prompt[found.per_prompt["figure"] == "fidelity"]
-    change = change_of_share(values["b"].to_numpy(), values["a"].to_numpy(), 2)
-    assert (row["change_low"], row["change_high"]) == (change.low, change.high)
+    rows = [row for row in found.per_prompt.to_dict("records") if row["figure"] == "fidelity"]
+    for condition in CONDITIONS:
+        before, after = np.array([(row["a"], row["b"]) for row in rows if row["condition"] == condition]).T
+        change = change_of_share(after, before, N)
+        shown = found.table.set_index(["figure", "condition"]).loc[("fidelity", condition)]
+        assert (shown["change_low"], shown["change_high"]) == (change.low, change.high)
+    # The control: nothing changes under argmax, which is not certain of a share.
+    assert paired_change(np.zeros(3), np.zeros(3)).high == 0 < change_of_share(np.zeros(3), np.zeros(3), N).high
+    assert found.table.set_index(["figure", "condition"]).loc[("fidelity", "argmax")]["change_high"] > 0
 
 
 def test_two_models_are_compared_though_their_names_differ(own, tmp_path):
@@ -397,7 +431,7 @@ def test_indices_that_are_none_are_refused(indices):
 
 
 def test_a_sample_of_a_run_is_drawn_again(whole):
-    run = divlens.open_run(whole[0])
+    run = opened(whole[0])
     for condition in CONDITIONS:
         found = draw_again(run, "a cat", condition, 3)
         assert found.equal and "the tokens are equal" in str(found)
@@ -405,7 +439,7 @@ def test_a_sample_of_a_run_is_drawn_again(whole):
 
 
 def test_what_differs_is_said_where_tokens_do(own, monkeypatch):
-    run = divlens.open_run(own)
+    run = opened(own)
     session = run.record["sessions"][0]
     run.record["sessions"][0] = session | {"device": "another one", "versions": session["versions"] | {"torch": "0.1"}}
     run.record["requests"]["probe"]["setup"]["toy/mim:0"]["dtype"] = "float80"
@@ -418,7 +452,7 @@ def test_what_differs_is_said_where_tokens_do(own, monkeypatch):
 
 
 def test_a_sample_that_is_not_there_is_refused(whole):
-    run = divlens.open_run(whole[0])
+    run = opened(whole[0])
     with pytest.raises(DivlensError, match=r"was not asked for sample 5 of 'a cat'.*probe 5"):
         draw_again(run, "a cat", "hot", 5)
     with pytest.raises(DivlensError, match="whole number of at least 0"):
@@ -463,6 +497,6 @@ def test_a_sample_that_differs_ends_with_1(run, own, monkeypatch):
 
 def test_models_that_names_do_not_load_are_refused(tmp_path):
     probed(tmp_path / "run", ToyModel("mim", RULES["mim"], seed=10**21))
-    assert registry.known() and len(divlens.open_run(tmp_path / "run").samples) == 9 * N  # tokens need no model
+    assert len(opened(tmp_path / "run").samples) == 9 * N  # tokens need no model
     with pytest.raises(DivlensError, match="a seed of up to 20 digits"):
-        divlens.open_run(tmp_path / "run").images(0, "hot")
+        opened(tmp_path / "run").images(0, "hot")

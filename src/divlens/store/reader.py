@@ -1,15 +1,12 @@
 """`open_run`: the folder of a run as its readers see it, whoever writes it meanwhile: tables, SQL, pictures made again.
 
-Nothing is locked and nothing is written. DuckDB reads the Parquet files where they stand. Each is held against the hash
-in its name before it is first read; on an object store, which does so by itself, it is not.
+Nothing is locked and nothing is written.
 """
 
 from __future__ import annotations
 
 import io
-import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,19 +16,16 @@ from divlens.output import Record
 from divlens.showing import Block, Shown, counted
 from divlens.store.place import Place
 from divlens.store.record import existing_record
-from divlens.store.schemas import SAMPLES, TABLES, schema_of
-from divlens.store.shards import DamagedShardError, Shard, Shards
-from divlens.store.views import VIEWS, literal, view_of
+from divlens.store.schemas import SAMPLES, TABLES
+from divlens.store.shards import Shards
+from divlens.store.views import VIEWS, CheckedFiles, answer, literal
 
 if TYPE_CHECKING:
-    import duckdb
     import pandas as pd
     from jaxtyping import Float
     from torch import Tensor
 
     from divlens.models.protocol import Model
-
-TRIES = 5  # to read files that another process replaces by larger ones meanwhile
 
 
 def open_run(folder: str | Path) -> StoredRun:
@@ -49,7 +43,7 @@ class StoredRun(Shown):
     def __init__(self, folder: str | Path) -> None:
         self.place = Place(folder)
         self.record = existing_record(self.place)
-        self.checked: set[tuple[str, Shard]] = set()
+        self.files = CheckedFiles(self.place)
         self.models: dict[tuple[str, str | None], Model] = {}
 
     @property
@@ -133,68 +127,14 @@ class StoredRun(Shown):
         """What DuckDB answers. Its tables are samples, scores and verdicts (docs/runs.md has their columns), and those
         of the commands, such as probe_table and probe_per_prompt. Raises DivlensError for what is no query of these,
         and for files that are not what was written."""
-        import duckdb
-
-        for left in reversed(range(TRIES)):
-            with duckdb.connect() as connection:
-                try:
-                    self.offer(connection, {word.lower() for word in re.findall(r"\w+", query)})
-                    return connection.execute(query).df()
-                except duckdb.IOException as error:
-                    if not left:  # else another process has put a larger file in the place of several
-                        raise DivlensError(f"cannot read {self.place}: {first_line(error)}") from None
-                except duckdb.Error as error:
-                    raise DivlensError(f"{first_line(error)}; tables: {', '.join(self.view_names)}") from None
-        raise AssertionError("the last try returns or raises")
+        tables = {f"{command}_{name}": f"{TABLES}/{command}/{name}.parquet" for command, name in self.table_names}
+        sizes = {request["n"] for request in self.requests.values() if "n" in request}
+        return answer(query, self.files, tables, sizes)
 
     @property
     def view_names(self) -> list[str]:
+        """The tables that a query may name."""
         return [*VIEWS, *(f"{command}_{name}" for command, name in self.table_names)]
-
-    def offer(self, connection: duckdb.DuckDBPyConnection, words: Collection[str]) -> None:
-        """Make the tables that these words of a query may name; files of others are not even looked at."""
-        if not self.place.local:
-            connection.register_filesystem(self.place.files)
-        for name, folder in VIEWS.items():
-            if name in words:
-                self.offer_shards(connection, name, folder)
-        for command, name in self.table_names:
-            if f"{command}_{name}".lower() in words:
-                address = literal(self.place.address(f"{TABLES}/{command}/{name}.parquet"))
-                connection.execute(f'CREATE VIEW "{command}_{name}" AS SELECT * FROM read_parquet({address})')
-
-    def offer_shards(self, connection: duckdb.DuckDBPyConnection, name: str, folder: str) -> None:
-        if shards := self.shards(folder):
-            addresses = ", ".join(literal(self.place.address(f"{folder}/{shard.name}")) for shard in shards)
-            source = f"read_parquet([{addresses}], filename = true, file_row_number = true)"
-        else:
-            connection.register("nothing", schema_of(folder).empty_table())
-            source = "(SELECT *, '' AS filename, 0 AS file_row_number FROM nothing)"
-        sizes = {request["n"] for request in self.requests.values() if "n" in request}
-        connection.execute(f"CREATE VIEW {name} AS {view_of(name, source, sizes)}")
-
-    def shards(self, folder: str) -> list[Shard]:
-        """The files that count, each checked. Raises DivlensError that names one that is not what was written."""
-        for left in reversed(range(TRIES)):
-            found = Shards(self.place, folder)
-            try:
-                self.check(found)
-            except DamagedShardError:
-                if left:  # another process may have put a larger one in its place
-                    continue
-                raise
-            return found.live
-        raise AssertionError("the last try returns or raises")
-
-    def check(self, shards: Shards) -> None:
-        if gaps := shards.missing():
-            raise DamagedShardError(f"{self.place}/{shards.folder}/{gaps[0]:06} is missing")
-        new = [(shards.folder, shard) for shard in shards.live if (shards.folder, shard) not in self.checked]
-        if self.place.local:
-            with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter free
-                for _ in pool.map(lambda one: len(shards.content(one[1])), new):
-                    pass
-        self.checked |= set(new)
 
     def in_order(self, *then: str) -> str:
         """Rows in the order of models, conditions and prompts in which they were asked for."""
@@ -353,10 +293,6 @@ class StoredRun(Shown):
         yield f"Tables of .sql(): {', '.join(self.view_names)}."
         if self.unfinished:
             yield f"{', '.join(self.unfinished)}: not complete. To go on: divlens resume {self.place}"
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def bytes_text(size: int) -> str:
