@@ -44,7 +44,7 @@ def test_every_verb_takes_a_name_or_an_object():
     named, object_ = "toy/ar", divlens.load("toy/ar")
     for verb in (
         lambda model: divlens.sample(model, PROMPTS, n=9).tokens.numpy(),
-        lambda model: divlens.probe(model, PROMPTS, n=9, conditions=[]).samples.parts[0].tokens.numpy(),
+        lambda model: divlens.probe(model, PROMPTS, n=9, conditions=[]).samples.parts[0].loaded().tokens.numpy(),
         lambda model: divlens.enhance(model, PROMPTS, n=9).tokens.numpy(),
         lambda model: divlens.information(model, PROMPTS, n=2, effort=NO_BOUNDS).execution_map,
         lambda model: divlens.decompose(model, PROMPTS, **SMALL).components,

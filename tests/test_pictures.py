@@ -230,7 +230,7 @@ def test_no_more_conditions_are_put_together_than_a_batch_needs(quick, monkeypat
 
 def test_tokens_are_kept_as_small_integers_and_told_as_they_were_drawn(quick):
     result = divlens.probe("toy/diffusion", ["a cat", "snow"], n=5)
-    assert {part.tokens.dtype for part in result.samples.parts} == {torch.int16}
+    assert {part.loaded().tokens.dtype for part in result.samples.parts} == {torch.int16}
     drawn = divlens.sample("toy/diffusion", ["a cat", "snow"], n=5)
     first = result.samples[:10]
     assert [record.tokens for record in first] == [

@@ -1,7 +1,7 @@
 """The probe on the toys: its figures by hand, its pairing, and its table."""
 
 import math
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -11,14 +11,11 @@ import divlens
 from divlens.conditions import BASELINE, default_conditions
 from divlens.diversity import load_network, lpips_diversity
 from divlens.errors import DivlensError
-from divlens.experiment.measure import Instruments, count_duplicates, looks, noise_floor
+from divlens.experiment.measure import count_duplicates, noise_floor
 from divlens.experiment.probe import probe
 from divlens.fidelity import Judged, concept_index, mode_coverage, shows
 from divlens.interventions import Argmax, DisableTop, Paraphrase, Subset, Temperature
-from divlens.models import load
 from divlens.models.toy import RULES, ToyModel
-from divlens.planning import plan
-from divlens.run import fill
 from divlens.types import Prompt
 from oracles.colour_network import colour_network
 from oracles.screen import printed
@@ -150,21 +147,17 @@ def test_how_many_samples_are_drawn_together_changes_nothing(batch_size, judged)
     assert list(parts.samples) != list(probe("toy/diffusion", JUDGED_PROMPTS, N, seed=1).samples)  # the control
 
 
-@pytest.mark.parametrize("at_once", [1, 5, 1000])
-def test_how_many_pictures_are_looked_at_together_changes_nothing(at_once):
-    instruments = Instruments.of(colour_network(), ColourJudge())
-    run = plan(load("toy/diffusion"), JUDGED_PROMPTS, N, 0)
-
-    def seen(*how_many: int) -> tuple[list[int], list[torch.Tensor]]:
-        passes = list(looks(fill(run), instruments, lambda rows: None, *how_many))
-        parts = [(one.pictures, one.tokens, one.features, *astuple(one.judged)) for one in passes if one.judged]
-        return [len(one.tokens) for one in passes], [torch.cat(part) for part in zip(*parts, strict=True)]
-
-    (usual, expected), (sizes, found) = seen(), seen(at_once)
-    assert sum(sizes) == sum(usual) == len(run.rows) and max(sizes) == min(at_once, len(run.rows))
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
-    assert not torch.equal(found[1], found[1].roll(1, 0))  # the control
+def test_figures_depend_on_the_samples_of_their_prompt_alone():
+    """To the last bit, whatever was drawn and looked at together, for a run that is resumed must end as any other."""
+    together = probe("toy/diffusion", JUDGED_PROMPTS, 40)  # more than one pass
+    alone = [probe("toy/diffusion", [prompt], 40, batch_size=7) for prompt in JUDGED_PROMPTS]
+    figures = ["diversity", "coverage", "fidelity", "noise_floor", "duplicates"]
+    whole = together.per_prompt.set_index(["condition", "prompt"])[figures]
+    for part in alone:
+        mine = part.per_prompt.set_index(["condition", "prompt"])[figures]
+        assert mine.equals(whole.loc[mine.index])
+    shifted = probe("toy/diffusion", JUDGED_PROMPTS[:1], 39).per_prompt[figures]
+    assert not shifted.equals(alone[0].per_prompt[figures])  # the control
 
 
 def test_duplicates_are_samples_that_have_a_twin():

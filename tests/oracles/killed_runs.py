@@ -61,7 +61,7 @@ def differing(files: Mapping[str, Any], expected: Mapping[str, Any]) -> set[str]
 
 
 def count_drawn(log: Path) -> None:
-    """In this process, write the cells of every batch that is drawn for a folder into a file, before they are stored."""
+    """In this process, write the cells of every batch that is drawn for a folder into a file before they are stored."""
 
     def counted(run: Run) -> Any:
         stratum = stratum_of(run, None)

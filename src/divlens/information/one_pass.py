@@ -113,7 +113,7 @@ def collect(
     tokens, readings, batches = TokenCounts.empty(prompts, model.codes), Readings(), set[int]()
     found = list[Sample]()
     for place in windows(run):
-        part = accounts_of(run, place, uses[place].any(1), judge, on_batch, kept)
+        part = accounts_of(run, place, np.asarray(uses[place].any(1)), judge, on_batch, kept)
         bits[place] = part.bits
         rare.add(part.rare, stratum[place])
         maps += part.maps
