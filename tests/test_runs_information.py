@@ -26,6 +26,10 @@ ASKED: dict[str, Any] = dict(prompts=PROMPTS, n=N, batch_size=BATCH, effort=Effo
 FAMILIES = ("ar", "mim", "diffusion")
 
 
+def asking(**more: Any) -> dict[str, Any]:
+    return {**ASKED, **more}
+
+
 class StoppedError(Exception):
     pass
 
@@ -61,7 +65,7 @@ def batches_drawn(monkeypatch, **asked: Any) -> int:
         calls = counted(patch)
         information(**asked)
         all_calls = len(calls)
-        information(**asked | dict(out=None))
+        information(**{**asked, "out": None})
     whole = -(-len(asked["prompts"]) * asked["n"] // asked["batch_size"])
     return all_calls - (len(calls) - all_calls - whole)
 
@@ -86,7 +90,7 @@ def last_colour(images):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(family, tmp_path, monkeypatch):
-    asked = ASKED | dict(model=f"toy/{family}", interventions=[Paraphrase(2)], judge=first_colour)
+    asked = asking(model=f"toy/{family}", interventions=[Paraphrase(2)], judge=first_colour)
     whole = information(**asked, out=tmp_path / "whole")
     assert tables(whole) == tables(information(**asked))  # and as if there were no folder
     for batches in (0, 1):
@@ -96,14 +100,14 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(family, tmp_path, 
     assert tables(information(**asked, out=tmp_path / "part", on_batch=told.append)) == tables(whole)
     assert told == [10, 2] and calls[0] == 2  # two batches of 5 were there
     assert files(tmp_path / "part") == files(tmp_path / "whole")
-    other = information(**asked | dict(seed=1), out=tmp_path / "other")
+    other = information(**{**asked, "seed": 1}, out=tmp_path / "other")
     assert tables(other) != tables(whole) and files(tmp_path / "other") != files(tmp_path / "whole")  # it can fail
 
 
 @pytest.mark.parametrize("writes", [0, 1, 2, 3, 6, 10])
 def test_a_run_that_was_stopped_between_the_files_of_a_batch_goes_on(writes, tmp_path, monkeypatch):
     """A batch is up to four files: samples, records, maps, accounts."""
-    asked = ASKED | dict(model="toy/diffusion")
+    asked = asking(model="toy/diffusion")
     append, done = Shards.append, []
 
     def stopping(self, table, owner):
@@ -123,7 +127,7 @@ def test_a_run_that_was_stopped_between_the_files_of_a_batch_goes_on(writes, tmp
 
 
 def test_resume_goes_on_with_information_and_has_nothing_to_do_when_it_is_complete(tmp_path, monkeypatch):
-    asked = ASKED | dict(model="toy/diffusion")
+    asked = asking(model="toy/diffusion")
     information(**asked, out=tmp_path / "whole")
     with pytest.raises(StoppedError):
         information(**asked, out=tmp_path / "part", on_batch=stops_after(1))
@@ -138,7 +142,7 @@ def probed(folder: Path, n: int = N) -> None:
 
 
 def test_information_after_probe_draws_the_samples_once_more_and_no_other(colours_for_lpips, tmp_path, monkeypatch):
-    asked = ASKED | dict(model="toy/diffusion")
+    asked = asking(model="toy/diffusion")
     probed(tmp_path, n=4)
     before = tokens(tmp_path)
     assert tables(information(**asked, out=tmp_path)) == tables(information(**asked))
@@ -187,9 +191,9 @@ def test_samples_that_come_out_otherwise_are_said_to(colours_for_lpips, tmp_path
 
 
 def test_more_samples_are_added_to_those_that_are_there(tmp_path, monkeypatch):
-    asked = ASKED | dict(model="toy/ar", interventions=[Paraphrase(2)], judge=first_colour)
+    asked = asking(model="toy/ar", interventions=[Paraphrase(2)], judge=first_colour)
     information(**asked, out=tmp_path)
-    told, more = [], asked | dict(n=2 * N)
+    told, more = [], {**asked, "n": 2 * N}
     grown = information(**more, out=tmp_path, on_batch=told.append)
     whole = information(**more)
     assert told[0] == 12 and sum(told) == 24
@@ -201,7 +205,7 @@ def test_more_samples_are_added_to_those_that_are_there(tmp_path, monkeypatch):
 
 
 def test_samples_that_are_one_cell_have_an_account_each(tmp_path):
-    asked = ASKED | dict(model="toy/diffusion", interventions=[Freeze("path"), Freeze("execution")])
+    asked = asking(model="toy/diffusion", interventions=[Freeze("path"), Freeze("execution")])
     with pytest.raises(StoppedError):
         information(**asked, out=tmp_path, on_batch=stops_after(1))
     found = information(**asked, out=tmp_path)
@@ -209,7 +213,7 @@ def test_samples_that_are_one_cell_have_an_account_each(tmp_path):
 
 
 def test_what_another_judge_read_does_not_count(tmp_path):
-    asked = ASKED | dict(model="toy/diffusion")
+    asked = asking(model="toy/diffusion")
     first = information(**asked, judge=first_colour, out=tmp_path)
     last = information(**asked, judge=last_colour, out=tmp_path)
     assert tables(last) == tables(information(**asked, judge=last_colour)) != tables(first)
@@ -217,7 +221,7 @@ def test_what_another_judge_read_does_not_count(tmp_path):
 
 @pytest.mark.parametrize("table", [SAMPLES, ACCOUNTS, RECORDS, MAPS])
 def test_a_damaged_file_is_named_and_what_it_held_is_drawn_again(table, tmp_path):
-    asked = ASKED | dict(model="toy/diffusion")
+    asked = asking(model="toy/diffusion")
     information(**asked, out=tmp_path)
     before = files(tmp_path)
     path = sorted((tmp_path / table).iterdir())[1]
@@ -234,16 +238,15 @@ def test_a_damaged_file_is_named_and_what_it_held_is_drawn_again(table, tmp_path
 
 def test_a_decomposition_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
     prompts = [Prompt(f"{text} {i}", (f"one {text} {i}",)) for i in range(2) for text in ("red heart", "a cat")]
-    asked: dict[str, Any] = dict(model="toy/diffusion", prompts=prompts, features=colours, batch_size=2)
-    asked |= dict(wordings=2, paths=2, executions=2)
+    levels = dict(wordings=2, paths=2, executions=2)
+    asked: dict[str, Any] = dict(model="toy/diffusion", prompts=prompts, **levels, features=colours, batch_size=2)
     whole = decompose(**asked, out=tmp_path / "whole")
-    for batches in (0, 1):
-        with pytest.raises(StoppedError):
-            decompose(**asked, out=tmp_path / "part", on_batch=stops_after(batches))
+    with pytest.raises(StoppedError):
+        decompose(**asked, out=tmp_path / "part", on_batch=stops_after(0))
     calls = counted(monkeypatch)
     part = decompose(**asked, out=tmp_path / "part")
     assert sum(calls) == 32 - 16  # a window of 8 batches was there
     assert part.per_prompt.to_csv() == whole.per_prompt.to_csv()
     assert files(tmp_path / "part", "decompose") == files(tmp_path / "whole", "decompose")
-    decompose(**asked | dict(seed=1), out=tmp_path / "other")
+    decompose(**{**asked, "seed": 1}, out=tmp_path / "other")
     assert files(tmp_path / "other", "decompose") != files(tmp_path / "whole", "decompose")  # it can fail

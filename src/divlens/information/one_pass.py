@@ -106,6 +106,7 @@ def collect(
     uses = np.stack(
         [np.concatenate([choice_of_samples(part, k, run.seed, text) for part, text in both]) for k in stored], 1
     )
+    recorded = np.logical_or.reduce(uses, 1)
     group, stratum = groups_of(stratum.numpy()).flatten(), stratum.flatten()
 
     bits, rare = torch.zeros(len(run.rows), len(QUANTITIES), dtype=torch.float64), RareDraws.empty(len(strata))
@@ -113,7 +114,7 @@ def collect(
     tokens, readings, batches = TokenCounts.empty(prompts, model.codes), Readings(), set[int]()
     found = list[Sample]()
     for place in windows(run):
-        part = accounts_of(run, place, np.asarray(uses[place].any(1)), judge, on_batch, kept)
+        part = accounts_of(run, place, recorded[place], judge, on_batch, kept)
         bits[place] = part.bits
         rare.add(part.rare, stratum[place])
         maps += part.maps
