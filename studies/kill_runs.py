@@ -1,13 +1,14 @@
-"""Runs that are killed with SIGKILL at 30 random moments: what is lost, and whether the end is as of an undisturbed one.
+"""Runs killed with SIGKILL at 30 random moments: what is lost, and whether the end is that of an undisturbed one.
 
     python studies/kill_runs.py [--kills 30] [--models zoo/ar ...] > studies/kill_runs.txt
 
-Each run is `divlens probe MODEL --limit 2 -n 4 --batch-size 2` under baseline and a higher temperature, killed at a moment
-drawn between its start and the duration of an undisturbed run, and gone on with by `divlens resume`, until it is
-finished; runs are begun until all kills are spent. Columns: the seconds of an undisturbed run; kills, and finished runs;
-the files of samples that there were at the kills (smallest, median, largest); the kills after which samples were drawn
-again; the most samples that one kill lost; and the files in which any finished run is other than the undisturbed one, of
-how many. The last line is the control: the files that are other with another seed. Takes some minutes for each model.
+Each run is `divlens probe MODEL --limit 2 -n 4 --batch-size 2` under baseline and a higher temperature, killed at a
+moment drawn between its start and the duration of an undisturbed run, and gone on with by `divlens resume`, until it is
+finished; runs are begun until all kills are spent. Columns: the seconds of an undisturbed run; kills, and finished
+runs; the files of samples that there were at the kills (smallest, median, largest); the kills after which samples were
+drawn again; the most samples that one kill lost; and the files in which any finished run is other than the undisturbed
+one, of how many. The last line is the control: the files that are other with another seed. Takes some minutes for each
+model.
 """
 
 from __future__ import annotations
@@ -44,7 +45,10 @@ def main() -> None:
             f"{model:7} {found['seconds']:7.1f}  {found['kills']:5}  {found['runs']:4}  {at_kills:18}  "
             f"{sum(map(bool, again)):10}  {max(again):9}  {len(found['other'])} of {found['files']}"
         )
-        print(f"        with another seed {len(found['other with another seed'])} files that only one of both has", flush=True)
+        print(
+            f"        with another seed {len(found['other with another seed'])} files that only one of both has",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

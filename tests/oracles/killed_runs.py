@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 # All that the command line will need, so that an attempt is forked and not imported.
 import divlens.cli
 import divlens.experiment.comparison as comparison
-import divlens.resume  # noqa: F401
+import divlens.resume
 import divlens.store.draw as draw
 import divlens.store.shards as shards
 from divlens.output import versions
@@ -62,7 +62,7 @@ def differing(files: Mapping[str, Any], expected: Mapping[str, Any]) -> set[str]
 
 
 def count_drawn(log: Path) -> None:
-    """In this process, write the cells of every batch that is drawn for a folder into a file, before they are stored."""
+    """In this process, write the cells of every batch that is drawn into a file, before the batch is stored."""
 
     def counted(run: Run) -> Any:
         stratum = stratum_of(run, None)

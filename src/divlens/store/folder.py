@@ -149,8 +149,8 @@ class RunFolder:
         if bad:
             shown = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
             raise DivlensError(
-                f"{self.place} has files that are not what was written: {shown}. `divlens resume` with --repair removes "
-                "them and draws again what they held"
+                f"{self.place} has files that are not what was written: {shown}. `divlens resume` with --repair "
+                "removes them and draws again what they held"
             )
 
     def tidy(self, repair: bool) -> None:
