@@ -1,8 +1,8 @@
 """What a stored sample is called: a hash of all that its tokens depend on, so that nothing is drawn twice.
 
 A cell is (model, settings, seed, prompt, wording, path noise, execution noise). Its hash does not depend on where or
-beside what it is drawn: a batch, a device, a worker, a shard. `COUNTS` says of each field of `Run.identity` whether it
-is part of the cell; a test fails for a field that is not there.
+beside what it is drawn: a batch, a device, a worker, a shard. `COUNTS` says of each field of `Run.identity`, and of its
+rows, whether it is part of the cell; a test fails for a field that is not there.
 """
 
 from __future__ import annotations
@@ -18,18 +18,32 @@ from jaxtyping import UInt64
 from divlens.run import Row, Run
 
 VERSION = 1  # of what a cell's hash is made of: another number makes all cells new
-# Of each field of `Run.identity`, and of its `drawn_with`: whether the tokens of a cell are others where it differs.
-# The name of a model counts where its content is not known. Rounding makes the rest matter rarely (ARCHITECTURE.md).
+# Of each field of `Run.identity`, of a run's `Settings` and `DrawnWith`, and of a `Row`: whether another value makes
+# another cell. The name of a model counts where its content is not known. Device, batch size and compilation matter by
+# rounding alone, and rarely (ARCHITECTURE.md).
 COUNTS: Mapping[str, bool] = {
     "model": False,
     "model_content": True,
-    "settings": True,
+    "settings.rule": True,
+    "settings.guidance": True,
+    "settings.temperature": True,
+    "settings.allowed": True,
+    "settings.top_k": True,
+    "settings.top_p": True,
+    "settings.greedy": True,
+    "settings.frozen": True,
     "seed": True,
-    "rows": False,  # a row is what differs between the cells of a run
+    "rows": False,  # the list of all; each row makes a cell
     "drawn_with.device": False,
     "drawn_with.dtype": True,
     "drawn_with.batch_size": False,
     "drawn_with.compiled": False,
+    "row.prompt.text": True,
+    "row.prompt.paraphrases": False,  # of which one may be the wording
+    "row.prompt.concept": False,
+    "row.wording": True,
+    "row.path": True,
+    "row.execution": True,
 }
 
 
@@ -39,9 +53,9 @@ def stratum_of(run: Run, content: str | None) -> str:
 
 
 def common(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `Run.identity` that count."""
-    flat = {key: value for key, value in identity.items() if key != "drawn_with"}
-    flat |= {f"drawn_with.{key}": value for key, value in identity["drawn_with"].items()}
+    """The fields of `Run.identity` that count, those of its parts by names with a dot."""
+    parts = {key: value if isinstance(value, Mapping) else {"": value} for key, value in identity.items()}
+    flat = {f"{key}.{name}".rstrip("."): value for key, part in parts.items() for name, value in part.items()}
     counted = {key: value for key, value in flat.items() if COUNTS[key]}
     if identity["model_content"] is None:
         counted["model"] = identity["model"]

@@ -2,9 +2,9 @@
 
 A shard's name has its number and a hash of its content, `000012-000012-3f9a....parquet`, so that one write is all that
 it takes, and a file that was cut or changed is found by its name. The numbers have no gaps, and run.json says how many
-there were when it was written: so a file that is missing is found, too. Many small shards are folded into a large one,
-whose name has their first and last number; those that a larger one covers no longer count, whether they are removed yet
-or not.
+there were when it was written, so that a file that is missing is found, too. Many small shards are folded into a large
+one, whose name has their first and last number; those that a larger one covers no longer count, whether they are
+removed yet or not.
 """
 
 from __future__ import annotations
