@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         TopK,
         TopP,
     )
+    from divlens.merge import merge
     from divlens.models import load
     from divlens.models.wrap import wrap
     from divlens.models.zoo.prompts import default_prompts
@@ -59,6 +60,7 @@ _PLACES = {
     "load_judge": "fidelity.judge",
     "load_network": "diversity",
     "lpips_diversity": "diversity",
+    "merge": "merge",
     "probe": "experiment.probe",
     "read_prompts": "prompts",
     "resume": "resume",
@@ -97,6 +99,7 @@ __all__ = [
     "load_judge",
     "load_network",
     "lpips_diversity",
+    "merge",
     "probe",
     "read_prompts",
     "resume",

@@ -14,6 +14,7 @@ import click
 
 from divlens import __version__
 from divlens.cli import commands
+from divlens.cli.merge import merge
 from divlens.errors import DivlensError
 from divlens.report.terminal import discard, is_full, put
 from divlens.showing import visible
@@ -59,7 +60,7 @@ zoo = LazyZoo(
     callback=help_alone,
 )
 MEASURING = (commands.probe, commands.enhance, commands.information, commands.decompose, commands.resume)
-for command in (zoo, *MEASURING, commands.models):
+for command in (zoo, *MEASURING, merge, commands.models):
     cli.add_command(command)
 
 
