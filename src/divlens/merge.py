@@ -126,7 +126,7 @@ def check_whole(parts: Sequence[Part]) -> None:
     """Raises DivlensError for a part that is not finished or has damaged files."""
     for part in parts:
         if part.requests.keys() - set(part.record["complete"]):
-            raise DivlensError(f"merge expects finished shards; go on with `divlens resume {part.place}`")
+            raise DivlensError(f"{part.place} is not finished: go on with `divlens resume {part.place}`")
         if bad := [name for table in KEYS for name in part.table(table).damaged()]:
             shown = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
             raise DivlensError(
@@ -146,16 +146,16 @@ def copy(sources: Sequence[Shards], folder: RunFolder, name: str, keys: list[str
         known = pd.concat([keys_of(target.read(shard, keys)) for shard in before]) if before else None
         for source, shard in owned(sources, owner):
             rows = source.read(shard)
-            new = rows if known is None else rows.filter(~keys_of(rows.select(keys)).isin(known))
+            new = rows if known is None else rows.filter(~keys_of(rows.select(keys)).isin(known).to_numpy())
             if len(new):
                 target.append(new, owner, shard.last - shard.first + 1)
 
 
 def keys_of(rows: pa.Table) -> pd.Series:
     """A number for each row."""
-    import pandas as pd
+    from pandas.util import hash_pandas_object
 
-    return pd.util.hash_pandas_object(rows.to_pandas(), index=False)
+    return hash_pandas_object(rows.to_pandas(), index=False)
 
 
 def owned(sources: Sequence[Shards], owner: Mapping[str, Any]) -> Iterator[tuple[Shards, Shard]]:

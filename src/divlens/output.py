@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from importlib.metadata import packages_distributions, version
 from numbers import Integral, Real
 from pathlib import Path
@@ -152,12 +153,16 @@ def put_in_place(partial: Path, folder: Path, replaced: Path) -> None:
         raise
 
 
+# It reads the list of files of every package: more than a second.
+packages_by_name = cache(packages_distributions)
+
+
 def versions() -> dict[str, str]:
     """Of Python, of divlens, and of every installed package of which something has been imported."""
     # Not `import divlens`: the package imports every module, so for the layers that would be an import of all.
     own = str(vars(sys.modules["divlens"])["__version__"])
     imported = {name.partition(".")[0] for name in sys.modules}
-    used = {package for name, packages in packages_distributions().items() if name in imported for package in packages}
+    used = {package for name, packages in packages_by_name().items() if name in imported for package in packages}
     return {"python": platform.python_version(), **{name: version(name) for name in sorted(used)}, "divlens": own}
 
 

@@ -68,9 +68,10 @@ def models_of(request: Record) -> list[Model]:
 
 def loading_options(setup: Mapping[str, Any]) -> dict[str, Any]:
     names = {"device": "device", "dtype": "dtype", "truncate": "truncate", "compiled": "compile"}
-    if setup["dtype"] not in DTYPES:  # of a toy, which has one of its own
-        del names["dtype"]
-    return {option: setup[key] for key, option in names.items() if setup[key] is not None}
+    options = {option: setup[key] for key, option in names.items() if setup[key] is not None}
+    if options.get("dtype") not in DTYPES:  # a toy has another, and no choice
+        options.pop("dtype", None)
+    return options
 
 
 def conditions_of(request: Record) -> Conditions:
