@@ -1,16 +1,11 @@
 """What the command line refuses: exit code 2, one line on stderr, nothing on stdout, nothing written."""
 
-import json
 import warnings
 
 import pytest
 
 from divlens.errors import DivlensError
-
-
-def snapshot(folder):
-    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
-
+from oracles.run_folders import files_in, record_of, samples_of, snapshot
 
 LONG = " ".join(["word"] * 40)
 BAD = {
@@ -106,22 +101,40 @@ def test_bad_input_is_one_line_and_exit_code_2(name, run, tmp_path):
     assert snapshot(tmp_path) == before
 
 
-def test_a_failure_on_the_way_leaves_a_run_that_goes_on(run, tmp_path, monkeypatch):
-    def full_disk(tables, folder):
-        (folder / "table.csv").write_text("half")
-        raise OSError(28, "No space left on device")
+SMALL = ("probe", "toy/ar", "--limit", 3, "-n", 2, "--batch-size", 2)  # 15 batches
 
-    monkeypatch.setattr("divlens.experiment.result.write_tables", full_disk)
-    code, _, err = run("probe", "toy/ar", "--limit", 2, "-n", 2, "--out", "out")
+
+def failing_after(writes, error):
+    """Stands for `os.fsync`: every file of a run is whole beside its place when it is called. Full from then on."""
+    left = iter(range(writes))
+
+    def sync(handle):
+        if next(left, None) is None:
+            raise error
+
+    return sync
+
+
+BEFORE_SAMPLES = 2  # files that are written first: who writes, and run.json
+
+
+@pytest.mark.parametrize("writes", [0, 1, 2, 5, 17])
+def test_a_failure_on_the_way_leaves_a_run_that_can_be_resumed(writes, run, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("divlens.store.place.os.fsync", failing_after(writes, OSError(28, "No space left on device")))
+        code, _, err = run(*SMALL, "--out", "out")
     assert (code, err) == (2, "divlens: error: cannot write to out: No space left on device\n")
-    names = {path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")}
-    assert names == {"run.json", "samples", "scores"}  # and nothing half-written
-    monkeypatch.undo()
-    monkeypatch.chdir(tmp_path)
-    assert run("resume", "out")[0] == 0
-    sessions = json.loads((tmp_path / "out" / "run.json").read_text())["sessions"]
-    assert [session["samples_drawn"] for session in sessions] == [2 * 5 * 2, 0]
-    assert (tmp_path / "out" / "tables" / "probe" / "table.csv").exists()
+    left = files_in(tmp_path / "out")
+    assert not [name for name in left if ".divlens-" in name]  # no half-written file
+    assert len(left) == max(0, writes - BEFORE_SAMPLES)
+    if writes < BEFORE_SAMPLES:
+        assert run(*SMALL, "--out", "out")[0] == 0
+    else:
+        assert record_of(tmp_path / "out")["complete"] == []
+        assert run("resume", "out")[0] == 0
+    assert run(*SMALL, "--out", "undisturbed")[0] == 0
+    whole = files_in(tmp_path / "out")
+    assert whole == files_in(tmp_path / "undisturbed") and left.items() <= whole.items()
 
 
 def test_a_bug_is_no_bad_input(run, monkeypatch):
@@ -141,13 +154,18 @@ def stopped_by(kind):
 
 
 def test_an_interrupt_is_exit_code_130_and_says_how_to_go_on(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("divlens.store.draw.fill", stopped_by(KeyboardInterrupt))
-    code, out, err = run("probe", "toy/ar", "--out", "my out")
-    said = "divlens: stopped; my out keeps what was drawn. To go on: divlens resume 'my out'"
+    with monkeypatch.context() as patch:
+        patch.setattr("divlens.store.draw.fill", stopped_by(KeyboardInterrupt))
+        code, out, err = run(*SMALL)
+        assert (code, out, err.strip()) == (130, "", "")
+        assert snapshot(tmp_path) == {}
+        code, out, err = run(*SMALL, "--out", "my run")
+    said = "divlens: stopped; my run keeps what was drawn. To go on: divlens resume 'my run'"
     assert (code, out, err.strip()) == (130, "", said)
-    assert json.loads((tmp_path / "my out" / "run.json").read_text())["sessions"][0]["how"] == "stopped"
-    code, out, err = run("probe", "toy/ar")
-    assert (code, out, err.strip()) == (130, "", "")
+    record = record_of(tmp_path / "my run")
+    assert record["complete"] == [] and record["sessions"][0]["how"] == "stopped"
+    assert run("resume", "my run")[0] == 0
+    assert record_of(tmp_path / "my run")["complete"] == ["probe"] and len(samples_of(tmp_path / "my run")) == 30
 
 
 def test_a_file_that_ends_early_is_no_interrupt(run, monkeypatch):

@@ -1,7 +1,6 @@
 """The library by hand: names and objects, conditions of any natural shape, models that misfit, what results show."""
 
 import io
-import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +19,7 @@ from divlens.planning import Reading
 from divlens.showing import interval_text
 from divlens.statistics import Interval
 from oracles.colour_network import colour_network
+from oracles.run_folders import files_in, record_of, request_of
 
 PROMPTS = ["a cat", "<b>snow</b>"]
 NO_BOUNDS = divlens.Effort(paths=0, path_samples=0, mixture_samples=0)
@@ -262,12 +262,13 @@ CALLS = {
 
 
 @pytest.mark.parametrize("verb", CALLS)
-def test_progress_is_shown_on_stderr_when_it_is_asked_for(verb, capsys):
+def test_progress_is_shown_on_a_terminal_when_it_is_asked_for(verb, monkeypatch, capsys):
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")  # rich then takes any stream for a terminal
     call, total = CALLS[verb]
     counts: list[int] = []
     call(progress=True, on_batch=counts.append)
     shown = capsys.readouterr()
-    assert f"{total} of {total} samples" in shown.err and shown.out == "" and sum(counts) == total
+    assert f"{total}/{total}" in shown.err and shown.out == "" and sum(counts) == total
     for progress in (None, False):
         call(progress=progress, on_batch=None)
         assert capsys.readouterr() == ("", "")
@@ -280,62 +281,59 @@ def test_progress_is_shown_on_stderr_when_it_is_asked_for(verb, capsys):
 # Saving
 
 
-def contents(folder):
-    """Every file but the record, and who holds the lock."""
-    files = (path for path in folder.rglob("[!.]*") if path.is_file() and path.name != "run.json")
-    return {path.relative_to(folder): path.read_bytes() for path in files}
-
-
+BOUNDS = "--paths 0 --path-samples 0 --mixture-samples 0"
 COMMANDS = {
-    "probe": ("probe toy/mim --prompts p.txt -n 3", lambda **to: divlens.probe("toy/mim", PROMPTS, 3, **to)),
-    "enhance": (
-        "enhance toy/mim boats weather -n 3",
-        lambda **to: divlens.enhance("toy/mim", ["boats", "weather"], 3, **to),
-    ),
+    "probe": (["toy/mim"], "-n 3", lambda model, **out: divlens.probe(model, PROMPTS, 3, **out)),
+    "enhance": (["toy/mim"], "-n 3", lambda model, **out: divlens.enhance(model, PROMPTS, 3, **out)),
     "information": (
-        "information toy/diffusion --prompts p.txt -n 3 --paths 0 --path-samples 0 --mixture-samples 0",
-        lambda **to: divlens.information("toy/diffusion", PROMPTS, 3, effort=NO_BOUNDS, **to),
+        ["toy/diffusion", "toy/ar"],
+        f"-n 3 {BOUNDS}",
+        lambda model, **out: divlens.information(model, PROMPTS, 3, effort=NO_BOUNDS, **out),
     ),
     "decompose": (
-        "decompose toy/mim --prompts p.txt --wordings 2 --paths 2 --executions 2",
-        lambda **to: divlens.decompose("toy/mim", PROMPTS, 2, 2, 2, **to),
+        ["toy/mim", "toy/ar"],
+        "--wordings 2 --paths 2 --executions 2",
+        lambda model, **out: divlens.decompose(model, PROMPTS, 2, 2, 2, **out),
     ),
 }
 
 
+@pytest.fixture
+def in_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.txt").write_text("\n".join(PROMPTS))
+    return tmp_path
+
+
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_run_of_the_library_is_that_of_the_command_line(command, tmp_path, monkeypatch, capsys):
-    """All files but the record are equal, and of the record all but who wrote it; `save` writes the same tables."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "p.txt").write_text("\n".join(PROMPTS))
-    line, call = COMMANDS[command]
-    main([*line.split(), "--out", "command"])
-    result = call(out="library")
-    assert contents(tmp_path / "command") == contents(tmp_path / "library")
-    records = [json.loads((tmp_path / name / "run.json").read_text()) for name in ("command", "library")]
-    assert records[0] | {"sessions": []} == records[1] | {"sessions": []}
-    result.save("saved")
-    call().save("alone")
-    saved = {path: content for path, content in contents(tmp_path / "saved").items() if path.name != "samples.parquet"}
-    assert saved == contents(tmp_path / "library" / "tables" / command)
-    assert contents(tmp_path / "saved") == contents(tmp_path / "alone")
-    main([*line.split(), "--seed", "1", "--out", "other"])
-    assert contents(tmp_path / "command") != contents(tmp_path / "other")  # the control
+def test_a_result_is_saved_as_the_command_writes_it(command, in_folder, capsys):
+    models, options, call = COMMANDS[command]
+    line = [command, *models, "--prompts", "p.txt", *options.split()]
+    main([*line, "--out", "command"])
+    divlens.save([call(model) for model in models], "library")
+    written, saved = files_in(in_folder / "command" / "tables" / command), files_in(in_folder / "library")
+    assert {name: saved[name] for name in written} == written
+    assert saved.keys() - written.keys() == ({"samples.parquet"} if command in ("probe", "enhance") else set())
+    asked, found = (record_of(in_folder / "command")[part][command] for part in ("requests", "found"))
+    about = record_of(in_folder / "library")
+    assert {name: about[name] for name in asked | found} == asked | found
+    main([*line, "--seed", "1", "--out", "other"])
+    assert files_in(in_folder / "other" / "tables" / command) != written  # the control
 
 
-def test_several_results_of_one_command_are_one_folder_of_tables(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "p.txt").write_text("\n".join(PROMPTS))
-    main(
-        [
-            "decompose",
-            "toy/mim",
-            "toy/ar",
-            *["--prompts", "p.txt", "--wordings", "2", "--paths", "2", "--executions", "2", "--out", "run"],
-        ]
-    )
-    divlens.save([divlens.decompose(model, PROMPTS, 2, 2, 2) for model in ("toy/mim", "toy/ar")], "saved")
-    assert contents(tmp_path / "saved") == contents(tmp_path / "run" / "tables" / "decompose")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_run_of_a_call_is_that_of_the_command(command, in_folder, capsys):
+    (model, *_), options, call = COMMANDS[command]
+    line = [command, model, "--prompts", "p.txt", *options.split()]
+    main([*line, "--out", "command"])
+    result = call(model, out="library")
+    assert files_in(in_folder / "command") == files_in(in_folder / "library")
+    one, other = (record_of(in_folder / name) for name in ("command", "library"))
+    parts = ("requests", "found", "models", "complete")
+    assert [one[part] for part in parts] == [other[part] for part in parts]
+    assert other["requests"][command] == result.request and str(result) == str(call(model))
+    main([*line, "--seed", "1", "--out", "other"])
+    assert files_in(in_folder / "command") != files_in(in_folder / "other")  # the control
 
 
 @pytest.mark.parametrize(
@@ -385,11 +383,10 @@ def test_models_with_prompts_of_their_own_are_asked_together(tmp_path, monkeypat
     """One text is one prompt for all: the paraphrases of the model that has it among its own."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "p.txt").write_text("rocket\nred heart\n")
-    bounds = "--paths 0 --path-samples 0 --mixture-samples 0"
-    for line in (f"information zoo/ar toy/mim -n 2 {bounds}", "decompose zoo/ar toy/mim --wordings 2 --executions 2"):
+    for line in (f"information zoo/ar toy/mim -n 2 {BOUNDS}", "decompose zoo/ar toy/mim --wordings 2 --executions 2"):
         main([*line.split(), "--prompts", "p.txt", "--out", line.split()[0]])
-        record = json.loads((tmp_path / line.split()[0] / "run.json").read_text())["requests"][line.split()[0]]
-        assert len(record["models"]) == 2 and len(record["prompts"][0]["paraphrases"]) > 2
+        request = request_of(tmp_path / line.split()[0], line.split()[0])
+        assert len(request["models"]) == 2 and len(request["prompts"][0]["paraphrases"]) > 2
     assert divlens.sample("toy/mim", ["rocket"], 2).prompts[0].paraphrases == ()  # the control: it has none of its own
 
 

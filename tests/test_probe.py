@@ -11,7 +11,7 @@ import divlens
 from divlens.conditions import BASELINE, default_conditions
 from divlens.diversity import load_network, lpips_diversity
 from divlens.errors import DivlensError
-from divlens.experiment.measure import count_duplicates, noise_floor
+from divlens.experiment.measure import IMAGES_PER_PASS, count_duplicates, noise_floor
 from divlens.experiment.probe import probe
 from divlens.fidelity import Judged, concept_index, mode_coverage, shows
 from divlens.interventions import Argmax, DisableTop, Paraphrase, Subset, Temperature
@@ -147,17 +147,36 @@ def test_how_many_samples_are_drawn_together_changes_nothing(batch_size, judged)
     assert list(parts.samples) != list(probe("toy/diffusion", JUDGED_PROMPTS, N, seed=1).samples)  # the control
 
 
-def test_figures_depend_on_the_samples_of_their_prompt_alone():
-    """To the last bit, whatever was drawn and looked at together, for a run that is resumed must end as any other."""
-    together = probe("toy/diffusion", JUDGED_PROMPTS, 40)  # more than one pass
-    alone = [probe("toy/diffusion", [prompt], 40, batch_size=7) for prompt in JUDGED_PROMPTS]
-    figures = ["diversity", "coverage", "fidelity", "noise_floor", "duplicates"]
-    whole = together.per_prompt.set_index(["condition", "prompt"])[figures]
-    for part in alone:
-        mine = part.per_prompt.set_index(["condition", "prompt"])[figures]
-        assert mine.equals(whole.loc[mine.index])
-    shifted = probe("toy/diffusion", JUDGED_PROMPTS[:1], 39).per_prompt[figures]
-    assert not shifted.equals(alone[0].per_prompt[figures])  # the control
+@dataclass(frozen=True)
+class WatchingJudge(ColourJudge):
+    """Keeps the pictures that it is asked about, pass by pass."""
+
+    passes: list[torch.Tensor] = field(default_factory=list)
+
+    def __call__(self, images):
+        self.passes.append(images)
+        return super().__call__(images)
+
+
+@pytest.mark.parametrize("batch_size", [5, IMAGES_PER_PASS, 1000])
+def test_a_prompt_is_looked_at_in_passes_that_depend_on_nothing_else(batch_size, monkeypatch):
+    """So that its figures, down to the rounding, do not depend on what was drawn together or beside it."""
+    n = IMAGES_PER_PASS + 6
+
+    def looked_at(prompts, batch_size, seed=0):
+        judge = WatchingJudge()
+        monkeypatch.setattr("divlens.experiment.comparison.judge_of", lambda model: judge)
+        found = probe("toy/diffusion", prompts, n, seed, conditions={BASELINE: ()}, batch_size=batch_size)
+        return judge.passes, found.per_prompt
+
+    passes, figures = looked_at(JUDGED_PROMPTS, batch_size)
+    assert [len(images) for images in passes] == [IMAGES_PER_PASS, 6] * len(JUDGED_PROMPTS)
+    for place, prompt in enumerate(JUDGED_PROMPTS):
+        alone, row = looked_at([prompt], 96)
+        assert all(torch.equal(one, other) for one, other in zip(alone, passes[2 * place :][:2], strict=True))
+        assert figures.iloc[place].equals(row.iloc[0])
+    other, row = looked_at(JUDGED_PROMPTS[:1], 96, seed=1)  # the control
+    assert not torch.equal(other[0], passes[0]) and not figures.iloc[0].equals(row.iloc[0])
 
 
 def test_duplicates_are_samples_that_have_a_twin():

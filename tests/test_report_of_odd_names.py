@@ -2,6 +2,7 @@
 
 import io
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -9,7 +10,6 @@ from rich.text import Text
 
 import divlens
 from divlens.cli import main
-from divlens.errors import DivlensError
 from divlens.interventions import Argmax
 from divlens.progress import followed
 from divlens.report.terminal import put, show
@@ -87,10 +87,15 @@ def test_a_progress_bar_says_a_models_name_as_it_is(name, monkeypatch, capsys):
     assert visible(name) in said and "\x1b[35m" not in said
 
 
-def test_the_current_folder_may_hold_a_run(tmp_path, monkeypatch, capsys):
-    """Nothing of a run is replaced as a whole, so a shell that stands in it stays in it."""
+def test_the_current_folder_can_hold_a_run_and_is_not_replaced_under_the_shell(tmp_path, monkeypatch):
+    def folder_after(write):
+        write()
+        return tmp_path.stat().st_ino
+
     monkeypatch.chdir(tmp_path)
-    main(["enhance", "toy/ar", "a cat", "-n", "2", "--out", "."])
-    assert (tmp_path / "run.json").exists() and (tmp_path / "tables" / "enhance" / "table.csv").exists()
-    with pytest.raises(DivlensError, match="is the current one: add a name"):  # `save` replaces the folder
-        divlens.enhance("toy/ar", ["a cat"], n=2).save(".")
+    first, again = (folder_after(lambda: main(["enhance", "toy/ar", "a cat", "-n", "2", "--out", "."])) for _ in "12")
+    assert first == again and {"run.json", "samples", "tables"} <= {path.name for path in Path().iterdir()}
+
+    result, saved = divlens.enhance("toy/ar", ["a cat"], n=2), tmp_path / "saved"  # the control: this one is replaced
+    first, again = ((divlens.save(result, saved), saved.stat().st_ino)[1] for _ in "12")
+    assert first != again

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         TopK,
         TopP,
     )
+    from divlens.merge import merge
     from divlens.models import load
     from divlens.models.wrap import wrap
     from divlens.models.zoo.prompts import default_prompts
@@ -63,6 +64,7 @@ _PLACES = {
     "load_judge": "fidelity.judge",
     "load_network": "diversity",
     "lpips_diversity": "diversity",
+    "merge": "merge",
     "open_run": "store.reader",
     "probe": "experiment.probe",
     "read_prompts": "prompts",
@@ -104,6 +106,7 @@ __all__ = [
     "load_judge",
     "load_network",
     "lpips_diversity",
+    "merge",
     "open_run",
     "probe",
     "read_prompts",

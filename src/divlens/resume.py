@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from divlens.decompose import decompose_design
@@ -12,6 +13,7 @@ from divlens.errors import DivlensError
 from divlens.experiment.comparison import Comparison, compared
 from divlens.experiment.design import Levels, design_of
 from divlens.experiment.probe import probe_of
+from divlens.experiment.shares import draw_share
 from divlens.information.api import information_of
 from divlens.information.plan import Effort, accountings
 from divlens.interventions import DisableTop
@@ -23,7 +25,7 @@ from divlens.store.asked import batch_size_of, conditions_of, models_of, prompts
 from divlens.store.folder import RunFolder, run_for
 from divlens.store.lock import only_writer
 from divlens.store.place import Place
-from divlens.store.record import existing_record
+from divlens.store.record import existing_record, share_in
 
 Draw = Callable[[RunFolder | None, ShowProgress, OnBatch | None], list[Result]]
 
@@ -37,13 +39,14 @@ def resume(
     on_batch: OnBatch | None = None,
 ) -> list[Result]:
     """Go on with all that was asked of a run and is not complete; the results of what was completed, none for a run
-    that was complete.
+    that was complete, and none for a share of a run.
 
     `repair`: files that are not what was written are removed, and what they held is drawn again. Raises DivlensError
     for a folder without a run, for models that cannot be loaded by the name under which they were asked, or are others
     now, and as `divlens.probe` does.
     """
     about = existing_record(Place(path))
+    share = share_in(about)
     open_ = [request for command, request in about["requests"].items() if repair or command not in about["complete"]]
     results: list[Result] = []
     if not open_:  # nothing is written, and what is damaged is no complete run
@@ -53,8 +56,9 @@ def resume(
     for request in open_:
         models = models_of(request)
         asked, draw = PLANS[request["command"]](request, models)
-        with run_for(path, asked, models, arguments, repair=repair) as folder:
-            results += finished(draw(folder, progress, on_batch), folder)
+        with run_for(path, asked, models, arguments, repair=repair, share=share) as folder:
+            if found := draw(folder, progress, on_batch):
+                results += finished(found, folder)
     return results
 
 
@@ -74,17 +78,25 @@ OWN_MEASURES = ("diversity", "coverage", "fidelity")
 
 def probe_again(request: Record, models: Sequence[Model]) -> tuple[Record, Draw]:
     comparison = comparison_of(request, models)
-    return comparison.request("probe"), lambda folder, progress, on_batch: [
-        probe_of(comparison, folder=folder, progress=progress, on_batch=on_batch)
-    ]
+    return compared_again("probe", comparison, partial(probe_of, comparison))
 
 
 def enhance_again(request: Record, models: Sequence[Model]) -> tuple[Record, Draw]:
     comparison = comparison_of(request, models)
     disabled = [one.fraction for one in conditions_of(request)["after"] if isinstance(one, DisableTop)]
-    return comparison.request("enhance"), lambda folder, progress, on_batch: [
-        enhanced_of(comparison, sum(disabled), folder=folder, progress=progress, on_batch=on_batch)
-    ]
+    return compared_again("enhance", comparison, partial(enhanced_of, comparison, sum(disabled)))
+
+
+def compared_again(command: str, comparison: Comparison, measured: Callable[..., Result]) -> tuple[Record, Draw]:
+    """A comparison or, in the folder of a share, that share of it."""
+
+    def draw(folder: RunFolder | None, progress: ShowProgress, on_batch: OnBatch | None) -> list[Result]:
+        if folder is not None and folder.share is not None:
+            draw_share(comparison, command, folder, progress=progress, on_batch=on_batch)
+            return []
+        return [measured(folder=folder, progress=progress, on_batch=on_batch)]
+
+    return comparison.request(command), draw
 
 
 def information_again(request: Record, models: Sequence[Model]) -> tuple[Record, Draw]:

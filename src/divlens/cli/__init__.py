@@ -14,6 +14,7 @@ import click
 
 from divlens import __version__
 from divlens.cli import commands, runs
+from divlens.cli.merge import merge
 from divlens.errors import DivlensError
 from divlens.report.terminal import discard, is_full, put
 from divlens.showing import visible
@@ -61,7 +62,7 @@ zoo = LazyZoo(
 )
 MEASURING = (commands.probe, commands.enhance, commands.information, commands.decompose, commands.resume)
 READING = (runs.score, runs.compare, runs.sample)
-for command in (zoo, *MEASURING, *READING, commands.models):
+for command in (zoo, *MEASURING, merge, *READING, commands.models):
     cli.add_command(command)
 
 

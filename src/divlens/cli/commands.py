@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, TYPE_CHECKING, Literal
 
 import click
 
@@ -27,10 +28,19 @@ from divlens.cli.options import (
     quiet_option,
     reporter_of,
     said_when_stopped,
+    say_drawn,
+    shard_option,
     storing,
 )
 from divlens.report.terminal import put, show
 from divlens.showing import visible
+
+if TYPE_CHECKING:
+    from divlens.experiment.comparison import Comparison
+    from divlens.progress import ShowProgress
+    from divlens.results import Result
+    from divlens.store.folder import RunFolder
+    from divlens.store.share import Share
 
 PROBE_PROMPTS, INFORMATION_PROMPTS, DECOMPOSE_PROMPTS = 12, 12, 16
 
@@ -44,6 +54,7 @@ PROBE_PROMPTS, INFORMATION_PROMPTS, DECOMPOSE_PROMPTS = 12, 12, 16
 @disable_option
 @condition_option
 @lpips_option
+@shard_option
 def probe(
     models: Sequence[str],
     prompt_file: Path | None,
@@ -53,6 +64,7 @@ def probe(
     disable_top: float,
     named: Sequence[str],
     lpips: str,
+    share: Share | None,
     seed: int,
     out: str | None,
     setup: Setup,
@@ -68,11 +80,11 @@ def probe(
 
     prompts = chosen_prompts(prompt_file, limit, PROBE_PROMPTS)
     conditions = conditions_from(named, BASELINE) if named else default_conditions(subset, disable_top)
-    check_folder(out, request_so_far("probe", conditions, seed))
+    check_folder(out, request_so_far("probe", conditions, seed), share)
     loaded = loaded_models(setup.load(models))
     comparison = compared(loaded, prompts, n, seed, conditions, (), lpips, setup.batch_size)
-    with storing(out, comparison.request("probe"), loaded) as folder:
-        deliver([probe_of(comparison, folder=folder, progress=setup.reporter)], folder)
+    with storing(out, comparison.request("probe"), loaded, share) as folder:
+        deliver_compared("probe", comparison, folder, setup.reporter, partial(probe_of, comparison))
 
 
 @command()
@@ -82,6 +94,7 @@ def probe(
 @click.option("-n", "n", default=16, show_default=True, help="Samples per prompt, at least 2.")
 @disable_option
 @lpips_option
+@shard_option
 def enhance(
     model: str,
     prompts: Sequence[str],
@@ -89,6 +102,7 @@ def enhance(
     n: int,
     disable_top: float,
     lpips: str,
+    share: Share | None,
     seed: int,
     out: str | None,
     setup: Setup,
@@ -100,11 +114,29 @@ def enhance(
     from divlens.results import request_so_far
 
     asked = named_prompts(prompts, prompt_file)
-    check_folder(out, request_so_far("enhance", sides(disable_top), seed))
+    check_folder(out, request_so_far("enhance", sides(disable_top), seed), share)
     loaded = setup.load([model])
     comparison = compared(loaded, asked, n, seed, sides(disable_top), (), lpips, setup.batch_size)
-    with storing(out, comparison.request("enhance"), loaded) as folder:
-        deliver([enhanced_of(comparison, disable_top, folder=folder, progress=setup.reporter)], folder)
+    with storing(out, comparison.request("enhance"), loaded, share) as folder:
+        measured = partial(enhanced_of, comparison, disable_top)
+        deliver_compared("enhance", comparison, folder, setup.reporter, measured)
+
+
+def deliver_compared(
+    name: str,
+    comparison: Comparison,
+    folder: RunFolder | None,
+    progress: ShowProgress,
+    measured: Callable[..., Result],
+) -> None:
+    """Draw and measure, and print the tables; or draw the shard that the folder is for."""
+    if folder is not None and folder.share is not None:
+        from divlens.experiment.shares import draw_share
+
+        draw_share(comparison, name, folder, progress=progress)
+        say_drawn(folder)
+    else:
+        deliver([measured(folder=folder, progress=progress)], folder)
 
 
 @command()

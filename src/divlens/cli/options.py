@@ -16,6 +16,7 @@ import click
 from divlens.errors import DivlensError, check_text
 from divlens.report.terminal import put, show
 from divlens.showing import visible
+from divlens.store.share import Share, share_from
 
 if TYPE_CHECKING:
     from divlens.models.protocol import Model
@@ -148,6 +149,15 @@ disable_option = click.option(
 )
 
 
+shard_option = click.option(
+    "--shard",
+    "share",
+    metavar="K/N",
+    callback=lambda context, option, text: None if text is None else share_from(text),
+    help="Draw the K-th of N shards of the run only; `divlens merge` makes one run of all.",
+)
+
+
 def chosen_prompts(prompt_file: Path | None, limit: int | None, usual: int) -> Sequence[Prompt]:
     """The first of a file's prompts, or `usual` of those that come with the zoo."""
     from divlens.models.zoo.prompts import default_prompts
@@ -173,20 +183,24 @@ def need_two(n: int, missing: str = "LPIPS diversity") -> None:
         raise click.UsageError(f"-n expects at least 2 samples per prompt: with {n} there is no {missing}")
 
 
-def check_folder(out: str | None, request: Record) -> None:
+def check_folder(out: str | None, request: Record, share: Share | None = None) -> None:
     """Refuse a folder that `--out` cannot use, before any work: `request` is what is known of it then."""
+    if share and not out:
+        raise click.UsageError("--shard expects --out FOLDER, which holds the shard until all are merged")
     if out:
         from divlens.store.record import check_request
 
-        check_request(out, request)
+        check_request(out, request, share)
 
 
 @contextmanager
-def storing(out: str | None, request: Record, models: Sequence[Model]) -> Iterator[RunFolder | None]:
-    """The folder of a run, open for writing, or None."""
+def storing(
+    out: str | None, request: Record, models: Sequence[Model], share: Share | None = None
+) -> Iterator[RunFolder | None]:
+    """The folder of a run, or of a share of it, open for writing, or None."""
     from divlens.store.folder import run_for
 
-    with said_when_stopped(out), run_for(out, request, models, sys.argv[1:]) as folder:
+    with said_when_stopped(out), run_for(out, request, models, sys.argv[1:], share=share) as folder:
         yield folder
 
 
@@ -230,3 +244,13 @@ def deliver(results: Sequence[Result], folder: RunFolder | None) -> None:
     except OSError as error:
         written = f"; the results are in {folder.place}" if folder else ""
         raise DivlensError(f"cannot write the table to stdout: {error.strerror}{written}") from error
+
+
+def say_drawn(folder: RunFolder) -> None:
+    """Of a shard: what is here, and what makes tables of it."""
+    share = folder.share
+    assert share is not None
+    put(
+        f"written: {visible(str(folder.place))} has shard {share}, {folder.drawn} samples drawn now; the tables come "
+        f"of all {share.of}: divlens merge SHARD... --out RUN\n"
+    )

@@ -64,21 +64,19 @@ class Comparison:
         pictures = len(self.runs) * len(self.conditions) * len(self.prompts) * self.n
         with followed(progress, on_batch, pictures, "") as told:
             for name, of_model in self.runs.items():
-                eyes = self.instruments[name]
-                eyes.network.to(next(iter(of_model.values())).device)
                 for condition, run in of_model.items():
                     told.describe(f"{name} {condition}")
-                    found.setdefault(name, {})[condition] = measure(
-                        run,
-                        condition,
-                        eyes,
-                        with_noise_floor=condition == BASELINE,
-                        folder=folder,
-                        on_batch=told.advance,
-                    )
+                    found.setdefault(name, {})[condition] = self.measure(run, condition, folder, told.advance)
         if folder is not None:
             folder.written()
         return found
+
+    def measure(self, run: Run, condition: str, folder: RunFolder | None, on_batch: OnBatch) -> ConditionResult:
+        """Draw one of the runs, or some of its prompts, and look at it."""
+        eyes = self.instruments[run.model.name]
+        eyes.network.to(run.device)
+        floor = condition == BASELINE
+        return measure(run, condition, eyes, with_noise_floor=floor, folder=folder, on_batch=on_batch)
 
 
 def compared(

@@ -19,11 +19,12 @@ from divlens.store.folder import RunFolder
 BATCHES = 8  # of a window: its last batch, which may be a small one, costs little then
 
 
-def windows(run: Run, whole: int = 1) -> Iterator[slice]:
-    """The rows of a run, some batches of them at a time. `whole`: how many rows, such as those of a prompt, are never
-    parted."""
+def windows(run: Run, whole: int = 1, within: slice | None = None) -> Iterator[slice]:
+    """The rows of a run, or those `within` a place of it, some batches of them at a time. `whole`: how many rows, such
+    as those of a prompt, are never parted."""
     rows = max(1, math.ceil(BATCHES * run.rooms.drawing.fits / whole)) * whole
-    return (slice(first, min(first + rows, len(run.rows))) for first in range(0, len(run.rows), rows))
+    first, end = (within.start, within.stop) if within else (0, len(run.rows))
+    return (slice(start, min(start + rows, end)) for start in range(first, end, rows))
 
 
 def drawn(

@@ -26,6 +26,7 @@ from divlens.store.lock import only_writer
 from divlens.store.place import Place, writing
 from divlens.store.schemas import SAMPLES, SCHEMAS, SCORES, TABLES, VERDICTS, schema_of
 from divlens.store.shards import Shard, Shards
+from divlens.store.share import Share
 from divlens.store.stopping import undisturbed
 
 if TYPE_CHECKING:
@@ -81,6 +82,11 @@ class RunFolder:
         self.strata: dict[int, tuple[Run, str]] = {}
         self.indices: dict[str, Index] = {}
         self.recent: tuple[str, pa.Table] | None = None
+
+    @property
+    def share(self) -> Share | None:
+        """Which share of a run it is for; None for a whole one."""
+        return record.share_in(self.record)
 
     def content(self, model: Model) -> str | None:
         """The fingerprint of a model, taken once."""
@@ -216,10 +222,13 @@ class RunFolder:
             if rows:
                 self.tables[folder].append(pa.Table.from_pylist(rows, schema_of(folder)), owner)
 
-    def begin(self, request: Record) -> None:
+    def begin(self, request: Record, share: Share | None = None) -> None:
         """Enter what is asked for into run.json. Raises DivlensError where it is not what was asked for before, or more
-        of it."""
+        of it, or another share of it."""
         asked, command = as_read(request), request["command"]
+        record.check_share(self.record, share, self.place)
+        if share is not None:
+            self.record["shard"] = share.recorded
         before = self.record["requests"].get(command)
         if before is not None:
             record.check_grown(before, asked, self.place)
@@ -231,19 +240,32 @@ class RunFolder:
         """Enter the content of the models. Raises DivlensError for one that is another than the one of this name with
         which samples were drawn."""
         for model in models:
-            content, before = self.content(model), self.record["models"].get(model.name)
-            if before is not None and before["content"] != content:
-                raise DivlensError(
-                    f"{self.place} holds samples of {model.name} with the content {before['content']}, now it is "
-                    f"{content}: its weights or settings are others. Name another folder"
-                )
-            self.record["models"][model.name] = {"content": content}
+            self.enter_content(model.name, self.content(model))
+
+    def enter_content(self, model: str, content: str | None) -> None:
+        before = self.record["models"].get(model)
+        if before is not None and before["content"] != content:
+            raise DivlensError(
+                f"{self.place} holds samples of {model} with the content {before['content']}, now it is "
+                f"{content}: its weights or settings are others. Name another folder"
+            )
+        self.record["models"][model] = {"content": content}
+
+    def came_of(self, sessions: Sequence[Record]) -> None:
+        """Enter the sessions in which others drew what is here, before one's own."""
+        known = self.record["sessions"]
+        known[-1:-1] = [session for session in sessions if session not in known]
+        self.save()
 
     def finish(self, command: str, found: Record, write: Callable[[Path], None]) -> None:
         """Put the tables of a command in their place, and what was found besides into run.json. `write` fills an empty
         folder."""
         self.put_tables(command, write)
         self.record["found"][command] = as_read(found)
+        self.complete(command)
+
+    def complete(self, command: str) -> None:
+        """All that a command was asked for is here."""
         self.record["complete"] = [*self.record["complete"], command]
         self.save()
 
@@ -321,8 +343,9 @@ def run_for(
     arguments: Sequence[str] = (),
     *,
     repair: bool = False,
+    share: Share | None = None,
 ) -> Iterator[RunFolder | None]:
-    """The folder of a run that is to hold what a command is asked for; without a path there is none.
+    """The folder of a run that is to hold what a command is asked for, or a share of it; without a path there is none.
 
     Raises DivlensError as `writing_run`, for a request that the run does not fit, and for models that are others.
     """
@@ -331,5 +354,5 @@ def run_for(
         return
     with writing_run(path, arguments, repair=repair) as folder:
         folder.enter_models(models)
-        folder.begin(request)
+        folder.begin(request, share)
         yield folder

@@ -14,6 +14,7 @@ from typing import Any
 from divlens.errors import DivlensError
 from divlens.output import Record, as_read, versions
 from divlens.store.place import Place
+from divlens.store.share import Share
 
 NAME = "run.json"
 MARKER, FORMAT = "divlens run", 1
@@ -75,10 +76,42 @@ def check_grown(before: Record, request: Record, place: Place) -> None:
         )
 
 
-def check_request(path: str | Path, request: Record) -> None:
-    """Refuse a folder that cannot hold the run of a request: before any work, with as much as is known of it."""
+def differing(request: Record, other: Record) -> list[str]:
+    """The names of the fields in which two requests differ, but for what changes no draw."""
+
+    def counted(one: Record) -> dict[str, Any]:
+        return {**one, "setup": {model: fixed(setup) for model, setup in one["setup"].items()}}
+
+    mine, others = counted(request), counted(other)
+    return [key.replace("_", " ") for key in {**mine, **others} if mine.get(key) != others.get(key)]
+
+
+def share_in(record: Mapping[str, Any]) -> Share | None:
+    """Which share of a run a folder holds; None for a whole run."""
+    return Share(*record["shard"]) if "shard" in record else None
+
+
+def check_share(record: Mapping[str, Any], share: Share | None, place: Place) -> None:
+    """Refuse a folder that holds another share, or a whole run where a share is asked for, and the other way round."""
+    before = share_in(record)
+    if before == share or not record["requests"]:
+        return
+    if share is None:
+        raise DivlensError(
+            f"{place} holds shard {before} of a run: go on with --shard {before}, or make the whole run of all "
+            "shards with `divlens merge`"
+        )
+    held = "a whole run" if before is None else f"shard {before}"
+    raise DivlensError(f"{place} holds {held}, asked for is shard {share}: name another folder")
+
+
+def check_request(path: str | Path, request: Record, share: Share | None = None) -> None:
+    """Refuse a folder that cannot hold the run of a request, or a share of it: before any work, with as much of the
+    request as is known."""
     place = Place(path)
-    before = (read_record(place) or new_record())["requests"].get(request["command"])
+    about = read_record(place) or new_record()
+    check_share(about, share, place)
+    before = about["requests"].get(request["command"])
     if before is not None:
         check_grown(before, request, place)
     place.check_writable()
@@ -98,8 +131,8 @@ def difference(key: str, before: Any, now: Any) -> str:
             f"{field} of {model} was {value!r}, now {now[model].get(field)!r}"
             for model in before
             if model in now
-            for field, value in before[model].items()
-            if field not in ANY_SETUP and value != now[model].get(field)
+            for field, value in fixed(before[model]).items()
+            if value != now[model].get(field)
         ]
         return "; ".join(parts)
     if isinstance(before, Mapping):
@@ -107,6 +140,11 @@ def difference(key: str, before: Any, now: Any) -> str:
     else:
         other = [each["text"] if isinstance(each, Mapping) else each for each in before if each not in now]
     return f"{name} {', '.join(repr(each) for each in other[:3])} no longer asked for, or otherwise" if other else ""
+
+
+def fixed(setup: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a model's set-up that its draws depend on."""
+    return {key: value for key, value in setup.items() if key not in ANY_SETUP}
 
 
 def new_session(arguments: Sequence[str]) -> dict[str, Any]:

@@ -108,10 +108,11 @@ class Shards:
     def owned_by(self, owner: Mapping[str, Any]) -> Iterator[Shard]:
         return (shard for shard in list(self.live) if self.owner(shard) == owner)
 
-    def append(self, table: pa.Table, owner: Mapping[str, Any]) -> Shard:
-        """Add rows, all of one owner. When this returns they are stored."""
+    def append(self, table: pa.Table, owner: Mapping[str, Any], width: int = 1) -> Shard:
+        """Add rows, all of one owner. When this returns they are stored. `width`: how many numbers they take; a
+        shard of several is large already, and never folded again."""
         number = self.next
-        shard = self.put(table, owner, number, number)
+        shard = self.put(table, owner, number, number + width - 1)
         self.live.append(shard)
         self.fold_when_due()
         return shard
