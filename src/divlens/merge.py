@@ -153,9 +153,10 @@ def copy(sources: Sequence[Shards], folder: RunFolder, name: str, keys: list[str
 
 def keys_of(rows: pa.Table) -> pd.Series:
     """A number for each row."""
-    import pandas as pd
+    from pandas.util import hash_pandas_object
 
-    return pd.util.hash_pandas_object(rows.to_pandas(), index=False)
+    hashed: Any = hash_pandas_object  # pandas does not say what it is
+    return hashed(rows.to_pandas(), index=False)
 
 
 def owned(sources: Sequence[Shards], owner: Mapping[str, Any]) -> Iterator[tuple[Shards, Shard]]:
