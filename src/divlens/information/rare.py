@@ -45,8 +45,8 @@ class RareDraws:
 
     @classmethod
     def empty(cls, groups: int, device: torch.device | None = None) -> RareDraws:
-        nothing = torch.zeros(groups, ORDERS, CLASSES, dtype=torch.float64, device=device)
-        return cls(nothing, nothing, torch.full((groups, ORDERS), -1, device=device))
+        chance, open_after = torch.zeros(2, groups, ORDERS, CLASSES, dtype=torch.float64, device=device)
+        return cls(chance, open_after, torch.full((groups, ORDERS), -1, device=device))
 
     def after(self, moment: Moment) -> RareDraws:
         """These sums with one more step added: the draws that were possible, and those that were made. Each sample of
