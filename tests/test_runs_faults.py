@@ -199,7 +199,7 @@ def test_a_folder_that_becomes_read_only(mounted, run, tmp_path):
                 closing[0].__enter__()
 
         arguments = {"n": 8, "batch_size": 2, "conditions": {"baseline": (), "hot": divlens.Temperature(1.3)}}
-        with pytest.raises(DivlensError, match="cannot write to .*Read-only file system"):
+        with pytest.raises(DivlensError, match=r"cannot write to .*Read-only file system"):
             divlens.probe("toy/mim", PROMPTS, out=folder, on_batch=close, **arguments)
         assert len(files_of(folder)) == 3 and how_it_ended(folder) == ["failed"]
         closing[0].__exit__(None, None, None)
@@ -452,7 +452,7 @@ def test_a_model_of_another_content_under_the_same_name_is_refused(tmp_path):
     divlens.probe(toy("mim"), PROMPTS, **arguments)
     before = snapshot(tmp_path)
     other = replace(toy("mim"), guidance=2.0)
-    with pytest.raises(DivlensError, match="holds samples of toy/mim:0 with the content .* weights or settings"):
+    with pytest.raises(DivlensError, match=r"holds samples of toy/mim:0 with the content .* weights or settings"):
         divlens.probe(other, PROMPTS, **arguments)
     assert snapshot(tmp_path) == before
     divlens.probe(replace(toy("mim")), PROMPTS, **arguments)  # the control
