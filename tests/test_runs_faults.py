@@ -18,7 +18,7 @@ import divlens
 from divlens.errors import DivlensError
 from divlens.models.toy import ToyModel
 from divlens.store import record, shards
-from divlens.store.folder import writing_run
+from divlens.store.folder import RunFolder, writing_run
 from divlens.store.place import Place
 from divlens.store.shards import Shards
 from oracles.killed_runs import contents
@@ -132,19 +132,18 @@ def test_stopped_in_the_middle_a_run_goes_on(run, tmp_path, monkeypatch, counted
 
 
 @contextmanager
-def interrupted_after(files, monkeypatch, error: BaseException | None = None):
-    """While the block runs, an error (else Ctrl-C) comes up after so many files of samples."""
-    append, stored = Shards.append, []
+def interrupted_after(batches, monkeypatch):
+    """While the block runs, Ctrl-C comes as soon as so many batches are stored."""
+    add, stored = RunFolder.add, []
 
-    def interrupted(self, table, owner, *others):
-        result = append(self, table, owner, *others)
-        stored.append(self.folder)
-        if stored.count("samples") == files:
-            raise error or KeyboardInterrupt
-        return result
+    def interrupted(*arguments):
+        add(*arguments)
+        stored.append("")
+        if len(stored) == batches:
+            raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Shards, "append", interrupted)
+        patch.setattr(RunFolder, "add", interrupted)
         yield
 
 
@@ -289,13 +288,12 @@ with only_writer(Place(sys.argv[1])):
 
 @contextmanager
 def held(folder, *arguments):
-    holder = process("-c", HOLDER, folder, *arguments)
-    try:
-        assert holder.stdout is not None
-        yield holder, holder.stdout.readline().strip()
-    finally:
-        holder.kill()
-        holder.wait()
+    with process("-c", HOLDER, folder, *arguments) as holder:
+        try:
+            assert holder.stdout is not None
+            yield holder, holder.stdout.readline().strip()
+        finally:
+            holder.kill()
 
 
 def test_a_second_process_is_refused_and_a_dead_one_holds_nothing(run):
@@ -335,17 +333,22 @@ def test_one_process_does_not_write_a_run_twice_at_once(tmp_path):
 # --- what stands there ----------------------------------------------------------------------------------------------
 
 
-def test_a_clock_that_jumps_breaks_nothing(run, monkeypatch):
+@pytest.mark.parametrize("hours", [-1, 1000])
+def test_a_clock_that_jumps_breaks_nothing(hours, run, monkeypatch):
+    """At every look it is another hour."""
     run(*PROBE, *N, "--out", "whole")
-    times = [1e9, 2e9, -5.0, 0.0, 3e9]
+    looks = []
+
+    def jumping():
+        looks.append("")
+        return 1e9 + 3600 * hours * len(looks)
 
     class Jumping(record.datetime):
         @classmethod
         def now(cls, tz=None):
-            times.append(times.pop(0))
-            return cls.fromtimestamp(times[0], tz)
+            return cls.fromtimestamp(jumping(), tz)
 
-    monkeypatch.setattr(time, "time", lambda: (times.append(times.pop(0)), times[0])[1])
+    monkeypatch.setattr(time, "time", jumping)
     monkeypatch.setattr(record, "datetime", Jumping)
     with interrupted_after(5, monkeypatch):
         assert run(*PROBE, *N, "--out", "run")[0] == 130
@@ -353,8 +356,8 @@ def test_a_clock_that_jumps_breaks_nothing(run, monkeypatch):
     assert contents(Path("run")) == contents(Path("whole"))
     sessions = about("run")["sessions"]
     assert [session["how"] for session in sessions] == ["stopped", "finished"]
-    assert all(session["seconds"] >= 0 and session["samples_per_second"] > 0 for session in sessions)
-    assert any(session["started"] > session["ended"] for session in sessions)  # the clock did jump
+    assert all(0 <= session["seconds"] < 600 and session["samples_per_second"] > 0 for session in sessions)
+    assert all((session["started"] > session["ended"]) == (hours < 0) for session in sessions)  # it did jump
 
 
 def newer(text):
