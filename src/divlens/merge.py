@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from divlens.errors import DivlensError
 from divlens.output import Record
 from divlens.progress import OnBatch, ShowProgress
 from divlens.results import Result
 from divlens.resume import resume
-from divlens.store.folder import SAMPLES, SCORES, VERDICTS, RunFolder, writing_run
+from divlens.store.folder import SAMPLES, SCORES, VERDICTS, writing_run
 from divlens.store.place import Place
 from divlens.store.record import check_request, differing, existing_record, share_in
-from divlens.store.shards import Shard, Shards
+from divlens.store.shards import Shards, owner_in
 from divlens.store.share import Share
 
-if TYPE_CHECKING:
-    import pandas as pd
-    import pyarrow as pa
-
 # What names a row of each table. Verdicts stand before figures: where there are figures, they are there.
-KEYS = {SAMPLES: ["cell"], VERDICTS: ["of", "sample"], SCORES: ["of", "name"]}
+OWNER = ["model", "condition"]
+KEYS = {SAMPLES: [*OWNER, "cell"], VERDICTS: [*OWNER, "of", "sample"], SCORES: [*OWNER, "of", "name"]}
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,7 @@ def merge(
             folder.begin(request)
         folder.came_of([session for part in read for session in part.record["sessions"]])
         for name, keys in KEYS.items():
-            copy([part.table(name) for part in read], folder, name, keys)
+            copy([part.table(name) for part in read], folder.tables[name], keys)
     return resume(out, arguments=arguments, progress=progress, on_batch=on_batch)
 
 
@@ -135,29 +132,16 @@ def check_whole(parts: Sequence[Part]) -> None:
             )
 
 
-def copy(sources: Sequence[Shards], folder: RunFolder, name: str, keys: list[str]) -> None:
-    """Add the rows of a table that the folder does not have yet, owner by owner, which stand together then."""
+def copy(sources: Sequence[Shards], target: Shards, keys: list[str]) -> None:
+    """Add the rows of a table that the target does not have yet; the sources have no row in common."""
     import pandas as pd
 
-    target = folder.tables[name]
-    owners = [source.owner(shard) for source in sources for shard in source.live]
-    for owner in [each for place, each in enumerate(owners) if each and each not in owners[:place]]:
-        before = list(target.owned_by(owner))  # the parts have no row in common
-        known = pd.concat([keys_of(target.read(shard, keys)) for shard in before]) if before else None
-        for source, shard in owned(sources, owner):
+    before = [target.read(shard, keys).to_pandas() for shard in target.live]
+    there = pd.MultiIndex.from_frame(pd.concat(before)) if before else None
+    for source in sources:
+        for shard in source.live:
             rows = source.read(shard)
-            new = rows if known is None else rows.filter(~keys_of(rows.select(keys)).isin(known).to_numpy())
-            if len(new):
-                target.append(new, owner, shard.last - shard.first + 1)
-
-
-def keys_of(rows: pa.Table) -> pd.Series:
-    """A number for each row."""
-    from pandas.util import hash_pandas_object
-
-    hashed: Any = hash_pandas_object  # pandas does not say what it is
-    return hashed(rows.to_pandas(), index=False)
-
-
-def owned(sources: Sequence[Shards], owner: Mapping[str, Any]) -> Iterator[tuple[Shards, Shard]]:
-    return ((source, shard) for source in sources for shard in source.owned_by(owner))
+            if there is not None:
+                rows = rows.filter(~pd.MultiIndex.from_frame(rows.select(keys).to_pandas()).isin(there))
+            if len(rows):
+                target.append(rows, owner_in(rows.schema), shard.last - shard.first + 1)

@@ -101,8 +101,7 @@ class Shards:
         if shard not in self.owners:
             import pyarrow.parquet as pq
 
-            schema = pq.read_schema(io.BytesIO(self.content(shard)))
-            self.owners[shard] = json.loads((schema.metadata or {}).get(OWNER, b"{}"))
+            self.owners[shard] = owner_in(pq.read_schema(io.BytesIO(self.content(shard))))
         return self.owners[shard]
 
     def owned_by(self, owner: Mapping[str, Any]) -> Iterator[Shard]:
@@ -166,6 +165,11 @@ class Shards:
         for first, last in ranges(sorted(lost)):
             self.live.append(self.put(empty, {}, first, last))
         self.live.sort()
+
+
+def owner_in(schema: pa.Schema) -> Mapping[str, Any]:
+    """Whose rows a file holds; of one that only fills a gap, nobody's."""
+    return json.loads((schema.metadata or {}).get(OWNER, b"{}"))
 
 
 def ranges(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
