@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,7 +24,8 @@ class Place:
 
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)
-        self.local = None if "://" in self.path else resolved(Path(self.path))
+        near = self.path.removeprefix("file://")
+        self.local = None if "://" in near else resolved(Path(near))
         self.files: Any = None  # the file system of fsspec, where this is no folder of the machine
         self.root = ""
         if self.local is None:
@@ -38,7 +39,8 @@ class Place:
         try:
             if self.local:
                 return (self.local / name).read_bytes()
-            return self.files.cat_file(f"{self.root}/{name}")
+            with elsewhere(f"read {self}/{name}"):
+                return self.files.cat_file(f"{self.root}/{name}")
         except FileNotFoundError:
             raise
         except NotADirectoryError:
@@ -64,7 +66,8 @@ class Place:
             if self.local:
                 write_beside(self.local / name, content)
             else:
-                self.files.pipe_file(f"{self.root}/{name}", content)
+                with elsewhere(f"write to {self}"):
+                    self.files.pipe_file(f"{self.root}/{name}", content)
 
     def names(self, folder: str = "") -> list[str]:
         """The names of the files in a folder, sorted, without hidden ones: those that are being written, the lock."""
@@ -73,31 +76,36 @@ class Place:
             found = [entry.name for entry in os.scandir(within)] if within.is_dir() else []
         else:
             within = f"{self.root}/{folder}".rstrip("/")
-            self.files.invalidate_cache()
-            found = (
-                [path.rpartition("/")[2] for path in self.files.ls(within, detail=False)] if self.has(folder) else []
-            )
+            listed = []
+            with elsewhere(f"read {self}"), suppress(FileNotFoundError):
+                self.files.invalidate_cache()
+                listed = self.files.ls(within, detail=False)
+            found = [path.rstrip("/").rpartition("/")[2] for path in listed]
         return sorted(name for name in found if not name.startswith("."))
 
     def has(self, name: str) -> bool:
-        return (
-            (self.local / name).exists() if self.local else bool(self.files.exists(f"{self.root}/{name}".rstrip("/")))
-        )
+        if self.local:
+            return (self.local / name).exists()
+        with elsewhere(f"read {self}"):
+            self.files.invalidate_cache()
+            return bool(self.files.exists(f"{self.root}/{name}"))
 
     def remove(self, name: str) -> None:
         with writing(self.path):
             if self.local:
                 (self.local / name).unlink(missing_ok=True)
             else:
-                self.files.rm_file(f"{self.root}/{name}")
+                with elsewhere(f"write to {self}"), suppress(FileNotFoundError):
+                    self.files.rm_file(f"{self.root}/{name}")
 
     def put_folder(self, source: Path, name: str) -> None:
         """The folder `source`, which goes, in place of the folder `name`; on this machine all of it at once."""
         with writing(self.path):
             if not self.local:
-                if self.has(name):
-                    self.files.rm(f"{self.root}/{name}", recursive=True)
-                self.files.put(f"{source}/", f"{self.root}/{name}/", recursive=True)
+                with elsewhere(f"write to {self}"):
+                    if self.has(name):
+                        self.files.rm(f"{self.root}/{name}", recursive=True)
+                    self.files.put(f"{source}/", f"{self.root}/{name}/", recursive=True)
                 return
             target = self.local / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -133,10 +141,29 @@ def remote(address: str) -> tuple[Any, str]:
     protocol = address.partition("://")[0]
     try:
         files, root = fsspec.core.url_to_fs(address)
-    except (ImportError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise DivlensError(f"a run at {protocol}:// needs a package that fsspec knows: {reason}") from None
+    except ImportError as error:
+        raise DivlensError(f"a run at {protocol}:// needs a package that is not there: {line_of(error)}") from None
+    except Exception as error:  # of whichever package opens it
+        raise DivlensError(
+            f"a run needs a folder or an address, such as s3://...; {address}: {line_of(error)}"
+        ) from error
     return files, root.rstrip("/")
+
+
+@contextmanager
+def elsewhere(doing: str) -> Iterator[None]:
+    """What another machine says when it refuses, in one line, whatever its package raises: no credentials, no route.
+    That a file is not there is left to the caller."""
+    try:
+        yield
+    except (FileNotFoundError, DivlensError):
+        raise
+    except Exception as error:
+        raise DivlensError(f"cannot {doing}: {line_of(error)}") from error
+
+
+def line_of(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 @contextmanager
