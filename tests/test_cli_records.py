@@ -58,7 +58,7 @@ def test_the_same_request_again_draws_nothing_and_writes_the_same_tables(command
 OTHERWISE = {
     "probe": {
         ("--limit", 1): "prompts 'cat face' no longer asked for",
-        ("--subset", 0.7): "conditions 'subset', 'enhanced' no longer",
+        ("--subset", 0.7): "conditions 'subset' no longer",
         ("--lpips", "alex"): "lpips was 'stlpips', now 'alex'",
     },
     "enhance": {("--disable-top", 0.5): "conditions 'after' no longer"},

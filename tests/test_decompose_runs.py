@@ -91,7 +91,7 @@ def test_sums_of_one_prompt_are_all_that_is_kept():
         alive.append(sum(type(thing) is CrossedSums for thing in gc.get_objects()))
         return colours(images)
 
-    for count in (12, 36):  # of 8 pictures each, 4 prompts in every pass of the features
+    for count in (2, 6):
         alive.clear()
         decompose("toy/ar", [f"number {i}" for i in range(count)], 2, 1, 18, features=watched, batch_size=16)
         assert 1 <= max(alive) <= 2

@@ -274,7 +274,7 @@ def test_progress_is_shown_on_a_terminal_when_it_is_asked_for(verb, monkeypatch,
         assert capsys.readouterr() == ("", "")
     with pytest.raises(DivlensError, match="on_batch expects a function of the number of samples, or None, got 3"):
         call(on_batch=3)
-    with pytest.raises(DivlensError, match="progress expects True, False or None, got 'yes'"):
+    with pytest.raises(DivlensError, match="progress expects True, False, None or a reporter, got 'yes'"):
         call(progress="yes")
 
 

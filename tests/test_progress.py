@@ -92,7 +92,7 @@ def test_several_reporters_are_told_alike():
 
 
 def test_what_is_no_reporter_is_refused():
-    with pytest.raises(DivlensError, match="progress expects True, False or None, got 'yes'"):
+    with pytest.raises(DivlensError, match="progress expects True, False, None or a reporter, got 'yes'"):
         probe("toy/ar", ["a cat"], n=2, progress="yes")  # pyright: ignore[reportArgumentType]
 
 

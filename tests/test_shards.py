@@ -137,7 +137,7 @@ def test_a_shard_that_was_stopped_goes_on(probe, shards, run):
     change_record("part2", lambda about: about["complete"].clear())
     for path in sorted(Path("part2/samples").iterdir())[-3:]:  # what was drawn last is not there
         path.unlink()
-    change_record("part2", lambda about: about.pop("stored", None))
+    change_record("part2", lambda about: about["stored"].clear())
     assert "not finished" in run("merge", *parts, "--out", "merged")[2]
     assert not Path("merged").exists()
     assert run("resume", "part2")[0] == 0

@@ -71,7 +71,7 @@ def followed(progress: ShowProgress, on_batch: OnBatch | None, total: int, what:
     if not (on_batch is None or callable(on_batch)):
         raise DivlensError(f"on_batch expects a function of the number of samples, or None, got {on_batch!r}")
     if not (progress is None or isinstance(progress, bool | Reporter)):
-        raise DivlensError(f"progress expects True, False or None, got {progress!r}")
+        raise DivlensError(f"progress expects True, False, None or a reporter, got {progress!r}")
     tell = on_batch or (lambda count: None)
     reporter: Reporter = Several(()) if not progress else usual_reporter(True) if progress is True else progress
     start, state = time.monotonic(), State(what, 0, total)
@@ -104,7 +104,7 @@ def usual_reporter(always: bool = False) -> Reporter:
     from rich.console import Console
 
     console = Console(stderr=True)
-    return Bar(console) if console.is_terminal else Lines(sys.stderr, always=always)
+    return Bar(console) if console.is_terminal or console.is_jupyter else Lines(sys.stderr, always=always)
 
 
 class Bar:

@@ -153,6 +153,7 @@ def score(
         nonlocal floor
         for look in looks(run, prompt, tokens, instruments):
             if with_noise_floor and not verdicts:
+                instruments.network.check_size(look.pictures, f"pictures of {run.model.name}")
                 floor = noise_floor(look.pictures, instruments.network)
             verdicts.extend(names_of(look.judged, len(look.pictures), instruments.judge))
             yield look

@@ -77,4 +77,8 @@ def batches(run: Run, folder: RunFolder | None, condition: str) -> Iterator[Fill
     """The finished grids of a run, in the order of its rows."""
     for place in windows(run):
         tokens = drawn(run, place, folder, condition, lambda count: None)
-        yield Filled(run, place, grids_of(run, tokens), None)
+        size = run.rooms.drawing.fits  # pictures are made of no more at once
+        for first in range(place.start, place.stop, size):
+            part = slice(first, min(first + size, place.stop))
+            here = tokens[part.start - place.start : part.stop - place.start]
+            yield Filled(run, part, grids_of(run, here), None)

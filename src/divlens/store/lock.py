@@ -6,7 +6,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from divlens.errors import DivlensError
 from divlens.store.place import Place, writing
@@ -39,6 +39,8 @@ def only_writer(place: Place) -> Iterator[None]:
         place.sweep()
         yield
     finally:
+        with suppress(DivlensError):  # who wrote is of no interest then
+            place.remove(HOLDER)
         lock.release()
 
 
