@@ -93,7 +93,7 @@ def test_sums_of_one_prompt_are_all_that_is_kept():
 
     for count in (2, 6):
         alive.clear()
-        decompose("toy/ar", [f"number {i}" for i in range(count)], 2, 1, 18, features=watched, batch_size=16)
+        decompose("toy/ar", [f"number {i}" for i in range(count)], 2, 1, 4, features=watched, batch_size=4)
         assert 1 <= max(alive) <= 2
 
 
