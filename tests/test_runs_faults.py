@@ -509,3 +509,16 @@ def test_of_more_only_what_is_missing_is_drawn(what, folded, tmp_path, counted, 
     pd.testing.assert_frame_equal(result.per_prompt, alone.per_prompt)
     assert [one.tokens for one in result.samples] == [one.tokens for one in alone.samples]
     assert not (missing and first.items() == stored.items())  # the control
+
+
+# --- memory ---------------------------------------------------------------------------------------------------------
+
+
+def test_memory_does_not_grow_with_the_prompts():
+    """`benchmarks/run_memory.py`, which fails by itself, with few samples."""
+    script = Path(__file__).parent.parent / "benchmarks" / "run_memory.py"
+    arguments = ("--prompts", "4", "--samples", "512", "--times", "10")
+    done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    few, many = (int(line.split()[0]) for line in done.stdout.splitlines()[1:3])
+    assert (few, many) == (4, 40)
