@@ -29,7 +29,7 @@ def measured(prompts: int, samples: int) -> dict[str, float]:
 
     import divlens
     from divlens.experiment import comparison
-    from oracles.colour_network import colour_network
+    from oracles.colour_network import colour_network  # pyright: ignore[reportMissingImports]
 
     torch.set_num_threads(1)
     comparison.load_network = lambda name="": colour_network()

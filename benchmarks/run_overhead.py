@@ -63,9 +63,11 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--models", nargs="+", default=["zoo/ar", "zoo/mim", "zoo/diffusion"])
     options = parser.parse_args()
+    drawn = len(PROMPTS) * options.samples
     print(
-        f"{len(PROMPTS)} prompts x {options.samples} samples, batches of {min(BATCH_SIZE, len(PROMPTS) * options.samples)}; torch {torch.__version__}, CPU, "
-        f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, load average {os.getloadavg()[0]:.1f} at the start"
+        f"{len(PROMPTS)} prompts x {options.samples} samples, batches of {min(BATCH_SIZE, drawn)}; torch "
+        f"{torch.__version__}, CPU, {os.cpu_count()} cores, {torch.get_num_threads()} threads, load average "
+        f"{os.getloadavg()[0]:.1f} at the start"
     )
     failed = False
     for name in options.models:

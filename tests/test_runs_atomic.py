@@ -4,12 +4,12 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from oracles import killed_runs
-
+DRIVER = Path(__file__).parent / "oracles" / "killed_runs.py"
 BATCH = 2
 
 
@@ -20,14 +20,12 @@ def in_memory(tmp_path):
     if not os.access(shared, os.W_OK):
         yield tmp_path
         return
-    import tempfile
-
     with tempfile.TemporaryDirectory(dir=shared) as folder:
         yield Path(folder)
 
 
 def killed(folder, *arguments):
-    command = [sys.executable, killed_runs.__file__, str(folder), *arguments]
+    command = [sys.executable, str(DRIVER), str(folder), *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

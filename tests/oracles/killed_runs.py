@@ -21,7 +21,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,26 +39,10 @@ from divlens.run import Run, fill
 from divlens.store.cells import cells_of, stratum_of
 from divlens.store.folder import RunFolder
 from oracles.colour_network import colour_network
+from oracles.runs_in_folders import contents, differing
 
 WARM_UP = ("toy/ar", "--limit", "1", "-n", "2", "--condition", "few=Subset(0.5)")  # which imports all
 FOLDED = 4  # files, so that short runs fold theirs, too
-
-
-def contents(folder: Path) -> dict[str, Any]:
-    """Each file of a run by its name; of run.json all but the sessions. What is hidden is listed, but for the lock."""
-    found: dict[str, Any] = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        name = path.relative_to(folder).as_posix()
-        if name == "run.json":
-            found[name] = {key: value for key, value in json.loads(path.read_text()).items() if key != "sessions"}
-        elif name not in (".lock", ".holder.json"):
-            found[name] = path.read_bytes()
-    return found
-
-
-def differing(files: Mapping[str, Any], expected: Mapping[str, Any]) -> set[str]:
-    """The names of files that only one of both has, or that are not the same."""
-    return {name for name in {**files, **expected} if files.get(name) != expected.get(name)}
 
 
 def count_drawn(log: Path) -> None:
