@@ -18,6 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
 import divlens
@@ -47,7 +48,7 @@ def drawing_seconds(model: Model, samples: int, folder: Path) -> tuple[float, fl
         start = time.perf_counter()
         for batch in fill(run):
             before = time.perf_counter()
-            written.add(run, "baseline", range(batch.place.start, batch.place.stop), batch.rows, batch.tokens)
+            written.add(run, "baseline", np.arange(batch.place.start, batch.place.stop), batch.rows, batch.tokens)
             storing, batches = storing + time.perf_counter() - before, batches + 1
         whole = time.perf_counter() - start
     return whole - storing, storing, batches
