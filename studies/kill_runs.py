@@ -2,13 +2,13 @@
 
     python studies/kill_runs.py [--kills 30] [--models zoo/ar ...] > studies/kill_runs.txt
 
-Each run is `divlens probe MODEL --limit 2 -n 4 --batch-size 2` under baseline and a higher temperature, killed at a
-moment drawn between its start and the duration of an undisturbed run, and gone on with by `divlens resume`, until it is
-finished; runs are begun until all kills are spent. Columns: the seconds of an undisturbed run; kills, and finished
-runs; the files of samples that there were at the kills (smallest, median, largest); the kills after which samples were
-drawn again; the most samples that one kill lost; and the files in which any finished run is other than the undisturbed
-one, of how many. The last line is the control: the files that are other with another seed. Takes some minutes for each
-model.
+Each run is `divlens probe MODEL --limit 2 -n 4 --batch-size 2` under baseline and a higher temperature. It is killed
+soon after it has stored so many files of samples, a number drawn from none to all that are missing, or at any time
+after all, and gone on with by `divlens resume`, until it is finished; runs are begun until all kills are spent.
+Columns: the seconds of an undisturbed run; kills, and finished runs; the files of samples that there were at the kills
+(smallest, median, largest); the kills after which samples were drawn again; the most samples that one kill lost; and
+the files in which any finished run is other than the undisturbed one, of how many. The last line is the control: the
+files that are other with another seed. Takes some minutes for each model.
 """
 
 from __future__ import annotations

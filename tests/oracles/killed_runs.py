@@ -3,10 +3,11 @@
     python tests/oracles/killed_runs.py FOLDER --kills 30 [--at-changes] [--quick] [--control] -- toy/mim -n 8 ...
 
 What follows `--` is a call of `divlens probe`. One process imports everything and starts no threads; each attempt is a
-fork of it that runs the command line, the first time `probe`, then `resume`. It is killed at a moment drawn between its
-start and the undisturbed duration; when a run is finished all the same, another one like it is begun, until all kills
-are spent. With `--at-changes` a run is killed before each of its changes to the folder in turn. Prints what was found
-as JSON.
+fork of it that runs the command line, the first time `probe`, then `resume`. It is killed at a random moment: soon
+after it has stored so many files, a number drawn from none to all that are missing, or at any time after all; time
+alone would tell little on a busy machine. When a run is finished all the same, another one like it is begun, until all
+kills are spent. With `--at-changes` a run is killed before each of its changes to the folder in turn. Prints what was
+found as JSON.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from oracles.colour_network import colour_network
 from oracles.runs_in_folders import contents, differing
 
 WARM_UP = ("toy/ar", "--limit", "1", "-n", "2", "--condition", "few=Subset(0.5)")  # which imports all
+SHARE = 1 / 8  # of the undisturbed duration, in which a process is killed after it has stored so many files
 FOLDED = 4  # files, so that short runs fold theirs, too
 
 
@@ -123,6 +125,10 @@ def ended(process: int, folder: Path) -> bool:
     return status == 0
 
 
+def is_running(process: int) -> bool:
+    return os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+
 def drawn_in(log: Path) -> list[int]:
     return [cell for line in log.read_text().splitlines() for cell in json.loads(line)] if log.exists() else []
 
@@ -145,6 +151,7 @@ class Killed:
         self.undisturbed(WARM_UP)
         import_all(where / "modules")
         self.seconds, self.expected = self.undisturbed(arguments)
+        self.files = stored_in(self.where / "whole")
 
     def folder(self, name: str) -> Path:
         folder = self.where / name
@@ -157,9 +164,9 @@ class Killed:
         assert ended(attempt(arguments, folder, lambda: name_modules(self.where / "modules")), folder)
         return time.monotonic() - begun, contents(folder)
 
-    def run(self, name: str, prepare: Callable[[int], None], wait: Callable[[], float | None]) -> None:
+    def run(self, name: str, prepare: Callable[[int], None], wait: Callable[[int, Path], bool]) -> None:
         """Begin a run and go on with it until it is finished. `prepare`: what a process of so many kills before does
-        first. `wait`: the seconds after which it is killed; None leaves it alone."""
+        first. `wait`: comes back when a process is to be killed, or with False when it is to be left alone."""
         folder, seen, done, earlier = self.folder(name), set[int](), False, 0
         while not done:
             log = self.where / "drawn"
@@ -169,9 +176,8 @@ class Killed:
                 count_drawn(log)
                 prepare(earlier)
 
-            process, seconds = attempt(self.arguments, folder, first), wait()
-            if seconds is not None:
-                time.sleep(seconds)
+            process = attempt(self.arguments, folder, first)
+            if wait(process, folder):
                 os.kill(process, signal.SIGKILL)
             done = ended(process, folder)
             drawn = drawn_in(log)
@@ -187,8 +193,15 @@ class Killed:
     def at_random(self, kills: int) -> None:
         moments = random.Random(0)
 
-        def wait() -> float | None:
-            return moments.uniform(0, self.seconds) if self.kills < kills else None
+        def wait(process: int, folder: Path) -> bool:
+            if self.kills == kills:
+                return False
+            files = moments.randint(stored_in(folder), self.files)
+            seconds = moments.uniform(0, self.seconds * (1 if files == self.files else SHARE))
+            while stored_in(folder) < files and is_running(process):
+                time.sleep(0.001)
+            time.sleep(seconds)
+            return True
 
         while self.kills < kills:
             self.run("killed", lambda earlier: None, wait)
@@ -202,7 +215,7 @@ class Killed:
                     kill_before_change(number, counted)
 
             before = self.kills
-            self.run("killed", prepare, lambda: None)
+            self.run("killed", prepare, lambda process, folder: False)
             number += 1
 
 

@@ -37,7 +37,7 @@ class Index:
     """Where the rows of one owner stand, by a number that names them: a cell, or what a score is of."""
 
     def __init__(self, shards: Shards, owner: Mapping[str, Any], column: str) -> None:
-        self.owner, self.folds, self.shards = owner, shards.folds, list(shards.owned_by(owner))
+        self.owner, self.table, self.shards = owner, shards, list(shards.owned_by(owner))
         keys = [shards.read(shard, [column])[column].to_numpy() for shard in self.shards]
         counts = [len(part) for part in keys]
         whole = np.concatenate([*keys, np.empty(0, np.uint64)])
@@ -57,7 +57,13 @@ class Index:
         which = np.searchsorted(self.starts, rows, side="right") - 1
         for number in np.unique(which):
             here = which == number
-            yield self.shards[number], found[here], rows[here] - self.starts[number]
+            shard, start = self.now(number)
+            yield shard, found[here], rows[here] - self.starts[number] + start
+
+    def now(self, number: int) -> tuple[Shard, int]:
+        """Where the rows of a shard are, which may have been folded since: after which row of which shard."""
+        shard = self.shards[number]
+        return self.table.moved.get(shard, (shard, 0))
 
     def __contains__(self, key: int) -> bool:
         place = np.searchsorted(self.keys, np.uint64(key))
@@ -68,7 +74,9 @@ class Index:
         wanted = np.uint64(key)
         rows = np.sort(self.order[slice(*(np.searchsorted(self.keys, wanted, side) for side in ("left", "right")))])
         which = np.searchsorted(self.starts, rows, side="right") - 1
-        return ((self.shards[i], rows[which == i] - self.starts[i]) for i in np.unique(which))
+        for number in np.unique(which):
+            shard, start = self.now(number)
+            yield shard, rows[which == number] - self.starts[number] + start
 
 
 class RunFolder:
@@ -100,9 +108,9 @@ class RunFolder:
         return cells_of(self.strata[id(run)][1], rows)
 
     def index(self, folder: str, owner: Mapping[str, Any], column: str) -> Index:
-        """Of one owner at a time, as it was when it was first asked for, or last folded; see `written`."""
+        """Of one owner at a time, as it was when it was first asked for; see `written`."""
         known = self.indices.get(folder)
-        if known is None or known.owner != owner or known.folds != self.tables[folder].folds:
+        if known is None or known.owner != owner:
             self.indices[folder] = known = Index(self.tables[folder], owner, column)
         return known
 

@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from divlens.errors import DivlensError
@@ -53,7 +54,7 @@ class Shards:
         self.place, self.folder, self.least = place, folder, least
         self.live = live_shards(place.names(folder))
         self.owners: dict[Shard, Mapping[str, Any]] = {}
-        self.folds = 0  # so far: each makes names that were read before invalid
+        self.moved: dict[Shard, tuple[Shard, int]] = {}  # to which shard the rows of one were folded, after which row
 
     def name(self, shard: Shard) -> str:
         return f"{self.folder}/{shard.name}"
@@ -134,13 +135,15 @@ class Shards:
             self.fold(recent, self.owner(recent[0]))
 
     def fold(self, shards: Sequence[Shard], owner: Mapping[str, Any]) -> None:
-        """One shard of several. Those that it covers count until it is there, and no longer from then on."""
+        """One shard of the last ones. Those that it covers count until it is there, and no longer from then on."""
         import pyarrow as pa
 
-        whole = self.put(pa.concat_tables([self.read(s) for s in shards]), owner, shards[0].first, shards[-1].last)
-        self.live = [shard for shard in self.live if shard not in shards] + [whole]
-        self.folds += 1
-        for shard in shards:
+        parts = [self.read(shard) for shard in shards]
+        whole = self.put(pa.concat_tables(parts), owner, shards[0].first, shards[-1].last)
+        self.live = [*self.live[: -len(shards)], whole]
+        for shard, start in zip(shards, accumulate(map(len, parts), initial=0), strict=False):
+            self.moved[shard] = whole, start
+            del self.owners[shard]
             self.place.remove(self.name(shard))
 
     def tidy(self) -> None:
