@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from divlens.experiment.measures import FIDELITY, OPENNESS, Look, usual_measures
 from divlens.fidelity import confusion_of, named_by
 from divlens.fidelity.judge import ZooJudge, load_judge
 from divlens.interventions import Paraphrase, Settings
-from divlens.lab.attributes import BACKGROUND, STYLE
+from divlens.lab.attributes import BACKGROUND, STYLE, Attribute
 from divlens.lab.evaluation import drawn_from_law
 from divlens.lab.reading import read
 from divlens.loop import filled
@@ -35,6 +36,7 @@ from divlens.zoo.objectives import corrupted
 from divlens.zoo.scene_measures import held_out_sample
 from divlens.zoo.train_tokenizer import pictures_of
 from divlens.zoo.training import Recipe, fit
+from oracles.colour_network import colour_network
 
 VOCABULARY = Vocabulary(("a", "cat", "heart", "of", "picture", "red"))
 
@@ -282,13 +284,27 @@ def test_of_other_prompts_the_judge_knows_nothing(text: str):
     assert isinstance(load_judge(), ZooJudge)
 
 
+@dataclass(frozen=True)
+class Faultless:
+    """The judge, were it to read the values of these scenes in any pictures."""
+
+    scenes: np.ndarray
+
+    @property
+    def attributes(self) -> Sequence[Attribute]:
+        return load_judge().attributes
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(self.scenes[:, : len(self.attributes)])
+
+
 def figures_of(scenes: np.ndarray, prompts: Sequence[Prompt]) -> dict[str, np.ndarray]:
     """Openness and fidelity, as a probe measures them, of scenes (prompts, n, 6) that are read without fault."""
     measures = [measure for measure in usual_measures(load_judge()) if measure.name in (OPENNESS, FIDELITY)]
     found: dict[str, list[float]] = {measure.name: [] for measure in measures}
     nothing = torch.zeros(scenes.shape[1], 3, 8, 8)
     for prompt, rows in zip(prompts, scenes, strict=True):
-        look = Look(prompt, nothing, nothing.flatten(1), torch.from_numpy(rows[:, :5]))
+        look = Look(prompt, nothing, "the law", colour_network(), Faultless(rows))
         for measure in measures:
             gauge = measure.gauge(prompt)
             gauge.add(look)
