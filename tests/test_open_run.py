@@ -73,7 +73,8 @@ def test_tables_samples_and_figures_are_those_of_the_result(whole):
     assert [tuple(one) for one in samples["tokens"]] == [one.tokens for one in result.samples]
     for column in ("model", "condition", "prompt", "sample", "wording"):
         assert samples[column].tolist() == [getattr(one, column) for one in result.samples]
-    assert samples["judged"].isna().all() and len(run.verdicts) == len(samples) == 3 * 3 * N
+    assert samples["judged"].isna().all() and {one.judged for one in result.samples} == {None}
+    assert len(run.verdicts) == len(samples) == 3 * 3 * N
     wide = run.scores.pivot(index=["condition", "prompt"], columns="name", values="value")
     for row in result.per_prompt.to_dict("records"):
         assert wide.loc[(row["condition"], row["prompt"])]["diversity"] == row["diversity"]
