@@ -17,7 +17,7 @@ from divlens.errors import DivlensError
 from divlens.experiment import columns
 from divlens.experiment.built_in import TOKEN_ENTROPY
 from divlens.experiment.measures import Measure, usual_measures
-from divlens.showing import Block, Shown, counted, interval_text, missing_intervals, number_text
+from divlens.showing import Block, Shown, counted, first_few, interval_text, missing_intervals, number_text
 from divlens.store.reader import StoredRun, open_run
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def common(kind: str, one: StoredRun, other: StoredRun, names: list[list[str]]) 
     """What both have, in the order of the first. Raises DivlensError where that is nothing."""
     if found := [name for name in dict.fromkeys(names[0]) if name in names[1]]:
         return found
-    shown = [", ".join(map(repr, listed[:3])) + (", ..." if len(listed) > 3 else "") for listed in names]
+    shown = [first_few(list(map(repr, listed))) for listed in names]
     raise DivlensError(
         f"{one.place} and {other.place} have no {kind} in common: {shown[0] or 'none'}, and {shown[1] or 'none'}"
     )

@@ -12,6 +12,7 @@ from divlens.output import Record
 from divlens.progress import OnBatch, ShowProgress
 from divlens.results import Result
 from divlens.resume import resume
+from divlens.showing import first_of
 from divlens.store.folder import SAMPLES, SCORES, VERDICTS, writing_run
 from divlens.store.place import Place
 from divlens.store.record import check_request, differing, existing_record, share_in
@@ -97,7 +98,7 @@ def check_shares(parts: Sequence[Part]) -> None:
             raise DivlensError(f"merge expects each shard once, got {part.share} in {before.place} and {part.place}")
         found[part.share.number] = part
     if missing := [number for number in range(1, first.share.of + 1) if number not in found]:
-        shown = ", ".join(map(str, missing[:10])) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
+        shown = first_of(list(map(str, missing)), 10)
         raise DivlensError(f"merge expects all of the shards 1 to {first.share.of}, missing: {shown}")
 
 
@@ -125,10 +126,9 @@ def check_whole(parts: Sequence[Part]) -> None:
         if part.requests.keys() - set(part.record["complete"]):
             raise DivlensError(f"{part.place} is not finished: go on with `divlens resume {part.place}`")
         if bad := [name for table in KEYS for name in part.table(table).damaged()]:
-            shown = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
             raise DivlensError(
-                f"{part.place} has files that are not what was written: {shown}. `divlens resume {part.place} "
-                "--repair` draws anew what they held"
+                f"{part.place} has files that are not what was written: {first_of(bad, 5)}. "
+                f"`divlens resume {part.place} --repair` draws anew what they held"
             )
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from divlens.errors import DivlensError
 from divlens.files import BESIDE
+from divlens.showing import first_few
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,8 +58,8 @@ def check_output(folder: Path, request: Record) -> None:
             raise DivlensError(f"results need a folder that can be replaced; {folder} is the current one: add a name")
         record = record_in(folder)
         if others := sorted(contents(folder) - {RECORD, *record["files"]} if record else os.listdir(folder)):
-            shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
-            raise DivlensError(f"results need a new or empty folder, or one of divlens; {folder} holds {shown}")
+            expected = "results need a new or empty folder, or one of divlens"
+            raise DivlensError(f"{expected}; {folder} holds {first_few(others)}")
         if record:
             refuse_another(record, as_read(request), folder)
     above = existing_parent(folder)

@@ -12,6 +12,7 @@ from divlens.enhance import enhanced_of
 from divlens.errors import DivlensError
 from divlens.experiment.comparison import Comparison, compared
 from divlens.experiment.design import Levels, design_of
+from divlens.experiment.measures import usual_measures
 from divlens.experiment.probe import probe_of
 from divlens.experiment.shares import draw_share
 from divlens.information.api import information_of
@@ -45,13 +46,14 @@ def resume(
     for a folder without a run, for models that cannot be loaded by the name under which they were asked, or are others
     now, and as `divlens.probe` does.
     """
-    about = existing_record(Place(path))
+    place = Place(path)
+    about = existing_record(place)
     share = share_in(about)
     open_ = [request for command, request in about["requests"].items() if repair or command not in about["complete"]]
     results: list[Result] = []
     if not open_:  # nothing is written, and what is damaged is no complete run
-        RunFolder(Place(path), about).check_files()
-        with suppress(DivlensError), only_writer(Place(path)):  # sweeps, where it may, after one that died at the end
+        RunFolder(place, about).check_files()
+        with suppress(DivlensError), only_writer(place):  # sweeps, where it may, after one that died at the end
             pass
     for request in open_:
         models = models_of(request)
@@ -63,7 +65,8 @@ def resume(
 
 
 def comparison_of(request: Record, models: Sequence[Model]) -> Comparison:
-    if own := [name for name in request["measures"] if name not in OWN_MEASURES]:
+    usual = [measure.name for measure in usual_measures(None)]
+    if own := [name for name in request["measures"] if name not in usual]:
         raise DivlensError(
             f"the measures {', '.join(own)} are functions, of which a folder has the name only: go on with the call of "
             "divlens that began the run"
@@ -71,9 +74,6 @@ def comparison_of(request: Record, models: Sequence[Model]) -> Comparison:
     prompts, conditions = prompts_of(request), conditions_of(request)
     n, seed, lpips = request["n"], request["seed"], request["lpips"]
     return compared(models, prompts, n, seed, conditions, (), lpips, batch_size_of(request))
-
-
-OWN_MEASURES = ("diversity", "coverage", "fidelity")
 
 
 def probe_again(request: Record, models: Sequence[Model]) -> tuple[Record, Draw]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
@@ -53,14 +55,19 @@ class Group:
         return Row(self.prompt, self.wordings[sample % len(self.wordings)], path, execution)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Rows(Sequence[Row]):
     """The rows of some prompts, each made when it is asked for: a run of millions of samples is a short list."""
 
     groups: tuple[Group, ...]
 
+    @cached_property
+    def starts(self) -> list[int]:
+        """The first row of each group, and the number of all rows."""
+        return list(accumulate((group.n for group in self.groups), initial=0))
+
     def __len__(self) -> int:
-        return sum(group.n for group in self.groups)
+        return self.starts[-1]
 
     @overload
     def __getitem__(self, index: int) -> Row: ...
@@ -74,11 +81,8 @@ class Rows(Sequence[Row]):
         return (group.row(sample) for group in self.groups for sample in range(group.n))
 
     def row(self, number: int) -> Row:
-        for group in self.groups:
-            if number < group.n:
-                return group.row(number)
-            number -= group.n
-        raise IndexError(number)
+        group = bisect_right(self.starts, number) - 1
+        return self.groups[group].row(number - self.starts[group])
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,13 +125,13 @@ class Run:
     @cached_property
     def prompts(self) -> tuple[Prompt, ...]:
         """In the order of `wordings`."""
-        return tuple({row.prompt.text: row.prompt for row in self.rows}.values())
+        return tuple(self.rows[int(first)].prompt for first in self.starts)
 
     @cached_property
     def starts(self) -> Int[np.ndarray, " prompts"]:
         """The first row of each prompt; a prompt's rows stand together."""
         if isinstance(self.rows, Rows):
-            return np.cumsum([0, *(group.n for group in self.rows.groups)])[:-1]
+            return np.array(self.rows.starts[:-1])
         texts = [row.prompt.text for row in self.rows]
         return np.array([i for i, text in enumerate(texts) if not i or text != texts[i - 1]])
 

@@ -15,7 +15,7 @@ from divlens.errors import DivlensError
 from divlens.experiment import columns
 from divlens.experiment.built_in import KNOWN, check_known
 from divlens.experiment.comparison import instruments_of
-from divlens.experiment.measure import Instruments, looks, values_of
+from divlens.experiment.measure import Instruments, looks, prompt_by_prompt, samples_each, values_of
 from divlens.experiment.measures import Measure, checked_measures, partial_notes
 from divlens.output import Record, as_read, write_tables
 from divlens.progress import OnBatch, ShowProgress, followed
@@ -249,12 +249,11 @@ def parts_of(request: Record, wanted: Sequence[str | Measure], folder: RunFolder
 def figures(run: Run, condition: str, instruments: Instruments, folder: RunFolder, on_batch: OnBatch) -> Values:
     """The values of all prompts, stored as soon as those of some are there."""
     instruments.network.to(run.device)
-    n = len(run.rows) // len(run.prompts)
+    n = samples_each(run)
     found: dict[str, list[float]] = {each.name: [] for each in instruments.measures}
     for place in windows(run, whole=n):
         tokens, scored = all_stored(run, place, folder, condition), []
-        for first in range(place.start, place.stop, n):
-            rows, here = run.rows[first : first + n], tokens[first - place.start :][:n]
+        for _, rows, here in prompt_by_prompt(run, place, tokens):
             of = of_samples(folder.cells(run, rows), instruments.identity)
             known = folder.scores(run, condition, of)
             if missing := [each for each in instruments.measures if each.name not in known]:

@@ -21,6 +21,7 @@ from divlens.models.answers import pictures_of
 from divlens.pictures import checked_pictures
 from divlens.progress import OnBatch
 from divlens.run import Row, Run, wording_notes
+from divlens.store.cells import name_of_code
 from divlens.store.draw import drawn, grids_of, windows
 from divlens.store.folder import RunFolder, Scored, of_samples
 from divlens.types import DrawnWith, Prompt
@@ -90,8 +91,7 @@ class Instruments:
     @property
     def identity(self) -> str:
         """What a stored figure depends on beside the samples and the name of its measure."""
-        judge = None if self.judge is None else f"{type(self.judge).__module__}.{type(self.judge).__qualname__}"
-        return f"{SCORES_VERSION}/{self.lpips}/{judge}"
+        return f"{SCORES_VERSION}/{self.lpips}/{name_of_code(self.judge)}"
 
 
 def measure(
@@ -109,13 +109,12 @@ def measure(
     with one it does not. `condition`: the name of the one that the run is drawn under. `on_batch` is told how many more
     samples are there.
     """
-    n = len(run.rows) // len(run.prompts)
+    n = samples_each(run)
     wanted = [each.name for each in instruments.measures] + [DUPLICATES] + ([NOISE_FLOOR] if with_noise_floor else [])
     figures, parts = [], []
     for place in windows(run, whole=n):
         tokens, scored = drawn(run, place, folder, condition, on_batch), []
-        for first in range(place.start, place.stop, n):
-            rows, here = run.rows[first : first + n], tokens[first - place.start :][:n]
+        for whole, rows, here in prompt_by_prompt(run, place, tokens):
             cells = np.empty(0, np.uint64) if folder is None else folder.cells(run, rows)
             of = 0 if folder is None else of_samples(cells, instruments.identity)
             found = {} if folder is None else folder.scores(run, condition, of)
@@ -132,10 +131,25 @@ def measure(
                 wordings = [row.wording for row in rows]
                 parts.append(PromptSamples(*whose, here, wordings, scored[-1].verdicts, notes))
             else:
-                parts.append(SamplesInFolder(*whose, folder, run, slice(first, first + n), of, notes))
+                parts.append(SamplesInFolder(*whose, folder, run, whole, of, notes))
         if folder is not None and scored:
             folder.add_scores(run, condition, scored)
     return ConditionResult(tuple(figures), Samples(tuple(parts)), run.drawn_with)
+
+
+def samples_each(run: Run) -> int:
+    """How many samples each prompt of a run has that was planned with as many of all."""
+    return len(run.rows) // len(run.prompts)
+
+
+def prompt_by_prompt(
+    run: Run, place: slice, tokens: Int[Tensor, "rows positions"]
+) -> Iterator[tuple[slice, Sequence[Row], Int[Tensor, "n positions"]]]:
+    """The place, the rows and the tokens of each prompt among some rows of a run, which are of whole prompts."""
+    n = samples_each(run)
+    for first in range(place.start, place.stop, n):
+        whole = slice(first, first + n)
+        yield whole, run.rows[whole], tokens[first - place.start :][:n]
 
 
 def score(

@@ -14,7 +14,7 @@ from torch import Tensor
 from divlens.experiment.columns import OF_SAMPLE
 from divlens.results import Used
 from divlens.run import Run
-from divlens.store.draw import drawn
+from divlens.store.draw import all_stored
 from divlens.store.folder import RunFolder
 
 AT_ONCE = 4096  # records that are written; it bounds memory
@@ -98,7 +98,7 @@ class SamplesInFolder:
 
     def loaded(self) -> PromptSamples:
         rows = self.run.rows[self.place]
-        tokens = drawn(self.run, self.place, self.folder, self.condition, lambda count: None)
+        tokens = all_stored(self.run, self.place, self.folder, self.condition)
         verdicts = self.folder.verdicts(self.run, self.condition, self.of)
         whose = (self.model, self.condition, self.prompt, self.seed)
         return PromptSamples(*whose, tokens, [row.wording for row in rows], verdicts, self.notes)

@@ -22,7 +22,7 @@ from divlens.information.accounting import QUANTITIES
 from divlens.information.accounts import Accounts, Record
 from divlens.information.relevance import Judge
 from divlens.run import Row, Run
-from divlens.store.cells import number_of
+from divlens.store.cells import name_of_code, number_of
 from divlens.store.folder import RunFolder, owner_of
 from divlens.store.schemas import ACCOUNTS, MAPS, RECORDS, schema_of
 
@@ -56,7 +56,7 @@ class Kept:
     def keys(self, numbers: Int[np.ndarray, " rows"]) -> UInt64[np.ndarray, " rows"]:
         """What names the account of each of these rows. Under Freeze several samples of a prompt may be one cell."""
         cells = self.folder.cells(self.run, self.rows(numbers))
-        judge, samples = name_of_judge(self.judge), self.run.samples(numbers).tolist()
+        judge, samples = name_of_code(self.judge), self.run.samples(numbers).tolist()
         named = ([VERSION, judge, cell, sample] for cell, sample in zip(cells.tolist(), samples, strict=True))
         return np.array(list(map(number_of, named)), np.uint64)
 
@@ -161,13 +161,6 @@ class Kept:
                 DivlensWarning,
                 stacklevel=2,
             )
-
-
-def name_of_judge(judge: Judge | None) -> str | None:
-    if judge is None:
-        return None
-    named = judge if hasattr(judge, "__qualname__") else type(judge)
-    return f"{named.__module__}.{named.__qualname__}"
 
 
 def lists_of(rows: Tensor) -> pa.Array:

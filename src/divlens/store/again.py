@@ -13,7 +13,7 @@ from torch import Tensor
 
 from divlens.errors import DivlensError, check_whole
 from divlens.models.fingerprint import fingerprint_of
-from divlens.output import Record, versions
+from divlens.output import Record
 from divlens.planning import plan
 from divlens.run import Run, fill
 from divlens.showing import Block, Shown
@@ -149,7 +149,7 @@ def differences(sessions: Sequence[Mapping[str, Any]], setup: Mapping[str, Any],
     ):
         if now_is not in (was if isinstance(was, list) else [was]):
             yield f"{what} {' or '.join(was) if isinstance(was, list) else was}, now {now_is}"
-    current = versions()
+    current = now["versions"]
     packages = sorted({name for one in before for name in one["versions"]} & current.keys())
     for package in packages:
         was = sorted({one["versions"][package] for one in before if package in one["versions"]})

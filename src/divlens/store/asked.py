@@ -9,7 +9,7 @@ from divlens.conditions import Conditions
 from divlens.models.loading import DTYPES
 from divlens.models.protocol import Model
 from divlens.models.registry import load
-from divlens.notation import interventions_from
+from divlens.notation import interventions_described
 from divlens.output import Record
 from divlens.planning import plans
 from divlens.run import Run
@@ -30,10 +30,7 @@ def loaded_again(name: str, setup: Mapping[str, Any], device: str | None = None)
 
 def conditions_of(request: Record) -> Conditions:
     """The interventions under each name, from their text."""
-    done = request["conditions"]
-    return {
-        name: () if text == "none" else interventions_from(text.replace(") + ", "), ")) for name, text in done.items()
-    }
+    return {name: interventions_described(text) for name, text in request["conditions"].items()}
 
 
 def prompts_of(request: Record) -> list[Prompt]:

@@ -75,3 +75,11 @@ def number_of(values: object) -> int:
 
 def hashed(values: object) -> Any:
     return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=8)
+
+
+def name_of_code(thing: object) -> str | None:
+    """A function, or an object by its class, as its place in the code names it; None for nothing."""
+    if thing is None:
+        return None
+    named: Any = thing if hasattr(thing, "__qualname__") else type(thing)
+    return f"{named.__module__}.{named.__qualname__}"

@@ -20,6 +20,7 @@ from divlens.models.fingerprint import fingerprint_of
 from divlens.models.protocol import Model
 from divlens.output import Record, as_read
 from divlens.run import Row, Run
+from divlens.showing import first_of
 from divlens.store import record
 from divlens.store.cells import cells_of, number_of, stratum_of
 from divlens.store.lock import only_writer
@@ -89,7 +90,7 @@ class RunFolder:
         self.contents: dict[int, tuple[Model, str | None]] = {}
         self.strata: dict[int, tuple[Run, str]] = {}
         self.indices: dict[str, Index] = {}
-        self.recent: tuple[str, pa.Table] | None = None
+        self.recent: dict[str, tuple[Shard, pa.Table]] = {}
 
     @property
     def share(self) -> Share | None:
@@ -119,11 +120,10 @@ class RunFolder:
         self.indices.clear()
 
     def read(self, shard: Shard, folder: str) -> pa.Table:
-        """A shard's rows; the one that was read last is kept, for neighbours mostly stand together."""
-        key = f"{folder}/{shard.name}"
-        if self.recent is None or self.recent[0] != key:
-            self.recent = key, self.tables[folder].read(shard)
-        return self.recent[1]
+        """A shard's rows; of each folder the one that was read last is kept, for neighbours mostly stand together."""
+        if folder not in self.recent or self.recent[folder][0] != shard:
+            self.recent[folder] = shard, self.tables[folder].read(shard)
+        return self.recent[folder][1]
 
     def find(
         self, run: Run, condition: str, rows: Sequence[Row], into: Int[Tensor, "rows positions"]
@@ -141,10 +141,9 @@ class RunFolder:
         """Raises DivlensError, which names them, for files that are not what was written. Only reads."""
         bad = [name for shards in self.tables.values() for name in shards.damaged()]
         if bad:
-            shown = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
             raise DivlensError(
-                f"{self.place} has files that are not what was written: {shown}. `divlens resume` with --repair "
-                "removes them and draws again what they held"
+                f"{self.place} has files that are not what was written: {first_of(bad, 5)}. "
+                "`divlens resume` with --repair removes them and draws again what they held"
             )
 
     def tidy(self, repair: bool) -> None:
@@ -252,11 +251,8 @@ class RunFolder:
 
     def enter_content(self, model: str, content: str | None) -> None:
         before = self.record["models"].get(model)
-        if before is not None and before["content"] != content:
-            raise DivlensError(
-                f"{self.place} holds samples of {model} with the content {before['content']}, now it is "
-                f"{content}: its weights or settings are others. Name another folder"
-            )
+        if before is not None:
+            record.check_content(self.place, model, before["content"], content, ". Name another folder")
         self.record["models"][model] = {"content": content}
 
     def came_of(self, sessions: Sequence[Record]) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from divlens.errors import DivlensError
-from divlens.files import BESIDE
-from divlens.output import resolved
+from divlens.files import BESIDE, written_beside
+from divlens.output import put_in_place, resolved
 
 
 class Place:
@@ -112,9 +112,7 @@ class Place:
             with tempfile.TemporaryDirectory(prefix=BESIDE, dir=target.parent, ignore_cleanup_errors=True) as beside:
                 new, old = Path(beside) / "new", Path(beside) / "old"
                 shutil.copytree(source, new)
-                if target.exists():
-                    os.replace(target, old)
-                os.replace(new, target)
+                put_in_place(new, target, old)
 
     def check_writable(self) -> None:
         """Raises DivlensError for a folder of this machine that cannot be made or written to."""
@@ -178,21 +176,7 @@ def writing(path: str) -> Iterator[None]:
 def write_beside(path: Path, content: bytes) -> None:
     """Through a file beside it, whose content has reached the disk before it takes the name."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(prefix=BESIDE, dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(partial, 0o666 & ~umask())
-        os.replace(partial, path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
-
-
-def umask() -> int:
-    """Of this process; there is no way to read it but to set it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    with written_beside(path) as partial, partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

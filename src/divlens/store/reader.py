@@ -15,7 +15,7 @@ from divlens.errors import DivlensError
 from divlens.output import Record
 from divlens.showing import Block, Shown, counted
 from divlens.store.place import Place
-from divlens.store.record import existing_record
+from divlens.store.record import check_content, existing_record
 from divlens.store.schemas import SAMPLES, TABLES
 from divlens.store.shards import Shards
 from divlens.store.views import VIEWS, CheckedFiles, answer, literal
@@ -198,12 +198,8 @@ class StoredRun(Shown):
         from divlens.store.asked import loaded_again
 
         if (name, device) not in self.models:
-            found, before = loaded_again(name, self.setup(name), device), self.record["models"][name]["content"]
-            if (now := fingerprint_of(found)) != before:
-                raise DivlensError(
-                    f"{self.place} holds samples of {name} with the content {before}, now it is {now}: its weights or "
-                    "settings are others"
-                )
+            found = loaded_again(name, self.setup(name), device)
+            check_content(self.place, name, self.record["models"][name]["content"], fingerprint_of(found))
             self.models[name, device] = found
         return self.models[name, device]
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from divlens.errors import DivlensError
 from divlens.output import Record, as_read, versions
+from divlens.showing import first_few
 from divlens.store.place import Place
 from divlens.store.share import Share
 
@@ -34,8 +35,8 @@ def read_record(place: Place) -> dict[str, Any] | None:
         marker, number = found["written by"], found["format"]
     except FileNotFoundError:
         if others := place.names():
-            shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
-            raise DivlensError(f"a run needs a new or empty folder, or one of a run; {place} holds {shown}") from None
+            expected = "a run needs a new or empty folder, or one of a run"
+            raise DivlensError(f"{expected}; {place} holds {first_few(others)}") from None
         return None
     except (ValueError, TypeError, KeyError, RecursionError):
         raise DivlensError(f"{place}/{NAME} is not the record of a run of divlens: it was cut or changed") from None
@@ -115,6 +116,15 @@ def check_request(path: str | Path, request: Record, share: Share | None = None)
     if before is not None:
         check_grown(before, request, place)
     place.check_writable()
+
+
+def check_content(place: Place, model: str, before: str | None, now: str | None, remedy: str = "") -> None:
+    """Raises DivlensError where a model's content is another than that with which its samples were drawn."""
+    if before != now:
+        raise DivlensError(
+            f"{place} holds samples of {model} with the content {before}, now it is {now}: its weights or settings are "
+            f"others{remedy}"
+        )
 
 
 def difference(key: str, before: Any, now: Any) -> str:

@@ -74,9 +74,11 @@ class Shards:
         bad = []
         for shard in self.live:
             try:
-                self.content(shard)
+                content = self.content(shard)
             except DamagedShardError:
                 bad.append(self.name(shard))
+            else:
+                self.owners[shard] = owner_of_content(content)  # so that it is not read once more for that
         return [*bad, *(f"{self.folder}/{number:06} (missing)" for number in self.missing())]
 
     def content(self, shard: Shard) -> bytes:
@@ -100,9 +102,7 @@ class Shards:
     def owner(self, shard: Shard) -> Mapping[str, Any]:
         """Whose rows they are, as `append` was told."""
         if shard not in self.owners:
-            import pyarrow.parquet as pq
-
-            self.owners[shard] = owner_in(pq.read_schema(io.BytesIO(self.content(shard))))
+            self.owners[shard] = owner_of_content(self.content(shard))
         return self.owners[shard]
 
     def owned_by(self, owner: Mapping[str, Any]) -> Iterator[Shard]:
@@ -173,6 +173,12 @@ class Shards:
 def owner_in(schema: pa.Schema) -> Mapping[str, Any]:
     """Whose rows a file holds; of one that only fills a gap, nobody's."""
     return json.loads((schema.metadata or {}).get(OWNER, b"{}"))
+
+
+def owner_of_content(content: bytes) -> Mapping[str, Any]:
+    import pyarrow.parquet as pq
+
+    return owner_in(pq.read_schema(io.BytesIO(content)))
 
 
 def ranges(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
