@@ -18,6 +18,7 @@ from divlens.experiment.comparison import Comparison, compared
 from divlens.experiment.measure import ConditionResult
 from divlens.experiment.measures import COVERAGE, FIDELITY, ONE_SAMPLE, Measure, named, partial_notes
 from divlens.experiment.samples import Samples, unread, wordings_in, write_samples
+from divlens.experiment.workers import check_on_ray, draw_on_ray
 from divlens.fidelity.breakage import FidelityChange, fidelity_change
 from divlens.fidelity.notes import UNSEEN, fall_text, fall_warnings, judged_note
 from divlens.interventions import templated
@@ -239,6 +240,7 @@ def enhance(
     lpips: str = "stlpips",
     batch_size: BatchSize = BATCH_SIZE,
     out: str | Path | None = None,
+    ray: str | None = None,
     progress: ShowProgress = None,
     on_batch: OnBatch | None = None,
 ) -> Enhanced:
@@ -246,12 +248,16 @@ def enhance(
 
     `model`: a model, or the spec of one ("zoo/mim"). Prompts without paraphrases get templates around them.
     `measures`: what is measured beside LPIPS diversity, mode coverage and fidelity. `progress`: True shows a bar on
-    stderr. `on_batch` is told how many more samples, of 2 * prompts * n, are done. `out`: the folder of a run, see
-    `divlens.probe`.
+    stderr. `on_batch` is told how many more samples, of 2 * prompts * n, are done. `out`: the folder of a run, and
+    `ray`: who draws, see `divlens.probe`.
     n = 1 leaves diversity undefined (NaN). Raises DivlensError for bad input before anything is drawn.
     """
+    check_on_ray(ray, out)
     comparison = compared([loaded_model(model)], prompts, n, seed, sides(disable_top), measures, lpips, batch_size)
     with run_for(out, comparison.request("enhance"), comparison.models) as folder:
+        if folder is not None and ray is not None:
+            draw_on_ray(comparison, folder, ray, progress=progress, on_batch=on_batch)
+            progress = on_batch = None
         result = enhanced_of(comparison, disable_top, folder=folder, progress=progress, on_batch=on_batch)
         return finished(result, folder)
 

@@ -26,6 +26,7 @@ from divlens.cli.options import (
     need_two,
     prompts_option,
     quiet_option,
+    ray_option,
     reporter_of,
     said_when_stopped,
     say_drawn,
@@ -54,6 +55,7 @@ PROBE_PROMPTS, INFORMATION_PROMPTS, DECOMPOSE_PROMPTS = 12, 12, 16
 @disable_option
 @condition_option
 @lpips_option
+@ray_option
 @shard_option
 def probe(
     models: Sequence[str],
@@ -65,6 +67,7 @@ def probe(
     named: Sequence[str],
     lpips: str,
     share: Share | None,
+    ray: str | None,
     seed: int,
     out: str | None,
     setup: Setup,
@@ -80,11 +83,11 @@ def probe(
 
     prompts = chosen_prompts(prompt_file, limit, PROBE_PROMPTS)
     conditions = conditions_from(named, BASELINE) if named else default_conditions(subset, disable_top)
-    check_folder(out, request_so_far("probe", conditions, seed), share)
+    check_folder(out, request_so_far("probe", conditions, seed), share, ray)
     loaded = loaded_models(setup.load(models))
     comparison = compared(loaded, prompts, n, seed, conditions, (), lpips, setup.batch_size)
     with storing(out, comparison.request("probe"), loaded, share) as folder:
-        deliver_compared("probe", comparison, folder, setup.reporter, partial(probe_of, comparison))
+        deliver_compared("probe", comparison, folder, ray, setup.reporter, partial(probe_of, comparison))
 
 
 @command()
@@ -94,6 +97,7 @@ def probe(
 @click.option("-n", "n", default=16, show_default=True, help="Samples per prompt, at least 2.")
 @disable_option
 @lpips_option
+@ray_option
 @shard_option
 def enhance(
     model: str,
@@ -103,6 +107,7 @@ def enhance(
     disable_top: float,
     lpips: str,
     share: Share | None,
+    ray: str | None,
     seed: int,
     out: str | None,
     setup: Setup,
@@ -114,18 +119,19 @@ def enhance(
     from divlens.results import request_so_far
 
     asked = named_prompts(prompts, prompt_file)
-    check_folder(out, request_so_far("enhance", sides(disable_top), seed), share)
+    check_folder(out, request_so_far("enhance", sides(disable_top), seed), share, ray)
     loaded = setup.load([model])
     comparison = compared(loaded, asked, n, seed, sides(disable_top), (), lpips, setup.batch_size)
     with storing(out, comparison.request("enhance"), loaded, share) as folder:
         measured = partial(enhanced_of, comparison, disable_top)
-        deliver_compared("enhance", comparison, folder, setup.reporter, measured)
+        deliver_compared("enhance", comparison, folder, ray, setup.reporter, measured)
 
 
 def deliver_compared(
     name: str,
     comparison: Comparison,
     folder: RunFolder | None,
+    ray: str | None,
     progress: ShowProgress,
     measured: Callable[..., Result],
 ) -> None:
@@ -133,9 +139,14 @@ def deliver_compared(
     if folder is not None and folder.share is not None:
         from divlens.experiment.shares import draw_share
 
-        draw_share(comparison, name, folder, progress=progress)
+        draw_share(comparison, name, folder, ray=ray, progress=progress)
         say_drawn(folder)
     else:
+        if folder is not None and ray is not None:
+            from divlens.experiment.workers import draw_on_ray
+
+            draw_on_ray(comparison, folder, ray, progress=progress)
+            progress = None
         deliver([measured(folder=folder, progress=progress)], folder)
 
 

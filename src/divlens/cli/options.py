@@ -149,6 +149,11 @@ disable_option = click.option(
 )
 
 
+ray_option = click.option(
+    "--ray",
+    metavar="auto|ADDRESS",
+    help="Draw and measure on the workers of a Ray cluster, or (auto) on those of this machine.",
+)
 shard_option = click.option(
     "--shard",
     "share",
@@ -183,10 +188,14 @@ def need_two(n: int, missing: str = "LPIPS diversity") -> None:
         raise click.UsageError(f"-n expects at least 2 samples per prompt: with {n} there is no {missing}")
 
 
-def check_folder(out: str | None, request: Record, share: Share | None = None) -> None:
+def check_folder(out: str | None, request: Record, share: Share | None = None, ray: str | None = None) -> None:
     """Refuse a folder that `--out` cannot use, before any work: `request` is what is known of it then."""
     if share and not out:
         raise click.UsageError("--shard expects --out FOLDER, which holds the shard until all are merged")
+    if ray is not None:
+        from divlens.experiment.workers import check_on_ray
+
+        check_on_ray(ray, out)
     if out:
         from divlens.store.record import check_request
 

@@ -89,9 +89,19 @@ class Instruments:
         return cls(network, judge, (*usual_measures(judge), *extra), lpips)
 
     @property
+    def extra(self) -> tuple[Measure, ...]:
+        """The measures that a user brought."""
+        return self.measures[len(usual_measures(self.judge)) :]
+
+    @property
     def identity(self) -> str:
         """What a stored figure depends on beside the samples and the name of its measure."""
         return f"{SCORES_VERSION}/{self.lpips}/{name_of_code(self.judge)}"
+
+
+def figure_names(instruments: Instruments, with_noise_floor: bool) -> set[str]:
+    """What is measured of the samples of a prompt."""
+    return {*(each.name for each in instruments.measures), DUPLICATES, *([NOISE_FLOOR] if with_noise_floor else [])}
 
 
 def measure(
@@ -110,7 +120,7 @@ def measure(
     samples are there.
     """
     n = samples_each(run)
-    wanted = [each.name for each in instruments.measures] + [DUPLICATES] + ([NOISE_FLOOR] if with_noise_floor else [])
+    wanted = figure_names(instruments, with_noise_floor)
     figures, parts = [], []
     for place in windows(run, whole=n):
         tokens, scored = drawn(run, place, folder, condition, on_batch), []
@@ -118,7 +128,7 @@ def measure(
             cells = np.empty(0, np.uint64) if folder is None else folder.cells(run, rows)
             of = 0 if folder is None else of_samples(cells, instruments.identity)
             found = {} if folder is None else folder.scores(run, condition, of)
-            if not found.keys() >= set(wanted):
+            if not found.keys() >= wanted:
                 fresh = score(run, rows, here, instruments, with_noise_floor)
                 found |= fresh.figures
                 scored.append(replace(fresh, of=of, cells=cells))

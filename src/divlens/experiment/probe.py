@@ -11,6 +11,7 @@ from divlens.experiment.comparison import Comparison, compared
 from divlens.experiment.measures import Measure
 from divlens.experiment.result import ProbeResult, summary
 from divlens.experiment.samples import Samples
+from divlens.experiment.workers import check_on_ray, draw_on_ray
 from divlens.interventions import described, templated
 from divlens.models.answers import loaded_models
 from divlens.models.protocol import Model
@@ -32,6 +33,7 @@ def probe(
     lpips: str = "stlpips",
     batch_size: BatchSize = BATCH_SIZE,
     out: str | Path | None = None,
+    ray: str | None = None,
     progress: ShowProgress = None,
     on_batch: OnBatch | None = None,
 ) -> ProbeResult:
@@ -49,9 +51,13 @@ def probe(
     that asks for more adds to it (docs/runs.md). Without it memory grows with n by the tokens and records of samples,
     which are kept; pictures never are. Raises DivlensError for bad input before anything is drawn.
     """
+    check_on_ray(ray, out)
     named = named_conditions(default_conditions() if conditions is None else conditions)
     comparison = compared(loaded_models(models), prompts, n, seed, named, measures, lpips, batch_size)
     with run_for(out, comparison.request("probe"), comparison.models) as folder:
+        if folder is not None and ray is not None:
+            draw_on_ray(comparison, folder, ray, progress=progress, on_batch=on_batch)
+            progress = on_batch = None
         return finished(probe_of(comparison, folder=folder, progress=progress, on_batch=on_batch), folder)
 
 

@@ -1,35 +1,13 @@
-"""A share of a comparison: the prompts, or the samples of prompts, that one of several machines draws and measures.
-
-A unit is a prompt under a condition of a model, in the order of the plan; unit u is of the share u mod N. Where there
-are fewer units than shares, the samples of each prompt are parted in blocks of whole batches, and these are dealt.
-"""
+"""A share of a comparison: what one of several machines draws and measures, which know nothing of each other."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
-
 from divlens.experiment.comparison import Comparison
+from divlens.experiment.pieces import pieces_of
+from divlens.experiment.workers import draw_on_ray
 from divlens.progress import OnBatch, ShowProgress, followed
-from divlens.run import Rows, Run
 from divlens.store.draw import drawn, windows
 from divlens.store.folder import RunFolder
-from divlens.store.share import Share
-
-
-@dataclass(frozen=True, eq=False)
-class Piece:
-    """The rows `place` of a run: all samples of its prompts, which are measured, or a block of those of one prompt."""
-
-    condition: str
-    run: Run
-    place: slice
-    measured: bool
-
-    def __len__(self) -> int:
-        return self.place.stop - self.place.start
 
 
 def draw_share(
@@ -37,54 +15,23 @@ def draw_share(
     command: str,
     folder: RunFolder,
     *,
+    ray: str | None = None,
     progress: ShowProgress = None,
     on_batch: OnBatch | None = None,
 ) -> None:
     """Draw and measure the share of what is planned that the folder is for, but for what it holds. It gets no tables:
-    these are of all shares together."""
-    assert folder.share is not None
-    pieces = pieces_of(comparison.runs, folder.share)
-    with followed(progress, on_batch, sum(map(len, pieces)), "") as told:
-        for piece in pieces:
-            told.describe(f"{piece.run.model.name} {piece.condition}")
-            if piece.measured:
-                comparison.measure(piece.run, piece.condition, folder, told.advance)
-            else:
-                for place in windows(piece.run, within=piece.place):
-                    drawn(piece.run, place, folder, piece.condition, told.advance)
-    folder.written()
+    these are of all shares together. `ray`: see `divlens.probe`."""
+    if ray is not None:
+        draw_on_ray(comparison, folder, ray, progress=progress, on_batch=on_batch)
+    else:
+        pieces = pieces_of(comparison.runs, folder.share)
+        with followed(progress, on_batch, sum(map(len, pieces)), "") as told:
+            for piece in pieces:
+                told.describe(f"{piece.run.model.name} {piece.condition}")
+                if piece.measured:
+                    comparison.measure(piece.run, piece.condition, folder, told.advance)
+                else:
+                    for place in windows(piece.run, within=piece.place):
+                        drawn(piece.run, place, folder, piece.condition, told.advance)
+        folder.written()
     folder.complete(command)
-
-
-def pieces_of(runs: Mapping[str, Mapping[str, Run]], share: Share) -> list[Piece]:
-    """What a share draws. `runs`: by model and condition."""
-    named = [(condition, run) for of_model in runs.values() for condition, run in of_model.items()]
-    units = [(which, prompt) for which, (_, run) in enumerate(named) for prompt in range(len(run.prompts))]
-    if len(units) < share.of:
-        blocks = [
-            Piece(*named[which], block, measured=False)
-            for which, prompt in units
-            for block in blocks_of(named[which][1], prompt, share.of)
-        ]
-        return blocks[share.number - 1 :: share.of]
-    prompts: dict[int, list[int]] = {}
-    for which, prompt in units[share.number - 1 :: share.of]:
-        prompts.setdefault(which, []).append(prompt)
-    return [whole_piece(*named[which], chosen) for which, chosen in prompts.items()]
-
-
-def whole_piece(condition: str, run: Run, prompts: Sequence[int]) -> Piece:
-    """All samples of some prompts, by their places."""
-    rows = run.rows
-    assert isinstance(rows, Rows)  # as `planning.plans` makes them
-    part = Rows(tuple(rows.groups[prompt] for prompt in prompts))
-    return Piece(condition, replace(run, rows=part), slice(0, len(part)), measured=True)
-
-
-def blocks_of(run: Run, prompt: int, most: int) -> list[slice]:
-    """The samples of a prompt in up to `most` blocks, each of whole batches but for the last."""
-    n, at_once = len(run.rows) // len(run.prompts), run.rooms.drawing.fits
-    batches = math.ceil(n / at_once)
-    count = min(most, batches)
-    ends = [prompt * n + min(n, at_once * (batches * number // count)) for number in range(count + 1)]
-    return [slice(*ends_of_block) for ends_of_block in pairwise(ends)]

@@ -98,6 +98,15 @@ class Place:
                 with elsewhere(f"write to {self}"), suppress(FileNotFoundError):
                     self.files.rm_file(f"{self.root}/{name}")
 
+    def clear(self) -> None:
+        """Remove all of it."""
+        with writing(self.path):
+            if self.local:
+                shutil.rmtree(self.local, ignore_errors=True)
+            else:
+                with elsewhere(f"write to {self}"), suppress(FileNotFoundError):
+                    self.files.rm(self.root, recursive=True)
+
     def put_folder(self, source: Path, name: str) -> None:
         """The folder `source`, which goes, in place of the folder `name`; on this machine all of it at once."""
         with writing(self.path):
