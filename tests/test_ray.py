@@ -1,6 +1,7 @@
 """A run on the workers of a Ray cluster: the same whatever their number, and when one of them dies."""
 
 import json
+import logging
 import pickle
 from collections import deque
 from pathlib import Path
@@ -49,7 +50,7 @@ def ray():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         yield ray
         ray.shutdown()
 

@@ -21,7 +21,7 @@ from divlens.conditions import BASELINE
 from divlens.diversity import load_network
 from divlens.errors import DivlensError
 from divlens.experiment.comparison import Comparison
-from divlens.experiment.measure import Instruments, figure_names, measure
+from divlens.experiment.measure import Instruments, figure_names, measure, samples_each
 from divlens.experiment.measures import Measure
 from divlens.experiment.pieces import Piece, pieces_of
 from divlens.fidelity import judge_of
@@ -173,7 +173,7 @@ def check_on_ray(address: object, out: object) -> None:
 def windows_of(comparison: Comparison, piece: Piece, folder: RunFolder, on_batch: OnBatch) -> Iterator[Window]:
     """What is left to do of a piece, some prompts at a time. `on_batch` is told how many samples are there already."""
     run, condition = piece.run, piece.condition
-    n = len(run.rows) // len(run.prompts)
+    n = samples_each(run)
     eyes = comparison.instruments[run.model.name]
     names = figure_names(eyes, condition == BASELINE) if piece.measured else set[str]()
     drawing = run.rooms.drawing
