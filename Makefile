@@ -25,7 +25,7 @@ help:
 	@echo "make clean     remove the environment and caches (not .zoo, which may hold hours of training)"
 
 demo: $(INSTALLED)
-	$(BIN)/divlens probe zoo/ar zoo/mim zoo/diffusion
+	$(BIN)/divlens probe zoo/ar zoo/mim zoo/diffusion --out demo-run
 
 test: lint types contracts pytest
 

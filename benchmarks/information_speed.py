@@ -12,14 +12,11 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Iterator
 
 import torch
 
 from divlens import models
-from divlens.information.accounting import BatchAccount, Tally
-from divlens.information.strata import strata_of
-from divlens.loop import Moment
+from divlens.information.one_pass import collect
 from divlens.models.protocol import Model
 from divlens.planning import plan
 from divlens.run import fill
@@ -30,21 +27,14 @@ PROMPTS = ("red heart", "cat face", "rocket", "pizza")
 
 
 def seconds(model: Model, samples: int, accounting: bool) -> float:
-    """One run over all prompts: the loop alone, or with each batch accounted for and added to the running sums."""
+    """One run over all prompts: the loop alone, or with each sample accounted for and added up."""
     run = plan(model, [Prompt(text) for text in PROMPTS], samples, 0)
-    strata, stratum = strata_of(run.wordings)
-    tally = Tally.empty(strata, run.settings.rule.steps, model.grid[0] * model.grid[1])
-
-    def see(place: slice, passing: Iterator[Moment]) -> BatchAccount:
-        account = BatchAccount()
-        for moment in passing if accounting else ():
-            account.add(moment)
-        return account
-
     start = time.perf_counter()
-    for batch in fill(run, see):
-        if accounting:
-            tally += Tally.of_batch(batch.seen, stratum.flatten()[batch.place], strata)
+    if accounting:
+        collect(run, (0, 0), None, lambda count: None)
+    else:
+        for _ in fill(run):
+            pass
     return time.perf_counter() - start
 
 

@@ -117,6 +117,22 @@ def one_thread():
 
 
 @pytest.fixture
+def counted(monkeypatch):
+    """The samples that were drawn for folders, batch by batch, as numbers of rows."""
+    from divlens.store import draw  # not above: the package is checked by what stands in this file
+
+    drawn, fill = [], draw.fill
+
+    def counting(run):
+        for batch in fill(run):
+            drawn.append(len(batch.rows))
+            yield batch
+
+    monkeypatch.setattr(draw, "fill", counting)
+    return drawn
+
+
+@pytest.fixture
 def run(capsys, tmp_path, monkeypatch):
     """Run the command line in an empty folder: exit code, stdout, stderr."""
     from divlens.cli import main  # not above: the package is checked by what stands in this file

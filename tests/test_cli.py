@@ -1,14 +1,11 @@
 """The command line: what it prints and writes, how it refuses, how quickly it starts."""
 
-import json
-
-import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 
 import divlens
 from divlens import __version__
 from divlens.models.toy import ToyModel
+from oracles.run_folders import record_of, request_of, samples_of, table_of
 
 # What it does
 
@@ -24,20 +21,19 @@ def test_probe_prints_the_table_and_writes_what_was_drawn(run, tmp_path):
     assert [
         line.split()[0] for line in out.splitlines() if line.split()[:1] and line.split()[0] in conditions
     ] == conditions * 2
-    table = pd.read_csv(tmp_path / "out" / "table.csv")
-    assert list(table["condition"]) == conditions * 2
-    samples = pq.read_table(tmp_path / "out" / "samples.parquet").to_pandas()
+    assert list(table_of(tmp_path / "out", "probe")["condition"]) == conditions * 2
+    samples = samples_of(tmp_path / "out")
     assert len(samples) == 2 * 5 * 2 * 3
     assert set(samples["prompt"]) == {"red heart", "a cat"}
-    about = json.loads((tmp_path / "out" / "run.json").read_text())
-    assert (about["command"], about["n"], about["seed"]) == ("probe", 3, 0)
-    assert about["versions"]["divlens"] == __version__
+    request, (session,) = request_of(tmp_path / "out", "probe"), record_of(tmp_path / "out")["sessions"]
+    assert (request["command"], request["n"], request["seed"]) == ("probe", 3, 0)
+    assert session["versions"]["divlens"] == __version__
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
 def test_probe_uses_the_first_twelve_of_the_default_prompts(run, tmp_path):
     assert run("probe", "toy/ar", "-n", 2, "--out", "out")[0] == 0
-    prompts = pd.read_csv(tmp_path / "out" / "per_prompt.csv")["prompt"].unique()
+    prompts = table_of(tmp_path / "out", "probe", "per_prompt")["prompt"].unique()
     assert len(prompts) == 12
     assert prompts[0] == "red heart"
 
@@ -45,10 +41,10 @@ def test_probe_uses_the_first_twelve_of_the_default_prompts(run, tmp_path):
 def test_the_options_reach_the_conditions(run, tmp_path):
     options = ("--subset", 0.7, "--disable-top", 0.4, "--seed", 5)
     assert run("probe", "toy/ar", "--limit", 2, "-n", 2, "--out", "out", *options)[0] == 0
-    about = json.loads((tmp_path / "out" / "run.json").read_text())
-    assert "Subset(fraction=0.7" in about["conditions"]["subset"]
-    assert "DisableTop(fraction=0.4" in about["conditions"]["enhanced"]
-    assert about["seed"] == 5
+    request = request_of(tmp_path / "out", "probe")
+    assert "Subset(fraction=0.7" in request["conditions"]["subset"]
+    assert "DisableTop(fraction=0.4" in request["conditions"]["enhanced"]
+    assert request["seed"] == 5
 
 
 def test_enhance_prints_the_table_and_writes_pictures(run, tmp_path):
@@ -56,11 +52,11 @@ def test_enhance_prints_the_table_and_writes_pictures(run, tmp_path):
     code, out, err = run("enhance", "toy/mim", "--prompts", "p.jsonl", "-n", 3, "--out", "out")
     assert (code, err) == (0, "")
     assert "before" in out and "after" in out and "LPIPS diversity" in out
-    names = {path.name for path in (tmp_path / "out").iterdir()}
+    names = {path.name for path in (tmp_path / "out" / "tables" / "enhance").iterdir()}
     pictures = {"before", "after", "before.png", "after.png"}
     tables = {f"{name}.{kind}" for name in ("table", "per_prompt") for kind in ("csv", "parquet")}
-    assert names == {*pictures, *tables, "samples.parquet", "run.json"}
-    wordings = pq.read_table(tmp_path / "out" / "samples.parquet").to_pandas().query("condition == 'after'")["wording"]
+    assert names == {*pictures, *tables}
+    wordings = samples_of(tmp_path / "out").query("condition == 'after'")["wording"]
     assert "red icon" in set(wordings)
 
 
@@ -78,17 +74,17 @@ def test_information_prints_a_block_per_model_and_condition_and_writes_tables(ru
     ]
     assert out.count("path, trajectory") == 2  # both readings of a diffusion's path, side by side
     assert out.count("plane (I(X;Z), I(Z;Y))") == 4
-    names = {path.name for path in (tmp_path / "out").iterdir()}
+    names = {path.name for path in (tmp_path / "out" / "tables" / "information").iterdir()}
     tables = ("table", "per_prompt", "steps", "maps", "tightness")
-    assert names == {"maps.png", "run.json", *(f"{name}.{kind}" for name in tables for kind in ("csv", "parquet"))}
-    table = pd.read_csv(tmp_path / "out" / "table.csv")
+    assert names == {"maps.png", *(f"{name}.{kind}" for name in tables for kind in ("csv", "parquet"))}
+    table = table_of(tmp_path / "out", "information")
     assert table[["condition", "interventions"]].drop_duplicates().to_numpy().tolist() == [
         ["baseline", "none"],
         ["argmax", "Argmax(scope='tokens')"],
     ]
     argmax = table.query("quantity == 'execution' and condition == 'argmax'")
     assert argmax["bits_per_image"].tolist() == [0, 0]
-    maps = pd.read_csv(tmp_path / "out" / "maps.csv")
+    maps = table_of(tmp_path / "out", "information", "maps")
     for model in ("toy/ar:0", "toy/diffusion:0"):  # the maps add up to the totals
         of_model, own = (rows[(rows["model"] == model) & (rows["condition"] == "baseline")] for rows in (maps, table))
         own = own.set_index("quantity")
@@ -107,9 +103,12 @@ def test_how_much_is_spent_on_the_bounds_is_an_option(run, tmp_path):
     effort = ("--paths", 4, "--path-samples", 6, "--mixture-samples", 5)
     out = " ".join(run("information", "toy/mim", "--limit", 2, "-n", 8, *effort, "--out", "out")[1].split())
     assert "1: " in out and "4: " in out and "8: " not in out
-    record = json.loads((tmp_path / "out" / "run.json").read_text())
-    assert list(record["effort"].values()) == [4, 6, 5]
-    table = pd.read_csv(tmp_path / "out" / "table.csv")
+    assert request_of(tmp_path / "out", "information")["effort"] == {
+        "paths": 4,
+        "path_samples": 6,
+        "mixture_samples": 5,
+    }
+    table = table_of(tmp_path / "out", "information")
     notes = dict(zip(table["quantity"], table["note"], strict=True))
     assert notes["conditional_lower"] == "own path among 4 paths per grid, 12 grids"
     assert notes["mutual_upper"] == "I(X;T) of whole records T, 10 samples"
@@ -121,10 +120,10 @@ def test_decompose_prints_shares_that_add_up_and_writes_tables(run, tmp_path):
     assert (code, err) == (0, "")
     assert max(len(line.rstrip()) for line in out.splitlines()) <= 80
     assert "wording.length: what filling a wording up" in out
-    table = pd.read_csv(tmp_path / "out" / "table.csv")
+    table = table_of(tmp_path / "out", "decompose")
     assert table["share"].to_numpy().sum() == pytest.approx(1)
     assert list(table["source"][:2]) == ["wording.meaning", "wording.length"]
-    per_prompt = pd.read_csv(tmp_path / "out" / "per_prompt.csv")
+    per_prompt = table_of(tmp_path / "out", "decompose", "per_prompt")
     assert len(per_prompt) == 3
     assert per_prompt[list(table["source"])].sum(axis=1).to_numpy() == pytest.approx(per_prompt["total"].to_numpy())
 
@@ -133,11 +132,12 @@ def test_decompose_takes_several_models(run, tmp_path):
     sizes = ("--limit", 2, "--wordings", 2, "--paths", 2, "--executions", 2)
     code, out, err = run("decompose", "toy/mim", "toy/ar", *sizes, "--out", "out")
     assert (code, err) == (0, "")
-    table = pd.read_csv(tmp_path / "out" / "table.csv").set_index("model")
+    table = table_of(tmp_path / "out", "decompose").set_index("model")
     assert out.index("toy/mim:0") < out.index("toy/ar:0") and set(table.index) == {"toy/mim:0", "toy/ar:0"}
     alone = run("decompose", "toy/ar", *sizes)[1]
     assert alone.split("\n\n")[0] in out and alone.split("\n\n")[1].strip() in out  # the table, and its notes
-    assert list(pd.read_csv(tmp_path / "out" / "per_prompt.csv")["model"]) == ["toy/mim:0"] * 2 + ["toy/ar:0"] * 2
+    per_prompt = table_of(tmp_path / "out", "decompose", "per_prompt")
+    assert list(per_prompt["model"]) == ["toy/mim:0"] * 2 + ["toy/ar:0"] * 2
 
 
 def test_decompose_refuses_what_any_model_would_before_the_first_is_asked(run, monkeypatch):
@@ -185,14 +185,14 @@ def test_the_record_of_a_run_says_which_wordings_are_templates(run, tmp_path):
         "decompose": ("--wordings", 2, "--executions", 2),
     }.items():
         assert run(command, "toy/ar", *prompts, *options, "--out", command)[0] == 0
-        assert json.loads((tmp_path / command / "run.json").read_text())["templated"] == ["a dog"]
+        assert record_of(tmp_path / command)["found"][command]["templated"] == ["a dog"]
     assert run("enhance", "toy/ar", *prompts, "-n", 2, "--out", "enhance")[0] == 0
-    assert json.loads((tmp_path / "enhance" / "run.json").read_text())["templated"] == ["a dog"]
-    samples = pq.read_table(tmp_path / "enhance" / "samples.parquet").to_pandas().query("condition == 'after'")
+    assert record_of(tmp_path / "enhance")["found"]["enhance"]["templated"] == ["a dog"]
+    samples = samples_of(tmp_path / "enhance").query("condition == 'after'")
     used = set(samples.query("prompt == 'a dog'")["wording"])
     assert used == {"a dog", "the following is a description of what can be seen in this picture: a dog"}
     assert run("information", "toy/ar", *prompts, "-n", 2, "--out", "plain")[0] == 0  # the control: nothing reworded
-    assert json.loads((tmp_path / "plain" / "run.json").read_text())["templated"] == []
+    assert record_of(tmp_path / "plain")["found"]["information"]["templated"] == []
 
 
 def test_zoo_commands_are_there_when_asked_for(run):
@@ -223,7 +223,7 @@ def test_enhance_takes_prompts_from_a_file_too(run, tmp_path):
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "a cat", "paraphrases": ["cat icon"]}\n')
     assert run("enhance", "toy/ar", "red heart", "--prompts", "prompts.jsonl", "-n", 2, "--out", "both")[0] == 0
     assert run("enhance", "toy/ar", "--prompts", "prompts.jsonl", "-n", 2, "--out", "file")[0] == 0
-    samples = {name: pq.read_table(tmp_path / name / "samples.parquet").to_pandas() for name in ("both", "file")}
+    samples = {name: samples_of(tmp_path / name) for name in ("both", "file")}
     assert list(samples["both"]["prompt"].unique()) == ["red heart", "a cat"]
     assert list(samples["file"]["prompt"].unique()) == ["a cat"]
     assert set(samples["file"]["wording"]) == {"a cat", "cat icon"}
@@ -233,12 +233,13 @@ def test_the_enhancer_without_disabled_codes_is_the_wordings_alone(run, tmp_path
     drawn = {}
     for share in ("0", "0.4"):
         assert run("enhance", "toy/ar", "a cat", "-n", 4, "--disable-top", share, "--out", share)[0] == 0
-        samples = pq.read_table(tmp_path / share / "samples.parquet").to_pandas().query("condition == 'after'")
-        assert samples["wording"].nunique() == 4
+        samples = samples_of(tmp_path / share).query("condition == 'after'")
+        assert len(set(samples["wording"])) == 4
         drawn[share] = [list(tokens) for tokens in samples["tokens"]]
     wordings = [divlens.Paraphrase(lengths="mixed")]
     alone = divlens.sample(divlens.load("toy/ar"), ["a cat"], n=4, interventions=wordings).tokens
-    assert drawn["0"] == alone.flatten(2)[0].tolist() != drawn["0.4"]
+    assert drawn["0"] == alone.flatten(2)[0].tolist()
+    assert drawn["0"] != drawn["0.4"]
 
 
 def test_version(run):

@@ -2,7 +2,6 @@
 
 import errno
 import io
-import json
 import os
 import sys
 from importlib import import_module
@@ -10,10 +9,9 @@ from importlib import import_module
 import pytest
 import torch
 
+from oracles.run_folders import files_in, record_of, samples_of, snapshot
 
-def snapshot(folder):
-    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
-
+pytestmark = pytest.mark.usefixtures("colours_for_lpips")
 
 RUNS = {
     "probe": ("probe", "toy/ar", "--limit", 2, "-n", 2),
@@ -25,36 +23,103 @@ BEFORE_DRAWING = "divlens.run.steps"
 
 
 @pytest.mark.parametrize("command", RUNS)
-def test_a_run_leaves_a_record_and_only_the_same_run_may_replace_its_results(command, run, tmp_path, monkeypatch):
-    same = (*RUNS[command], "--batch-size", 7, "--seed", 3)
-    assert run(*same, "--out", "out")[0] == 0
-    about = json.loads((tmp_path / "out" / "run.json").read_text())
-    assert (about["command"], about["models"], about["seed"]) == (command, ["toy/ar:0"], 3)
+def test_a_run_leaves_a_record(command, run, tmp_path):
+    assert run(*RUNS[command], "--batch-size", 7, "--seed", 3, "--out", "out")[0] == 0
+    record = record_of(tmp_path / "out")
+    assert list(record["requests"]) == list(record["found"]) == record["complete"] == [command]
+    request, found, (session,) = record["requests"][command], record["found"][command], record["sessions"]
+    assert (request["command"], request["models"], request["seed"]) == (command, ["toy/ar:0"], 3)
     how = {"device": "cpu", "dtype": "float64", "batch_size": 7, "compiled": False}
-    assert about["drawn_with"] == {"toy/ar:0": how} and about["setup"] == {"toy/ar:0": how | {"truncate": False}}
+    assert found["drawn_with"] == {"toy/ar:0": how} and request["setup"] == {"toy/ar:0": how | {"truncate": False}}
     paraphrases = 0 if command == "enhance" else 8  # a text of the command line, or the prompts that ship
-    assert about["prompts"][0]["text"] == "red heart" and len(about["prompts"][0]["paraphrases"]) == paraphrases
-    assert "none" in about["conditions"].values()
-    assert set(about["wordings"]["toy/ar:0"]) == set(about["conditions"])
-    for used in about["wordings"]["toy/ar:0"].values():
-        assert set(used) == {prompt["text"] for prompt in about["prompts"]}
-    assert {"divlens", "python", "torch", "numpy", "pandas"} <= set(about["versions"])
-    assert about["drawn_with"]["toy/ar:0"]["batch_size"] == 7
-    assert about["date"][:2] == "20"
+    assert request["prompts"][0]["text"] == "red heart" and len(request["prompts"][0]["paraphrases"]) == paraphrases
+    assert "none" in request["conditions"].values()
+    assert set(found["wordings"]["toy/ar:0"]) == set(request["conditions"])
+    for used in found["wordings"]["toy/ar:0"].values():
+        assert set(used) == {prompt["text"] for prompt in request["prompts"]}
+    assert list(record["models"]) == ["toy/ar:0"] and record["models"]["toy/ar:0"]["content"]
+    assert {"divlens", "python", "torch", "numpy", "pandas"} <= set(session["versions"])
+    assert session["how"] == "finished" and session["started"][:2] == session["ended"][:2] == "20"
 
-    (tmp_path / "out" / "table.csv").write_text("old")
-    assert run(*same, "--out", "out")[0] == 0
-    assert (tmp_path / "out" / "table.csv").read_text() != "old"
 
+@pytest.mark.parametrize("command", RUNS)
+def test_the_same_request_again_draws_nothing_and_writes_the_same_tables(command, run, tmp_path, monkeypatch):
+    assert run(*RUNS[command], "--out", "out")[0] == 0
+    before = files_in(tmp_path / "out")
+    (tmp_path / "out" / "tables" / command / "table.csv").write_text("old")
+    assert files_in(tmp_path / "out") != before  # the control
+    monkeypatch.setattr(BEFORE_DRAWING, lambda *arguments: pytest.fail("something was drawn"))
+    for otherwise in ((), ("--batch-size", 5)):  # how many are drawn at a time is no part of what is asked
+        assert run(*RUNS[command], *otherwise, "--out", "out")[0] == 0
+        assert files_in(tmp_path / "out") == before
+    assert [session["samples_drawn"] > 0 for session in record_of(tmp_path / "out")["sessions"]] == [True, False, False]
+
+
+OTHERWISE = {
+    "probe": {
+        ("--limit", 1): "prompts 'cat face' no longer asked for",
+        ("--subset", 0.7): "conditions 'subset' no longer",
+        ("--lpips", "alex"): "lpips was 'stlpips', now 'alex'",
+    },
+    "enhance": {("--disable-top", 0.5): "conditions 'after' no longer"},
+    "information": {
+        ("--reading", "trajectory"): "reading was 'schedule', now 'trajectory'",
+        ("--paths", 2): "effort was ",
+    },
+    "decompose": {
+        ("--length-control",): "length control was False, now True",
+        ("--executions", 3): "levels 'toy/ar:0' no longer asked for, or otherwise",
+    },
+}
+FEWER = {command: {("-n", 2): "n was 3, now 2"} for command in ("probe", "enhance", "information")}
+
+
+@pytest.mark.parametrize("command", RUNS)
+def test_a_run_is_not_mixed_with_another(command, run, tmp_path, monkeypatch):
+    more = ("-n", 3) if command in FEWER else ()
+    assert run(*RUNS[command], *more, "--seed", 3, "--out", "out")[0] == 0
     before = snapshot(tmp_path)
-    monkeypatch.setattr(BEFORE_DRAWING, lambda *arguments: pytest.fail("work was begun"))
-    others = [(*same, "--seed", 1), (*same, "--batch-size", 5)]
-    others += [arguments for name, arguments in RUNS.items() if name != command]
-    for arguments in others:
-        code, out, err = run(*arguments, "--out", "out")
+    monkeypatch.setattr(BEFORE_DRAWING, lambda *arguments: pytest.fail("something was drawn"))
+    refused = {("--seed", 1): "seed was 3, now 1"} | OTHERWISE[command] | FEWER.get(command, {})
+    changed = []
+    for other, said in refused.items():
+        code, out, err = run(*RUNS[command], *more, "--seed", 3, *other, "--out", "out")
         assert (code, out) == (2, "") and err.count("\n") == 1
-        assert f"holds those of `divlens {command}` of toy/ar:0, 20" in err and "name another folder" in err
-    assert snapshot(tmp_path) == before
+        assert f"out holds `divlens {command}` asked for differently: " in err and "name another folder" in err
+        assert said in err
+        changed += [other] if snapshot(tmp_path) != before else []
+    assert changed == []
+
+
+GROWN = {
+    "probe": (("-n", 3), 5 * 2),  # under each of five conditions one more of each of two prompts
+    "enhance": (("a cat",), 2 * 2),
+    "information": (("-n", 5), 2 * 2 * 3),
+    "decompose": (("--limit", 3), 2 * 2),  # toy/ar draws no path
+}
+
+
+@pytest.mark.parametrize("command", RUNS)
+def test_a_run_grows(command, run, tmp_path):
+    assert run(*RUNS[command], "--out", "out")[0] == 0
+    first = samples_of(tmp_path / "out")
+    more, drawn = GROWN[command]
+    for folder in ("out", "at once"):
+        assert run(*RUNS[command], *more, "--out", folder)[0] == 0
+    whole, at_once = (samples_of(tmp_path / folder) for folder in ("out", "at once"))
+    assert whole[: len(first)].equals(first) and len(whole) == len(first) + drawn == len(at_once)
+    tables = [files_in(tmp_path / folder / "tables") for folder in ("out", "at once")]
+    assert tables[0] == tables[1]
+    assert record_of(tmp_path / "out")["sessions"][-1]["samples_drawn"] == drawn
+
+
+def test_commands_share_a_folder(run, tmp_path):
+    for command, arguments in RUNS.items():
+        before = files_in(tmp_path / "out")
+        assert run(*arguments, "--out", "out")[0] == 0
+        assert before.items() <= files_in(tmp_path / "out").items()
+        assert (tmp_path / "out" / "tables" / command / "table.csv").exists()
+    assert list(record_of(tmp_path / "out")["requests"]) == list(RUNS)
 
 
 class Stream(io.StringIO):
@@ -74,7 +139,8 @@ def test_results_are_written_before_they_are_shown(command, run, tmp_path, monke
     code, _, err = run(*RUNS[command], "--out", "out")
     assert (code, err) == (141, "")  # a reader that leaves is no error
     monkeypatch.undo()
-    assert (tmp_path / "out" / "run.json").exists() and (tmp_path / "out" / "table.csv").exists()
+    assert record_of(tmp_path / "out")["complete"] == [command]
+    assert (tmp_path / "out" / "tables" / command / "table.csv").exists()
 
 
 def test_a_table_that_cannot_be_shown_is_told_after_the_results_are_written(run, tmp_path, monkeypatch):
@@ -83,19 +149,24 @@ def test_a_table_that_cannot_be_shown_is_told_after_the_results_are_written(run,
     monkeypatch.undo()
     said = "cannot write the table to stdout: No space left on device; the results are in out"
     assert (code, err) == (2, f"divlens: error: {said}\n")
-    assert (tmp_path / "out" / "run.json").exists() and (tmp_path / "out" / "table.csv").exists()
+    assert record_of(tmp_path / "out")["complete"] == ["enhance"]
+    assert (tmp_path / "out" / "tables" / "enhance" / "table.csv").exists()
 
 
-def test_results_that_cannot_be_written_are_printed(run, monkeypatch):
+def test_results_that_cannot_be_written_are_printed(run, tmp_path, monkeypatch):
     table = run(*RUNS["enhance"])[1]
     assert "LPIPS diversity" in table
 
     def full_disk(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(import_module("divlens.enhance"), "write_samples", full_disk)
-    code, out, err = run(*RUNS["enhance"], "--out", "out")
-    assert (code, out) == (2, table) and "No space left on device" in err
+    with monkeypatch.context() as patch:
+        patch.setattr(import_module("divlens.enhance"), "write_tables", full_disk)
+        code, out, err = run(*RUNS["enhance"], "--out", "out")
+    assert (code, out, err) == (2, table, "divlens: error: cannot write to out: No space left on device\n")
+    assert record_of(tmp_path / "out")["complete"] == [] and not (tmp_path / "out" / "tables").exists()
+    assert run("resume", "out")[:2] == (0, f"{table}written: out\n")  # of samples that were stored
+    assert record_of(tmp_path / "out")["sessions"][-1]["samples_drawn"] == 0
 
 
 def test_a_full_device_is_told_in_one_line(run, monkeypatch):

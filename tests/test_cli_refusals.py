@@ -5,11 +5,7 @@ import warnings
 import pytest
 
 from divlens.errors import DivlensError
-
-
-def snapshot(folder):
-    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
-
+from oracles.run_folders import files_in, record_of, samples_of, snapshot
 
 LONG = " ".join(["word"] * 40)
 BAD = {
@@ -70,7 +66,7 @@ BAD = {
     "unknown network": (("probe", "toy/ar", "--lpips", "squeeze", "--out", "out"), "squeeze"),
     "something else there": (("probe", "toy/ar", "--out", "full"), "full holds thesis.txt"),
     "something else there for enhance": (("enhance", "toy/ar", "a cat", "--out", "full"), "full holds thesis.txt"),
-    "a file there": (("probe", "toy/ar", "--out", "long.txt"), "results need a folder, got the file"),
+    "a file there": (("probe", "toy/ar", "--out", "long.txt"), "a run needs a folder, got the file"),
     "no model": (("probe",), "Missing argument"),
     "no prompt": (("enhance", "toy/ar"), "Missing argument 'PROMPTS...': .*--prompts FILE"),
     "unknown option": (("probe", "toy/ar", "--colour"), "No such option"),
@@ -105,15 +101,40 @@ def test_bad_input_is_one_line_and_exit_code_2(name, run, tmp_path):
     assert snapshot(tmp_path) == before
 
 
-def test_a_failure_on_the_way_leaves_nothing_behind(run, tmp_path, monkeypatch):
-    def full_disk(samples, path):
-        path.write_text("half")
-        raise OSError(28, "No space left on device")
+SMALL = ("probe", "toy/ar", "--limit", 3, "-n", 2, "--batch-size", 2)  # 15 batches
 
-    monkeypatch.setattr("divlens.experiment.result.write_samples", full_disk)
-    code, _, err = run("probe", "toy/ar", "--limit", 2, "-n", 2, "--out", "out")
-    assert (code, err) == (2, f"divlens: error: cannot write to {tmp_path / 'out'}: No space left on device\n")
-    assert snapshot(tmp_path) == {}
+
+def failing_after(writes, error):
+    """Stands for `os.fsync`: every file of a run is whole beside its place when it is called. Full from then on."""
+    left = iter(range(writes))
+
+    def sync(handle):
+        if next(left, None) is None:
+            raise error
+
+    return sync
+
+
+BEFORE_SAMPLES = 2  # files that are written first: who writes, and run.json
+
+
+@pytest.mark.parametrize("writes", [0, 1, 2, 5, 17])
+def test_a_failure_on_the_way_leaves_a_run_that_can_be_resumed(writes, run, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("divlens.store.place.os.fsync", failing_after(writes, OSError(28, "No space left on device")))
+        code, _, err = run(*SMALL, "--out", "out")
+    assert (code, err) == (2, "divlens: error: cannot write to out: No space left on device\n")
+    left = files_in(tmp_path / "out")
+    assert not [name for name in left if ".divlens-" in name]  # no half-written file
+    assert len(left) == max(0, writes - BEFORE_SAMPLES)
+    if writes < BEFORE_SAMPLES:
+        assert run(*SMALL, "--out", "out")[0] == 0
+    else:
+        assert record_of(tmp_path / "out")["complete"] == []
+        assert run("resume", "out")[0] == 0
+    assert run(*SMALL, "--out", "undisturbed")[0] == 0
+    whole = files_in(tmp_path / "out")
+    assert whole == files_in(tmp_path / "undisturbed") and left.items() <= whole.items()
 
 
 def test_a_bug_is_no_bad_input(run, monkeypatch):
@@ -132,11 +153,19 @@ def stopped_by(kind):
     return stop
 
 
-def test_an_interrupt_is_exit_code_130(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("divlens.experiment.measure.fill", stopped_by(KeyboardInterrupt))
-    code, out, err = run("probe", "toy/ar", "--out", "out")
-    assert (code, out, err.strip()) == (130, "", "")
-    assert snapshot(tmp_path) == {}
+def test_an_interrupt_is_exit_code_130_and_says_how_to_go_on(run, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("divlens.store.draw.fill", stopped_by(KeyboardInterrupt))
+        code, out, err = run(*SMALL)
+        assert (code, out, err.strip()) == (130, "", "")
+        assert snapshot(tmp_path) == {}
+        code, out, err = run(*SMALL, "--out", "my run")
+    said = "divlens: stopped; my run keeps what was drawn. To go on: divlens resume 'my run'"
+    assert (code, out, err.strip()) == (130, "", said)
+    record = record_of(tmp_path / "my run")
+    assert record["complete"] == [] and record["sessions"][0]["how"] == "stopped"
+    assert run("resume", "my run")[0] == 0
+    assert record_of(tmp_path / "my run")["complete"] == ["probe"] and len(samples_of(tmp_path / "my run")) == 30
 
 
 def test_a_file_that_ends_early_is_no_interrupt(run, monkeypatch):

@@ -1,7 +1,6 @@
 """The library by hand: names and objects, conditions of any natural shape, models that misfit, what results show."""
 
 import io
-import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +19,7 @@ from divlens.planning import Reading
 from divlens.showing import interval_text
 from divlens.statistics import Interval
 from oracles.colour_network import colour_network
+from oracles.run_folders import files_in, record_of, request_of
 
 PROMPTS = ["a cat", "<b>snow</b>"]
 NO_BOUNDS = divlens.Effort(paths=0, path_samples=0, mixture_samples=0)
@@ -44,7 +44,7 @@ def test_every_verb_takes_a_name_or_an_object():
     named, object_ = "toy/ar", divlens.load("toy/ar")
     for verb in (
         lambda model: divlens.sample(model, PROMPTS, n=9).tokens.numpy(),
-        lambda model: divlens.probe(model, PROMPTS, n=9, conditions=[]).samples.parts[0].tokens.numpy(),
+        lambda model: divlens.probe(model, PROMPTS, n=9, conditions=[]).samples.parts[0].loaded().tokens.numpy(),
         lambda model: divlens.enhance(model, PROMPTS, n=9).tokens.numpy(),
         lambda model: divlens.information(model, PROMPTS, n=2, effort=NO_BOUNDS).execution_map,
         lambda model: divlens.decompose(model, PROMPTS, **SMALL).components,
@@ -262,7 +262,8 @@ CALLS = {
 
 
 @pytest.mark.parametrize("verb", CALLS)
-def test_progress_is_shown_on_stderr_when_it_is_asked_for(verb, capsys):
+def test_progress_is_shown_on_a_terminal_when_it_is_asked_for(verb, monkeypatch, capsys):
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")  # rich then takes any stream for a terminal
     call, total = CALLS[verb]
     counts: list[int] = []
     call(progress=True, on_batch=counts.append)
@@ -273,44 +274,66 @@ def test_progress_is_shown_on_stderr_when_it_is_asked_for(verb, capsys):
         assert capsys.readouterr() == ("", "")
     with pytest.raises(DivlensError, match="on_batch expects a function of the number of samples, or None, got 3"):
         call(on_batch=3)
-    with pytest.raises(DivlensError, match="progress expects True, False or None, got 'yes'"):
+    with pytest.raises(DivlensError, match="progress expects True, False, None or a reporter, got 'yes'"):
         call(progress="yes")
 
 
 # Saving
 
 
-def contents(folder):
-    """Every file, and the record but for its date."""
-    files = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    record = json.loads(files.pop(next(path for path in files if path.name == "run.json")))
-    return files, {key: value for key, value in record.items() if key != "date"}
-
-
+BOUNDS = "--paths 0 --path-samples 0 --mixture-samples 0"
 COMMANDS = {
-    "probe": ("probe toy/mim --prompts p.txt -n 3", lambda: divlens.probe("toy/mim", PROMPTS, 3)),
-    "enhance": ("enhance toy/mim boats weather -n 3", lambda: divlens.enhance("toy/mim", ["boats", "weather"], 3)),
+    "probe": (["toy/mim"], "-n 3", lambda model, **out: divlens.probe(model, PROMPTS, 3, **out)),
+    "enhance": (["toy/mim"], "-n 3", lambda model, **out: divlens.enhance(model, PROMPTS, 3, **out)),
     "information": (
-        "information toy/diffusion toy/ar --prompts p.txt -n 3 --paths 0 --path-samples 0 --mixture-samples 0",
-        lambda: [divlens.information(model, PROMPTS, 3, effort=NO_BOUNDS) for model in ("toy/diffusion", "toy/ar")],
+        ["toy/diffusion", "toy/ar"],
+        f"-n 3 {BOUNDS}",
+        lambda model, **out: divlens.information(model, PROMPTS, 3, effort=NO_BOUNDS, **out),
     ),
     "decompose": (
-        "decompose toy/mim toy/ar --prompts p.txt --wordings 2 --paths 2 --executions 2",
-        lambda: [divlens.decompose(model, PROMPTS, 2, 2, 2) for model in ("toy/mim", "toy/ar")],
+        ["toy/mim", "toy/ar"],
+        "--wordings 2 --paths 2 --executions 2",
+        lambda model, **out: divlens.decompose(model, PROMPTS, 2, 2, 2, **out),
     ),
 }
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_result_is_saved_as_the_command_writes_it(command, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def in_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "p.txt").write_text("\n".join(PROMPTS))
-    line, call = COMMANDS[command]
-    main([*line.split(), "--out", "command"])
-    divlens.save(call(), "library")
-    assert contents(tmp_path / "command") == contents(tmp_path / "library")
-    main([*line.split(), "--seed", "1", "--out", "other"])
-    assert contents(tmp_path / "command")[0] != contents(tmp_path / "other")[0]  # the control
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_result_is_saved_as_the_command_writes_it(command, in_folder, capsys):
+    models, options, call = COMMANDS[command]
+    line = [command, *models, "--prompts", "p.txt", *options.split()]
+    main([*line, "--out", "command"])
+    divlens.save([call(model) for model in models], "library")
+    written, saved = files_in(in_folder / "command" / "tables" / command), files_in(in_folder / "library")
+    assert {name: saved[name] for name in written} == written
+    assert saved.keys() - written.keys() == ({"samples.parquet"} if command in ("probe", "enhance") else set())
+    asked, found = (record_of(in_folder / "command")[part][command] for part in ("requests", "found"))
+    about = record_of(in_folder / "library")
+    assert {name: about[name] for name in asked | found} == asked | found
+    main([*line, "--seed", "1", "--out", "other"])
+    assert files_in(in_folder / "other" / "tables" / command) != written  # the control
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_run_of_a_call_is_that_of_the_command(command, in_folder, capsys):
+    (model, *_), options, call = COMMANDS[command]
+    line = [command, model, "--prompts", "p.txt", *options.split()]
+    main([*line, "--out", "command"])
+    result = call(model, out="library")
+    assert files_in(in_folder / "command") == files_in(in_folder / "library")
+    one, other = (record_of(in_folder / name) for name in ("command", "library"))
+    parts = ("requests", "found", "models", "complete")
+    assert [one[part] for part in parts] == [other[part] for part in parts]
+    assert other["requests"][command] == result.request and str(result) == str(call(model))
+    main([*line, "--seed", "1", "--out", "other"])
+    assert files_in(in_folder / "command") != files_in(in_folder / "other")  # the control
 
 
 @pytest.mark.parametrize(
@@ -360,11 +383,10 @@ def test_models_with_prompts_of_their_own_are_asked_together(tmp_path, monkeypat
     """One text is one prompt for all: the paraphrases of the model that has it among its own."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "p.txt").write_text("rocket\nred heart\n")
-    bounds = "--paths 0 --path-samples 0 --mixture-samples 0"
-    for line in (f"information zoo/ar toy/mim -n 2 {bounds}", "decompose zoo/ar toy/mim --wordings 2 --executions 2"):
+    for line in (f"information zoo/ar toy/mim -n 2 {BOUNDS}", "decompose zoo/ar toy/mim --wordings 2 --executions 2"):
         main([*line.split(), "--prompts", "p.txt", "--out", line.split()[0]])
-        record = json.loads((tmp_path / line.split()[0] / "run.json").read_text())
-        assert len(record["models"]) == 2 and len(record["prompts"][0]["paraphrases"]) > 2
+        request = request_of(tmp_path / line.split()[0], line.split()[0])
+        assert len(request["models"]) == 2 and len(request["prompts"][0]["paraphrases"]) > 2
     assert divlens.sample("toy/mim", ["rocket"], 2).prompts[0].paraphrases == ()  # the control: it has none of its own
 
 

@@ -13,7 +13,7 @@ import divlens
 from divlens.decompose import features_of
 from divlens.diversity import lpips_diversity
 from divlens.errors import DivlensError
-from divlens.experiment.measure import noise_floor
+from divlens.experiment.measure import IMAGES_PER_PASS, noise_floor
 from divlens.fidelity.judge import load_judge
 from divlens.interventions import Argmax
 from divlens.models.toy import RULES, ToyModel
@@ -54,8 +54,8 @@ def quick(monkeypatch):
 NO_BOUNDS = divlens.Effort(paths=0, path_samples=0, mixture_samples=0)
 VERBS = {
     "sample": lambda model, network: divlens.sample(model, ["a cat", "snow"], n=2),
-    "probe": lambda model, network: divlens.probe(model, ["a cat", "snow"], n=2, conditions=[Argmax()]),
-    "enhance": lambda model, network: divlens.enhance(model, ["a cat", "snow"], n=2),
+    "probe": lambda model, network: divlens.probe(model, ["a cat", "snow"], n=4, conditions=[Argmax()]),
+    "enhance": lambda model, network: divlens.enhance(model, ["a cat", "snow"], n=4),
     "decompose": lambda model, network: divlens.decompose(model, ["a cat"], 1, 1, 4, features=network),
     "information": lambda model, network: divlens.information(
         model, ["a cat", "snow"], n=2, judge=lambda images: torch.zeros(len(images), dtype=torch.long), effort=NO_BOUNDS
@@ -177,6 +177,7 @@ class Watched:
         return sum(reference() is not None for reference in self.made)
 
 
+BATCH = IMAGES_PER_PASS  # a batch is then decoded at once, and so is a pass
 HELD = 2  # batches: the one that was looked at last, and the one before whose place it takes
 
 
@@ -185,14 +186,14 @@ def test_pictures_are_dropped_as_they_are_measured(verb, quick):
     watched = Watched()
     model, prompts = decoding(watched), ["a cat"]
     if verb == "probe":
-        result = divlens.probe(model, prompts, n=60, batch_size=4, conditions={"baseline": ()})
+        result = divlens.probe(model, prompts, n=15 * BATCH, batch_size=BATCH, conditions={"baseline": ()})
     elif verb == "enhance":
-        result = divlens.enhance(model, prompts, n=30, batch_size=4)
+        result = divlens.enhance(model, prompts, n=8 * BATCH, batch_size=BATCH)
     elif verb == "decompose":
-        result = divlens.decompose(model, prompts, 1, 1, 60, features=quick, batch_size=4)
+        result = divlens.decompose(model, prompts, 1, 1, 15 * BATCH, features=quick, batch_size=BATCH)
     else:
         first = lambda images: images[:, :, 0, 0].argmax(1)  # noqa: E731
-        result = divlens.information(model, prompts, n=60, batch_size=4, judge=first, effort=NO_BOUNDS)
+        result = divlens.information(model, prompts, 15 * BATCH, batch_size=BATCH, judge=first, effort=NO_BOUNDS)
     assert len(watched.made) >= 15 and watched.most <= HELD
     assert watched.alive() == 0 and result is not None
 
@@ -230,7 +231,7 @@ def test_no_more_conditions_are_put_together_than_a_batch_needs(quick, monkeypat
 
 def test_tokens_are_kept_as_small_integers_and_told_as_they_were_drawn(quick):
     result = divlens.probe("toy/diffusion", ["a cat", "snow"], n=5)
-    assert {part.tokens.dtype for part in result.samples.parts} == {torch.int16}
+    assert {part.loaded().tokens.dtype for part in result.samples.parts} == {torch.int16}
     drawn = divlens.sample("toy/diffusion", ["a cat", "snow"], n=5)
     first = result.samples[:10]
     assert [record.tokens for record in first] == [

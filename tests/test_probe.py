@@ -1,7 +1,7 @@
 """The probe on the toys: its figures by hand, its pairing, and its table."""
 
 import math
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -11,14 +11,11 @@ import divlens
 from divlens.conditions import BASELINE, default_conditions
 from divlens.diversity import load_network, lpips_diversity
 from divlens.errors import DivlensError
-from divlens.experiment.measure import Instruments, count_duplicates, looks, noise_floor
+from divlens.experiment.measure import IMAGES_PER_PASS, count_duplicates, noise_floor
 from divlens.experiment.probe import probe
 from divlens.fidelity import Judged, concept_index, mode_coverage, shows
 from divlens.interventions import Argmax, DisableTop, Paraphrase, Subset, Temperature
-from divlens.models import load
 from divlens.models.toy import RULES, ToyModel
-from divlens.planning import plan
-from divlens.run import fill
 from divlens.types import Prompt
 from oracles.colour_network import colour_network
 from oracles.screen import printed
@@ -150,21 +147,36 @@ def test_how_many_samples_are_drawn_together_changes_nothing(batch_size, judged)
     assert list(parts.samples) != list(probe("toy/diffusion", JUDGED_PROMPTS, N, seed=1).samples)  # the control
 
 
-@pytest.mark.parametrize("at_once", [1, 5, 1000])
-def test_how_many_pictures_are_looked_at_together_changes_nothing(at_once):
-    instruments = Instruments.of(colour_network(), ColourJudge())
-    run = plan(load("toy/diffusion"), JUDGED_PROMPTS, N, 0)
+@dataclass(frozen=True)
+class WatchingJudge(ColourJudge):
+    """Keeps the pictures that it is asked about, pass by pass."""
 
-    def seen(*how_many: int) -> tuple[list[int], list[torch.Tensor]]:
-        passes = list(looks(fill(run), instruments, lambda rows: None, *how_many))
-        parts = [(one.pictures, one.tokens, one.features, *astuple(one.judged)) for one in passes if one.judged]
-        return [len(one.tokens) for one in passes], [torch.cat(part) for part in zip(*parts, strict=True)]
+    passes: list[torch.Tensor] = field(default_factory=list)
 
-    (usual, expected), (sizes, found) = seen(), seen(at_once)
-    assert sum(sizes) == sum(usual) == len(run.rows) and max(sizes) == min(at_once, len(run.rows))
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
-    assert not torch.equal(found[1], found[1].roll(1, 0))  # the control
+    def __call__(self, images):
+        self.passes.append(images)
+        return super().__call__(images)
+
+
+@pytest.mark.parametrize("batch_size", [5, IMAGES_PER_PASS, 1000])
+def test_a_prompt_is_looked_at_in_passes_that_depend_on_nothing_else(batch_size, monkeypatch):
+    """So that its figures, down to the rounding, do not depend on what was drawn together or beside it."""
+    n = IMAGES_PER_PASS + 6
+
+    def looked_at(prompts, batch_size, seed=0):
+        judge = WatchingJudge()
+        monkeypatch.setattr("divlens.experiment.comparison.judge_of", lambda model: judge)
+        found = probe("toy/diffusion", prompts, n, seed, conditions={BASELINE: ()}, batch_size=batch_size)
+        return judge.passes, found.per_prompt
+
+    passes, figures = looked_at(JUDGED_PROMPTS, batch_size)
+    assert [len(images) for images in passes] == [IMAGES_PER_PASS, 6] * len(JUDGED_PROMPTS)
+    for place, prompt in enumerate(JUDGED_PROMPTS):
+        alone, row = looked_at([prompt], 96)
+        assert all(torch.equal(one, other) for one, other in zip(alone, passes[2 * place :][:2], strict=True))
+        assert figures.iloc[place].equals(row.iloc[0])
+    other, row = looked_at(JUDGED_PROMPTS[:1], 96, seed=1)  # the control
+    assert not torch.equal(other[0], passes[0]) and not figures.iloc[0].equals(row.iloc[0])
 
 
 def test_duplicates_are_samples_that_have_a_twin():

@@ -2,6 +2,7 @@
 
 import io
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -86,12 +87,15 @@ def test_a_progress_bar_says_a_models_name_as_it_is(name, monkeypatch, capsys):
     assert visible(name) in said and "\x1b[35m" not in said
 
 
-def test_the_current_folder_is_not_replaced_under_the_shell(tmp_path, monkeypatch, capsys):
+def test_the_current_folder_can_hold_a_run_and_is_not_replaced_under_the_shell(tmp_path, monkeypatch):
+    def folder_after(write):
+        write()
+        return tmp_path.stat().st_ino
+
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as leaving:
-        main(["enhance", "toy/ar", "a cat", "-n", "2", "--out", "."])
-    assert leaving.value.code == 2
-    assert "is the current one: add a name" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
-    main(["enhance", "toy/ar", "a cat", "-n", "2", "--out", "out"])  # the control
-    assert (tmp_path / "out" / "run.json").exists()
+    first, again = (folder_after(lambda: main(["enhance", "toy/ar", "a cat", "-n", "2", "--out", "."])) for _ in "12")
+    assert first == again and {"run.json", "samples", "tables"} <= {path.name for path in Path().iterdir()}
+
+    result, saved = divlens.enhance("toy/ar", ["a cat"], n=2), tmp_path / "saved"  # the control: this one is replaced
+    first, again = ((divlens.save(result, saved), saved.stat().st_ino)[1] for _ in "12")
+    assert first != again

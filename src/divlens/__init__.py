@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from divlens.compare import compare
     from divlens.conditions import default_conditions, enhancer
     from divlens.decompose import decompose
     from divlens.diversity import load_network, lpips_diversity
@@ -33,12 +34,16 @@ if TYPE_CHECKING:
         TopK,
         TopP,
     )
+    from divlens.merge import merge
     from divlens.models import load
     from divlens.models.wrap import wrap
     from divlens.models.zoo.prompts import default_prompts
     from divlens.prompts import read_prompts
     from divlens.results import save
+    from divlens.resume import resume
     from divlens.sampler import sample
+    from divlens.score import score
+    from divlens.store.reader import open_run
     from divlens.types import Prompt
 
 _PLACES = {
@@ -48,6 +53,7 @@ _PLACES = {
     "Look": "experiment.measures",
     "Measure": "experiment.measures",
     "Prompt": "types",
+    "compare": "compare",
     "decompose": "decompose",
     "default_conditions": "conditions",
     "default_prompts": "models.zoo.prompts",
@@ -58,10 +64,14 @@ _PLACES = {
     "load_judge": "fidelity.judge",
     "load_network": "diversity",
     "lpips_diversity": "diversity",
+    "merge": "merge",
+    "open_run": "store.reader",
     "probe": "experiment.probe",
     "read_prompts": "prompts",
+    "resume": "resume",
     "sample": "sampler",
     "save": "results",
+    "score": "score",
     "wrap": "models.wrap",
     **dict.fromkeys(
         ("Argmax", "DisableTop", "Freeze", "Guidance", "Paraphrase", "Subset", "Temperature", "TopK", "TopP"),
@@ -85,6 +95,7 @@ __all__ = [
     "Temperature",
     "TopK",
     "TopP",
+    "compare",
     "decompose",
     "default_conditions",
     "default_prompts",
@@ -95,10 +106,14 @@ __all__ = [
     "load_judge",
     "load_network",
     "lpips_diversity",
+    "merge",
+    "open_run",
     "probe",
     "read_prompts",
+    "resume",
     "sample",
     "save",
+    "score",
     "wrap",
 ]
 

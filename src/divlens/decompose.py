@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -20,8 +21,11 @@ from divlens.experiment.measure import IMAGES_PER_PASS
 from divlens.interventions import Intervention, Settings
 from divlens.models.protocol import Model
 from divlens.planning import BATCH_SIZE, BatchSize
-from divlens.progress import OnBatch, followed
-from divlens.run import Filled, fill, wording_notes
+from divlens.progress import OnBatch, ShowProgress, followed
+from divlens.results import finished
+from divlens.run import Filled, wording_notes
+from divlens.store.draw import batches
+from divlens.store.folder import RunFolder, run_for
 from divlens.types import Prompt
 
 WORDING: Source = (0,)
@@ -41,7 +45,8 @@ def decompose(
     features: Features | str | None = None,
     length_control: bool = False,
     batch_size: BatchSize = BATCH_SIZE,
-    progress: bool | None = None,
+    out: str | Path | None = None,
+    progress: ShowProgress = None,
     on_batch: OnBatch | None = None,
 ) -> Decomposition:
     """Split the LPIPS diversity of each prompt by source: wording, path, execution and their interactions.
@@ -63,7 +68,8 @@ def decompose(
     wording.meaning and wording.length, at up to three times the pictures. To this end the shortest wording is drawn at
     the length of each wording and each wording at the length of the longest, neutral words filling them up
     (`length_part`, `FILLER`); each part is what the wording's effect has in common with it, and may be negative.
-    `progress`: True shows a bar on stderr. `on_batch` is told how many more pictures are done. Text is encoded once
+    `out`: the folder of a run, see `divlens.probe`. `progress`: True shows a bar on stderr. `on_batch` is told how many
+    more pictures are done. Text is encoded once
     per wording; no more is kept than a batch of pictures and the sums of one prompt.
 
     Raises DivlensError, before anything is drawn, for: levels below 1 or all 1, Freeze (path and execution are varied
@@ -79,21 +85,25 @@ def decompose(
         length_control=length_control,
         batch_size=batch_size,
     )
-    return decompose_design(design, features, progress=progress, on_batch=on_batch)
+    with run_for(out, design.request(features), [design.run.model]) as folder:
+        result = decompose_design(design, features, folder=folder, progress=progress, on_batch=on_batch)
+        return finished(result, folder)
 
 
 def decompose_design(
     design: Design,
     features: Features | str | None = None,
     *,
-    progress: bool | None = None,
+    folder: RunFolder | None = None,
+    progress: ShowProgress = None,
     on_batch: OnBatch | None = None,
 ) -> Decomposition:
-    """Draw a design and split what comes out; see `decompose`."""
+    """Draw a design, but for what the folder of a run holds, and split what comes out; see `decompose`."""
     run, levels, plans = design.run, design.levels, design.plans
     model, network = run.model, features_of(features, run.device)
+    drawn = batches(run, folder, name_of(design.interventions))
     with followed(progress, on_batch, len(run.rows), model.name) as told:
-        splits = list(split_by_source(plans, levels, feature_batches(fill(run), network, told.advance)))
+        splits = list(split_by_source(plans, levels, feature_batches(drawn, network, told.advance)))
     return Decomposition(
         request=design.request(features),
         model=model.name,

@@ -18,6 +18,7 @@ from divlens.experiment.comparison import Comparison, compared
 from divlens.experiment.measure import ConditionResult
 from divlens.experiment.measures import COVERAGE, FIDELITY, ONE_SAMPLE, Measure, named, partial_notes
 from divlens.experiment.samples import Samples, unread, wordings_in, write_samples
+from divlens.experiment.workers import check_on_ray, draw_on_ray
 from divlens.fidelity.breakage import FidelityChange, fidelity_change
 from divlens.fidelity.notes import UNSEEN, fall_text, fall_warnings, judged_note
 from divlens.interventions import templated
@@ -27,11 +28,12 @@ from divlens.models.room import Room
 from divlens.output import Record, write_tables
 from divlens.paraphrase.notes import wording_lines
 from divlens.planning import BATCH_SIZE, BatchSize
-from divlens.progress import OnBatch
-from divlens.results import Result, found_of
+from divlens.progress import OnBatch, ShowProgress
+from divlens.results import Result, finished, found_of
 from divlens.sheets import write_pictures
 from divlens.showing import Block, counted, interval_text, missing_intervals
 from divlens.statistics import Interval
+from divlens.store.folder import RunFolder, run_for
 from divlens.types import DrawnWith, Prompt
 
 if TYPE_CHECKING:
@@ -60,17 +62,17 @@ class Side:
     @property
     def wordings(self) -> tuple[tuple[str, ...], ...]:
         """Of each sample of each prompt."""
-        return tuple(tuple(part.wordings) for part in self.result.samples.parts)
+        return tuple(tuple(part.loaded().wordings) for part in self.result.samples.parts)
 
     @property
     def tokens(self) -> Int[Tensor, "prompts n h w"]:
         """int64."""
-        parts = [part.tokens.long().view(-1, *self.model.grid) for part in self.result.samples.parts]
+        parts = [part.loaded().tokens.long().view(-1, *self.model.grid) for part in self.result.samples.parts]
         return torch.stack(parts)
 
     def pictures_of(self, prompt: int, samples: slice = slice(None)) -> Float[Tensor, "some 3 H W"]:
         """The pictures of some samples of a prompt, which is named by its place; float32 in [0, 1]."""
-        ids = self.result.samples.parts[prompt].tokens[samples].long().view(-1, *self.model.grid)
+        ids = self.result.samples.parts[prompt].loaded().tokens[samples].long().view(-1, *self.model.grid)
         return pictures_of(self.model, ids.to(self.drawn_with.device), Room(BATCH_SIZE))
 
     def pictures(self) -> Iterator[Iterator[Float[Tensor, "3 H W"]]]:
@@ -210,11 +212,15 @@ class Enhanced(Result):
 
     @classmethod
     def write_files(cls, results: Sequence[Self], folder: Path) -> None:
-        """before.png and after.png, every picture, the tables (see `write_tables`), samples.parquet."""
+        """before.png and after.png, every picture, the tables (see `write_tables`)."""
         (result,) = results
         write_pictures(result.before.pictures(), folder, "before")
         write_pictures(result.after.pictures(), folder, "after")
         write_tables({"table": [result.table], "per_prompt": [result.per_prompt]}, folder)
+
+    @classmethod
+    def write_samples(cls, results: Sequence[Self], folder: Path) -> None:
+        (result,) = results
         write_samples(result.samples, folder / "samples.parquet")
 
 
@@ -233,30 +239,40 @@ def enhance(
     measures: Sequence[Measure] = (),
     lpips: str = "stlpips",
     batch_size: BatchSize = BATCH_SIZE,
-    progress: bool | None = None,
+    out: str | Path | None = None,
+    ray: str | None = None,
+    progress: ShowProgress = None,
     on_batch: OnBatch | None = None,
 ) -> Enhanced:
     """Draw `n` samples of each prompt without and with the enhancer, from the same noise, and measure both.
 
     `model`: a model, or the spec of one ("zoo/mim"). Prompts without paraphrases get templates around them.
     `measures`: what is measured beside LPIPS diversity, mode coverage and fidelity. `progress`: True shows a bar on
-    stderr. `on_batch` is told how many more samples, of 2 * prompts * n, are done.
+    stderr. `on_batch` is told how many more samples, of 2 * prompts * n, are done. `out`: the folder of a run, and
+    `ray`: who draws, see `divlens.probe`.
     n = 1 leaves diversity undefined (NaN). Raises DivlensError for bad input before anything is drawn.
     """
+    check_on_ray(ray, out)
     comparison = compared([loaded_model(model)], prompts, n, seed, sides(disable_top), measures, lpips, batch_size)
-    return enhanced_of(comparison, disable_top, progress=progress, on_batch=on_batch)
+    with run_for(out, comparison.request("enhance"), comparison.models) as folder:
+        if folder is not None and ray is not None:
+            draw_on_ray(comparison, folder, ray, progress=progress, on_batch=on_batch)
+            progress = on_batch = None
+        result = enhanced_of(comparison, disable_top, folder=folder, progress=progress, on_batch=on_batch)
+        return finished(result, folder)
 
 
 def enhanced_of(
     comparison: Comparison,
     disable_top: float,
     *,
-    progress: bool | None = None,
+    folder: RunFolder | None = None,
+    progress: ShowProgress = None,
     on_batch: OnBatch | None = None,
 ) -> Enhanced:
-    """Draw and measure what is planned: one model under `sides(disable_top)`."""
+    """Draw and measure what is planned, one model under `sides(disable_top)`; but for what a run's folder holds."""
     ((name, runs),) = comparison.runs.items()
-    results = comparison.measured(progress, on_batch)[name]
+    results = comparison.measured(folder, progress, on_batch)[name]
     before, after = (
         Side(runs[side].model, comparison.prompts, comparison.seed, results[side], comparison.measures)
         for side in ("before", "after")

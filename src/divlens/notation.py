@@ -10,7 +10,7 @@ from dataclasses import fields, is_dataclass
 from divlens import interventions
 from divlens.conditions import name_of
 from divlens.errors import DivlensError
-from divlens.interventions import Intervention
+from divlens.interventions import Intervention, described
 
 KNOWN = tuple(
     sorted(name for name, kind in vars(interventions).items() if is_dataclass(kind) and isinstance(kind, Intervention))
@@ -30,6 +30,11 @@ def interventions_from(text: str) -> tuple[Intervention, ...]:
     if not isinstance(listed, ast.Tuple) or not listed.elts:
         raise DivlensError(f"{EXPECTED}, got {text!r:.80}")
     return tuple(intervention_from(part, text) for part in listed.elts)
+
+
+def interventions_described(text: str) -> tuple[Intervention, ...]:
+    """The interventions that `interventions.described` put into a line: its inverse."""
+    return () if text == described(()) else interventions_from(text.replace(") + ", "), "))
 
 
 def intervention_from(part: ast.expr, text: str) -> Intervention:

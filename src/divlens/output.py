@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from importlib.metadata import packages_distributions, version
 from numbers import Integral, Real
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from divlens.errors import DivlensError
 from divlens.files import BESIDE
+from divlens.showing import first_few
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,8 +58,8 @@ def check_output(folder: Path, request: Record) -> None:
             raise DivlensError(f"results need a folder that can be replaced; {folder} is the current one: add a name")
         record = record_in(folder)
         if others := sorted(contents(folder) - {RECORD, *record["files"]} if record else os.listdir(folder)):
-            shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
-            raise DivlensError(f"results need a new or empty folder, or one of divlens; {folder} holds {shown}")
+            expected = "results need a new or empty folder, or one of divlens"
+            raise DivlensError(f"{expected}; {folder} holds {first_few(others)}")
         if record:
             refuse_another(record, as_read(request), folder)
     above = existing_parent(folder)
@@ -152,12 +154,16 @@ def put_in_place(partial: Path, folder: Path, replaced: Path) -> None:
         raise
 
 
+# It reads the list of files of every package: more than a second.
+packages_by_name = cache(packages_distributions)
+
+
 def versions() -> dict[str, str]:
     """Of Python, of divlens, and of every installed package of which something has been imported."""
     # Not `import divlens`: the package imports every module, so for the layers that would be an import of all.
     own = str(vars(sys.modules["divlens"])["__version__"])
     imported = {name.partition(".")[0] for name in sys.modules}
-    used = {package for name, packages in packages_distributions().items() if name in imported for package in packages}
+    used = {package for name, packages in packages_by_name().items() if name in imported for package in packages}
     return {"python": platform.python_version(), **{name: version(name) for name in sorted(used)}, "divlens": own}
 
 

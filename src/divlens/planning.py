@@ -17,7 +17,7 @@ from divlens.models.fingerprint import fingerprint_of
 from divlens.models.protocol import Model, Templated, check_model
 from divlens.models.room import Rooms
 from divlens.paraphrase import wordings_of
-from divlens.run import Row, Run, fill
+from divlens.run import Group, Row, Rows, Run, fill
 from divlens.types import Prompt
 
 BATCH_SIZE = 96
@@ -82,25 +82,21 @@ class Reading:
     def calibrate(self) -> Int[Tensor, "n h w"]:
         """The tokens of the calibration prompts; nothing is decoded."""
         prompts = [Prompt(text) for text in calibration_prompts_of(self.model)]
-        rows = [row for prompt in prompts for row in rows_of(prompt, SAMPLES, (), self.defaults, self.wordings)]
-        run = self.run(rows, self.defaults, seed=0)
+        groups = [group_of(prompt, SAMPLES, (), self.defaults, self.wordings) for prompt in prompts]
+        run = self.run(Rows(tuple(groups)), self.defaults, seed=0)
         return torch.cat([filled.tokens.cpu() for filled in fill(run)])
 
     def run(self, rows: Sequence[Row], settings: Settings, seed: int) -> Run:
         """The run of these rows, all of whose wordings are read."""
-        self.read([row.wording for row in rows])
-        return Run(self.model, settings, seed, tuple(rows), self.conditions, self.rooms)
+        self.read(list(dict.fromkeys(row.wording for row in rows)))
+        return Run(self.model, settings, seed, rows, self.conditions, self.rooms)
 
 
-def rows_of(
+def group_of(
     prompt: Prompt, n: int, interventions: Sequence[Intervention], settings: Settings, wordings: Wordings
-) -> list[Row]:
-    """A prompt's samples: each with its wording and noise of its own, but for a stream that is frozen."""
-    used, held = wordings_under(interventions, prompt, wordings), settings.frozen
-    return [
-        Row(prompt, used[i % len(used)], path=0 if "path" in held else i, execution=0 if "execution" in held else i)
-        for i in range(n)
-    ]
+) -> Group:
+    """The samples of a prompt under these interventions."""
+    return Group(prompt, wordings_under(interventions, prompt, wordings), n, settings.frozen)
 
 
 def plan(
@@ -130,8 +126,8 @@ def plans(
     reading, found = Reading(model, batch_size), dict[str, Run]()
     for name, interventions in conditions.items():
         settings = reading.settings(interventions)
-        rows = [row for prompt in prompts for row in rows_of(prompt, n, interventions, settings, reading.wordings)]
-        found[name] = reading.run(rows, settings, seed)
+        groups = [group_of(prompt, n, interventions, settings, reading.wordings) for prompt in prompts]
+        found[name] = reading.run(Rows(tuple(groups)), settings, seed)
     return found
 
 

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 from divlens.conditions import Conditions
 from divlens.errors import DivlensError
@@ -15,6 +15,7 @@ from divlens.models.fingerprint import cuts_wordings
 from divlens.output import Record, as_read, write_output
 from divlens.run import Run
 from divlens.showing import Shown
+from divlens.store.folder import RunFolder
 from divlens.types import DrawnWith, Prompt
 
 # Of a request: what several results of one folder may differ in. Levels are by the model.
@@ -39,6 +40,10 @@ class Result(Shown):
     def write_files(cls, results: Sequence[Self], folder: Path) -> None:
         """Their tables and pictures, into an empty folder."""
 
+    @classmethod
+    def write_samples(cls, results: Sequence[Self], folder: Path) -> None:
+        """Their samples, into a folder that is no run: a run has them already. Nothing where a result keeps none."""
+
     def save(self, folder: str | Path) -> None:
         """Write it to a new or empty folder, or again over the same result: tables, pictures, samples, run.json.
 
@@ -62,7 +67,24 @@ def save(results: Result | Sequence[Result], folder: str | Path) -> None:
     if twice := [pair for pair in whose if whose.count(pair) > 1]:
         raise DivlensError(f"save expects every model under every condition once, got {' under '.join(twice[0])} twice")
     request, found = joint_request([one.request for one in several]), merged([one.found for one in several])
-    write_output(Path(folder), request, found, lambda partial: kind.write_files(several, partial))
+
+    def write(partial: Path) -> None:
+        kind.write_files(several, partial)
+        kind.write_samples(several, partial)
+
+    write_output(Path(folder), request, found, write)
+
+
+Finished = TypeVar("Finished", bound=Result | Sequence[Result])
+
+
+def finished(results: Finished, folder: RunFolder | None) -> Finished:
+    """What was drawn for the folder of a run, whose tables are now written there; without a folder as it is."""
+    if folder is not None:
+        several: Sequence[Result] = [results] if isinstance(results, Result) else results
+        request, found = joint_request([one.request for one in several]), merged([one.found for one in several])
+        folder.finish(request["command"], found, lambda partial: type(several[0]).write_files(several, partial))
+    return results
 
 
 def request_of(

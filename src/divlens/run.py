@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Generic, TypeVar
+from itertools import accumulate
+from typing import Any, Generic, TypeVar, overload
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -37,6 +40,51 @@ class Row:
     execution: int
 
 
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The `n` samples of a prompt: each with the next of the wordings in turn, and with noise of its own but for a
+    stream that is frozen."""
+
+    prompt: Prompt
+    wordings: tuple[str, ...]
+    n: int
+    frozen: frozenset[str] = frozenset()
+
+    def row(self, sample: int) -> Row:
+        path, execution = (0 if stream in self.frozen else sample for stream in ("path", "execution"))
+        return Row(self.prompt, self.wordings[sample % len(self.wordings)], path, execution)
+
+
+@dataclass(frozen=True)
+class Rows(Sequence[Row]):
+    """The rows of some prompts, each made when it is asked for: a run of millions of samples is a short list."""
+
+    groups: tuple[Group, ...]
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """The first row of each group, and the number of all rows."""
+        return list(accumulate((group.n for group in self.groups), initial=0))
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Row]: ...
+    def __getitem__(self, index: int | slice) -> Row | Sequence[Row]:
+        numbers = range(len(self))[index]
+        return tuple(map(self.row, numbers)) if isinstance(numbers, range) else self.row(numbers)
+
+    def __iter__(self) -> Iterator[Row]:
+        return (group.row(sample) for group in self.groups for sample in range(group.n))
+
+    def row(self, number: int) -> Row:
+        group = bisect_right(self.starts, number) - 1
+        return self.groups[group].row(number - self.starts[group])
+
+
 @dataclass(frozen=True, eq=False)
 class Run:
     """What is to be drawn, under which settings.
@@ -48,7 +96,7 @@ class Run:
     model: Model
     settings: Settings
     seed: int
-    rows: tuple[Row, ...]
+    rows: Sequence[Row]
     conditions: Mapping[str, Tensor]
     rooms: Rooms
 
@@ -77,19 +125,35 @@ class Run:
     @cached_property
     def prompts(self) -> tuple[Prompt, ...]:
         """In the order of `wordings`."""
-        return tuple({row.prompt.text: row.prompt for row in self.rows}.values())
+        return tuple(self.rows[int(first)].prompt for first in self.starts)
+
+    @cached_property
+    def starts(self) -> Int[np.ndarray, " prompts"]:
+        """The first row of each prompt; a prompt's rows stand together."""
+        if isinstance(self.rows, Rows):
+            return np.array(self.rows.starts[:-1])
+        texts = [row.prompt.text for row in self.rows]
+        return np.array([i for i, text in enumerate(texts) if not i or text != texts[i - 1]])
+
+    def samples(self, numbers: Int[np.ndarray, " some"]) -> Int[np.ndarray, " some"]:
+        """Of rows by their numbers, which sample of its prompt each is."""
+        return numbers - self.starts[np.searchsorted(self.starts, numbers, side="right") - 1]
 
     def identity(self) -> dict[str, Any]:
         """All that the drawn tokens depend on, as plain values: two runs with one identity draw the same.
 
         `model_content` is None for a model whose content is not known. Conditions follow from model and wordings.
         """
+        rows = [(row.prompt.text, row.wording, row.path, row.execution) for row in self.rows]
+        return self.identity_of_all_rows(fingerprint_of(self.model)) | {"rows": digest(rows)}
+
+    def identity_of_all_rows(self, content: str | None) -> dict[str, Any]:
+        """The part of the identity that its rows share. `content`: the fingerprint of the model."""
         settings = self.settings
         allowed = None if settings.allowed is None else settings.allowed.nonzero().flatten().tolist()
-        rows = [(row.prompt.text, row.wording, row.path, row.execution) for row in self.rows]
         return {
             "model": self.model.name,
-            "model_content": fingerprint_of(self.model),
+            "model_content": content,
             "settings": {
                 "rule": repr(settings.rule),
                 "guidance": settings.guidance,
@@ -101,7 +165,6 @@ class Run:
                 "frozen": sorted(settings.frozen),
             },
             "seed": self.seed,
-            "rows": digest(rows),
             "drawn_with": asdict(self.drawn_with),
         }
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from divlens.conditions import name_of
+from divlens.errors import DivlensError, is_whole
 from divlens.interventions import Intervention
 from divlens.loop import Moment
 from divlens.models.answers import check_same_size, loaded_model, with_own_paraphrases
@@ -19,10 +20,10 @@ from divlens.models.protocol import Model
 from divlens.noise import entropy_of
 from divlens.output import Record, write_tables
 from divlens.planning import BATCH_SIZE, BatchSize, plan
-from divlens.progress import OnBatch, followed
+from divlens.progress import OnBatch, ShowProgress, followed
 from divlens.prompts import as_prompts
 from divlens.results import Result, found_of, request_of, used_in
-from divlens.run import fill, wording_notes
+from divlens.run import Run, fill, wording_notes
 from divlens.sheets import write_pictures
 from divlens.showing import Block, counted
 from divlens.types import DrawnWith, Prompt, Step, Trace
@@ -99,10 +100,14 @@ class Generation(Result):
 
     @classmethod
     def write_files(cls, results: Sequence[Self], folder: Path) -> None:
-        """Every picture, a sheet of them, the table (see `write_tables`), samples.parquet."""
+        """Every picture, a sheet of them, the table (see `write_tables`)."""
         (result,) = results
         write_pictures(result.images, folder, "pictures")
         write_tables({"table": [result.table]}, folder)
+
+    @classmethod
+    def write_samples(cls, results: Sequence[Self], folder: Path) -> None:
+        (result,) = results
         result.per_sample.to_parquet(folder / "samples.parquet", index=False)
 
 
@@ -113,12 +118,13 @@ def sample(
     seed: int = 0,
     interventions: Sequence[Intervention] = (),
     *,
+    indices: Sequence[int] | None = None,
     batch_size: BatchSize = BATCH_SIZE,
     trace: bool = False,
-    progress: bool | None = None,
+    progress: ShowProgress = None,
     on_batch: OnBatch | None = None,
 ) -> Generation:
-    """Draw `n` samples of each prompt.
+    """Draw `n` samples of each prompt, the first ones, or those that `indices` name: the numbers of samples, from 0.
 
     `model`: a model, or the spec of one ("zoo/mim"). The noise of a sample is a function of (seed, prompt, its index):
     it does not depend on `batch_size`, on the other prompts, or on `n`. Nor does the sample of a model whose logits do
@@ -130,12 +136,16 @@ def sample(
     prompts * n, and with `trace` by the steps of each; `divlens.probe` measures more samples than fit.
 
     Raises DivlensError for an empty list of prompts, an empty prompt, a wording the model cannot read, n < 1 or above a
-    million, a seed that is no unsigned 64-bit number, interventions that leave nothing to draw, and a model whose
-    answers do not fit.
+    million, indices that are none or come twice, a seed that is no unsigned 64-bit number, interventions that leave
+    nothing to draw, and a model whose answers do not fit.
     """
     known = loaded_model(model)
     asked = with_own_paraphrases([known], as_prompts(prompts))
-    run = plan(known, asked, n, seed, interventions, batch_size=batch_size)
+    chosen = None if indices is None else checked_indices(indices)
+    run = plan(known, asked, max(chosen) + 1 if chosen else n, seed, interventions, batch_size=batch_size)
+    if chosen:
+        run, n = only(run, chosen), len(chosen)
+    numbers = {"indices": chosen} if chosen else {"n": n}
     tokens, images = torch.empty(len(run.rows), *known.grid, dtype=torch.long), torch.empty(0)
     steps: list[tuple[Step, ...]] = []
     with followed(progress, on_batch, len(run.rows), known.name) as told:
@@ -149,19 +159,33 @@ def sample(
             told.advance(len(batch.rows))
     name, wordings = name_of(interventions), [row.wording for row in run.rows]
     return Generation(
-        request=request_of("sample", {known.name: {name: run}}, {name: interventions}, asked, n=n),
+        request=request_of("sample", {known.name: {name: run}}, {name: interventions}, asked, **numbers),
         model=known.name,
         condition=name,
         prompts=asked,
         wordings=tuple(tuple(wordings[i : i + n]) for i in range(0, len(wordings), n)),
         seed=seed,
         drawn_with=run.drawn_with,
-        samples=tuple(range(n)),
+        samples=chosen or tuple(range(n)),
         tokens=tokens.view(len(asked), n, *known.grid),
         images=images.view(len(asked), n, *images.shape[1:]),
         trace=joined(steps) if trace else None,
         wording_notes=wording_notes(known, wordings),
     )
+
+
+def checked_indices(indices: Sequence[int]) -> tuple[int, ...]:
+    """Raises DivlensError for what are no numbers of samples, each once."""
+    listed = tuple(indices) if isinstance(indices, Iterable) and not isinstance(indices, str) else ()
+    if not listed or len(set(listed)) < len(listed) or not all(is_whole(one) and one >= 0 for one in listed):
+        raise DivlensError(f"indices expects numbers of samples, from 0 and each once, got {indices!r:.80}")
+    return tuple(map(int, listed))
+
+
+def only(run: Run, samples: Sequence[int]) -> Run:
+    """These samples of each prompt alone, of a run that goes as far as the last of them."""
+    each = max(samples) + 1
+    return replace(run, rows=[run.rows[first + one] for first in range(0, len(run.rows), each) for one in samples])
 
 
 def traced(place: slice, passing: Iterator[Moment]) -> tuple[Step, ...]:

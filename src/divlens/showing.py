@@ -151,6 +151,16 @@ def in_html(text: str) -> str:
     return html.escape(visible(text))
 
 
+def first_few(names: Sequence[str], most: int = 3) -> str:
+    """The first names of a list, and whether there are more."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def first_of(names: Sequence[str], most: int) -> str:
+    """The first names of a list, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def counted(number: int, name: str) -> str:
     """`1 prompt`, `2 prompts`."""
     return f"{number} {name}{'' if number == 1 else 's'}"

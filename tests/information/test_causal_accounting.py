@@ -397,7 +397,9 @@ def test_what_is_allowed_for_is_what_was_rarer_than_all_that_was_drawn():
     own, pooled = found.rarer_than_own(strata), found.rarer_than_all(strata)
     assert own.chance == pytest.approx([0.205, 0.005]) and pooled.chance == pytest.approx([0.005, 0.005])
     assert own.open_after == pytest.approx([0.205, 0.005])
-    in_turn = drawn(0, 0).by_group(torch.tensor([0, 0]), 2) + drawn(1).by_group(torch.tensor([1]), 2)
+    in_turn = RareDraws.empty(2)
+    in_turn.add(drawn(0, 0), torch.tensor([0, 0]))
+    in_turn.add(drawn(1), torch.tensor([1]))
     assert in_turn.rarer_than_own(strata).chance == pytest.approx(own.chance)
     every = drawn(2, 0, 1).by_group(torch.tensor([0, 0, 1]), 2)
     assert every.rarer_than_own(strata).chance == pytest.approx([0, 0.005])
@@ -467,25 +469,27 @@ def test_the_error_of_what_ar_tells_falls_as_the_root_of_n():
 # --- running sums ---------------------------------------------------------------------------------------------------
 
 
-def test_tallies_merge_in_any_order():
-    model = toy("mim")
-    prompts = [Prompt("red heart"), Prompt("a cat")]
-    # To 1e-6 bits: the nodes of the quadrature are shared within a batch, so its rounding depends on the batch.
-    whole, parts = (
-        collect(plan(model, prompts, 20, 0, batch_size=size), (0, 0), None, lambda count: None).tally
-        for size in (40, 7)
-    )
-    for name in ("path_map", "execution_map"):
-        torch.testing.assert_close(getattr(whole, name), getattr(parts, name), atol=1e-6, rtol=0)
-    for name in ("count", "mean", "squares", "cubes"):
-        torch.testing.assert_close(getattr(whole.sums, name), getattr(parts.sums, name), atol=1e-6, rtol=0)
-    empty = Tally.empty(whole.strata, model.rule.steps, 3)
-    for merged in (empty + whole, whole + empty):
-        torch.testing.assert_close(merged.sums.mean, whole.sums.mean)
-        torch.testing.assert_close(merged.sums.squares, whole.sums.squares)
-    twice = whole + whole
-    torch.testing.assert_close(twice.sums.squares, 2 * whole.sums.squares)
-    torch.testing.assert_close(twice.sums.cubes, 2 * whole.sums.cubes)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sums_do_not_depend_on_the_batches(family):
+    model, prompts = toy(family), [Prompt("red heart"), Prompt("a cat")]
+
+    def tally(size: int, seed: int = 0) -> Tally:
+        return collect(plan(model, prompts, 20, seed, batch_size=size), (0, 0), None, lambda count: None).tally
+
+    def check_same(whole: Tally, parts: Tally) -> None:
+        # Bits of MIM to 1e-6: the nodes of the quadrature are shared within a batch, so its rounding depends on the
+        # batch. Of the others the sums are the same to the last bit.
+        most = 1e-6 if family == "mim" else 0.0
+        pairs = [(whole.path_map, parts.path_map), (whole.execution_map, parts.execution_map)]
+        for name in ("sums", "rare"):
+            of_both = (vars(getattr(tally, name)).values() for tally in (whole, parts))
+            pairs += zip(*of_both, strict=True)
+        for one, other in pairs:
+            torch.testing.assert_close(one, other, atol=most, rtol=0)
+
+    check_same(tally(40), tally(7))
+    with pytest.raises(AssertionError):
+        check_same(tally(40), tally(7, seed=1))  # it can fail
 
 
 def test_running_sums_do_not_grow_with_the_number_of_samples():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -11,13 +13,15 @@ from typing import NoReturn
 import click
 
 from divlens import __version__
-from divlens.cli import commands
+from divlens.cli import commands, runs
+from divlens.cli.merge import merge
 from divlens.errors import DivlensError
 from divlens.report.terminal import discard, is_full, put
 from divlens.showing import visible
+from divlens.store.stopping import STOPPING
 
 LONGEST = 1000  # characters of a message
-INTERRUPTED, PIPE_BROKEN = 130, 141  # as a shell says it: 128 and the number of the signal
+INTERRUPTED, TERMINATED, PIPE_BROKEN = 130, 143, 141  # as a shell says it: 128 and the number of the signal
 
 Show = Callable[..., None]
 
@@ -56,8 +60,18 @@ zoo = LazyZoo(
     invoke_without_command=True,
     callback=help_alone,
 )
-for command in (zoo, commands.probe, commands.enhance, commands.information, commands.decompose, commands.models):
+MEASURING = (commands.probe, commands.enhance, commands.information, commands.decompose, commands.resume)
+READING = (runs.score, runs.compare, runs.sample)
+for command in (zoo, *MEASURING, merge, *READING, commands.models):
     cli.add_command(command)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: a scheduler wants the machine. It ends a run as Ctrl-C does."""
+
+
+def terminate(number: int, frame: object) -> NoReturn:
+    raise Terminated
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -67,13 +81,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     stdout, stderr = sys.stdout, sys.stderr
     try:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, terminate)
         with warnings.catch_warnings():
             warnings.showwarning = one_line(warnings.showwarning)
             cli.main(args=None if arguments is None else list(arguments), prog_name="divlens", standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt) as error:
         if isinstance(error.__cause__, EOFError):  # click takes it for the end of what is typed, but nothing is asked
             raise error.__cause__ from None
-        sys.exit(INTERRUPTED)
+        if arguments is None:  # the process ends now, and another Ctrl-C would only litter the screen
+            for number in STOPPING:
+                signal.signal(number, signal.SIG_IGN)
+        sys.exit(
+            TERMINATED if isinstance(error, Terminated) or isinstance(error.__context__, Terminated) else INTERRUPTED
+        )
     except SystemExit:
         if sys.stdout is stdout:
             raise

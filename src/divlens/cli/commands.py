@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import IO, TYPE_CHECKING, Literal
 
 import click
 
@@ -18,14 +20,28 @@ from divlens.cli.options import (
     disable_option,
     intervene_option,
     limit_option,
+    log_option,
     lpips_option,
     named_prompts,
     need_two,
-    on_terminal,
     prompts_option,
+    quiet_option,
+    ray_option,
+    reporter_of,
+    said_when_stopped,
+    say_drawn,
+    shard_option,
+    storing,
 )
-from divlens.report.terminal import put
+from divlens.report.terminal import put, show
 from divlens.showing import visible
+
+if TYPE_CHECKING:
+    from divlens.experiment.comparison import Comparison
+    from divlens.progress import ShowProgress
+    from divlens.results import Result
+    from divlens.store.folder import RunFolder
+    from divlens.store.share import Share
 
 PROBE_PROMPTS, INFORMATION_PROMPTS, DECOMPOSE_PROMPTS = 12, 12, 16
 
@@ -39,6 +55,8 @@ PROBE_PROMPTS, INFORMATION_PROMPTS, DECOMPOSE_PROMPTS = 12, 12, 16
 @disable_option
 @condition_option
 @lpips_option
+@ray_option
+@shard_option
 def probe(
     models: Sequence[str],
     prompt_file: Path | None,
@@ -48,8 +66,10 @@ def probe(
     disable_top: float,
     named: Sequence[str],
     lpips: str,
+    share: Share | None,
+    ray: str | None,
     seed: int,
-    out: Path | None,
+    out: str | None,
     setup: Setup,
 ) -> None:
     """How much diversity MODELS have, and how much is left under Subset, Argmax and Paraphrase."""
@@ -63,11 +83,11 @@ def probe(
 
     prompts = chosen_prompts(prompt_file, limit, PROBE_PROMPTS)
     conditions = conditions_from(named, BASELINE) if named else default_conditions(subset, disable_top)
-    check_folder(out, request_so_far("probe", conditions, seed))
+    check_folder(out, request_so_far("probe", conditions, seed), share, ray)
     loaded = loaded_models(setup.load(models))
     comparison = compared(loaded, prompts, n, seed, conditions, (), lpips, setup.batch_size)
-    check_folder(out, comparison.request("probe"))
-    deliver([probe_of(comparison, progress=on_terminal())], out)
+    with storing(out, comparison.request("probe"), loaded, share) as folder:
+        deliver_compared("probe", comparison, folder, ray, setup.reporter, partial(probe_of, comparison))
 
 
 @command()
@@ -77,6 +97,8 @@ def probe(
 @click.option("-n", "n", default=16, show_default=True, help="Samples per prompt, at least 2.")
 @disable_option
 @lpips_option
+@ray_option
+@shard_option
 def enhance(
     model: str,
     prompts: Sequence[str],
@@ -84,8 +106,10 @@ def enhance(
     n: int,
     disable_top: float,
     lpips: str,
+    share: Share | None,
+    ray: str | None,
     seed: int,
-    out: Path | None,
+    out: str | None,
     setup: Setup,
 ) -> None:
     """Draw PROMPTS with MODEL as it is and enhanced: mixed-length wordings, the most used codes disabled."""
@@ -95,10 +119,35 @@ def enhance(
     from divlens.results import request_so_far
 
     asked = named_prompts(prompts, prompt_file)
-    check_folder(out, request_so_far("enhance", sides(disable_top), seed))
-    comparison = compared(setup.load([model]), asked, n, seed, sides(disable_top), (), lpips, setup.batch_size)
-    check_folder(out, comparison.request("enhance"))
-    deliver([enhanced_of(comparison, disable_top, progress=on_terminal())], out)
+    check_folder(out, request_so_far("enhance", sides(disable_top), seed), share, ray)
+    loaded = setup.load([model])
+    comparison = compared(loaded, asked, n, seed, sides(disable_top), (), lpips, setup.batch_size)
+    with storing(out, comparison.request("enhance"), loaded, share) as folder:
+        measured = partial(enhanced_of, comparison, disable_top)
+        deliver_compared("enhance", comparison, folder, ray, setup.reporter, measured)
+
+
+def deliver_compared(
+    name: str,
+    comparison: Comparison,
+    folder: RunFolder | None,
+    ray: str | None,
+    progress: ShowProgress,
+    measured: Callable[..., Result],
+) -> None:
+    """Draw and measure, and print the tables; or draw the shard that the folder is for."""
+    if folder is not None and folder.share is not None:
+        from divlens.experiment.shares import draw_share
+
+        draw_share(comparison, name, folder, ray=ray, progress=progress)
+        say_drawn(folder)
+    else:
+        if folder is not None and ray is not None:
+            from divlens.experiment.workers import draw_on_ray
+
+            draw_on_ray(comparison, folder, ray, progress=progress)
+            progress = None
+        deliver([measured(folder=folder, progress=progress)], folder)
 
 
 @command()
@@ -139,7 +188,7 @@ def information(
     path_samples: int | None,
     mixture_samples: int | None,
     seed: int,
-    out: Path | None,
+    out: str | None,
     setup: Setup,
 ) -> None:
     """Where the entropy of MODELS sits: path, execution, H(Z|X), H(Z) and I(X;Z), in bits per image and per token."""
@@ -167,8 +216,8 @@ def information(
             model, asked, n, seed, conditions, reading=reading, effort=effort, batch_size=setup.batch_size
         )
     ]
-    check_folder(out, joint_request([accounting.request for accounting in planned]))
-    deliver([information_of(accounting, progress=on_terminal()) for accounting in planned], out)
+    with storing(out, joint_request([accounting.request for accounting in planned]), loaded) as folder:
+        deliver([information_of(each, folder=folder, progress=setup.reporter) for each in planned], folder)
 
 
 @command()
@@ -192,7 +241,7 @@ def decompose(
     intervene: Sequence[str],
     lpips: str,
     seed: int,
-    out: Path | None,
+    out: str | None,
     setup: Setup,
 ) -> None:
     """Split the LPIPS diversity of MODELS by source: wording, path, execution and their interactions."""
@@ -211,8 +260,8 @@ def decompose(
     loaded = loaded_models(setup.load(models))
     asked = asked_prompts(loaded, prompts)
     designs = [design_of(model, asked, levels, seed, **control) for model in loaded]
-    check_folder(out, joint_request([design.request(lpips) for design in designs]))
-    deliver([decompose_design(design, lpips, progress=on_terminal()) for design in designs], out)
+    with storing(out, joint_request([design.request(lpips) for design in designs]), loaded) as folder:
+        deliver([decompose_design(each, lpips, folder=folder, progress=setup.reporter) for each in designs], folder)
 
 
 @click.command()
@@ -249,3 +298,22 @@ def models(name: str | None, words: bool) -> None:
         "[diffusers] is installed by pip install 'divlens[diffusers]'.\n"
         "More on one of them: divlens models zoo/ar lists what it knows.\n"
     )
+
+
+@click.command()
+@click.argument("run", metavar="RUN")
+@click.option("--repair", is_flag=True, help="Remove files that are damaged; what they held is drawn again.")
+@quiet_option
+@log_option
+def resume(run: str, repair: bool, quiet: bool, log: IO[str] | None) -> None:
+    """Go on with the run in the folder RUN, as it was asked for, where it stopped."""
+    from divlens.resume import resume as go_on
+    from divlens.showing import together
+
+    with said_when_stopped(run):
+        results = go_on(run, arguments=sys.argv[1:], repair=repair, progress=reporter_of(quiet, log))
+    if results:
+        show(together(results))
+        put(f"written: {visible(run)}\n")
+    else:
+        put(f"complete: {visible(run)} has all that was asked for\n")

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
 from divlens.errors import DivlensError, check_text
 from divlens.report.terminal import put, show
 from divlens.showing import visible
+from divlens.store.share import Share, share_from
 
 if TYPE_CHECKING:
     from divlens.models.protocol import Model
     from divlens.output import Record
+    from divlens.progress import Reporter
     from divlens.results import Result
+    from divlens.store.folder import RunFolder
     from divlens.types import Prompt
 
 
@@ -41,6 +47,12 @@ class Setup:
     truncate: bool
     compile: bool
     batch_size: Any
+    quiet: bool = False
+    log: IO[str] | None = None
+
+    @property
+    def reporter(self) -> Reporter:
+        return reporter_of(self.quiet, self.log)
 
     def load(self, specs: Sequence[str]) -> list[Model]:
         """The models. Raises DivlensError for a name that is not known before any of them is loaded."""
@@ -62,6 +74,22 @@ class Setup:
         return [load(spec, self.device, **options) for spec in specs]
 
 
+quiet_option = click.option("--quiet", is_flag=True, help="Do not show how far the run is.")
+log_option = click.option(
+    "--log-json",
+    "log",
+    type=click.File("a", lazy=False),
+    help="A file to which how far the run is goes as JSON, an object a line.",
+)
+
+
+def reporter_of(quiet: bool, log: IO[str] | None) -> Reporter:
+    """How far a run is: on stderr, and in a file of JSON lines."""
+    from divlens.progress import JsonLines, Several, usual_reporter
+
+    return Several([*([] if quiet else [usual_reporter()]), *([JsonLines(log)] if log else [])])
+
+
 def command() -> Callable[[Callable[..., Any]], click.Command]:
     """A command with the options that all measurements have; those of the models arrive as one `setup`."""
     options = (
@@ -74,18 +102,19 @@ def command() -> Callable[[Callable[..., Any]], click.Command]:
         click.option("--device", default="cpu", show_default=True, help="A torch device, such as cuda."),
         click.option(
             "--out",
-            type=click.Path(path_type=Path),
-            help="Folder to write to: new, empty, or with the results of this same run.",
+            metavar="FOLDER",
+            help="The folder of a run: what it holds is not drawn again, and what is new is stored as it is drawn.",
         ),
+        log_option,
+        quiet_option,
         click.option("--seed", default=0, show_default=True),
     )
 
     def decorate(function: Callable[..., Any]) -> click.Command:
         @wraps(function)
-        def run(
-            *arguments: Any, device: str, dtype: str, truncate: bool, compile: bool, batch_size: Any, **others: Any
-        ) -> Any:
-            return function(*arguments, setup=Setup(device, dtype, truncate, compile, batch_size), **others)
+        def run(*arguments: Any, **given: Any) -> Any:
+            of_setup = {field.name: given.pop(field.name) for field in fields(Setup)}
+            return function(*arguments, setup=Setup(**of_setup), **given)
 
         run_with_options: Callable[..., Any] = run
         for option in options:
@@ -120,6 +149,20 @@ disable_option = click.option(
 )
 
 
+ray_option = click.option(
+    "--ray",
+    metavar="auto|ADDRESS",
+    help="Draw and measure on the workers of a Ray cluster, or (auto) on those of this machine.",
+)
+shard_option = click.option(
+    "--shard",
+    "share",
+    metavar="K/N",
+    callback=lambda context, option, text: None if text is None else share_from(text),
+    help="Draw the K-th of N shards of the run only; `divlens merge` makes one run of all.",
+)
+
+
 def chosen_prompts(prompt_file: Path | None, limit: int | None, usual: int) -> Sequence[Prompt]:
     """The first of a file's prompts, or `usual` of those that come with the zoo."""
     from divlens.models.zoo.prompts import default_prompts
@@ -145,42 +188,78 @@ def need_two(n: int, missing: str = "LPIPS diversity") -> None:
         raise click.UsageError(f"-n expects at least 2 samples per prompt: with {n} there is no {missing}")
 
 
-def check_folder(out: Path | None, request: Record) -> None:
-    """Refuse a folder that `--out` cannot use: before any work, then once all that is asked for is known."""
+def check_folder(out: str | None, request: Record, share: Share | None = None, ray: str | None = None) -> None:
+    """Refuse a folder that `--out` cannot use, before any work: `request` is what is known of it then."""
+    if share and not out:
+        raise click.UsageError("--shard expects --out FOLDER, which holds the shard until all are merged")
+    if ray is not None:
+        from divlens.experiment.workers import check_on_ray
+
+        check_on_ray(ray, out)
     if out:
-        from divlens.output import check_output
+        from divlens.store.record import check_request
 
-        check_output(out, request)
+        check_request(out, request, share)
 
 
-def deliver(results: Sequence[Result], out: Path | None) -> None:
-    """Write the results, then print their tables: whoever reads the tables may leave before the end. Results that
-    cannot be written are at least printed.
+@contextmanager
+def storing(
+    out: str | None, request: Record, models: Sequence[Model], share: Share | None = None
+) -> Iterator[RunFolder | None]:
+    """The folder of a run, or of a share of it, open for writing, or None."""
+    from divlens.store.folder import run_for
+
+    with said_when_stopped(out), run_for(out, request, models, sys.argv[1:], share=share) as folder:
+        yield folder
+
+
+@contextmanager
+def said_when_stopped(out: str | None) -> Iterator[None]:
+    """Where the user stops a run, a line says how to go on; none where nothing is stored yet."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        from divlens.store.place import Place
+        from divlens.store.record import NAME
+        from divlens.store.stopping import undisturbed
+
+        with undisturbed(), suppress(OSError):
+            if out and Place(out).has(NAME):
+                again = f"divlens resume {shlex.quote(out)}"
+                put(f"divlens: stopped; {visible(out)} keeps what was drawn. To go on: {visible(again)}\n", sys.stderr)
+        raise
+
+
+def deliver(results: Sequence[Result], folder: RunFolder | None) -> None:
+    """Write the tables, then print them: whoever reads the tables may leave before the end. Results that cannot be
+    written are at least printed.
 
     Raises DivlensError when one of both fails, and BrokenPipeError when nobody reads.
     """
-    from divlens.results import save
+    from divlens.results import finished
     from divlens.showing import together
 
     try:
-        if out:
-            save(results, out)
+        finished(results, folder)
     except Exception:
         show(together(results))
         raise
     try:
         show(together(results))
-        if out:
-            put(f"written: {visible(str(out))}\n")
+        if folder:
+            put(f"written: {visible(str(folder.place))}\n")
     except BrokenPipeError:
         raise
     except OSError as error:
-        written = f"; the results are in {out}" if out else ""
+        written = f"; the results are in {folder.place}" if folder else ""
         raise DivlensError(f"cannot write the table to stdout: {error.strerror}{written}") from error
 
 
-def on_terminal() -> bool:
-    """Whether somebody sees how far a run is."""
-    from rich.console import Console
-
-    return Console(stderr=True).is_terminal
+def say_drawn(folder: RunFolder) -> None:
+    """Of a shard: what is here, and what makes tables of it."""
+    share = folder.share
+    assert share is not None
+    put(
+        f"written: {visible(str(folder.place))} has shard {share}, {folder.drawn} samples drawn now; the tables come "
+        f"of all {share.of}: divlens merge SHARD... --out RUN\n"
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, no_type_check
 
 import numpy as np
@@ -14,14 +14,19 @@ from torch import Tensor
 
 from divlens.diversity import FeatureNetwork, lpips_diversity
 from divlens.experiment.columns import DUPLICATES, NOISE_FLOOR, OF_PROMPT
-from divlens.experiment.measures import Gauge, Look, Measure, usual_measures
-from divlens.experiment.samples import PromptSamples, Samples
+from divlens.experiment.measures import Look, Measure, usual_measures
+from divlens.experiment.samples import PromptSamples, Samples, SamplesInFolder
 from divlens.fidelity import Judge, Judged
+from divlens.models.answers import pictures_of
 from divlens.pictures import checked_pictures
 from divlens.progress import OnBatch
-from divlens.run import Filled, Run, fill, wording_notes
+from divlens.run import Row, Run, wording_notes
+from divlens.store.cells import name_of_code
+from divlens.store.draw import drawn, grids_of, windows
+from divlens.store.folder import RunFolder, Scored, of_samples
 from divlens.types import DrawnWith, Prompt
 
+SCORES_VERSION = 1  # of how figures are computed: another number makes stored ones count for nothing
 IMAGES_PER_PASS = 32  # of the feature network and the judge; it bounds memory
 FLOOR_SIGMA = 1 / 255  # one grey level
 FLOOR_COPIES = 4
@@ -70,15 +75,33 @@ def noise_floor(images: Float[Tensor, "n 3 h w"], network: FeatureNetwork, seed:
 
 @dataclass(frozen=True)
 class Instruments:
-    """What looks at the pictures of a model, and what is measured of them."""
+    """What looks at the pictures of a model, and what is measured of them. `lpips`: the name of the network."""
 
     network: FeatureNetwork
     judge: Judge | None
     measures: tuple[Measure, ...]
+    lpips: str = "stlpips"
 
     @classmethod
-    def of(cls, network: FeatureNetwork, judge: Judge | None, extra: Sequence[Measure] = ()) -> Instruments:
-        return cls(network, judge, (*usual_measures(judge), *extra))
+    def of(
+        cls, network: FeatureNetwork, judge: Judge | None, extra: Sequence[Measure] = (), lpips: str = "stlpips"
+    ) -> Instruments:
+        return cls(network, judge, (*usual_measures(judge), *extra), lpips)
+
+    @property
+    def extra(self) -> tuple[Measure, ...]:
+        """The measures that a user brought."""
+        return self.measures[len(usual_measures(self.judge)) :]
+
+    @property
+    def identity(self) -> str:
+        """What a stored figure depends on beside the samples and the name of its measure."""
+        return f"{SCORES_VERSION}/{self.lpips}/{name_of_code(self.judge)}"
+
+
+def figure_names(instruments: Instruments, with_noise_floor: bool) -> set[str]:
+    """What is measured of the samples of a prompt."""
+    return {*(each.name for each in instruments.measures), DUPLICATES, *([NOISE_FLOOR] if with_noise_floor else [])}
 
 
 def measure(
@@ -87,97 +110,103 @@ def measure(
     instruments: Instruments,
     *,
     with_noise_floor: bool = False,
+    folder: RunFolder | None = None,
     on_batch: OnBatch = lambda count: None,
 ) -> ConditionResult:
-    """Draw and look batch by batch. Memory grows with the samples by their tokens and records only: of pictures, two
-    batches are held at most.
+    """Draw and look, some prompts at a time. What the `folder` of a run holds is neither drawn nor measured again.
 
-    `condition`: the name of the one that the run is drawn under. `on_batch` is told how many more samples are done.
+    Of pictures, a few are held at a time. Without a folder memory grows with the samples by their tokens and records;
+    with one it does not. `condition`: the name of the one that the run is drawn under. `on_batch` is told how many more
+    samples are there.
     """
-    model, n = run.model, len(run.wordings[0])
+    n = samples_each(run)
+    wanted = figure_names(instruments, with_noise_floor)
     figures, parts = [], []
-    looked = by_prompt(looks(fill(run), instruments, on_batch), run.prompts, n, instruments, with_noise_floor)
-    for prompt, seen, wordings in zip(run.prompts, looked, run.wordings, strict=True):
-        found = {name: gauge.value() for name, gauge in seen.gauges.items()}
-        figures.append(found | {NOISE_FLOOR: seen.floor, DUPLICATES: count_duplicates(seen.tokens)})
-        whose = (model.name, condition, prompt.text, run.seed)
-        verdicts = names_of(seen.judged, n, instruments.judge)
-        parts.append(PromptSamples(*whose, seen.tokens, wordings, verdicts, wording_notes(model, wordings)))
+    for place in windows(run, whole=n):
+        tokens, scored = drawn(run, place, folder, condition, on_batch), []
+        for whole, rows, here in prompt_by_prompt(run, place, tokens):
+            cells = np.empty(0, np.uint64) if folder is None else folder.cells(run, rows)
+            of = 0 if folder is None else of_samples(cells, instruments.identity)
+            found = {} if folder is None else folder.scores(run, condition, of)
+            if not found.keys() >= wanted:
+                fresh = score(run, rows, here, instruments, with_noise_floor)
+                found |= fresh.figures
+                scored.append(replace(fresh, of=of, cells=cells))
+            floor, duplicates = found.get(NOISE_FLOOR, math.nan), int(found[DUPLICATES])
+            measured = {each.name: found[each.name] for each in instruments.measures}
+            figures.append(measured | {NOISE_FLOOR: floor, DUPLICATES: duplicates})
+            whose = (run.model.name, condition, rows[0].prompt.text, run.seed)
+            notes = wording_notes(run.model, [row.wording for row in rows])
+            if folder is None:
+                wordings = [row.wording for row in rows]
+                parts.append(PromptSamples(*whose, here, wordings, scored[-1].verdicts, notes))
+            else:
+                parts.append(SamplesInFolder(*whose, folder, run, whole, of, notes))
+        if folder is not None and scored:
+            folder.add_scores(run, condition, scored)
     return ConditionResult(tuple(figures), Samples(tuple(parts)), run.drawn_with)
 
 
-@dataclass(frozen=True)
-class Pass:
-    """What is seen of a few pictures that are drawn one after the other, whatever their prompts."""
-
-    pictures: Float[Tensor, "some 3 h w"]
-    tokens: Int[Tensor, "some positions"]
-    features: Float[Tensor, "some features"]
-    judged: Judged | None
-
-    def look(self, prompt: Prompt, first: int, last: int) -> Look:
-        """Of those of one prompt."""
-        judged = self.judged and Judged(self.judged.concept[first:last], self.judged.style[first:last])
-        return Look(prompt, self.pictures[first:last], self.features[first:last], judged)
+def samples_each(run: Run) -> int:
+    """How many samples each prompt of a run has that was planned with as many of all."""
+    return len(run.rows) // len(run.prompts)
 
 
-@dataclass(frozen=True)
-class Looked:
-    """What is kept of all pictures of a prompt."""
-
-    tokens: Int[Tensor, "n positions"]
-    gauges: Mapping[str, Gauge]
-    judged: Judged | None
-    floor: float
-
-
-def looks(
-    drawn: Iterable[Filled[None]], instruments: Instruments, on_batch: OnBatch, at_once: int = IMAGES_PER_PASS
-) -> Iterator[Pass]:
-    """A few pictures after the other, whatever their prompts, so that few samples of a prompt fill a pass, too."""
-    network, judge = instruments.network, instruments.judge
-    for filled in drawn:
-        model = filled.run.model
-        small = torch.int16 if model.codes <= 2**15 else torch.int32
-        pictures, tokens = filled.pictures(), filled.tokens.flatten(1).to("cpu", small)
-        network.check_size(pictures, f"pictures of {model.name}")
-        for some, ids in zip(pictures.split(at_once), tokens.split(at_once), strict=True):
-            with torch.inference_mode():
-                features = network(some.to(network.device))
-            yield Pass(some, ids, features, None if judge is None else judge(some))
-        on_batch(len(filled.rows))
+def prompt_by_prompt(
+    run: Run, place: slice, tokens: Int[Tensor, "rows positions"]
+) -> Iterator[tuple[slice, Sequence[Row], Int[Tensor, "n positions"]]]:
+    """The place, the rows and the tokens of each prompt among some rows of a run, which are of whole prompts."""
+    n = samples_each(run)
+    for first in range(place.start, place.stop, n):
+        whole = slice(first, first + n)
+        yield whole, run.rows[whole], tokens[first - place.start :][:n]
 
 
-def by_prompt(
-    passes: Iterable[Pass], prompts: Sequence[Prompt], n: int, instruments: Instruments, with_floor: bool
-) -> Iterator[Looked]:
-    """Passes over all pictures to what is kept of each prompt's `n`.
+def score(
+    run: Run,
+    rows: Sequence[Row],
+    tokens: Int[Tensor, "n positions"],
+    instruments: Instruments,
+    with_noise_floor: bool,
+) -> Scored:
+    """Decode all samples of a prompt and measure them, and read what the judge says of each."""
+    prompt, floor = rows[0].prompt, math.nan
+    verdicts: list[tuple[str | None, str | None]] = []
 
-    It is written into tensors that are made at once: small ones in between the pictures would keep the memory that
-    these leave from being used again.
-    """
-    remaining, done, floor = iter(prompts), 0, math.nan
-    gauges: Mapping[str, Gauge] = {}
-    tokens, verdict = torch.empty(0), torch.empty(0)
-    prompt = next(remaining)
-    for some in passes:
-        first = 0
-        while first < len(some.tokens):
-            if not done:
-                gauges = {measure.name: measure.gauge(prompt) for measure in instruments.measures}
-                tokens, verdict = some.tokens.new_empty(n, some.tokens.shape[1]), torch.empty(n, 2, dtype=torch.long)
-                floor = noise_floor(some.pictures[first:], instruments.network) if with_floor else math.nan
-            last = min(first + n - done, len(some.tokens))
-            look, here = some.look(prompt, first, last), slice(done, done + last - first)
-            tokens[here] = some.tokens[first:last]
-            if look.judged is not None:
-                verdict[here, 0], verdict[here, 1] = look.judged.concept[:, 0], look.judged.style
+    def seen() -> Iterator[Look]:
+        nonlocal floor
+        for look in looks(run, prompt, tokens, instruments):
+            if with_noise_floor and not verdicts:
+                instruments.network.check_size(look.pictures, f"pictures of {run.model.name}")
+                floor = noise_floor(look.pictures, instruments.network)
+            verdicts.extend(names_of(look.judged, len(look.pictures), instruments.judge))
+            yield look
+
+    found = values_of(instruments.measures, prompt, tokens, seen())
+    found |= {DUPLICATES: float(count_duplicates(tokens))} | ({NOISE_FLOOR: floor} if with_noise_floor else {})
+    return Scored(prompt.text, len(rows), 0, found, verdicts)
+
+
+def looks(run: Run, prompt: Prompt, tokens: Int[Tensor, "n positions"], instruments: Instruments) -> Iterator[Look]:
+    """The pictures of a prompt's samples, a few at a time: always the same few, so that figures do not depend on how
+    they were drawn."""
+    for part in tokens.split(IMAGES_PER_PASS):
+        pictures = pictures_of(run.model, grids_of(run, part), run.rooms.decoding)
+        yield Look(prompt, pictures, run.model.name, instruments.network, instruments.judge)
+
+
+def values_of(
+    measures: Sequence[Measure], prompt: Prompt, tokens: Int[Tensor, "n positions"], seen: Iterable[Look]
+) -> dict[str, float]:
+    """Each measure of a prompt's samples, by its name. Nothing is looked at where tokens are all that is needed."""
+    gauges = {each.name: each.gauge(prompt) for each in measures if each.kind != "tokens"}
+    if gauges:
+        for look in seen:
             for gauge in gauges.values():
                 gauge.add(look)
-            done, first = done + last - first, last
-            if done == n:
-                yield Looked(tokens, gauges, look.judged and Judged(verdict[:, :1], verdict[:, 1]), floor)
-                done, prompt = 0, next(remaining, prompt)
+    return {
+        each.name: gauges[each.name].value() if each.name in gauges else float(each.of(tokens)) for each in measures
+    }
 
 
 def names_of(judged: Judged | None, n: int, judge: Judge | None) -> Sequence[tuple[str | None, str | None]]:

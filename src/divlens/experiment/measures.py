@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from divlens.diversity import FeatureSums
+from divlens.diversity import FeatureNetwork, FeatureSums
 from divlens.errors import DivlensError, check_text
 from divlens.experiment.columns import TAKEN, of_measure
 from divlens.fidelity import Judge, Judged, concept_index, share_seen, shows, styles_shown
@@ -23,13 +23,24 @@ from divlens.types import Prompt
 
 @dataclass(frozen=True)
 class Look:
-    """A few pictures of one prompt, float32 in [0, 1], and what all measures share of them: the features of the LPIPS
-    network, and the judge's verdicts where the model has a judge."""
+    """A few pictures of one prompt, float32 in [0, 1], and what measures share of them, made when first asked for: the
+    features of the LPIPS network, and the judge's verdicts, None where the model has no judge."""
 
     prompt: Prompt
     pictures: Float[Tensor, "some 3 h w"]
-    features: Float[Tensor, "some features"]
-    judged: Judged | None
+    model: str
+    network: FeatureNetwork
+    judge: Judge | None
+
+    @cached_property
+    def features(self) -> Float[Tensor, "some features"]:
+        self.network.check_size(self.pictures, f"pictures of {self.model}")
+        with torch.inference_mode():
+            return self.network(self.pictures.to(self.network.device))
+
+    @cached_property
+    def judged(self) -> Judged | None:
+        return None if self.judge is None else self.judge(self.pictures)
 
 
 class Gauge(Protocol):
@@ -45,14 +56,15 @@ class Measure:
     """One number for a prompt's pictures; NaN where it is undefined.
 
     name: its column. kind: "sample", a number of every picture, whose mean is taken: `of(look)` gives (some,) numbers;
-    or "set", one number of all together: `of(prompt)` gives a `Gauge`. unit: "%" is a share in [0, 1], shown in percent
-    and with the interval of a share. limits: what a single value can be. title: the heading of its column, where the
-    name does not do. note: what stands of it below a table.
+    "set", one number of all together: `of(prompt)` gives a `Gauge`; or "tokens", one number of the tokens of all, for
+    which no picture is made: `of(tokens)`, integers (n, positions), gives it. unit: "%" is a share in [0, 1], shown in
+    percent and with the interval of a share. limits: what a single value can be. title: the heading of its column,
+    where the name does not do. note: what stands of it below a table.
     """
 
     name: str
     of: Callable[..., Any]
-    kind: Literal["sample", "set"] = "sample"
+    kind: Literal["sample", "set", "tokens"] = "sample"
     unit: str = ""
     limits: tuple[float, float] = (-math.inf, math.inf)
     title: str = ""
@@ -72,6 +84,7 @@ class Measure:
         return (".0f", 100.0) if self.is_share else (".3f", 1.0)
 
     def gauge(self, prompt: Prompt) -> Gauge:
+        """Of one that looks at pictures."""
         return self.of(prompt) if self.kind == "set" else MeanOfSamples(self)
 
     def mean(self, values: Float[np.ndarray, " prompts"], n: int, seed: int) -> Interval:
@@ -107,12 +120,15 @@ class MeanOfSamples:
 
 @dataclass
 class Distances:
-    """The mean pairwise LPIPS distance, from running sums of features."""
+    """The mean pairwise LPIPS distance, from running sums of features: those that all measures share, or those of a
+    network of its own."""
 
+    network: FeatureNetwork | None = None
     sums: FeatureSums = field(default_factory=FeatureSums.empty)
 
     def add(self, look: Look) -> None:
-        self.sums = self.sums.merge(FeatureSums.of(look.features))
+        own = look if self.network is None else replace(look, network=self.network)
+        self.sums = self.sums.merge(FeatureSums.of(own.features))
 
     def value(self) -> float:
         return self.sums.mean_pairwise_distance()
@@ -143,6 +159,7 @@ class Unknown:
         return math.nan
 
 
+KINDS = ("sample", "set", "tokens")
 DIVERSITY, COVERAGE, FIDELITY = "diversity", "coverage", "fidelity"
 JUDGED = (COVERAGE, FIDELITY)
 ONE_SAMPLE = "n/a: LPIPS diversity is undefined (NaN) for fewer than 2 samples."
@@ -212,9 +229,9 @@ def checked_measures(extra: Sequence[Measure]) -> tuple[Measure, ...]:
         if not isinstance(measure, Measure):
             raise DivlensError(f"measures expects a list of divlens.Measure, got {measure!r:.80}")
         check_text("the name of a measure", measure.name)
-        if not measure.name.strip() or measure.kind not in ("sample", "set") or not callable(measure.of):
+        if not measure.name.strip() or measure.kind not in KINDS or not callable(measure.of):
             raise DivlensError(
-                'a measure expects a name, a kind "sample" or "set" and a function, got '
+                'a measure expects a name, a kind "sample", "set" or "tokens" and a function, got '
                 f"{measure.name!r:.40}, {measure.kind!r:.40} and {measure.of!r:.40}"
             )
         columns = of_measure(measure.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from divlens.conditions import BASELINE, Condition, default_conditions, named_conditions
 from divlens.experiment import columns
@@ -10,11 +11,14 @@ from divlens.experiment.comparison import Comparison, compared
 from divlens.experiment.measures import Measure
 from divlens.experiment.result import ProbeResult, summary
 from divlens.experiment.samples import Samples
+from divlens.experiment.workers import check_on_ray, draw_on_ray
 from divlens.interventions import described, templated
 from divlens.models.answers import loaded_models
 from divlens.models.protocol import Model
 from divlens.planning import BATCH_SIZE, BatchSize
-from divlens.progress import OnBatch
+from divlens.progress import OnBatch, ShowProgress
+from divlens.results import finished
+from divlens.store.folder import RunFolder, run_for
 from divlens.types import Prompt
 
 
@@ -28,7 +32,9 @@ def probe(
     measures: Sequence[Measure] = (),
     lpips: str = "stlpips",
     batch_size: BatchSize = BATCH_SIZE,
-    progress: bool | None = None,
+    out: str | Path | None = None,
+    ray: str | None = None,
+    progress: ShowProgress = None,
     on_batch: OnBatch | None = None,
 ) -> ProbeResult:
     """Measure LPIPS diversity, mode coverage and fidelity of every model under every condition, and what `measures`
@@ -40,23 +46,33 @@ def probe(
     undefined (NaN), and one prompt leaves the intervals undefined. `progress`: True shows a bar on stderr. `on_batch`
     is told how many more samples are done.
 
-    Pictures are measured as they are drawn and then dropped: memory grows with n by the tokens and records of samples,
-    which are kept. Raises DivlensError for bad input before anything is drawn.
+    `out`: the folder of a run, or an address that fsspec knows. Samples and figures are stored there as soon as they
+    are made. What it holds is neither drawn nor measured again: the same call goes on where another stopped, and a call
+    that asks for more adds to it (docs/runs.md). Without it memory grows with n by the tokens and records of samples,
+    which are kept; pictures never are. Raises DivlensError for bad input before anything is drawn.
     """
+    check_on_ray(ray, out)
     named = named_conditions(default_conditions() if conditions is None else conditions)
-    return probe_of(
-        compared(loaded_models(models), prompts, n, seed, named, measures, lpips, batch_size),
-        progress=progress,
-        on_batch=on_batch,
-    )
+    comparison = compared(loaded_models(models), prompts, n, seed, named, measures, lpips, batch_size)
+    with run_for(out, comparison.request("probe"), comparison.models) as folder:
+        if folder is not None and ray is not None:
+            draw_on_ray(comparison, folder, ray, progress=progress, on_batch=on_batch)
+            progress = on_batch = None
+        return finished(probe_of(comparison, folder=folder, progress=progress, on_batch=on_batch), folder)
 
 
-def probe_of(comparison: Comparison, *, progress: bool | None = None, on_batch: OnBatch | None = None) -> ProbeResult:
-    """Draw and measure what is planned."""
+def probe_of(
+    comparison: Comparison,
+    *,
+    folder: RunFolder | None = None,
+    progress: ShowProgress = None,
+    on_batch: OnBatch | None = None,
+) -> ProbeResult:
+    """Draw and measure what is planned, but for what the folder of a run holds."""
     import pandas as pd
 
     asked, prompts, n = comparison.conditions, comparison.prompts, comparison.n
-    found = comparison.measured(progress, on_batch)
+    found = comparison.measured(folder, progress, on_batch)
     results = [(model, name, result) for model, of_model in found.items() for name, result in of_model.items()]
     rows = [
         dict(zip(columns.OF_CONDITION, (model, name, len(prompts), n), strict=True))

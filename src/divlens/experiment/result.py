@@ -112,9 +112,13 @@ class ProbeResult(Result):
 
     @classmethod
     def write_files(cls, results: Sequence[Self], folder: Path) -> None:
-        """table and per_prompt (see `write_tables`), samples.parquet."""
+        """table and per_prompt (see `write_tables`)."""
         (result,) = results
         write_tables({"table": [result.table], "per_prompt": [result.per_prompt]}, folder)
+
+    @classmethod
+    def write_samples(cls, results: Sequence[Self], folder: Path) -> None:
+        (result,) = results
         write_samples(result.samples, folder / "samples.parquet")
 
 

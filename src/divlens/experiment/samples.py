@@ -13,6 +13,9 @@ from torch import Tensor
 
 from divlens.experiment.columns import OF_SAMPLE
 from divlens.results import Used
+from divlens.run import Run
+from divlens.store.draw import all_stored
+from divlens.store.folder import RunFolder
 
 AT_ONCE = 4096  # records that are written; it bounds memory
 
@@ -59,18 +62,61 @@ class PromptSamples:
         whose = (self.model, self.condition, self.prompt)
         return SampleRecord(*whose, sample, self.seed, wording, tokens, concept, style, self.notes.get(wording))
 
+    def loaded(self) -> PromptSamples:
+        return self
+
+    @property
+    def used(self) -> Sequence[str]:
+        """The wordings, each once."""
+        return list(dict.fromkeys(self.wordings))
+
+
+@dataclass(frozen=True, eq=False)
+class SamplesInFolder:
+    """All samples of a prompt under one condition, which are read from the folder of a run when they are asked for.
+
+    place: their rows in the run. of: the number of their scores.
+    """
+
+    model: str
+    condition: str
+    prompt: str
+    seed: int
+    folder: RunFolder
+    run: Run
+    place: slice
+    of: int
+    notes: Mapping[str, str]
+
+    def __len__(self) -> int:
+        return self.place.stop - self.place.start
+
+    @property
+    def used(self) -> Sequence[str]:
+        """The wordings, each once."""
+        return list(dict.fromkeys(row.wording for row in self.run.rows[self.place]))
+
+    def loaded(self) -> PromptSamples:
+        rows = self.run.rows[self.place]
+        tokens = all_stored(self.run, self.place, self.folder, self.condition)
+        verdicts = self.folder.verdicts(self.run, self.condition, self.of)
+        whose = (self.model, self.condition, self.prompt, self.seed)
+        return PromptSamples(*whose, tokens, [row.wording for row in rows], verdicts, self.notes)
+
 
 @dataclass(frozen=True, eq=False)
 class Samples(Sequence[SampleRecord]):
-    """The records of all samples in order, each made when it is asked for: `parts` hold them in less memory."""
+    """The records of all samples in order, each made when it is asked for: `parts` hold them in less memory, or in the
+    folder of a run."""
 
-    parts: tuple[PromptSamples, ...] = ()
+    parts: tuple[PromptSamples | SamplesInFolder, ...] = ()
 
     def __len__(self) -> int:
         return sum(map(len, self.parts))
 
     def __iter__(self) -> Iterator[SampleRecord]:
-        return (part.record(sample) for part in self.parts for sample in range(len(part)))
+        whole = ((part.loaded(), len(part)) for part in self.parts)
+        return (part.record(sample) for part, count in whole for sample in range(count))
 
     @overload
     def __getitem__(self, index: int) -> SampleRecord: ...
@@ -82,7 +128,7 @@ class Samples(Sequence[SampleRecord]):
         place = range(len(self))[index]
         for part in self.parts:
             if place < len(part):
-                return part.record(place)
+                return part.loaded().record(place)
             place -= len(part)
         raise AssertionError("a range has no index beyond its end")
 
@@ -92,7 +138,7 @@ class Samples(Sequence[SampleRecord]):
 
 def wordings_in(*samples: Samples) -> Iterator[Used]:
     parts = (part for some in samples for part in some.parts)
-    return ((part.model, part.condition, part.prompt, wording) for part in parts for wording in part.wordings)
+    return ((part.model, part.condition, part.prompt, wording) for part in parts for wording in part.used)
 
 
 def unread(*samples: Samples) -> dict[str, dict[str, str]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from divlens.information.estimates import BITS, PromptMeans
@@ -20,8 +20,10 @@ from divlens.information.laws import law_of
 from divlens.information.rare import RareDraws
 from divlens.information.strata import Strata, Sums, prompt_means
 from divlens.loop import Moment
+from divlens.store.schemas import QUANTITIES
 
-QUANTITIES = ("path", "execution", "joint", "trajectory_path", "trajectory_execution", "trajectory_joint")
+# Bits of a map are multiples of this. Such sums are exact, in whatever order, as long as they are below 2^53 of it.
+GRAIN = 2.0**-34
 UNKNOWN_RULE = (
     "divlens knows no law for the path rule {}; its execution bits are the entropies of the draws that were committed, "
     "which is H(Z||P|X) only if the rule does not look at the drawn tokens"
@@ -33,8 +35,8 @@ class BatchAccount:
     """The sums over the steps of a batch.
 
     sums: the bits of each sample, (batch, 6), with a column for each of QUANTITIES. path_map, execution_map: the bits
-    of each position in each step, (n,), summed over the batch. rare: the draws that were possible for the samples, by
-    rarity; it is filled only if there is only one path.
+    of each position in each step, (n,), summed over the batch, in multiples of GRAIN. rare: the draws that were
+    possible for the samples, by rarity; it is filled only if there is only one path.
     """
 
     sums: Tensor = field(default_factory=lambda: torch.zeros(0))
@@ -54,13 +56,21 @@ class BatchAccount:
         last = moment.view.step == moment.settings.rule.steps - 1
         trajectory = (torch.zeros_like(state), state) if last else (state, torch.zeros_like(state))
         self.sums += torch.stack([path, execution, path + execution, *trajectory, state], dim=1)
-        self.path_map.append(step.path.sum(0) * BITS)
-        self.execution_map.append(step.execution.sum(0) * BITS)
+        self.path_map.append(in_grains(step.path * BITS).sum(0))
+        self.execution_map.append(in_grains(step.execution * BITS).sum(0))
+
+    def maps(self) -> Float[Tensor, "two steps n"]:
+        """The maps of path and of execution, on the CPU."""
+        return torch.stack([torch.stack(rows).cpu() for rows in (self.path_map, self.execution_map)])
+
+
+def in_grains(bits: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
+    return (bits / GRAIN).round() * GRAIN
 
 
 @dataclass
 class Tally:
-    """Running sums over samples, whose size does not depend on the number of samples.
+    """Sums over samples, whose size does not depend on the number of samples.
 
     sums: the sums of QUANTITIES, in one group for each of `strata`, which are the wordings of the prompts. rare: the
     draws that were possible for the samples, by rarity, in the same groups; it is filled only if there is only one
@@ -72,25 +82,6 @@ class Tally:
     rare: RareDraws
     path_map: Float[Tensor, "steps n"]
     execution_map: Float[Tensor, "steps n"]
-
-    @classmethod
-    def empty(cls, strata: Strata, steps: int, positions: int) -> Tally:
-        sums = Sums.empty(len(strata), len(QUANTITIES))
-        maps = (torch.zeros(steps, positions, dtype=torch.float64) for _ in range(2))
-        return cls(strata, sums, RareDraws.empty(len(strata)), *maps)
-
-    @classmethod
-    def of_batch(cls, account: BatchAccount, stratum: Int[Tensor, " batch"], strata: Strata) -> Tally:
-        """The sums of one batch. `stratum`: the index of the stratum of each row of the batch."""
-        sums = Sums.of(account.sums.cpu(), stratum, len(strata))
-        rare = account.rare.cpu().by_group(stratum, len(strata))
-        maps = (torch.stack(rows).cpu() for rows in (account.path_map, account.execution_map))
-        return cls(strata, sums, rare, *maps)
-
-    def __add__(self, other: Tally) -> Tally:
-        """The sums over the samples of both, which must have the same strata."""
-        maps = self.path_map + other.path_map, self.execution_map + other.execution_map
-        return Tally(self.strata, self.sums + other.sums, self.rare + other.rare, *maps)
 
     def means(self, name: str, extra: Float[np.ndarray, " prompts"] | float = 0.0) -> PromptMeans:
         """The means over the samples of each prompt of one of QUANTITIES, with `extra` bits added."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 from divlens.conditions import name_of
 from divlens.information.assembly import result_of
+from divlens.information.kept import Kept
 from divlens.information.one_pass import collect
 from divlens.information.plan import Accounting, Effort, accountings
 from divlens.information.relevance import Judge
@@ -16,8 +18,10 @@ from divlens.interventions import Intervention
 from divlens.models.answers import loaded_model
 from divlens.models.protocol import Model
 from divlens.planning import BATCH_SIZE, BatchSize
-from divlens.progress import OnBatch, followed
+from divlens.progress import OnBatch, ShowProgress, followed
+from divlens.results import finished
 from divlens.run import Run
+from divlens.store.folder import RunFolder, run_for
 from divlens.types import Prompt
 
 
@@ -32,7 +36,8 @@ def information(
     judge: Judge | Literal["declared"] | None = "declared",
     effort: Effort | None = None,
     batch_size: BatchSize = BATCH_SIZE,
-    progress: bool | None = None,
+    out: str | Path | None = None,
+    progress: ShowProgress = None,
     on_batch: OnBatch | None = None,
 ) -> Information:
     """Where the entropy of a model's images sits: path, execution, H(Z|X), H(Z), I(X;Z), I(Z;Y); see docs/theory.md.
@@ -43,9 +48,14 @@ def information(
     for: its own, or the one that its text names where the judge has `concepts`; else its text, whatever its case,
     spaces and leading article. "declared" is the judge that the model declares, as those of the zoo do, and None leaves
     I(Z;Y) out. `effort`: a `divlens.Effort`, how much is spent on the bounds, which take longer than the samples.
-    `progress`: True shows a bar on stderr. `on_batch` is told how many more samples are done. Raises DivlensError for
-    bad prompts, n, seed, batch size, interventions, judge or effort, for an unknown reading, and for prompts that come
-    twice.
+    `progress`: True shows a bar on stderr. `on_batch` is told how many more samples are done.
+
+    `out`: the folder of a run, see `divlens.probe`, whose samples are found there under a condition of the same name.
+    Samples that another command stored are drawn once more, for tokens do not tell their bits, and what is found is
+    kept; DivlensWarning says how many came out otherwise, as they may on another device.
+
+    Raises DivlensError for bad prompts, n, seed, batch size, interventions, judge or effort, for an unknown reading,
+    for prompts that come twice, and for a folder that cannot hold the run.
     """
     (accounting,) = accountings(
         loaded_model(model),
@@ -58,16 +68,23 @@ def information(
         effort=effort,
         batch_size=batch_size,
     )
-    return information_of(accounting, progress=progress, on_batch=on_batch)
+    with run_for(out, accounting.request, [accounting.run.model]) as folder:
+        return finished(information_of(accounting, folder=folder, progress=progress, on_batch=on_batch), folder)
 
 
 def information_of(
-    accounting: Accounting, *, progress: bool | None = None, on_batch: OnBatch | None = None
+    accounting: Accounting,
+    *,
+    folder: RunFolder | None = None,
+    progress: ShowProgress = None,
+    on_batch: OnBatch | None = None,
 ) -> Information:
-    """Draw what is planned, and account for it."""
+    """Draw what is planned, but for what the folder of a run holds, and account for it."""
     run, name = without_idle_freezes(accounting.run), accounting.run.model.name
     with followed(progress, on_batch, len(run.rows), name) as follower:
-        collected = collect(run, accounting.effort.stored_samples(run), accounting.judge, follower.advance)
+        judge, stored = accounting.judge, accounting.effort.stored_samples(run)
+        kept = None if folder is None else Kept(folder, accounting.run, accounting.condition, judge)
+        collected = collect(run, stored, judge, follower.advance, kept)
         follower.describe(f"{name}: bounds")
         return result_of(accounting, run, collected)
 

@@ -4,7 +4,7 @@ the probability of their grids can be computed later under other conditions."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,15 +12,19 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from divlens.information.accounting import QUANTITIES, BatchAccount, Tally
+from divlens.information.accounting import QUANTITIES, Tally
+from divlens.information.accounts import Accounts, Seen, account_for
+from divlens.information.kept import Kept
+from divlens.information.rare import RareDraws
 from divlens.information.relevance import Judge, Readings, read_pictures
-from divlens.information.replay import Recorder
 from divlens.information.stored import StoredSamples
-from divlens.information.strata import strata_of
+from divlens.information.strata import Sums, strata_of
 from divlens.information.token_entropy import GROUPS, TokenCounts
-from divlens.loop import Moment
+from divlens.models.answers import pictures_of
 from divlens.noise import prompt_key
-from divlens.run import Row, Run, fill
+from divlens.progress import OnBatch
+from divlens.run import Filled, Row, Run
+from divlens.store.draw import BATCHES, grids_of, windows
 
 
 @dataclass(frozen=True)
@@ -86,44 +90,94 @@ def groups_of(stratum: Int[np.ndarray, "prompts n"]) -> Int[np.ndarray, "prompts
     return within.reshape(stratum.shape) % min(GROUPS, count.min())
 
 
-def collect(run: Run, stored: Sequence[int], judge: Judge | None, on_batch: Callable[[int], None]) -> Collected:
-    """Draw all samples and add each batch to the sums when it is done. `stored`: the number of samples of each prompt
-    whose records are stored, for PATHS and for MIXTURE."""
+def collect(
+    run: Run, stored: Sequence[int], judge: Judge | None, on_batch: OnBatch, kept: Kept | None = None
+) -> Collected:
+    """Account for all samples, drawing those that are not `kept`, and add them up. `stored`: the number of samples of
+    each prompt whose records are stored, for PATHS and for MIXTURE.
+
+    While they are drawn, memory grows by 48 bytes a sample: their bits are added up at the end, so that the sums do not
+    depend on what was drawn together.
+    """
     model, prompts, n = run.model, len(run.wordings), len(run.wordings[0])
     strata, stratum = strata_of(run.wordings)
-    steps, positions = run.settings.rule.steps, math.prod(model.grid)
-    collected = Collected(Tally.empty(strata, steps, positions), TokenCounts.empty(prompts, model.codes), Readings())
     own = [prompt.text for prompt in run.prompts]
     both = list(zip(stratum.numpy(), own, strict=True))
     uses = np.stack(
         [np.concatenate([choice_of_samples(part, k, run.seed, text) for part, text in both]) for k in stored], 1
     )
+    recorded = np.logical_or.reduce(uses, 1)
     group, stratum = groups_of(stratum.numpy()).flatten(), stratum.flatten()
 
-    def see(place: slice, passing: Iterator[Moment]) -> tuple[BatchAccount, Recorder]:
-        account, recorder = BatchAccount(), Recorder(torch.from_numpy(np.flatnonzero(uses[place].any(axis=1))))
-        for moment in passing:
-            account.add(moment)
-            if len(recorder.rows):
-                recorder.add(moment)
-        return account, recorder
-
-    for batch in fill(run, see):
-        account, recorder = batch.seen
-        index = np.arange(batch.place.start, batch.place.stop)
-        collected.tally += Tally.of_batch(account, stratum[index], strata)
-        collected.tokens.add(batch.tokens.flatten(1), index // n, group[index])
+    bits, rare = torch.zeros(len(run.rows), len(QUANTITIES), dtype=torch.float64), RareDraws.empty(len(strata))
+    maps = torch.zeros(2, run.settings.rule.steps, math.prod(model.grid), dtype=torch.float64)
+    tokens, readings, batches = TokenCounts.empty(prompts, model.codes), Readings(), set[int]()
+    found = list[Sample]()
+    for place in windows(run):
+        part = accounts_of(run, place, recorded[place], judge, on_batch, kept)
+        bits[place] = part.bits
+        rare.add(part.rare, stratum[place])
+        maps += part.maps
+        batches |= part.batches
+        for some in np.array_split(part.numbers, BATCHES):
+            tokens.add(part.tokens[some - place.start], some // n, group[some])
         if judge is not None:
-            collected.readings.add(read_pictures(judge, batch.pictures()), index // n, group[index])
-        if len(recorder.rows):
-            states, committed = torch.stack(recorder.states, 1), torch.stack(recorder.committed, 1)
-            joint = account.sums[:, QUANTITIES.index("trajectory_joint")].cpu()
-            for place, within in enumerate(recorder.rows.tolist()):
-                number = index[within]
-                whose = (run.rows[number], int(number // n), int(stratum[number]))
-                collected.stored.append(Sample(*whose, states[place], committed[place], joint[within], uses[number]))
-        on_batch(len(batch.rows))
-    return collected
+            readings.add(part.labels, part.numbers // n, group[place])
+        for i, record in sorted(part.records.items()):
+            number = int(part.numbers[i])
+            states, committed = record.states.to(run.device), record.committed.to(run.device)
+            joint = part.bits[i, QUANTITIES.index("trajectory_joint")]
+            whose = (run.rows[number], number // n, int(stratum[number]))
+            found.append(Sample(*whose, states, committed, joint, uses[number]))
+    if kept is not None:
+        for sums in kept.maps(batches):
+            maps += sums
+        kept.warn_of_differing()
+    return Collected(Tally(strata, Sums.of(bits, stratum, len(strata)), rare, *maps), tokens, readings, found)
+
+
+def accounts_of(
+    run: Run,
+    place: slice,
+    recorded: Bool[np.ndarray, " rows"],
+    judge: Judge | None,
+    on_batch: OnBatch,
+    kept: Kept | None,
+) -> Accounts:
+    """The accounts of some rows of a run, with the records of those that are to be `recorded`. What is kept is read;
+    what is not is drawn, and kept as soon as a batch is there."""
+    rows, accounts = run.rows[place], Accounts.empty(run, place)
+    if kept is not None:
+        kept.find(accounts, recorded)
+    if accounts.known.any():
+        on_batch(int(accounts.known.sum()))
+    for here, batch in account_for(run, rows, np.flatnonzero(~accounts.known), recorded):
+        account, _ = batch.seen
+        enter(accounts, here, batch, kept)
+        accounts.put(here, account)
+        if judge is not None:
+            grids = grids_of(run, accounts.tokens[here])
+            accounts.labels[here] = read_pictures(judge, pictures_of(run.model, grids, run.rooms.decoding))
+        if kept is not None:
+            kept.add(accounts, here, account.maps())
+        on_batch(len(here))
+    # A run that grew chooses other samples for its records; and tokens may be lost alone, to `--repair`.
+    lacking = recorded & ~np.isin(np.arange(len(rows)), list(accounts.records)) | ~accounts.stored
+    for here, batch in account_for(run, rows, np.flatnonzero(accounts.known & lacking), recorded):
+        enter(accounts, here, batch, kept)
+    return accounts
+
+
+def enter(accounts: Accounts, here: Int[np.ndarray, " batch"], batch: Filled[Seen], kept: Kept | None) -> None:
+    """Enter tokens and records of a batch, whose rows have the indices `here`, and keep those that are new."""
+    tokens, stored = batch.tokens.flatten(1).to("cpu", accounts.tokens.dtype), accounts.stored[here]
+    records = {i: record for i, record in batch.seen[1].items() if i not in accounts.records}
+    if kept is not None:
+        kept.compare(accounts.tokens[here[stored]], tokens[stored])
+        kept.add_tokens(accounts.numbers[here[~stored]], tokens[~stored])
+        kept.add_records(accounts.numbers[list(records)], list(records.values()))
+    accounts.tokens[here[~stored]] = tokens[~stored]
+    accounts.records |= records
 
 
 def stored_for(use: int, collected: Collected) -> StoredSamples | None:

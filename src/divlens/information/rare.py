@@ -45,8 +45,8 @@ class RareDraws:
 
     @classmethod
     def empty(cls, groups: int, device: torch.device | None = None) -> RareDraws:
-        nothing = torch.zeros(groups, ORDERS, CLASSES, dtype=torch.float64, device=device)
-        return cls(nothing, nothing, torch.full((groups, ORDERS), -1, device=device))
+        chance, open_after = torch.zeros(2, groups, ORDERS, CLASSES, dtype=torch.float64, device=device)
+        return cls(chance, open_after, torch.full((groups, ORDERS), -1, device=device))
 
     def after(self, moment: Moment) -> RareDraws:
         """These sums with one more step added: the draws that were possible, and those that were made. Each sample of
@@ -78,10 +78,12 @@ class RareDraws:
             empty.rarest.scatter_reduce(0, group[:, None].expand(-1, ORDERS), self.rarest, "amax"),
         )
 
-    def __add__(self, other: RareDraws) -> RareDraws:
-        """The sums over the samples of both, which must have the same groups."""
-        rarest = torch.maximum(self.rarest, other.rarest)
-        return RareDraws(self.chance + other.chance, self.open_after + other.open_after, rarest)
+    def add(self, samples: RareDraws, group: Int[Tensor, " samples"]) -> None:
+        """Add samples in place, each of which is its own group in `samples`. They are added one by one, so that the
+        sums do not depend on how many are added at a time. `group`: the index of the group of each."""
+        np.add.at(self.chance.numpy(), group.numpy(), samples.chance.numpy())
+        np.add.at(self.open_after.numpy(), group.numpy(), samples.open_after.numpy())
+        np.maximum.at(self.rarest.numpy(), group.numpy(), samples.rarest.numpy())
 
     def cpu(self) -> RareDraws:
         return RareDraws(self.chance.cpu(), self.open_after.cpu(), self.rarest.cpu())

@@ -80,11 +80,6 @@ class Sums:
         squares = empty.index_add(0, group, self.squares + n * gap**2)
         return Sums(count, mean, squares, empty.index_add(0, group, self.cubes + 3 * gap * self.squares + n * gap**3))
 
-    def __add__(self, other: Sums) -> Sums:
-        """The sums over the samples of both, which must have the same groups."""
-        both = Sums(*(torch.cat([part, vars(other)[name]]) for name, part in vars(self).items()))
-        return both.by_group(torch.arange(len(self.count)).repeat(2), len(self.count))
-
     def quantity(self, at: int) -> Sums:
         """The sums of one quantity alone."""
         part = slice(at, at + 1)

@@ -1,0 +1,72 @@
+"""Measures that are known by name: for a run whose samples are there, and of which more is to be known."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from divlens.diversity import NETWORKS, network_of
+from divlens.errors import DivlensError
+from divlens.experiment.measures import COVERAGE, DIVERSITY, FIDELITY, Distances, Measure, named, usual_measures
+from divlens.fidelity import Judge
+
+
+def token_entropy(tokens: Int[Tensor, "n positions"]) -> float:
+    """Mean over positions of the entropy of the tokens that stand there in the samples of a prompt, in bits.
+
+    The plug-in: with c_k of n samples that have code k, log2 n - sum_k c_k log2 c_k / n. It is at most log2 n.
+    """
+    n, positions = tokens.shape
+    if n == 0:
+        return math.nan
+    codes = int(tokens.max()) + 1
+    place = tokens.long() + codes * torch.arange(positions)  # of a code at a position, a number of its own
+    count = torch.unique(place, return_counts=True)[1].double()
+    return math.log2(n) - float((count * count.log2()).sum()) / (n * positions)
+
+
+TOKEN_ENTROPY = Measure(
+    "token_entropy",
+    token_entropy,
+    "tokens",
+    "bits",
+    (0.0, math.inf),
+    "token entropy",
+    "mean over positions of the plug-in entropy of a prompt's tokens there, at most log2 of the samples",
+)
+
+
+def distances_by(network: str) -> Measure:
+    """The mean pairwise distance of a prompt's pictures by another LPIPS network. Raises DivlensError where the network
+    cannot be loaded."""
+    known = network_of(network)
+    return Measure(f"lpips:{network}", lambda prompt: Distances(known), "set", limits=(0.0, math.inf))
+
+
+def usual(name: str) -> Callable[[Judge | None], Measure]:
+    return lambda judge: named(usual_measures(judge), name)
+
+
+def other_network(name: str) -> Callable[[Judge | None], Measure]:
+    return lambda judge: distances_by(name)
+
+
+# By its name, the measure for a model that this judge looks at.
+KNOWN: Mapping[str, Callable[[Judge | None], Measure]] = {
+    **{name: usual(name) for name in (DIVERSITY, COVERAGE, FIDELITY)},
+    **{f"lpips:{name}": other_network(name) for name in NETWORKS},
+    TOKEN_ENTROPY.name: lambda judge: TOKEN_ENTROPY,
+}
+
+
+def check_known(name: str) -> None:
+    """Raises DivlensError, which lists those that are, for a name that is not known."""
+    if name not in KNOWN:
+        close = difflib.get_close_matches(name, KNOWN, 1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise DivlensError(f"no measure is called {name!r:.40}; {hint}known: {', '.join(KNOWN)}")
