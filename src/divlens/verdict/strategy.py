@@ -112,9 +112,9 @@ class Verdict(Shown):
     @property
     def notes(self) -> list[str]:
         return [
-            f"drop, rise: a permutation test of prompts. equivalent: two one-sided tests within {100 * self.margin:.0f}% of "
-            "baseline. Both adjusted for all contrasts of a model (Holm), 5% each. g: Hedges' g over prompts. Chances: "
-            "under resampling of prompts. See docs/statistics.md."
+            "drop, rise: a permutation test of prompts. equivalent: two one-sided tests within "
+            f"{100 * self.margin:.0f}% of baseline. Both are adjusted for all contrasts of a model (Holm), 5% each. g: "
+            "Hedges' g over prompts. Chances: under resampling of prompts. See docs/statistics.md."
         ]
 
 
@@ -138,7 +138,8 @@ def verdict(result: ProbeResult, *, margin: float = MARGIN) -> Verdict:
     """The strategy of each model of a probe, from its contrasts under Argmax, Subset and Paraphrase.
 
     `margin`: the share of baseline, in (0, 1), below which a change counts as none. Raises DivlensError for another
-    margin, for a probe without baseline, Argmax and Subset alone as conditions, and for fewer than 2 prompts or samples.
+    margin, for a probe without baseline, Argmax and Subset alone as conditions, and for fewer than 2 prompts or
+    samples.
     """
     if not isinstance(result, ProbeResult):
         raise DivlensError(f"verdict expects what divlens.probe returns, got {type(result).__name__}")
@@ -162,14 +163,13 @@ def strategy_of(result: ProbeResult, model: str, names: Mapping[str, str | None]
     rows = result.per_prompt[result.per_prompt["model"] == model]
 
     def values(condition: str, column: str) -> Float[np.ndarray, " prompts"]:
-        return rows[rows["condition"] == condition][column].to_numpy(float)
+        return np.array(rows.loc[rows["condition"] == condition, column], float)
 
     baseline = values(BASELINE, DIVERSITY)
     present = {kind: name for kind, name in names.items() if name is not None}
     diversity = {kind: values(name, DIVERSITY) for kind, name in present.items()}
     same = {kind: bool((values(name, columns.DUPLICATES) == result.n).all()) for kind, name in present.items()}
-    found = contrasts_of(baseline, diversity, same, margin=margin, seed=result.seed)
-    contrasts = {contrast.condition: contrast for contrast in found}
+    contrasts = contrasts_of(baseline, diversity, same, margin=margin, seed=result.seed)
     table = result.table[(result.table["model"] == model) & result.table["condition"].isin(list(present.values()))]
     broken = falls([dict(zip(table.columns, row, strict=True)) for row in table.itertuples(index=False)])
     return Strategy(
