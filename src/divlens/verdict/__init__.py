@@ -1,6 +1,5 @@
 """From changes to judgements: what a contrast shows, and which strategy a model has."""
 
-from divlens.verdict.contrasts import Contrast, Outcome, contrasts_of
-from divlens.verdict.strategy import Strategy, Verdict, verdict
+from divlens.verdict.result import Verdict, verdict
 
-__all__ = ["Contrast", "Outcome", "Strategy", "Verdict", "contrasts_of", "verdict"]
+__all__ = ["Verdict", "verdict"]
