@@ -128,7 +128,7 @@ def verdict(result_or_run: ProbeResult | StoredRun | str | Path, *, margin: floa
     check_evidence(evidence)
     return Verdict(
         strategies={
-            model: strategy_of(model, *figures_of(evidence, model), margin=margin, seed=evidence.seed)
+            model: strategy_of(model, *figures_of(evidence, model), margin=margin, n=evidence.n, seed=evidence.seed)
             for model in evidence.models
         },
         margin=margin,

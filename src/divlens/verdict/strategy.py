@@ -5,18 +5,21 @@ Three strategies (Wu, Zhao and Liu, 2025, arXiv 2512.01831) differ in what two i
 agrees with the paper or does not; it decides nothing.
 
 Broken pictures differ from each other, too. Where a judge knows what was asked for, the strategy is therefore that of
-the diversity among the pictures that are right.
+the diversity among the pictures that are right; and where fidelity fell, no rise is claimed, for what the judge still
+recognises may be damaged as well.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
 
+from divlens.fidelity.breakage import fidelity_change
 from divlens.verdict.contrasts import Contrast, Outcome, contrasts_of
 from divlens.verdict.evidence import ARGMAX, DECISIVE, PARAPHRASE, SUBSET, Figures
 
@@ -48,11 +51,16 @@ FEWEST_KNOWN = 2  # prompts that the judge knows, from which on the pictures tha
 @dataclass(frozen=True)
 class Kept:
     """A contrast among the pictures that are right, and the share of pictures that are wrong, and so left out, under
-    the condition and at baseline: means over the prompts that the judge knows, in [0, 1]."""
+    the condition and at baseline: means over the prompts that the judge knows, in [0, 1].
+
+    fell: whether fidelity fell (see `FidelityChange`); then a rise is undecided. held_back: whether it was one.
+    """
 
     contrast: Contrast
     wrong: float
     wrong_before: float
+    fell: bool
+    held_back: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +68,8 @@ class Strategy:
     """The strategy of a model.
 
     name: one of the three, "mixed" where no strategy fits what is decided, "undecided" where what is decided fits
-    several or is too little. chances: of each name but the last, the share of resamples of the prompts whose changes,
-    taken as they are, fit it. contrasts: by intervention, of LPIPS diversity. kept: the same among the pictures that
+    several or is too little. chances: of each name, the share of resamples of the prompts whose changes, taken as they
+    are, fit it. contrasts: by intervention, of LPIPS diversity. kept: the same among the pictures that
     are right, none where no judge knows at least two of the prompts.
     """
 
@@ -95,6 +103,9 @@ class Strategy:
         if plain.outcome == "zero":
             return f"{kind}: {plain.words}; {wrong_text(kept)}."
         over = "" if kept.contrast.prompts == plain.prompts else f", over {kept.contrast.prompts} prompts"
+        if kept.held_back:
+            over += f"; {wrong_text(kept)}. Fidelity fell, so what is right may be damaged, too: no rise is claimed"
+            return f"{kind}: {plain.words}; of the pictures that are right {kept.contrast.words}{over}."
         line = f"{kind}: {plain.words}; of the pictures that are right {kept.contrast.words}{over}; {wrong_text(kept)}."
         if plain.outcome == kept.contrast.outcome:
             return line
@@ -121,10 +132,10 @@ def wrong_text(kept: Kept) -> str:
 
 
 def strategy_of(
-    model: str, baseline: Figures, conditions: Mapping[str, Figures], *, margin: float, seed: int
+    model: str, baseline: Figures, conditions: Mapping[str, Figures], *, margin: float, n: int, seed: int
 ) -> Strategy:
-    """`conditions`: the figures under each intervention, Argmax and Subset among them. Raises DivlensError for a margin
-    outside of (0, 1)."""
+    """`conditions`: the figures under each intervention, Argmax and Subset among them, of `n` samples of each prompt.
+    Raises DivlensError for a margin outside of (0, 1)."""
     same = {kind: one.only_duplicates for kind, one in conditions.items()}
     diversity = {kind: one.diversity for kind, one in conditions.items()}
     contrasts = contrasts_of(baseline.diversity, diversity, same, margin=margin, seed=seed)
@@ -133,12 +144,16 @@ def strategy_of(
     if (~np.isnan(baseline.right)).sum() >= FEWEST_KNOWN:
         before, after = baseline.kept, {kind: one.kept for kind, one in conditions.items()}
         among = contrasts_of(before, after, same, margin=margin, seed=seed)
-        kept = {kind: Kept(among[kind], one.wrong, baseline.wrong) for kind, one in conditions.items()}
+        for kind, one in conditions.items():
+            fell = fidelity_change(baseline.right, one.right, n, seed).fell
+            held_back = fell and among[kind].outcome == "rise"
+            contrast = replace(among[kind], outcome="undecided", would_decide=math.nan) if held_back else among[kind]
+            kept[kind] = Kept(contrast, one.wrong, baseline.wrong, fell, held_back)
     decisive = {kind: one.contrast for kind, one in kept.items()} or contrasts
     return Strategy(
         model=model,
         name=name_of({kind: contrast.outcome for kind, contrast in decisive.items()}),
-        chances=chances_of(before, after, same, margin, seed),
+        chances=chances_of(before, after, same, margin, seed, [kind for kind, one in kept.items() if one.fell]),
         contrasts=contrasts,
         kept=kept,
     )
@@ -162,10 +177,12 @@ def chances_of(
     only_duplicates: Mapping[str, bool],
     margin: float,
     seed: int,
+    no_rise: Sequence[str] = (),
 ) -> dict[str, float]:
     """How often resamples of the prompts fit each strategy, with their changes taken as they are: those beyond the
-    margin are drops and rises, the others are equivalent. NaN where no prompt has all values."""
-    names = (*PATTERNS, MIXED)
+    margin are drops and rises, the others are equivalent. NaN where no prompt has all values. `no_rise`: of which
+    interventions none is claimed."""
+    names = (*PATTERNS, MIXED, OPEN)
     needed = [conditions[kind] for kind in DECISIVE if not only_duplicates[kind]]
     known = ~np.isnan(np.stack([baseline, *needed])).any(0)
     if not known.any() or not baseline[known].any():
@@ -179,7 +196,8 @@ def chances_of(
             continue
         change = conditions[kind][known][drawn].mean(1) - before
         small = np.abs(change) <= margin * before
-        outcomes.append(np.where(small, "equivalent", np.where(change < 0, "drop", "rise")))
+        above = "undecided" if kind in no_rise else "rise"
+        outcomes.append(np.where(small, "equivalent", np.where(change < 0, "drop", above)))
     seen: Counter[str] = Counter()
     for pair, count in Counter(zip(*(each.tolist() for each in outcomes), strict=True)).items():
         seen[name_of(dict(zip(DECISIVE, pair, strict=True)))] += count
