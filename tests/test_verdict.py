@@ -15,8 +15,10 @@ import pytest
 import divlens
 from divlens import Argmax, Paraphrase, Subset, Temperature, probe
 from divlens.errors import DivlensError
+from divlens.statistics import Interval
 from divlens.verdict import Verdict
 from divlens.verdict.evidence import Figures, evidence_of, figures_of, interventions_alone
+from divlens.verdict.exact import agrees, exact_answers
 from divlens.verdict.result import why_no_decision
 from divlens.verdict.strategy import MIXED, OPEN, PATTERNS, chances_of, name_of, strategy_of
 from oracles.colour_network import colour_network
@@ -224,6 +226,51 @@ def test_too_few_prompts_are_known_before_anything_is_drawn():
     assert why_no_decision(usual, 6).endswith("on 3 contrasts takes at least 7 prompts")
     assert why_no_decision(usual, 7) == ""
     assert why_no_decision({"baseline": (), "hot": (Temperature(2.0),)}, 2) == ""  # no verdict was asked for
+
+
+# Beside the exact shares
+
+
+def test_a_run_with_exact_shares_says_them_beside_the_verdict(copied, colours_for_lpips):
+    out = copied(lambda record: None)
+    assert divlens.verdict(out).strategies["toy/mim:0"].exact == ()
+    found = divlens.decompose("toy/mim", PROMPTS, wordings=1, paths=2, executions=2, out=out)
+    (line,) = divlens.verdict(out).strategies["toy/mim:0"].exact
+    execution, both = (found.column(name) for name in ("execution", "path:execution"))
+    share = (execution + both).sum() / found.totals.sum()
+    assert line.startswith(f"By decompose, {100 * share:.0f} [")
+    bits = divlens.information("toy/mim", PROMPTS, n=4, out=out)
+    *_, line = divlens.verdict(out).strategies["toy/mim:0"].exact
+    of_all = bits.execution.value / (bits.path.value + bits.execution.value)
+    assert line.startswith(f"By information, {100 * of_all:.0f} [")
+    assert divlens.verdict(out).strategies["toy/ar:0"].exact == ()  # neither was asked about it
+    assert line in divlens.verdict(out).strategies["toy/mim:0"].reasons
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "disagrees_with"),
+    [
+        (0.2, 0.9, {"equivalent"}),
+        (0.0, 0.05, {"drop", "zero"}),
+        (0.05, 0.3, set()),
+        (math.nan, math.nan, set()),  # one prompt
+    ],
+)
+def test_a_share_of_the_token_draws_disagrees_with_an_argmax_that_it_rules_out(low, high, disagrees_with):
+    outcomes = ("zero", "drop", "rise", "equivalent", "undecided")
+    share = Interval((low + high) / 2, low, high)
+    assert {outcome for outcome in outcomes if not agrees(share, outcome, 0.1)} == disagrees_with
+
+
+def test_a_disagreement_is_a_plain_sentence():
+    rows = pd.DataFrame(
+        {"path": [0.1] * 8, "execution": np.linspace(0.1, 0.2, 8), "model": "m", "condition": "baseline"}
+    )
+    (line,) = exact_answers({"decompose": rows}, "m", "equivalent", 0.1)
+    assert line.endswith(", which disagrees with Argmax: that leaves diversity as it is.")
+    (line,) = exact_answers({"decompose": rows}, "m", "drop", 0.1)
+    assert "disagrees" not in line
+    assert list(exact_answers({"decompose": rows}, "other", "drop", 0.1)) == []
 
 
 # On the command line

@@ -22,20 +22,21 @@ from divlens.interventions import Argmax
 from divlens.showing import counted
 from divlens.store.reader import StoredRun, open_run
 from divlens.store.record import share_in
+from divlens.verdict.exact import COMMANDS
 
 if TYPE_CHECKING:
     import pandas as pd
 
 ARGMAX, SUBSET, PARAPHRASE = "Argmax", "Subset", "Paraphrase"
 DECISIVE = (ARGMAX, SUBSET)
-COMMAND = "probe"
-EXACT_COMMANDS = ("decompose", "information")  # whose tables answer the same question otherwise
+PROBE = "probe"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Evidence:
     """`conditions`: what was done, as text, by name. `prompts`, `n`: how many, and samples of each. `per_prompt`: as of
-    `ProbeResult`. `exact`: of a run, the tables of what it was asked for beside the probe, by the command."""
+    `ProbeResult`. `exact`: of a run, the figures of every prompt by `decompose` and `information`, where it has them.
+    """
 
     conditions: Mapping[str, str]
     prompts: int
@@ -101,26 +102,26 @@ def evidence_of(asked: ProbeResult | StoredRun | str | Path) -> Evidence:
 def evidence_in(run: StoredRun) -> Evidence:
     """That of a run, whose tables are complete."""
     place = run.place
-    if COMMAND not in run.requests:
+    if PROBE not in run.requests:
         raise DivlensError(f"verdict expects a run of probe, {place} has {', '.join(run.requests) or 'none'}")
     if (share := share_in(run.record)) is not None:
         raise DivlensError(f"{place} holds shard {share} of a run: a verdict needs all, see `divlens merge`")
-    if COMMAND in run.unfinished:
+    if PROBE in run.unfinished:
         raise DivlensError(f"{place} is not complete: divlens resume {place} draws what is missing")
-    request, per_prompt = run.requests[COMMAND], run.tables(COMMAND)["per_prompt"]
+    request, per_prompt = run.requests[PROBE], run.tables(PROBE)["per_prompt"]
     if KEPT not in per_prompt:
         raise DivlensError(
             f"{place} was measured by a divlens without {KEPT}: the command that made it, given again, measures that "
             "and draws nothing"
         )
-    done = [command for command in EXACT_COMMANDS if command in run.requests and command not in run.unfinished]
+    done = [command for command in COMMANDS if command in run.requests and command not in run.unfinished]
     return Evidence(
         conditions=request["conditions"],
         prompts=len(request["prompts"]),
         n=request["n"],
         seed=request["seed"],
         per_prompt=per_prompt,
-        exact={command: run.tables(command)["table"] for command in done},
+        exact={command: run.tables(command)["per_prompt"] for command in done},
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from divlens.showing import UNKNOWN, Block, Shown, counted, interval_text
 from divlens.store.reader import StoredRun
 from divlens.verdict.contrasts import LEVEL, MARGIN, Contrast
 from divlens.verdict.evidence import (
+    ARGMAX,
     check_evidence,
     evidence_of,
     figures_of,
@@ -24,6 +25,7 @@ from divlens.verdict.evidence import (
     missing_conditions,
     what_is_missing,
 )
+from divlens.verdict.exact import exact_answers
 from divlens.verdict.significance import fewest_prompts
 from divlens.verdict.strategy import MEANING, Strategy, strategy_of
 
@@ -126,13 +128,13 @@ def verdict(result_or_run: ProbeResult | StoredRun | str | Path, *, margin: floa
     """
     evidence = evidence_of(result_or_run)
     check_evidence(evidence)
-    return Verdict(
-        strategies={
-            model: strategy_of(model, *figures_of(evidence, model), margin=margin, n=evidence.n, seed=evidence.seed)
-            for model in evidence.models
-        },
-        margin=margin,
-    )
+    found: dict[str, Strategy] = {}
+    for model in evidence.models:
+        figures = figures_of(evidence, model)
+        strategy = strategy_of(model, *figures, margin=margin, n=evidence.n, seed=evidence.seed)
+        argmax = strategy.decisive[ARGMAX].outcome
+        found[model] = replace(strategy, exact=tuple(exact_answers(evidence.exact, model, argmax, margin)))
+    return Verdict(strategies=found, margin=margin)
 
 
 def has_conditions(probed: ProbeResult) -> bool:

@@ -19,7 +19,7 @@ from jaxtyping import Float
 
 EXACT = 13  # prompts up to which all sign changes are tried: 8192
 CHANGES = 9999  # random sign changes that are tried of more
-AT_ONCE = 2**20  # signs that are held; it bounds memory
+AT_ONCE, ROWS = 2**20, 64  # signs that are held, and rows that they are applied to; they bound memory
 ROUNDING = 1e-12  # of the sum of all values: two sums that differ by less are equal
 MOST_PROMPTS = 10_000  # more are not asked for
 
@@ -40,8 +40,10 @@ def sign_flip_p(
     least = (np.abs(seen) if side == "two-sided" else seen) - slack
     as_great, tried = np.zeros(len(rows)), 0
     for signs in sign_changes(prompts, seed):
-        sums = rows @ signs.T
-        as_great += ((np.abs(sums) if side == "two-sided" else sums) >= least[:, None]).sum(1)
+        for first in range(0, len(rows), ROWS):
+            some = slice(first, first + ROWS)
+            sums = rows[some] @ signs.T
+            as_great[some] += ((np.abs(sums) if side == "two-sided" else sums) >= least[some, None]).sum(1)
         tried += len(signs)
     drawn = prompts > EXACT
     return ((as_great + drawn) / (tried + drawn)).reshape(values.shape[:-1])

@@ -70,7 +70,8 @@ class Strategy:
     name: one of the three, "mixed" where no strategy fits what is decided, "undecided" where what is decided fits
     several or is too little. chances: of each name, the share of resamples of the prompts whose changes, taken as they
     are, fit it. contrasts: by intervention, of LPIPS diversity. kept: the same among the pictures that
-    are right, none where no judge knows at least two of the prompts.
+    are right, none where no judge knows at least two of the prompts. exact: what the exact shares of a run say of the
+    same question.
     """
 
     model: str
@@ -78,6 +79,7 @@ class Strategy:
     chances: Mapping[str, float]
     contrasts: Mapping[str, Contrast]
     kept: Mapping[str, Kept]
+    exact: tuple[str, ...] = ()
 
     @property
     def decisive(self) -> dict[str, Contrast]:
@@ -92,7 +94,7 @@ class Strategy:
             seen, expected = self.decisive[PARAPHRASE].outcome, PATTERNS[self.name][PARAPHRASE]
             agrees = "as" if seen == expected else "not as"
             lines.append(f"Under Paraphrase {agrees} in the paper, where it is {SAID[expected]}.")
-        lines += self.other_answers()
+        lines += [*self.other_answers(), *self.exact]
         return lines if self.kept else [*lines, BREAKAGE_UNSEEN]
 
     def reason(self, kind: str) -> str:
