@@ -77,7 +77,7 @@ class TestPicturesThatBreak:
         assert found.name == "compression-prioritized" and found.chances[found.name] == 1
         (line,) = (line for line in found.reasons if line.startswith("Subset"))
         assert "28% of the pictures are wrong, 3% at baseline" in line
-        assert line.endswith("all pictures show a rise, those that are right equivalent, and the latter counts.")
+        assert line.endswith("all pictures show a rise, those that are right equivalence, and the latter counts.")
 
     def test_without_a_judge_they_cannot(self):
         unjudged = figures(self.broken.diversity)

@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Float
 
 from divlens.fidelity.breakage import fidelity_change
+from divlens.showing import counted
 from divlens.verdict.contrasts import Contrast, Outcome, contrasts_of
 from divlens.verdict.evidence import ARGMAX, DECISIVE, PARAPHRASE, SUBSET, Figures
 
@@ -38,11 +39,11 @@ MEANING: Mapping[str, str] = {
     OPEN: "the contrasts that would decide are open",
 }
 SAID: Mapping[str, str] = {
-    "zero": "to zero",
+    "zero": "duplicates alone",
     "drop": "a drop",
     "rise": "a rise",
-    "equivalent": "equivalent",
-    "undecided": "undecided",
+    "equivalent": "equivalence",
+    "undecided": "nothing decided",
 }
 RESAMPLES = 2000
 FEWEST_KNOWN = 2  # prompts that the judge knows, from which on the pictures that are right decide
@@ -92,8 +93,8 @@ class Strategy:
         lines = [self.reason(kind) for kind in self.contrasts]
         if self.name in PATTERNS and PARAPHRASE in self.decisive:
             seen, expected = self.decisive[PARAPHRASE].outcome, PATTERNS[self.name][PARAPHRASE]
-            agrees = "as" if seen == expected else "not as"
-            lines.append(f"Under Paraphrase {agrees} in the paper, where it is {SAID[expected]}.")
+            agrees = "agrees" if seen == expected else "does not agree"
+            lines.append(f"Paraphrase {agrees} with the paper, where it shows {SAID[expected]}.")
         lines += [*self.other_answers(), *self.exact]
         return lines if self.kept else [*lines, BREAKAGE_UNSEEN]
 
@@ -104,17 +105,9 @@ class Strategy:
         kept = self.kept[kind]
         if plain.outcome == "zero":
             return f"{kind}: {plain.words}; {wrong_text(kept)}."
-        over = "" if kept.contrast.prompts == plain.prompts else f", over {kept.contrast.prompts} prompts"
-        if kept.held_back:
-            over += f"; {wrong_text(kept)}. Fidelity fell, so what is right may be damaged, too: no rise is claimed"
-            return f"{kind}: {plain.words}; of the pictures that are right {kept.contrast.words}{over}."
-        line = f"{kind}: {plain.words}; of the pictures that are right {kept.contrast.words}{over}; {wrong_text(kept)}."
-        if plain.outcome == kept.contrast.outcome:
-            return line
-        return (
-            f"{line} The two differ: all pictures show {SAID[plain.outcome]}, those that are right "
-            f"{SAID[kept.contrast.outcome]}, and the latter counts."
-        )
+        over = "" if kept.contrast.prompts == plain.prompts else f", over {counted(kept.contrast.prompts, 'prompt')}"
+        among = f"of the pictures that are right {kept.contrast.words}{over}"
+        return f"{kind}: {plain.words}; {among}; {wrong_text(kept)}.{difference(plain, kept)}"
 
     def other_answers(self) -> list[str]:
         """What would have to come out otherwise for each strategy that it is one contrast away from."""
@@ -122,7 +115,7 @@ class Strategy:
         for name, pattern in PATTERNS.items():
             others = [each for each in DECISIVE if self.decisive[each].outcome != pattern[each]]
             if name != self.name and len(others) == 1:
-                lines.append(f"It would be {name} if {others[0]} were {SAID[pattern[others[0]]]}.")
+                lines.append(f"It would be {name} if {others[0]} showed {SAID[pattern[others[0]]]}.")
         return lines
 
 
@@ -131,6 +124,16 @@ BREAKAGE_UNSEEN = "No judge knows these prompts: a rise may be of pictures that 
 
 def wrong_text(kept: Kept) -> str:
     return f"{100 * kept.wrong:.0f}% of the pictures are wrong, {100 * kept.wrong_before:.0f}% at baseline"
+
+
+def difference(plain: Contrast, kept: Kept) -> str:
+    """Which of the two counts, where all pictures and those that are right say something else."""
+    if kept.held_back:
+        return " Fidelity fell, so what is right may be damaged, too: no rise is claimed."
+    if plain.outcome == kept.contrast.outcome:
+        return ""
+    seen = f"all pictures show {SAID[plain.outcome]}, those that are right {SAID[kept.contrast.outcome]}"
+    return f" The two differ: {seen}, and the latter counts."
 
 
 def strategy_of(
