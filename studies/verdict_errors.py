@@ -154,7 +154,7 @@ def kept_fidelity() -> None:
     """Here the whole of `strategy_of` runs, with intervals and chances; 200 repetitions."""
     rows, times, n = [], 200, 8
     for share in (0.0, 0.1, 0.3, 0.5):
-        for prompts in (12, 24, 48):
+        for prompts in (12, 24):
             random = np.random.default_rng(prompts)
             plain, among, claimed, named = 0, 0, 0, 0
             for _ in range(times):

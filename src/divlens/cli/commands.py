@@ -88,8 +88,8 @@ def probe(
     check_folder(out, request_so_far("probe", conditions, seed), share, ray)
     loaded = loaded_models(setup.load(models))
     comparison = compared(loaded, prompts, n, seed, conditions, (), lpips, setup.batch_size)
-    say_too_few(conditions, len(comparison.prompts))
     with storing(out, comparison.request("probe"), loaded, share) as folder:
+        say_too_few(conditions, len(comparison.prompts))
         deliver_compared("probe", comparison, folder, ray, setup.reporter, partial(probe_of, comparison))
 
 

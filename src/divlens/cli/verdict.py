@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -31,7 +32,8 @@ def say_too_few(conditions: Conditions, prompts: int) -> None:
     from divlens.verdict.result import why_no_decision
 
     if reason := why_no_decision(conditions, prompts):
-        put(f"divlens: note: {reason}\n", sys.stderr)
+        with suppress(OSError):  # what cannot be told stops no run
+            put(f"divlens: note: {reason}\n", sys.stderr)
 
 
 def show_verdicts(results: Sequence[Result]) -> None:
