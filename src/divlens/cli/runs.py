@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     "--measures",
     required=True,
     metavar="NAME,...",
-    help="Of diversity, openness, fidelity, lpips:stlpips, lpips:alex, lpips:vgg, token_entropy.",
+    help="Of diversity, openness, fidelity, kept_diversity, lpips:stlpips, lpips:alex, lpips:vgg, token_entropy.",
 )
 @quiet_option
 @log_option

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from divlens.diversity import NETWORKS, network_of
 from divlens.errors import DivlensError
-from divlens.experiment.measures import DIVERSITY, FIDELITY, OPENNESS, Distances, Measure, named, usual_measures
+from divlens.experiment.measures import DIVERSITY, FIDELITY, KEPT, OPENNESS, Distances, Measure, named, usual_measures
 from divlens.fidelity import Judge
 
 
@@ -58,7 +58,7 @@ def other_network(name: str) -> Callable[[Judge | None], Measure]:
 
 # By its name, the measure for a model that this judge looks at.
 KNOWN: Mapping[str, Callable[[Judge | None], Measure]] = {
-    **{name: usual(name) for name in (DIVERSITY, OPENNESS, FIDELITY)},
+    **{name: usual(name) for name in (DIVERSITY, OPENNESS, FIDELITY, KEPT)},
     **{f"lpips:{name}": other_network(name) for name in NETWORKS},
     TOKEN_ENTROPY.name: lambda judge: TOKEN_ENTROPY,
 }

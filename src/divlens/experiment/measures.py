@@ -136,6 +136,22 @@ class Distances:
 
 
 @dataclass
+class DistancesOfRight:
+    """The mean pairwise LPIPS distance among the pictures that show all that was asked for; NaN for fewer than two."""
+
+    asked: Named
+    sums: FeatureSums = field(default_factory=FeatureSums.empty)
+
+    def add(self, look: Look) -> None:
+        if look.readings is not None:
+            right = respects(look.readings, self.asked).to(look.features.device)
+            self.sums = self.sums.merge(FeatureSums.of(look.features[right]))
+
+    def value(self) -> float:
+        return self.sums.mean_pairwise_distance()
+
+
+@dataclass
 class OpennessOfReadings:
     """How much of what the prompt leaves open comes out."""
 
@@ -159,13 +175,14 @@ class Unknown:
 
 
 KINDS = ("sample", "set", "tokens")
-DIVERSITY, OPENNESS, FIDELITY = "diversity", "openness", "fidelity"
+DIVERSITY, OPENNESS, FIDELITY, KEPT = "diversity", "openness", "fidelity", "kept_diversity"
 ONE_SAMPLE = "n/a: LPIPS diversity is undefined (NaN) for fewer than 2 samples."
 
 
 def usual_measures(judge: Judge | None) -> tuple[Measure, ...]:
-    """LPIPS diversity, openness and prompt fidelity; the last two are NaN without a judge, and for prompts that
-    it cannot read."""
+    """LPIPS diversity, openness, prompt fidelity, and LPIPS diversity at kept fidelity: among the pictures in which the
+    judge reads all that the prompt names. All but the first are NaN without a judge, and for prompts that it cannot
+    read."""
 
     @cache
     def named(prompt: Prompt) -> Named | None:
@@ -174,6 +191,10 @@ def usual_measures(judge: Judge | None) -> tuple[Measure, ...]:
     def openness(prompt: Prompt) -> Gauge:
         asked = named(prompt)
         return Unknown() if judge is None or asked is None else OpennessOfReadings(Openness.of(judge, asked))
+
+    def kept(prompt: Prompt) -> Gauge:
+        asked = named(prompt)
+        return Unknown() if asked is None else DistancesOfRight(asked)
 
     def shows_what_was_asked(look: Look) -> Float[Tensor, " some"]:
         asked = named(look.prompt)
@@ -198,6 +219,14 @@ def usual_measures(judge: Judge | None) -> tuple[Measure, ...]:
             "%",
             (0.0, 1.0),
             note="share of samples in which the judge reads all that the prompt names",
+        ),
+        Measure(
+            KEPT,
+            kept,
+            "set",
+            limits=(0.0, math.inf),
+            title="kept diversity",
+            note="LPIPS diversity among the samples in which the judge reads all that the prompt names",
         ),
     )
 
