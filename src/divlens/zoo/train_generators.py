@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from divlens.lab.attributes import PLACE, SIZE, STYLE
+from divlens.lab.attributes import BACKGROUND, PLACE, SIZE, STYLE
 from divlens.lab.captions import NAMING, draw_captions, filler_words
 from divlens.lab.scenes import all_scenes, held_out
 from divlens.models.zoo.adapter import Family, diffusion_schedule
@@ -32,9 +32,9 @@ RECIPES: dict[Family, Recipe] = {
     "diffusion": Recipe(steps=16_000, batch=64, rate=1e-3, muon_rate=0.02, decay=0.5, averaging=0.998, seed=3),
 }
 NO_TEXT = 0.1  # share of the training rows without text, for guidance
-# Half of the captions name more than those of the law do. What a caption leaves open is uniform either way, so that the
+# Three in four captions name more than those of the law do. What a caption leaves open is uniform either way, so that the
 # law of scenes given a caption is the same; but its words are learned in fewer steps.
-FULLER = {**NAMING, STYLE: 0.9, SIZE: 0.9, PLACE: 0.9}
+FULLER = {**NAMING, STYLE: 0.95, BACKGROUND: 0.95, SIZE: 0.95, PLACE: 0.95}
 STRANGE = 0.02  # share of the words that name nothing which are unknown ones in training
 
 
@@ -108,7 +108,7 @@ class Captions:
     def draw(self, scenes: Int[np.ndarray, "batch attributes"]) -> Int[Tensor, "batch words"]:
         """Some words that name nothing become unknown ones, some rows are empty (the unconditional branch)."""
         generator = np.random.default_rng(int(torch.randint(2**62, ())))
-        fuller = len(scenes) // 2
+        fuller = 3 * len(scenes) // 4
         texts = draw_captions(scenes[:fuller], generator, naming=FULLER) + draw_captions(scenes[fuller:], generator)
         words = self.vocabulary.ids(texts)
         strange = self.names_nothing[words] & (torch.rand(words.shape) < self.strange)
