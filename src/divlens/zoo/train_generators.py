@@ -32,8 +32,8 @@ RECIPES: dict[Family, Recipe] = {
     "diffusion": Recipe(steps=16_000, batch=64, rate=1e-3, muon_rate=0.02, decay=0.5, averaging=0.998, seed=3),
 }
 NO_TEXT = 0.1  # share of the training rows without text, for guidance
-# Three in four captions name more than those of the law do. What a caption leaves open is uniform either way, so that the
-# law of scenes given a caption is the same; but its words are learned in fewer steps.
+# Three in four captions name more than those of the law do. What a caption leaves open is uniform either way, so that
+# the law of scenes given a caption is the same; but its words are learned in fewer steps.
 FULLER = {**NAMING, STYLE: 0.95, BACKGROUND: 0.95, SIZE: 0.95, PLACE: 0.95}
 STRANGE = 0.02  # share of the words that name nothing which are unknown ones in training
 
