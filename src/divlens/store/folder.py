@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Verdict = tuple[str, ...] | None  # a word for each attribute of the judge, in their order; None where nobody reads
-
-
 INDICES = 2  # of a table that are held: those of a condition, and of the same one under another name
 
 
