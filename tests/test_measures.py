@@ -12,10 +12,12 @@ import torch
 from rich.console import Console
 
 import divlens
+from divlens.diversity import FeatureNetwork
 from divlens.errors import DivlensError
 from divlens.experiment.measures import checked_measures, named, usual_measures
 from divlens.fidelity import Judged, judge_of
 from divlens.models.toy import RULES, ToyModel
+from oracles.colour_network import colour_network
 
 PROMPTS = ("red heart", "a cat", "snow")
 
@@ -79,7 +81,10 @@ def test_it_is_in_the_table_the_prompts_table_the_notes_the_screen_and_the_files
 
 def test_it_is_measured_before_and_after():
     found = divlens.enhance("toy/mim", PROMPTS, 4, measures=MINE)
-    assert found.table["figure"].tolist() == ["diversity", "coverage", "fidelity", "brightness", "palette", "reddish"]
+    assert found.table["figure"].tolist() == [
+        *("diversity", "coverage", "fidelity", "kept_diversity"),
+        *("brightness", "palette", "reddish"),
+    ]
     change = found.change("brightness")
     each = [side.images.mean((1, 2, 3, 4)).double() for side in (found.after, found.before)]
     assert change.value == pytest.approx(float((each[0] - each[1]).mean()), abs=1e-7) and change.low <= change.high
@@ -157,6 +162,61 @@ def test_a_model_declares_its_judge():
 
 def test_the_usual_measures_have_names_of_their_own():
     names = [measure.name for measure in usual_measures(None)]
-    assert (
-        names == ["diversity", "coverage", "fidelity"] and named(usual_measures(None), "coverage").heading == "styles %"
-    )
+    assert names == ["diversity", "coverage", "fidelity", "kept_diversity"]
+    assert named(usual_measures(None), "coverage").heading == "styles %"
+
+
+class Picky(OneConcept):
+    """It names right what is not too red."""
+
+    concepts, existing = ("red heart", "nothing"), np.array([[True], [False]])
+
+    def __call__(self, images):
+        concept = (images[:, 0].mean((1, 2)) > REDNESS).long()
+        return Judged(concept[:, None], torch.zeros(len(images), dtype=torch.long))
+
+
+REDNESS = 0.3
+
+
+class PickyToy(ToyModel):
+    judge = Picky()
+
+
+def test_kept_diversity_is_that_of_the_pictures_which_are_right(monkeypatch):
+    """Of 40 samples, which are looked at 32 at a time; the network looks at each of them once."""
+    model, seen, look = PickyToy("mim", RULES["mim"]), [], FeatureNetwork.forward
+
+    def counted(network, images):
+        seen.append(len(images))
+        return look(network, images)
+
+    images = divlens.sample(model, ["red heart"], 40).images
+    right = images[0, :, 0].mean((1, 2)) <= REDNESS
+    assert 2 <= right.sum() < 40
+    monkeypatch.setattr(FeatureNetwork, "forward", counted)
+    found: Any = divlens.probe(model, ["red heart"], 40, conditions={"baseline": ()}).per_prompt.loc[0]
+    assert sorted(seen) == [4, 8, 32]  # four are copies with noise, for the noise floor
+    expected = float(divlens.lpips_diversity(images[:, right], colour_network())[0])
+    assert found["kept_diversity"] == pytest.approx(expected, rel=1e-6)
+    assert found["diversity"] != pytest.approx(expected, rel=1e-3)
+    assert found["fidelity"] == pytest.approx(float(right.double().mean()))
+
+
+@pytest.mark.parametrize(("redness", "all_right"), [(2.0, True), (-1.0, False)])
+def test_kept_diversity_of_all_and_of_none(redness, all_right, monkeypatch):
+    """Where all pictures are right it is the diversity, bit for bit; where fewer than two are, it is not defined."""
+    monkeypatch.setattr(f"{__name__}.REDNESS", redness)
+    model = PickyToy("mim", RULES["mim"])
+    found: Any = divlens.probe(model, ["red heart", "a cat"], 4, conditions={"baseline": ()}).per_prompt
+    kept = found["kept_diversity"].tolist()
+    assert kept[0] == found["diversity"][0] if all_right else math.isnan(kept[0])
+    assert math.isnan(kept[1])  # the judge knows no cat
+
+
+def test_kept_diversity_has_no_column_in_print_but_a_row_after_enhancing():
+    model = PickyToy("mim", RULES["mim"])
+    found = divlens.probe(model, ["red heart", "a cat"], 8, conditions=[divlens.Argmax()])
+    assert "kept_diversity_low" in found.table.columns and "kept diversity" not in printed(found)
+    enhanced = divlens.enhance(model, ["red heart"], 8)
+    assert "kept diversity" in printed(enhanced)

@@ -12,13 +12,14 @@ from divlens.decompose import decompose
 from divlens.errors import DivlensError, DivlensWarning
 from divlens.experiment.probe import probe
 from divlens.information import Effort, Information, information
-from divlens.interventions import Freeze, Paraphrase
+from divlens.interventions import Argmax, Freeze, Paraphrase
 from divlens.models.toy import ToyModel
 from divlens.resume import resume
 from divlens.store.schemas import ACCOUNTS, MAPS, RECORDS, SAMPLES
 from divlens.store.shards import Shards
 from divlens.types import Prompt
 from oracles.crossed_designs import colours
+from oracles.runs_in_folders import about
 
 PROMPTS = [Prompt("red heart", ("a heart that is red",)), Prompt("a cat", ("one cat",))]
 N, BATCH = 6, 5  # so that a batch has samples of both prompts, and the last is small
@@ -250,3 +251,27 @@ def test_a_decomposition_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path
     assert files(tmp_path / "part", "decompose") == files(tmp_path / "whole", "decompose")
     decompose(**{**asked, "seed": 1}, out=tmp_path / "other")
     assert files(tmp_path / "other", "decompose") != files(tmp_path / "whole", "decompose")  # it can fail
+
+
+def test_what_is_there_under_another_name_is_not_drawn_again(tmp_path):
+    """Under the same interventions; under others, or with another seed, it is drawn."""
+
+    def drawn_by_probe(**more: Any) -> int:
+        probe("toy/mim", PROMPTS, N, out=tmp_path, batch_size=BATCH, **more)
+        return about(tmp_path)["sessions"][-1]["samples_drawn"]
+
+    def stored() -> set[tuple[str, int]]:
+        table = pq.read_table(sorted(tmp_path.glob("samples/*.parquet")))
+        return set(zip(table["condition"].to_pylist(), table["cell"].to_pylist(), strict=True))
+
+    information("toy/mim", out=tmp_path, interventions=(Argmax(),), **ASKED)
+    (name,) = about(tmp_path)["requests"]["information"]["conditions"]
+    assert name != "greedy"
+    count = N * len(PROMPTS)
+    assert drawn_by_probe(conditions={"baseline": (), "greedy": Argmax()}) == count  # the baseline's
+    cells = {each: {cell for owner, cell in stored() if owner == each} for each in (name, "greedy", "baseline")}
+    assert cells["greedy"] == cells[name] != cells["baseline"]
+    again = tmp_path / "again"
+    probe("toy/mim", PROMPTS, N, out=again, batch_size=BATCH, conditions={"baseline": (), "greedy": Argmax()})
+    table = "tables/probe/per_prompt.csv"
+    assert (again / table).read_bytes() == (tmp_path / table).read_bytes()

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from divlens.score import score
     from divlens.store.reader import open_run
     from divlens.types import Prompt
+    from divlens.verdict import verdict
 
 _PLACES = {
     "DivlensError": "errors",
@@ -72,6 +73,7 @@ _PLACES = {
     "sample": "sampler",
     "save": "results",
     "score": "score",
+    "verdict": "verdict",
     "wrap": "models.wrap",
     **dict.fromkeys(
         ("Argmax", "DisableTop", "Freeze", "Guidance", "Paraphrase", "Subset", "Temperature", "TopK", "TopP"),
@@ -114,6 +116,7 @@ __all__ = [
     "sample",
     "save",
     "score",
+    "verdict",
     "wrap",
 ]
 

@@ -1,10 +1,12 @@
 """Runs in folders, as the tests look at them: what a command refuses, and what a folder holds."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +74,14 @@ def snapshot(folder) -> dict[str, bytes]:
 
 
 def process(*arguments, **options):
+    """It hears Ctrl-C, which a shell lets what it starts in the background ignore."""
     return subprocess.Popen(
-        [sys.executable, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+        [sys.executable, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+        **options,
     )
 
 

@@ -16,3 +16,8 @@ def printed(renderable: Any, width: int = 80) -> str:
 def words_of(renderable: Any, width: int = 80) -> str:
     """In one line, wherever the screen broke it."""
     return " ".join(printed(renderable, width).split())
+
+
+def but_for_the_note(err):
+    """What is on stderr beside the line that prompts are too few for a verdict, as those of a test often are."""
+    return "".join(line for line in err.splitlines(keepends=True) if not line.startswith("divlens: note: with "))

@@ -15,6 +15,7 @@ import click
 from divlens import __version__
 from divlens.cli import commands, runs
 from divlens.cli.merge import merge
+from divlens.cli.verdict import verdict
 from divlens.errors import DivlensError
 from divlens.report.terminal import discard, is_full, put
 from divlens.showing import visible
@@ -61,7 +62,7 @@ zoo = LazyZoo(
     callback=help_alone,
 )
 MEASURING = (commands.probe, commands.enhance, commands.information, commands.decompose, commands.resume)
-READING = (runs.score, runs.compare, runs.sample)
+READING = (runs.score, runs.compare, verdict, runs.sample)
 for command in (zoo, *MEASURING, merge, *READING, commands.models):
     cli.add_command(command)
 

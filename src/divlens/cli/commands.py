@@ -33,6 +33,7 @@ from divlens.cli.options import (
     shard_option,
     storing,
 )
+from divlens.cli.verdict import say_too_few, show_verdicts
 from divlens.report.terminal import put, show
 from divlens.showing import visible
 
@@ -72,7 +73,8 @@ def probe(
     out: str | None,
     setup: Setup,
 ) -> None:
-    """How much diversity MODELS have, and how much is left under Subset, Argmax and Paraphrase."""
+    """How much diversity MODELS have, how much is left under Subset, Argmax and Paraphrase, and which strategy that
+    makes."""
     need_two(n)
     from divlens.conditions import BASELINE, default_conditions
     from divlens.experiment.comparison import compared
@@ -87,6 +89,7 @@ def probe(
     loaded = loaded_models(setup.load(models))
     comparison = compared(loaded, prompts, n, seed, conditions, (), lpips, setup.batch_size)
     with storing(out, comparison.request("probe"), loaded, share) as folder:
+        say_too_few(conditions, len(comparison.prompts))
         deliver_compared("probe", comparison, folder, ray, setup.reporter, partial(probe_of, comparison))
 
 
@@ -314,6 +317,7 @@ def resume(run: str, repair: bool, quiet: bool, log: IO[str] | None) -> None:
         results = go_on(run, arguments=sys.argv[1:], repair=repair, progress=reporter_of(quiet, log))
     if results:
         show(together(results))
+        show_verdicts(results)
         put(f"written: {visible(run)}\n")
     else:
         put(f"complete: {visible(run)} has all that was asked for\n")

@@ -9,6 +9,7 @@ from typing import IO
 import click
 
 from divlens.cli.options import log_option, quiet_option, reporter_of, said_when_stopped
+from divlens.cli.verdict import show_verdicts
 from divlens.report.terminal import put, show
 from divlens.showing import visible
 
@@ -26,4 +27,5 @@ def merge(parts: Sequence[str], out: str, quiet: bool, log: IO[str] | None) -> N
     with said_when_stopped(out):
         results = merged(parts, out, arguments=sys.argv[1:], progress=reporter_of(quiet, log))
     show(together(results))
+    show_verdicts(results)
     put(f"written: {visible(out)}\n")

@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from divlens.cli.verdict import show_verdicts
 from divlens.errors import DivlensError, check_text
 from divlens.report.terminal import put, show
 from divlens.showing import visible
@@ -256,6 +257,7 @@ def deliver(results: Sequence[Result], folder: RunFolder | None) -> None:
         raise
     try:
         show(together(results))
+        show_verdicts(results)
         if folder:
             put(f"written: {visible(str(folder.place))}\n")
     except BrokenPipeError:

@@ -13,7 +13,7 @@ from torch import Tensor
 from divlens.diversity import NETWORKS, network_of
 from divlens.errors import DivlensError
 from divlens.experiment.families import FAMILIES, WRITTEN, family_measure
-from divlens.experiment.measures import COVERAGE, DIVERSITY, FIDELITY, Distances, Measure, named, usual_measures
+from divlens.experiment.measures import COVERAGE, DIVERSITY, FIDELITY, KEPT, Distances, Measure, named, usual_measures
 from divlens.fidelity import Judge
 
 
@@ -59,7 +59,7 @@ def other_network(name: str) -> Callable[[Judge | None], Measure]:
 
 # By its name, the measure for a model that this judge looks at.
 KNOWN: Mapping[str, Callable[[Judge | None], Measure]] = {
-    **{name: usual(name) for name in (DIVERSITY, COVERAGE, FIDELITY)},
+    **{name: usual(name) for name in (DIVERSITY, COVERAGE, FIDELITY, KEPT)},
     **{f"lpips:{name}": other_network(name) for name in NETWORKS},
     TOKEN_ENTROPY.name: lambda judge: TOKEN_ENTROPY,
 }

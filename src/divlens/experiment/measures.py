@@ -147,6 +147,22 @@ class Distances:
 
 
 @dataclass
+class DistancesOfRight:
+    """The mean pairwise LPIPS distance among the pictures that show what was asked for; NaN for fewer than two."""
+
+    concept: int
+    sums: FeatureSums = field(default_factory=FeatureSums.empty)
+
+    def add(self, look: Look) -> None:
+        if look.judged is not None:
+            right = shows(look.judged, self.concept).to(look.features.device)
+            self.sums = self.sums.merge(FeatureSums.of(look.features[right]))
+
+    def value(self) -> float:
+        return self.sums.mean_pairwise_distance()
+
+
+@dataclass
 class Coverage:
     """Which of the styles that exist for a concept came out."""
 
@@ -172,14 +188,14 @@ class Unknown:
 
 
 KINDS = ("sample", "set", "tokens")
-DIVERSITY, COVERAGE, FIDELITY = "diversity", "coverage", "fidelity"
+DIVERSITY, COVERAGE, FIDELITY, KEPT = "diversity", "coverage", "fidelity", "kept_diversity"
 JUDGED = (COVERAGE, FIDELITY)
 ONE_SAMPLE = "n/a: LPIPS diversity is undefined (NaN) for fewer than 2 samples."
 
 
 def usual_measures(judge: Judge | None) -> tuple[Measure, ...]:
-    """LPIPS diversity, mode coverage and prompt fidelity; the last two are NaN without a judge, and for prompts of
-    which it knows no concept."""
+    """LPIPS diversity, mode coverage, prompt fidelity, and LPIPS diversity at kept fidelity: among the pictures that
+    the judge names right. All but the first are NaN without a judge, and for prompts of which it knows no concept."""
 
     @cache
     def concept_of(prompt: Prompt) -> int | None:
@@ -191,6 +207,10 @@ def usual_measures(judge: Judge | None) -> tuple[Measure, ...]:
             return Unknown()
         existing = judge.existing[concept]
         return Coverage(concept, existing, np.zeros_like(existing))
+
+    def kept(prompt: Prompt) -> Gauge:
+        concept = concept_of(prompt)
+        return Unknown() if concept is None else DistancesOfRight(concept)
 
     def shows_what_was_asked(look: Look) -> Float[Tensor, " some"]:
         concept = concept_of(look.prompt)
@@ -217,6 +237,14 @@ def usual_measures(judge: Judge | None) -> tuple[Measure, ...]:
             (0.0, 1.0),
             "fidelity",
             "share of samples the judge names right",
+        ),
+        Measure(
+            KEPT,
+            kept,
+            "set",
+            limits=(0.0, math.inf),
+            title="kept diversity",
+            note="LPIPS diversity among the samples the judge names right",
         ),
     )
 

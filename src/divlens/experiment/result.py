@@ -13,7 +13,7 @@ import numpy as np
 from divlens.conditions import BASELINE
 from divlens.experiment import columns
 from divlens.experiment.measure import ConditionResult
-from divlens.experiment.measures import DIVERSITY, FIDELITY, ONE_SAMPLE, Measure, partial_notes
+from divlens.experiment.measures import DIVERSITY, FIDELITY, KEPT, ONE_SAMPLE, Measure, partial_notes
 from divlens.experiment.samples import Samples, unread, wordings_in, write_samples
 from divlens.fidelity.breakage import FidelityChange, fidelity_change
 from divlens.fidelity.notes import UNSEEN, fall_text, fall_warnings, judged_note
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 class ProbeResult(Result):
     """`table`: one row per model and condition. `per_prompt`: one row per model, condition and prompt.
 
-    Columns of `table`: model, condition, prompts, n; for each of `measures` (diversity, coverage, fidelity, and those
-    that were asked for beside them) the mean over prompts, a 95% interval `_low`, `_high` and `_prompts`, how many
-    prompts have a value; change (against baseline, paired) and relative_change (a share of baseline) with `_low` and
-    `_high`; fidelity_change (against baseline, paired) with `_low`, `_high`, `_chance` and `_fell`, whether that is a
-    fall (see `FidelityChange`); noise_floor (mean over prompts, of baseline pictures); duplicates (a count over all
-    samples). Undefined is NaN. `samples`: a record of every sample. `conditions`: what was done, as text. `seed`, `n`,
-    `lpips` (the network): as asked for. `drawn_with`: of each model. `templated`: the prompts whose other wordings are
-    templates, for they have no paraphrases.
+    Columns of `table`: model, condition, prompts, n; for each of `measures` (diversity, coverage, fidelity,
+    kept_diversity, and those that were asked for beside them) the mean over prompts, a 95% interval `_low`, `_high`
+    and `_prompts`, how many prompts have a value; change (against baseline, paired) and relative_change (a share of
+    baseline) with `_low` and `_high`; fidelity_change (against baseline, paired) with `_low`, `_high`, `_chance` and
+    `_fell`, whether that is a fall (see `FidelityChange`); noise_floor (mean over prompts, of baseline pictures);
+    duplicates (a count over all samples). Undefined is NaN. `samples`: a record of every sample. `conditions`: what was
+    done, as text. `seed`, `n`, `lpips` (the network): as asked for. `drawn_with`: of each model. `templated`: the
+    prompts whose other wordings are templates, for they have no paraphrases.
     """
 
     table: pd.DataFrame
@@ -62,10 +62,16 @@ class ProbeResult(Result):
         )
 
     @property
+    def printed(self) -> list[Measure]:
+        """The measures that have a column in print. One more would not fit 80 columns, and diversity at kept fidelity
+        stands in the verdict."""
+        return [each for each in self.measures if each.name != KEPT]
+
+    @property
     def blocks(self) -> list[Block]:
         """One per model: diversity, its change against baseline in percent, the other measures, duplicates; and a
         warning where fidelity fell."""
-        first, *others = self.measures
+        first, *others = self.printed
         headings = ("condition", first.heading, "change %", *(measure.heading for measure in others), "dup")
         blocks = []
         for model, rows in self.table.groupby("model", sort=False):
@@ -89,7 +95,7 @@ class ProbeResult(Result):
         lines = [
             f"Means over {counted(prompts, 'prompt')}, {counted(n, 'sample')} each; [95% interval].",
             "change: against baseline, paired by prompt, same noise. "
-            + "".join(f"{each.title or each.name}: {each.note.rstrip('.')}. " for each in self.measures if each.note)
+            + "".join(f"{each.title or each.name}: {each.note.rstrip('.')}. " for each in self.printed if each.note)
             + "dup: samples whose token grid another of the prompt has.",
             f"LPIPS diversity that one grey level of noise makes: {table[columns.NOISE_FLOOR].max():.1g} at most.",
         ]
@@ -102,7 +108,7 @@ class ProbeResult(Result):
         if len(known) < len(table):
             lines.append(UNSEEN)
         lines += judged_note(min(known, default=0), prompts)
-        lines += partial_notes(self.measures, lambda name: int(min(table[name + columns.COUNT])), prompts)
+        lines += partial_notes(self.printed, lambda name: int(min(table[name + columns.COUNT])), prompts)
         return lines + wording_lines(self.templated, prompts, unread(self.samples))
 
     @property

@@ -35,7 +35,7 @@ from divlens.results import setup_of
 from divlens.run import Rows, Run
 from divlens.scale import check_ray, dealt
 from divlens.store.asked import loaded_again
-from divlens.store.draw import drawn, windows
+from divlens.store.draw import drawn, no_tokens_yet, read_stored, windows
 from divlens.store.folder import SAMPLES, SCORES, VERDICTS, RunFolder, of_samples, owner_of
 from divlens.store.place import Place
 from divlens.store.record import new_record
@@ -182,6 +182,10 @@ def windows_of(comparison: Comparison, piece: Piece, folder: RunFolder, on_batch
         first, last = place.start // n, (place.stop - 1) // n
         groups = run.rows.groups[first : last + 1]
         cells = folder.cells(run, run.rows[place])
+        if folder.other_names(condition):
+            numbers = np.arange(place.start, place.stop)
+            read_stored(run, numbers, folder, condition, no_tokens_yet(run, len(numbers)))
+            folder.written()
         samples = rows_with(folder, SAMPLES, run, condition, "cell", cells)
         if there := sum(map(len, samples)):
             on_batch(there)

@@ -50,7 +50,7 @@ def information(
     I(Z;Y) out. `effort`: a `divlens.Effort`, how much is spent on the bounds, which take longer than the samples.
     `progress`: True shows a bar on stderr. `on_batch` is told how many more samples are done.
 
-    `out`: the folder of a run, see `divlens.probe`, whose samples are found there under a condition of the same name.
+    `out`: the folder of a run, see `divlens.probe`, whose samples under the same interventions are found there.
     Samples that another command stored are drawn once more, for tokens do not tell their bits, and what is found is
     kept; DivlensWarning says how many came out otherwise, as they may on another device.
 

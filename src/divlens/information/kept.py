@@ -23,6 +23,7 @@ from divlens.information.accounts import Accounts, Record
 from divlens.information.relevance import Judge
 from divlens.run import Row, Run
 from divlens.store.cells import name_of_code, number_of
+from divlens.store.draw import read_stored
 from divlens.store.folder import RunFolder, owner_of
 from divlens.store.schemas import ACCOUNTS, MAPS, RECORDS, schema_of
 
@@ -72,8 +73,8 @@ class Kept:
 
     def find(self, accounts: Accounts, recorded: Bool[np.ndarray, " rows"]) -> None:
         """Enter all that is kept of these rows, and which rows that are. `recorded`: those whose records are wanted."""
-        rows, keys = self.rows(accounts.numbers), self.keys(accounts.numbers)
-        accounts.stored[:] = self.folder.find(self.run, self.condition, rows, accounts.tokens)
+        keys = self.keys(accounts.numbers)
+        accounts.stored[:] = read_stored(self.run, accounts.numbers, self.folder, self.condition, accounts.tokens)
         with_maps = self.folder.index(MAPS, self.owner, "of").keys
         for asked, table in self.matching(ACCOUNTS, keys):
             # Maps may be lost alone, to `--repair`.

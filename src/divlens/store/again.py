@@ -138,9 +138,9 @@ def tokens_of(run: StoredRun, single: Run) -> Int[Tensor, " positions"]:
 
 
 def differences(sessions: Sequence[Mapping[str, Any]], setup: Mapping[str, Any], single: Run) -> Iterator[str]:
-    """What is not as it was in the sessions that drew samples."""
+    """What is not as it was in the sessions that drew samples, or may have: of one that was killed nobody knows."""
     now, here = new_session(()), single.drawn_with
-    before = [session for session in sessions if session["samples_drawn"]] or list(sessions)
+    before = [session for session in sessions if session["samples_drawn"] != 0] or list(sessions)
     if setup["dtype"] != here.dtype:
         yield f"dtype {setup['dtype']}, now {here.dtype}"
     for what, was, now_is in (

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from divlens.errors import DivlensError
@@ -35,20 +35,46 @@ def drawn(
 
     `on_batch` is told how many more rows are there.
     """
-    rows = run.rows[place]
-    tokens = no_tokens_yet(run, len(rows))
-    stored = np.zeros(len(rows), bool) if folder is None else folder.find(run, condition, rows, tokens)
+    numbers = np.arange(place.start, place.stop)
+    tokens = no_tokens_yet(run, len(numbers))
+    stored = np.zeros(len(numbers), bool) if folder is None else read_stored(run, numbers, folder, condition, tokens)
     if stored.any():
         on_batch(int(stored.sum()))
     missing = np.flatnonzero(~stored)
-    chosen = [rows[int(i)] for i in missing]
+    chosen = [run.rows[int(number)] for number in numbers[missing]]
     for batch in fill(replace(run, rows=chosen)):
         here = missing[batch.place]
         tokens[torch.from_numpy(here)] = batch.tokens.flatten(1).to("cpu", tokens.dtype)
         if folder is not None:
-            folder.add(run, condition, run.samples(place.start + here), batch.rows, batch.tokens)
+            folder.add(run, condition, run.samples(numbers[here]), batch.rows, batch.tokens)
         on_batch(len(here))
     return tokens
+
+
+def read_stored(
+    run: Run,
+    numbers: Int[np.ndarray, " rows"],
+    folder: RunFolder,
+    condition: str,
+    into: Int[Tensor, "rows positions"],
+) -> Bool[np.ndarray, " rows"]:
+    """Which rows of a run, by their numbers, the folder holds; their tokens are written into `into`. What it holds
+    under another name of the same interventions is stored under this name, too, and not drawn."""
+    rows = [run.rows[int(number)] for number in numbers]
+    stored = folder.find(run, condition, rows, into)
+    for other in folder.other_names(condition):
+        missing = np.flatnonzero(~stored)
+        if not len(missing):
+            break
+        tokens = into[torch.from_numpy(missing)]
+        here = folder.find(run, other, [rows[int(i)] for i in missing], tokens)
+        if here.any():
+            shared, tokens = missing[here], tokens[torch.from_numpy(here)]
+            into[torch.from_numpy(shared)] = tokens
+            grids = tokens.view(-1, *run.model.grid)
+            folder.add(run, condition, run.samples(numbers[shared]), [rows[int(i)] for i in shared], grids, new=False)
+            stored[shared] = True
+    return stored
 
 
 def all_stored(run: Run, place: slice, folder: RunFolder, condition: str) -> Int[Tensor, "rows positions"]:

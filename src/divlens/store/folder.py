@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+INDICES = 2  # of a table that are held: those of a condition, and of the same one under another name
+
+
 class Index:
     """Where the rows of one owner stand, by a number that names them: a cell, or what a score is of."""
 
@@ -89,7 +92,7 @@ class RunFolder:
         self.tables = {name: Shards(place, name, about["stored"].get(name, 0)) for name in SCHEMAS}
         self.contents: dict[int, tuple[Model, str | None]] = {}
         self.strata: dict[int, tuple[Run, str]] = {}
-        self.indices: dict[str, Index] = {}
+        self.indices: dict[str, list[Index]] = {}
         self.recent: dict[str, tuple[Shard, pa.Table]] = {}
 
     @property
@@ -110,9 +113,11 @@ class RunFolder:
 
     def index(self, folder: str, owner: Mapping[str, Any], column: str) -> Index:
         """Of one owner at a time, as it was when it was first asked for; see `written`."""
-        known = self.indices.get(folder)
-        if known is None or known.owner != owner:
-            self.indices[folder] = known = Index(self.tables[folder], owner, column)
+        recent = self.indices.setdefault(folder, [])
+        known = next((each for each in recent if each.owner == owner), None)
+        if known is None:
+            known = Index(self.tables[folder], owner, column)
+            self.indices[folder] = [known, *recent[: INDICES - 1]]
         return known
 
     def written(self) -> None:
@@ -164,8 +169,10 @@ class RunFolder:
         samples: Int[np.ndarray, " rows"],
         rows: Sequence[Row],
         tokens: Int[Tensor, "rows *grid"],
+        *,
+        new: bool = True,
     ) -> None:
-        """Store a batch. `samples`: the number of each among those of its prompt."""
+        """Store a batch. `samples`: the number of each among those of its prompt. `new`: they were drawn for it."""
         import pyarrow as pa
 
         owner = owner_of(run, condition)
@@ -186,7 +193,13 @@ class RunFolder:
             "tokens": lists,
         }
         self.tables[SAMPLES].append(pa.table(columns, schema_of(SAMPLES)), owner)
-        self.drawn += len(rows)
+        self.drawn += len(rows) if new else 0
+
+    def other_names(self, condition: str) -> list[str]:
+        """Under which other names the interventions of a condition stand in what this run was asked for."""
+        asked = [pair for request in self.record["requests"].values() for pair in request["conditions"].items()]
+        done = {interventions for name, interventions in asked if name == condition}
+        return sorted({name for name, interventions in asked if interventions in done and name != condition})
 
     def scores(self, run: Run, condition: str, of: int) -> dict[str, float]:
         """The stored figures of the samples that `of` names, by the names of what was measured."""

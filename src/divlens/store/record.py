@@ -169,7 +169,7 @@ def new_session(arguments: Sequence[str]) -> dict[str, Any]:
         "started": now(),
         "ended": None,
         "how": "running",
-        "samples_drawn": 0,
+        "samples_drawn": None,
         "seconds": None,
         "samples_per_second": None,
         "device": device,

@@ -1,0 +1,169 @@
+"""What a verdict is read from: the figures of every prompt under every condition, of a probe or of the run it wrote.
+
+Of a run only tables are read: no model is loaded, so that a verdict needs neither weights nor the machine of the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from divlens.conditions import BASELINE
+from divlens.errors import DivlensError
+from divlens.experiment import columns
+from divlens.experiment.measures import DIVERSITY, FIDELITY, KEPT
+from divlens.experiment.result import ProbeResult
+from divlens.interventions import Argmax
+from divlens.showing import counted
+from divlens.store.reader import StoredRun, open_run
+from divlens.store.record import share_in
+from divlens.verdict.exact import COMMANDS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ARGMAX, SUBSET, PARAPHRASE = "Argmax", "Subset", "Paraphrase"
+DECISIVE = (ARGMAX, SUBSET)
+PROBE = "probe"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Evidence:
+    """`conditions`: what was done, as text, by name. `prompts`, `n`: how many, and samples of each. `per_prompt`: as of
+    `ProbeResult`. `exact`: of a run, the figures of every prompt by `decompose` and `information`, where it has them.
+    """
+
+    conditions: Mapping[str, str]
+    prompts: int
+    n: int
+    seed: int
+    per_prompt: pd.DataFrame
+    exact: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+
+    @property
+    def models(self) -> list[str]:
+        return list(dict.fromkeys(self.per_prompt["model"]))
+
+    @property
+    def names(self) -> dict[str, str]:
+        """By each intervention of the paper, the condition that is it and nothing else, where there is one."""
+        return interventions_alone(self.conditions)
+
+
+@dataclass(frozen=True, eq=False)
+class Figures:
+    """Of a model under one condition the values of every prompt; NaN where undefined. `only_duplicates`: all samples of
+    every prompt are one."""
+
+    diversity: Float[np.ndarray, " prompts"]
+    kept: Float[np.ndarray, " prompts"]
+    right: Float[np.ndarray, " prompts"]
+    only_duplicates: bool
+
+    @property
+    def wrong(self) -> float:
+        """The share of pictures that are wrong, over the prompts that the judge knows; there is one at least."""
+        return float(np.nanmean(1 - self.right))
+
+
+def interventions_alone(conditions: Mapping[str, str]) -> dict[str, str]:
+    """`conditions`: what was done, as `interventions.described` writes it, by name. Argmax is that of the token draw:
+    one that silences the path, too, says nothing of where the diversity comes from."""
+    found: dict[str, str] = {}
+    for name, done in conditions.items():
+        kind = done.partition("(")[0]
+        if kind in (*DECISIVE, PARAPHRASE) and ") + " not in done and done != repr(Argmax("all")):
+            found.setdefault(kind, name)
+    return {kind: found[kind] for kind in (*DECISIVE, PARAPHRASE) if kind in found}
+
+
+def evidence_of(asked: ProbeResult | StoredRun | str | Path) -> Evidence:
+    """Raises DivlensError for what is neither a probe nor the folder of a complete run that has one."""
+    if isinstance(asked, ProbeResult):
+        return Evidence(
+            conditions=asked.conditions,
+            prompts=len(asked.prompts),
+            n=asked.n,
+            seed=asked.seed,
+            per_prompt=asked.per_prompt,
+        )
+    if isinstance(asked, StoredRun | str | Path):
+        return evidence_in(asked if isinstance(asked, StoredRun) else open_run(asked))
+    raise DivlensError(
+        f"verdict expects what divlens.probe returns, or the folder of a run of it, got {type(asked).__name__}"
+    )
+
+
+def evidence_in(run: StoredRun) -> Evidence:
+    """That of a run, whose tables are complete."""
+    place = run.place
+    if PROBE not in run.requests:
+        raise DivlensError(f"verdict expects a run of probe, {place} has {', '.join(run.requests) or 'none'}")
+    if (share := share_in(run.record)) is not None:
+        raise DivlensError(f"{place} holds shard {share} of a run: a verdict needs all, see `divlens merge`")
+    if PROBE in run.unfinished:
+        raise DivlensError(f"{place} is not complete: divlens resume {place} draws what is missing")
+    request, per_prompt = run.requests[PROBE], run.tables(PROBE)["per_prompt"]
+    if KEPT not in per_prompt:
+        raise DivlensError(
+            f"{place} was measured by a divlens without {KEPT}: the command that made it, given again, measures that "
+            "and draws nothing"
+        )
+    done = [command for command in COMMANDS if command in run.requests and command not in run.unfinished]
+    return Evidence(
+        conditions=request["conditions"],
+        prompts=len(request["prompts"]),
+        n=request["n"],
+        seed=request["seed"],
+        per_prompt=per_prompt,
+        exact={command: run.tables(command)["per_prompt"] for command in done},
+    )
+
+
+def check_evidence(evidence: Evidence) -> None:
+    """Raises DivlensError where no verdict is possible."""
+    if reason := what_is_missing(evidence.prompts, evidence.n, evidence.names):
+        raise DivlensError(f"verdict expects {reason}")
+
+
+def what_is_missing(prompts: int, n: int, names: Mapping[str, str]) -> str:
+    """What a verdict expects and what came, where these are not enough for one; else nothing."""
+    if prompts < 2 or n < 2:
+        got = f"{counted(prompts, 'prompt')} and {counted(n, 'sample')}"
+        return f"at least 2 prompts and 2 samples of each, got {got}"
+    if missing := missing_conditions(names):
+        return f"conditions of Argmax and Subset alone, got none of {', '.join(missing)}"
+    return ""
+
+
+def missing_conditions(names: Mapping[str, str]) -> list[str]:
+    return [kind for kind in DECISIVE if kind not in names]
+
+
+def figures_of(evidence: Evidence, model: str) -> tuple[Figures, dict[str, Figures]]:
+    """Of a model: those of baseline, and those under each intervention of the paper."""
+    rows: Any = evidence.per_prompt.groupby("model").get_group(model)
+    floor = values_in(rows, BASELINE, columns.NOISE_FLOOR)
+
+    def figures(condition: str) -> Figures:
+        diversity = values_in(rows, condition, DIVERSITY)
+        # Two pairs of duplicates are duplicates, too: only where nothing can be seen between them they are one.
+        same = values_in(rows, condition, columns.DUPLICATES) == evidence.n
+        return Figures(
+            diversity=diversity,
+            kept=values_in(rows, condition, KEPT),
+            right=values_in(rows, condition, FIDELITY),
+            only_duplicates=bool((same & (diversity <= floor)).all()),
+        )
+
+    return figures(BASELINE), {kind: figures(name) for kind, name in evidence.names.items()}
+
+
+def values_in(rows: pd.DataFrame, condition: str, column: str) -> Float[np.ndarray, " prompts"]:
+    """Of every prompt, in the order of the table, which is the same under every condition."""
+    return np.array(rows.loc[rows["condition"] == condition, column], float)

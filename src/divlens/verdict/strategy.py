@@ -1,0 +1,209 @@
+"""Which strategy a model has: where its diversity comes from, and how far it relies on its codebook.
+
+Three strategies (Wu, Zhao and Liu, 2025, arXiv 2512.01831) differ in what two interventions do. Without token draws
+(Argmax) diversity drops, goes to zero, or stays; with half of the codebook (Subset) it drops or stays. Paraphrase
+agrees with the paper or does not; it decides nothing.
+
+Broken pictures differ from each other, too. Where a judge knows what was asked for, the strategy is therefore that of
+the diversity among the pictures that are right; and where fidelity fell, no rise is claimed, for what the judge still
+recognises may be damaged as well.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+
+from divlens.fidelity.breakage import fidelity_change
+from divlens.showing import counted
+from divlens.verdict.contrasts import Contrast, Outcome, contrasts_of
+from divlens.verdict.evidence import ARGMAX, DECISIVE, PARAPHRASE, SUBSET, Figures
+
+PATTERNS: Mapping[str, Mapping[str, Outcome]] = {
+    # What each strategy's contrasts come out as. "Minimal" and "stable" are claims: equivalent within the margin.
+    "diversity-prioritized": {ARGMAX: "drop", SUBSET: "drop", PARAPHRASE: "rise"},
+    "compression-prioritized": {ARGMAX: "zero", SUBSET: "equivalent", PARAPHRASE: "rise"},
+    "decoupled": {ARGMAX: "equivalent", SUBSET: "drop", PARAPHRASE: "equivalent"},
+}
+MIXED, OPEN = "mixed", "undecided"
+MEANING: Mapping[str, str] = {
+    "diversity-prioritized": "its diversity comes from token draws and needs the whole codebook",
+    "compression-prioritized": "its diversity comes from token draws alone, and the most used codes carry it",
+    "decoupled": "its diversity does not come from token draws, but needs the whole codebook",
+    MIXED: "no strategy of the paper has these contrasts together",
+    OPEN: "the contrasts that would decide are open",
+}
+SAID: Mapping[str, str] = {
+    "zero": "duplicates alone",
+    "drop": "a drop",
+    "rise": "a rise",
+    "equivalent": "equivalence",
+    "undecided": "nothing decided",
+}
+RESAMPLES = 2000
+FEWEST_KNOWN = 2  # prompts that the judge knows, from which on the pictures that are right decide
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A contrast among the pictures that are right, and the share of pictures that are wrong, and so left out, under
+    the condition and at baseline: means over the prompts that the judge knows, in [0, 1].
+
+    fell: whether fidelity fell (see `FidelityChange`); then a rise is undecided. held_back: whether it was one.
+    """
+
+    contrast: Contrast
+    wrong: float
+    wrong_before: float
+    fell: bool
+    held_back: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strategy:
+    """The strategy of a model.
+
+    name: one of the three, "mixed" where no strategy fits what is decided, "undecided" where what is decided fits
+    several or is too little. chances: of each name, the share of resamples of the prompts whose changes, taken as they
+    are, fit it. contrasts: by intervention, of LPIPS diversity. kept: the same among the pictures that
+    are right, none where no judge knows at least two of the prompts. exact: what the exact shares of a run say of the
+    same question.
+    """
+
+    model: str
+    name: str
+    chances: Mapping[str, float]
+    contrasts: Mapping[str, Contrast]
+    kept: Mapping[str, Kept]
+    exact: tuple[str, ...] = ()
+
+    @property
+    def decisive(self) -> dict[str, Contrast]:
+        """The contrasts that the name follows from."""
+        return {kind: one.contrast for kind, one in self.kept.items()} or dict(self.contrasts)
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why, a sentence for each contrast, what the paper says of Paraphrase, and what would change the answer."""
+        lines = [self.reason(kind) for kind in self.contrasts]
+        if self.name in PATTERNS and PARAPHRASE in self.decisive:
+            seen, expected = self.decisive[PARAPHRASE].outcome, PATTERNS[self.name][PARAPHRASE]
+            agrees = "agrees" if seen == expected else "does not agree"
+            lines.append(f"Paraphrase {agrees} with the paper, where it shows {SAID[expected]}.")
+        lines += [*self.other_answers(), *self.exact]
+        return lines if self.kept else [*lines, BREAKAGE_UNSEEN]
+
+    def reason(self, kind: str) -> str:
+        plain = self.contrasts[kind]
+        if kind not in self.kept:
+            return f"{kind}: {plain.words}."
+        kept = self.kept[kind]
+        if plain.outcome == "zero":
+            return f"{kind}: {plain.words}; {wrong_text(kept)}."
+        over = "" if kept.contrast.prompts == plain.prompts else f", over {counted(kept.contrast.prompts, 'prompt')}"
+        among = f"of the pictures that are right {kept.contrast.words}{over}"
+        return f"{kind}: {plain.words}; {among}; {wrong_text(kept)}.{difference(plain, kept)}"
+
+    def other_answers(self) -> list[str]:
+        """What would have to come out otherwise for each strategy that it is one contrast away from."""
+        lines = []
+        for name, pattern in PATTERNS.items():
+            others = [each for each in DECISIVE if self.decisive[each].outcome != pattern[each]]
+            if name != self.name and len(others) == 1:
+                lines.append(f"It would be {name} if {others[0]} showed {SAID[pattern[others[0]]]}.")
+        return lines
+
+
+BREAKAGE_UNSEEN = "No judge knows these prompts: a rise may be of pictures that broke."
+
+
+def wrong_text(kept: Kept) -> str:
+    return f"{100 * kept.wrong:.0f}% of the pictures are wrong, {100 * kept.wrong_before:.0f}% at baseline"
+
+
+def difference(plain: Contrast, kept: Kept) -> str:
+    """Which of the two counts, where all pictures and those that are right say something else."""
+    if kept.held_back:
+        return " Fidelity fell, so what is right may be damaged, too: no rise is claimed."
+    if plain.outcome == kept.contrast.outcome:
+        return ""
+    seen = f"all pictures show {SAID[plain.outcome]}, those that are right {SAID[kept.contrast.outcome]}"
+    return f" The two differ: {seen}, and the latter counts."
+
+
+def strategy_of(
+    model: str, baseline: Figures, conditions: Mapping[str, Figures], *, margin: float, n: int, seed: int
+) -> Strategy:
+    """`conditions`: the figures under each intervention, Argmax and Subset among them, of `n` samples of each prompt.
+    Raises DivlensError for a margin outside of (0, 1)."""
+    same = {kind: one.only_duplicates for kind, one in conditions.items()}
+    diversity = {kind: one.diversity for kind, one in conditions.items()}
+    contrasts = contrasts_of(baseline.diversity, diversity, same, margin=margin, seed=seed)
+    kept: dict[str, Kept] = {}
+    before, after = baseline.diversity, diversity
+    if (~np.isnan(baseline.right)).sum() >= FEWEST_KNOWN:
+        before, after = baseline.kept, {kind: one.kept for kind, one in conditions.items()}
+        among = contrasts_of(before, after, same, margin=margin, seed=seed)
+        for kind, one in conditions.items():
+            fell = fidelity_change(baseline.right, one.right, n, seed).fell
+            held_back = fell and among[kind].outcome == "rise"
+            contrast = replace(among[kind], outcome="undecided", would_decide=math.nan) if held_back else among[kind]
+            kept[kind] = Kept(contrast, one.wrong, baseline.wrong, fell, held_back)
+    decisive = {kind: one.contrast for kind, one in kept.items()} or contrasts
+    return Strategy(
+        model=model,
+        name=name_of({kind: contrast.outcome for kind, contrast in decisive.items()}),
+        chances=chances_of(before, after, same, margin, seed, [kind for kind, one in kept.items() if one.fell]),
+        contrasts=contrasts,
+        kept=kept,
+    )
+
+
+def name_of(outcomes: Mapping[str, Outcome]) -> str:
+    """The strategy that fits; "mixed" where none can, "undecided" where that is open."""
+
+    def fits(pattern: Mapping[str, Outcome], *also: Outcome) -> bool:
+        return all(outcomes[each] in (pattern[each], *also) for each in DECISIVE)
+
+    fitting = [name for name, pattern in PATTERNS.items() if fits(pattern)]
+    if fitting:
+        return fitting[0]
+    return OPEN if any(fits(pattern, "undecided") for pattern in PATTERNS.values()) else MIXED
+
+
+def chances_of(
+    baseline: Float[np.ndarray, " prompts"],
+    conditions: Mapping[str, Float[np.ndarray, " prompts"]],
+    only_duplicates: Mapping[str, bool],
+    margin: float,
+    seed: int,
+    no_rise: Sequence[str] = (),
+) -> dict[str, float]:
+    """How often resamples of the prompts fit each strategy, with their changes taken as they are: those beyond the
+    margin are drops and rises, the others are equivalent. NaN where no prompt has all values. `no_rise`: of which
+    interventions none is claimed."""
+    names = (*PATTERNS, MIXED, OPEN)
+    needed = [conditions[kind] for kind in DECISIVE if not only_duplicates[kind]]
+    known = ~np.isnan(np.stack([baseline, *needed])).any(0)
+    if not known.any() or not baseline[known].any():
+        return dict.fromkeys(names, np.nan)
+    drawn = np.random.default_rng(seed).integers(known.sum(), size=(RESAMPLES, known.sum()))
+    before = baseline[known][drawn].mean(1)
+    outcomes = []
+    for kind in DECISIVE:
+        if only_duplicates[kind]:
+            outcomes.append(np.full(RESAMPLES, "zero"))
+            continue
+        change = conditions[kind][known][drawn].mean(1) - before
+        small = np.abs(change) <= margin * before
+        above = "undecided" if kind in no_rise else "rise"
+        outcomes.append(np.where(small, "equivalent", np.where(change < 0, "drop", above)))
+    seen: Counter[str] = Counter()
+    for pair, count in Counter(zip(*(each.tolist() for each in outcomes), strict=True)).items():
+        seen[name_of(dict(zip(DECISIVE, pair, strict=True)))] += count
+    return {name: seen[name] / RESAMPLES for name in names}
