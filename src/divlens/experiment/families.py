@@ -59,13 +59,17 @@ class Asked:
             raise DivlensError(f"{self.family} expects {expected} after a colon, got {self.argument!r:.40}")
         return found
 
-    @property
-    def place(self) -> str:
-        """The argument of a network, which has nothing behind an @."""
+    def refuse_network(self) -> None:
+        """Raises DivlensError for a network behind an @, of a family that is one itself."""
         if self.network:
             raise DivlensError(
                 f"{self.family} is a network of its own and expects none after @, got {self.name!r:.120}"
             )
+
+    @property
+    def place(self) -> str:
+        """The argument of a network, which has nothing behind an @."""
+        self.refuse_network()
         if not self.argument:
             raise DivlensError(
                 f"{self.family} expects a folder or a repository on the model hub after a colon, got none"
@@ -210,10 +214,10 @@ class AgainstReference:
 
 
 def distance(asked: Asked) -> Measure:
-    if asked.family != DREAMSIM:
+    if asked.family == DREAMSIM:
+        asked.refuse_network()
+    else:
         _ = asked.place
-    elif asked.network:
-        raise DivlensError(f"dreamsim is a network itself and expects none after @, got {asked.name!r:.120}")
     eyes = Eyes.named(asked.name)
     note = "mean 1 - cosine of the features of two pictures"
 
