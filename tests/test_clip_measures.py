@@ -1,6 +1,7 @@
 """CLIPScore and CLIP-IQA, against torchmetrics on a tiny CLIP; and what may be mistaken in its ranges."""
 
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -75,7 +76,7 @@ def test_clipiqa_is_that_of_torchmetrics_on_pictures_in_its_range(place, monkeyp
     theirs = clip_image_quality_assessment(pictures.float(), "openai/any", data_range=1.0)  # type: ignore[arg-type]
     assert _PROMPTS["quality"] == QUALITY
     torch.testing.assert_close(found, theirs, rtol=0, atol=TOLERANCE)
-    black = clip_image_quality_assessment(pictures.float(), "openai/any", data_range=255.0)  # type: ignore[arg-type]
+    black: Any = clip_image_quality_assessment(pictures.float(), "openai/any", data_range=255.0)  # type: ignore[arg-type]
     assert float((black - found).abs().max()) > 10 * TOLERANCE  # the control
 
 

@@ -88,7 +88,8 @@ def test_a_picture_has_the_features_of_its_file(places, pictures):
 
 def test_weights_are_its_version(places, tmp_path):
     other = tiny_features.dinov2(tmp_path / "other", seed=1)
-    versions = [network_by(f"dinov2:{place}").version for place in (places["dinov2"], other)]  # type: ignore[union-attr]
+    networks: list[Any] = [network_by(f"dinov2:{place}") for place in (places["dinov2"], other)]
+    versions = [network.version for network in networks]
     assert versions[0] != versions[1] and all(len(version) == 8 for version in versions)
 
 

@@ -70,7 +70,7 @@ def test_every_name_is_measured_of_the_samples_that_are_there(run_of_toy, drawn,
     for name, values in expected.items():
         np.testing.assert_allclose(found[name], values, rtol=1e-6, err_msg=name)  # features in batches of other sizes
     assert (found["repeat"] > 2).all() and (found["repeat"] <= N + 1).all()
-    argmax = scores.per_prompt[scores.per_prompt["condition"] == "argmax"]
+    argmax: Any = scores.per_prompt[scores.per_prompt["condition"] == "argmax"]
     assert (argmax["repeat"] == 2).all() and (argmax["repeat:0.01"] == 2).all()  # raster's path has no noise
     np.testing.assert_allclose(argmax["vendi"], 1, rtol=1e-6)
     text = str(scores)

@@ -43,7 +43,7 @@ def clip(folder: Path, seed: int = 0) -> str:
         "patch_size": 8,
     }
     model = sensitive(CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=12)))
-    sizes = {"size": {"shortest_edge": SIDE}, "crop_size": {"height": SIDE, "width": SIDE}}
+    sizes: dict[str, Any] = {"size": {"shortest_edge": SIDE}, "crop_size": {"height": SIDE, "width": SIDE}}
     model.save_pretrained(folder)
     CLIPProcessor(CLIPImageProcessor(**sizes), words).save_pretrained(folder)
     # Repositories older than transformers 5 have the two parts apart.
@@ -70,9 +70,9 @@ def dinov2_of_timm(folder: Path, seed: int = 0) -> str:
     from timm.models import save_for_hf
 
     torch.manual_seed(seed)
-    sizes = {"img_size": 28, "embed_dim": 16, "depth": 2, "num_heads": 2}
+    sizes: dict[str, Any] = {"img_size": 28, "embed_dim": 16, "depth": 2, "num_heads": 2}
     model: Any = sensitive(timm.create_model(TIMM, pretrained=False, num_classes=0, **sizes))
-    save_for_hf(model, folder, model_args=sizes, safe_serialization="both")
+    save_for_hf(model, str(folder), model_args=sizes, safe_serialization="both")
     described = json.loads((folder / "config.json").read_text())
     described["pretrained_cfg"]["input_size"] = [3, 28, 28]
     (folder / "config.json").write_text(json.dumps(described))
