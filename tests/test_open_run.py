@@ -325,7 +325,7 @@ def test_lpips_by_a_network_of_its_own(own, monkeypatch):
 @pytest.mark.parametrize(
     ("measures", "said"),
     [
-        (["vendi"], f"no measure is called 'vendi'; known: {', '.join(KNOWN)}"),
+        (["sharpness"], f"no measure is called 'sharpness'; known: {', '.join(KNOWN)}"),
         (["token_entropi"], "did you mean token_entropy"),
         ([], "expected a measure, got none"),
         ([3], "measures expects a list of divlens.Measure, got 3"),

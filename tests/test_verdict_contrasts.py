@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from divlens.errors import DivlensError
-from divlens.verdict.contrasts import LEVEL, contrasts_of, outcome_of, p_values, too_few
+from divlens.verdict.contrasts import LEVEL, contrasts_of, outcome_of, p_values
 from divlens.verdict.significance import EXACT, fewest_prompts, hedges_g, holm, prompts_that_decide, sign_flip_p
 
 # What is drawn first waits for scipy's import: no deadline.
@@ -98,7 +98,7 @@ def test_fewer_prompts_than_the_fewest_show_nothing_and_these_do(tests):
         gone = {str(i): np.zeros(prompts) for i in range(tests)}
         found = contrasts_of(np.linspace(1, 2, prompts), gone, {})
         shown = {contrast.outcome for contrast in found.values()}
-        assert shown == {"undecided" if too_few(prompts, tests) else "drop"}
+        assert shown == {"undecided" if prompts < fewest else "drop"}
         assert all(one.would_decide == fewest for one in found.values() if one.outcome == "undecided")
 
 

@@ -76,10 +76,12 @@ class RunComparison(Shown):
         lines = [f"Means over {counted(self.prompts, 'common prompt')}; b - a is paired by prompt; [95% interval]."]
         lines += [
             f"{command}: {one} samples of each prompt in a, {other} in b. Figures that grow with the number of samples "
-            "(duplicates, token entropy) are not to be held against each other."
+            "(duplicates, token entropy, vendi, repeat, prdc) are not to be held against each other."
             for command, one, other in self.sizes
             if one != other
         ]
+        if any(str(figure).startswith("clipiqa:") for figure in self.table["figure"]):
+            lines.append("CLIP-IQA may take noise for quality: divlens score says what uniform noise and grey have.")
         return [*lines, *missing_intervals(self.prompts), *self.left_out]
 
 

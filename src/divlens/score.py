@@ -13,10 +13,10 @@ from jaxtyping import Float
 from divlens.diversity import NETWORKS
 from divlens.errors import DivlensError
 from divlens.experiment import columns
-from divlens.experiment.built_in import KNOWN, check_known
+from divlens.experiment.built_in import KNOWN, known_names, measure_or_name
 from divlens.experiment.comparison import instruments_of
 from divlens.experiment.measure import Instruments, looks, prompt_by_prompt, samples_each, values_of
-from divlens.experiment.measures import Measure, checked_measures, partial_notes
+from divlens.experiment.measures import Measure, checked_measures, notes_of, partial_notes
 from divlens.output import Record, as_read, write_tables
 from divlens.progress import OnBatch, ShowProgress, followed
 from divlens.results import Result, merged
@@ -133,7 +133,7 @@ class Scores(Result):
             f"Means over prompts ({means}); [95% interval]. change: against baseline, paired by prompt, same noise."
         ]
         measures = self.parts[0].measures
-        lines += [f"{each.title or each.name}: {each.note.rstrip('.')}." for each in measures if each.note]
+        lines += notes_of(measures)
 
         def known(name: str) -> int:
             return int(min((~np.isnan(part.values[name])).sum() for part in self.parts))
@@ -155,6 +155,7 @@ def score(
     run: str | Path,
     measures: str | Measure | Sequence[str | Measure],
     *,
+    skip_broken: bool = False,
     arguments: Sequence[str] = (),
     progress: ShowProgress = None,
     on_batch: OnBatch | None = None,
@@ -164,13 +165,14 @@ def score(
 
     `measures`: one or several, each a name (`divlens score --help` lists them) or a `divlens.Measure`, under whose name
     figures are stored and found again: a function that was changed wants another name. Figures are stored in the run,
-    prompt by prompt, and those that it has are not measured again. `on_batch` is told how many more samples are done.
+    prompt by prompt, and those that it has are not measured again. `skip_broken`: reference pictures that cannot be
+    read are left out. `on_batch` is told how many more samples are done.
 
-    Raises DivlensError for an unknown name, for a folder without a run, for one that is not complete or whose samples
-    are those of a crossed design, for models that cannot be loaded by the name under which they were asked, or are
-    others now, and for a folder that another process writes.
+    Raises DivlensError for an unknown name, for a network that cannot be loaded, for a folder without a run, for one
+    that is not complete or whose samples are those of a crossed design, for models that cannot be loaded by the name
+    under which they were asked, or are others now, and for a folder that another process writes.
     """
-    wanted = checked(measures)
+    wanted = checked(measures, skip_broken)
     requests = scorable(Place(run))
     with writing_run(run, arguments) as folder:
         parts: list[Part] = []
@@ -184,16 +186,15 @@ def score(
     return result
 
 
-def checked(measures: str | Measure | Sequence[str | Measure]) -> list[str | Measure]:
-    """The measures, each once. Raises DivlensError for none, for an unknown name, and for what is no measure."""
-    wanted = [measures] if isinstance(measures, str | Measure) else list(measures)
-    if not wanted:
-        raise DivlensError(f"expected a measure, got none; known: {', '.join(KNOWN)}")
-    for name in wanted:
-        if isinstance(name, str):
-            check_known(name)
+def checked(measures: str | Measure | Sequence[str | Measure], skip_broken: bool = False) -> list[str | Measure]:
+    """The measures, each once; a name that depends on the judge stays one. Raises DivlensError for none, for an unknown
+    name, and for what is no measure."""
+    asked = [measures] if isinstance(measures, str | Measure) else list(measures)
+    if not asked:
+        raise DivlensError(f"expected a measure, got none; known: {known_names()}")
+    wanted = [measure_or_name(each, skip_broken) for each in dict.fromkeys(asked)]
     checked_measures([each for each in wanted if not isinstance(each, str)])
-    return list(dict.fromkeys(wanted))
+    return wanted
 
 
 def scorable(place: Place) -> list[Record]:
@@ -251,15 +252,21 @@ def figures(run: Run, condition: str, instruments: Instruments, folder: RunFolde
     instruments.network.to(run.device)
     n = samples_each(run)
     found: dict[str, list[float]] = {each.name: [] for each in instruments.measures}
+    seeing = instruments.by_version()
     for place in windows(run, whole=n):
         tokens, scored = all_stored(run, place, folder, condition), []
         for _, rows, here in prompt_by_prompt(run, place, tokens):
-            of = of_samples(folder.cells(run, rows), instruments.identity)
-            known = folder.scores(run, condition, of)
+            cells, known = folder.cells(run, rows), {}
+            of = {part.identity: of_samples(cells, part.identity) for part in seeing}
+            for part in seeing:
+                stored = folder.scores(run, condition, of[part.identity])
+                known |= {each.name: stored[each.name] for each in part.measures if each.name in stored}
             if missing := [each for each in instruments.measures if each.name not in known]:
                 prompt = rows[0].prompt
                 fresh = values_of(missing, prompt, here, looks(run, prompt, here, instruments))
-                scored.append(Scored(prompt.text, n, of, fresh))
+                for part in seeing:
+                    if mine := {each.name: fresh[each.name] for each in part.measures if each.name in fresh}:
+                        scored.append(Scored(prompt.text, n, of[part.identity], mine))
                 known |= fresh
             for name, values in found.items():
                 values.append(known[name])

@@ -84,6 +84,16 @@ log_option = click.option(
 )
 
 
+skip_broken_option = click.option(
+    "--skip-broken", is_flag=True, help="Leave out picture files that cannot be read, in place of refusing them."
+)
+
+
+def listed(names: str) -> list[str]:
+    """Names that commas part."""
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
 def reporter_of(quiet: bool, log: IO[str] | None) -> Reporter:
     """How far a run is: on stderr, and in a file of JSON lines."""
     from divlens.progress import JsonLines, Several, usual_reporter

@@ -8,7 +8,7 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
-from divlens.cli.options import log_option, quiet_option, reporter_of
+from divlens.cli.options import listed, log_option, quiet_option, reporter_of, skip_broken_option
 from divlens.errors import DivlensError
 from divlens.report.terminal import put, show
 from divlens.showing import visible
@@ -23,17 +23,20 @@ if TYPE_CHECKING:
     "--measures",
     required=True,
     metavar="NAME,...",
-    help="Of diversity, openness, fidelity, kept_diversity, lpips:stlpips, lpips:alex, lpips:vgg, token_entropy.",
+    help="Of diversity, openness, fidelity, kept_diversity, lpips:stlpips, lpips:alex, lpips:vgg, token_entropy, "
+    "vendi, rke, repeat, prdc_precision:FOLDER, prdc_recall:FOLDER, prdc_density:FOLDER, prdc_coverage:FOLDER, "
+    "dinov2:PLACE, clip:PLACE, dreamsim, clipscore:PLACE, clipiqa:PLACE. docs/measures.md explains them.",
 )
+@skip_broken_option
 @quiet_option
 @log_option
-def score(run: str, measures: str, quiet: bool, log: IO[str] | None) -> None:
+def score(run: str, measures: str, skip_broken: bool, quiet: bool, log: IO[str] | None) -> None:
     """Measure something else of the samples in the folder RUN. None is drawn again."""
     from divlens.score import score as measured
     from divlens.showing import together
 
-    names = [name.strip() for name in measures.split(",") if name.strip()]
-    result = measured(run, names, arguments=sys.argv[1:], progress=reporter_of(quiet, log))
+    names = listed(measures)
+    result = measured(run, names, skip_broken=skip_broken, arguments=sys.argv[1:], progress=reporter_of(quiet, log))
     show(together([result]))
     put(f"written: {visible(run)}\n")
 

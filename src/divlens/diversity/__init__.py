@@ -6,6 +6,7 @@ from divlens.diversity.networks import (
     DiversityInputError,
     FeatureNetwork,
     MissingPackageError,
+    PictureNetwork,
     adapt_lpips,
     load_network,
 )
@@ -16,6 +17,7 @@ __all__ = [
     "FeatureNetwork",
     "FeatureSums",
     "MissingPackageError",
+    "PictureNetwork",
     "adapt_lpips",
     "images_to_feature_sums",
     "load_network",

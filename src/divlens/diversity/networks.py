@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -176,6 +176,20 @@ class FeatureNetwork(nn.Module):
             positions = y.shape[1] * y.shape[2]
             parts.append((y * (root * positions**-0.5 / (length + _EPSILON))).flatten(1))
         return torch.cat(parts, dim=1)
+
+
+class PictureNetwork(Protocol):
+    """Pictures in [0, 1] to features whose squared distance is what is measured: a `FeatureNetwork`, or another
+    module."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def check_size(self, images: Tensor, name: str) -> None: ...
+
+    def to(self, device: torch.device) -> PictureNetwork: ...
+
+    def __call__(self, images: Tensor) -> Tensor: ...
 
 
 def load_network(name: str = "stlpips") -> FeatureNetwork:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from divlens.diversity import NETWORKS, network_of
 from divlens.errors import DivlensError
+from divlens.experiment.families import FAMILIES, WRITTEN, family_measure
 from divlens.experiment.measures import DIVERSITY, FIDELITY, KEPT, OPENNESS, Distances, Measure, named, usual_measures
 from divlens.fidelity import Judge
 
@@ -64,9 +65,20 @@ KNOWN: Mapping[str, Callable[[Judge | None], Measure]] = {
 }
 
 
-def check_known(name: str) -> None:
-    """Raises DivlensError, which lists those that are, for a name that is not known."""
-    if name not in KNOWN:
-        close = difflib.get_close_matches(name, KNOWN, 1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise DivlensError(f"no measure is called {name!r:.40}; {hint}known: {', '.join(KNOWN)}")
+def measure_or_name(asked: str | Measure, skip_broken: bool = False) -> str | Measure:
+    """The measure of a name that has one whatever the judge, see `families`; a measure, and a name in KNOWN, as it is.
+
+    Raises DivlensError, which lists those that are, for a name that is not known, and for what a family refuses.
+    """
+    if not isinstance(asked, str) or asked in KNOWN:
+        return asked
+    if (measure := family_measure(asked, skip_broken)) is not None:
+        return measure
+    close = difflib.get_close_matches(asked, [*KNOWN, *FAMILIES], 1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    raise DivlensError(f"no measure is called {asked!r:.40}; {hint}known: {known_names()}")
+
+
+def known_names() -> str:
+    """As a user may write them."""
+    return ", ".join([*KNOWN, *WRITTEN])

@@ -96,7 +96,16 @@ class Instruments:
     @property
     def identity(self) -> str:
         """What a stored figure depends on beside the samples and the name of its measure."""
-        return f"{SCORES_VERSION}/{self.lpips}/{name_of_code(self.judge)}"
+        versions = dict.fromkeys(each.version for each in self.measures if each.version)
+        return "/".join([str(SCORES_VERSION), self.lpips, str(name_of_code(self.judge)), *versions])
+
+    def by_version(self) -> list[Instruments]:
+        """With the measures of one version each: what is stored of them does not depend on what else is measured."""
+        versions = dict.fromkeys(each.version for each in self.measures)
+        return [
+            replace(self, measures=tuple(each for each in self.measures if each.version == version))
+            for version in versions
+        ]
 
 
 def figure_names(instruments: Instruments, with_noise_floor: bool) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any, Literal, Protocol
 
@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from divlens.diversity import FeatureNetwork, FeatureSums
+from divlens.diversity import FeatureNetwork, FeatureSums, PictureNetwork
 from divlens.errors import DivlensError, check_text
 from divlens.experiment.columns import TAKEN, of_measure
 from divlens.fidelity import Judge, Named, named_by, respects
@@ -33,11 +33,22 @@ class Look:
     network: FeatureNetwork
     judge: Judge | None
 
-    @cached_property
+    @property
     def features(self) -> Float[Tensor, "some features"]:
-        self.network.check_size(self.pictures, f"pictures of {self.model}")
-        with torch.inference_mode():
-            return self.network(self.pictures.to(self.network.device))
+        return self.features_by(None)
+
+    @cached_property
+    def seen(self) -> dict[PictureNetwork, Tensor]:
+        return {}
+
+    def features_by(self, other: PictureNetwork | None) -> Float[Tensor, "some features"]:
+        """The features of another network, or of the look's own; each network looks once."""
+        network = self.network if other is None else other.to(self.network.device)
+        if network not in self.seen:
+            network.check_size(self.pictures, f"pictures of {self.model}")
+            with torch.inference_mode():
+                self.seen[network] = network(self.pictures.to(network.device))
+        return self.seen[network]
 
     @cached_property
     def readings(self) -> Int[Tensor, "some attributes"] | None:
@@ -60,7 +71,9 @@ class Measure:
     "set", one number of all together: `of(prompt)` gives a `Gauge`; or "tokens", one number of the tokens of all, for
     which no picture is made: `of(tokens)`, integers (n, positions), gives it. unit: "%" is shown in percent; a number
     of every picture is then 0 or 1, and its mean has the interval of a share. limits: what a single value can be.
-    title: the heading of its column, where the name does not do. note: what stands of it below a table.
+    title: the heading of its column, where the name does not do. note: what stands of it below a table. version: what its
+    values depend on besides the name, such as the content of a network's files: stored figures of another version are
+    not taken for these.
     """
 
     name: str
@@ -70,6 +83,7 @@ class Measure:
     limits: tuple[float, float] = (-math.inf, math.inf)
     title: str = ""
     note: str = ""
+    version: str = ""
 
     @property
     def is_share(self) -> bool:
@@ -121,15 +135,14 @@ class MeanOfSamples:
 
 @dataclass
 class Distances:
-    """The mean pairwise LPIPS distance, from running sums of features: those that all measures share, or those of a
-    network of its own."""
+    """The mean pairwise squared distance of features, an LPIPS, from running sums: of those that all measures share, or
+    of those of a network of its own."""
 
-    network: FeatureNetwork | None = None
+    network: PictureNetwork | None = None
     sums: FeatureSums = field(default_factory=FeatureSums.empty)
 
     def add(self, look: Look) -> None:
-        own = look if self.network is None else replace(look, network=self.network)
-        self.sums = self.sums.merge(FeatureSums.of(own.features))
+        self.sums = self.sums.merge(FeatureSums.of(look.features_by(self.network)))
 
     def value(self) -> float:
         return self.sums.mean_pairwise_distance()
@@ -229,6 +242,11 @@ def usual_measures(judge: Judge | None) -> tuple[Measure, ...]:
             note="LPIPS diversity among the samples in which the judge reads all that the prompt names",
         ),
     )
+
+
+def notes_of(measures: Sequence[Measure]) -> list[str]:
+    """What stands of each below a table, a sentence each."""
+    return [f"{each.title or each.name}: {each.note.rstrip('.')}." for each in measures if each.note]
 
 
 def partial_notes(measures: Sequence[Measure], known: Callable[[str], int], prompts: int) -> list[str]:

@@ -127,8 +127,3 @@ def would_decide(
     """How many prompts would decide a contrast that is one of so many; never fewer than can."""
     enough = prompts_that_decide(before, after, margin=margin, level=LEVEL / tests, power=POWER)
     return max(enough, float(fewest_prompts(tests, LEVEL)))  # NaN, where it is, comes first and stays
-
-
-def too_few(prompts: int, tests: int) -> bool:
-    """Whether no change can be shown with so many prompts, whatever is drawn."""
-    return prompts < fewest_prompts(tests, LEVEL)
