@@ -104,9 +104,10 @@ def draw_captions(
     scenes: Int[np.ndarray, "n attributes"],
     generator: np.random.Generator,
     templates: Sequence[Template] = TRAINING,
+    naming: Mapping[int, float] = NAMING,
 ) -> list[str]:
-    """A caption of each scene: what it names is drawn by `NAMING`, then a template, uniformly."""
-    chance = np.array([NAMING.get(i, 0.0) for i in range(len(ATTRIBUTES))])
+    """A caption of each scene: what it names is drawn by `naming`, then a template, uniformly."""
+    chance = np.array([naming.get(i, 0.0) for i in range(len(ATTRIBUTES))])
     said = generator.random(scenes.shape) < chance
     chosen = generator.integers(len(templates), size=len(scenes))
     return [

@@ -112,6 +112,33 @@ def rms_norm(x: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape d"]:
     return F.rms_norm(x, (x.shape[-1],))
 
 
+@dataclass(frozen=True)
+class Rotations:
+    """By which angles queries and keys are turned: cosines and sines, each (n, half of a head's width)."""
+
+    queries: tuple[Tensor, Tensor]
+    keys: tuple[Tensor, Tensor]
+
+
+def grid_angles(cells: Int[Tensor, " n"], half: int) -> tuple[Tensor, Tensor]:
+    """Rotary positions (Su et al., 2021) on a grid: half of the angles go with the row, half with the column of a cell.
+
+    A product of a query and a key then depends on how far apart their cells are, not on where they are: a sprite is
+    learned once, and not for each of its places. Speeds fall from a quarter turn a cell to a turn in 50 cells.
+    """
+    speeds = torch.pi / 2 * 0.08 ** torch.linspace(0, 1, half // 2)
+    row, column = cells.div(GRID, rounding_mode="floor"), cells.remainder(GRID)
+    angles = torch.cat([row[:, None] * speeds, column[:, None] * speeds], dim=1)
+    return angles.cos(), angles.sin()
+
+
+def rotated(x: Float[Tensor, "*batch n d"], angles: tuple[Tensor, Tensor]) -> Float[Tensor, "*batch n d"]:
+    """Each pair of elements, of which one is in either half of the vector, turned by its angle."""
+    cos, sin = (part.to(x.dtype) for part in angles)
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention with normalised queries and keys (Henry et al., 2020)."""
 
@@ -122,11 +149,16 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width, bias=False)
         self.gain = nn.Parameter(torch.full((heads, 1, 1), 1.2))
 
-    def project(self, x: Float[Tensor, "batch n d"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each (batch, heads, n, d / heads)."""
+    def project(
+        self, x: Float[Tensor, "batch n d"], rotations: Rotations | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each (batch, heads, n, d / heads); the first two turned by `rotations`."""
         batch, n, width = x.shape
         q, k, v = self.qkv(x).view(batch, n, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        return rms_norm(q) * self.gain.to(q.dtype), rms_norm(k), v
+        q, k = rms_norm(q) * self.gain.to(q.dtype), rms_norm(k)
+        if rotations is not None:
+            q, k = rotated(q, rotations.queries), rotated(k, rotations.keys)
+        return q, k, v
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Bool[Tensor, "*batch #n m"] | None = None
@@ -194,11 +226,12 @@ class Block(nn.Module):
         self,
         x: Float[Tensor, "batch n d"],
         modulations: tuple[Tensor, Tensor, Tensor, Tensor],
+        rotations: Rotations | None = None,
         mask: Bool[Tensor, "n n"] | None = None,
         cache: Cache | None = None,
     ) -> Float[Tensor, "batch n d"]:
         scale1, shift1, scale2, shift2 = modulations
-        q, k, v = self.attention.project(rms_norm(x) * (1 + scale1) + shift1)
+        q, k, v = self.attention.project(rms_norm(x) * (1 + scale1) + shift1, rotations)
         if cache is not None:
             k, v = cache.extend(k, v)
         x = x + self.attention.attend(q, k, v, mask)
@@ -231,6 +264,7 @@ class Sizes:
     heads: int = 4
     rank: int = 64
     codes: int = CODES
+    rotary: bool = False  # positions by rotation, beside those that are learned
 
 
 class Backbone(nn.Module):
@@ -252,6 +286,25 @@ class Backbone(nn.Module):
         self.start = nn.Linear(width, width, bias=False)
         self.blocks = nn.ModuleList(Block(width, sizes.heads, sizes.rank) for _ in range(sizes.layers))
         self.head = nn.Linear(width, sizes.codes)
+        if sizes.rotary:
+            # An element of the sequence asks for its own cell; a causal model's holds the token of the cell before.
+            cells, half = torch.arange(POSITIONS), width // sizes.heads // 2
+            for name, angles in (
+                ("query", grid_angles(cells, half)),
+                ("key", grid_angles(cells - int(sizes.causal), half)),
+            ):
+                for part, values in zip(("cos", "sin"), angles, strict=True):
+                    self.register_buffer(f"{name}_{part}", values, persistent=False)
+
+    def rotations(self, first: int, end: int) -> Rotations | None:
+        """Of the elements of the sequence from the first to before the end."""
+        if not self.sizes.rotary:
+            return None
+        cut = slice(first, end)
+        return Rotations(
+            (self.query_cos[cut], self.query_sin[cut]),  # pyright: ignore[reportIndexIssue]
+            (self.key_cos[cut], self.key_sin[cut]),  # pyright: ignore[reportIndexIssue]
+        )
 
     def start_from_codebook(self, codebook: Float[Tensor, "codes c"]) -> None:
         """Initialise token table and head from the tokenizer's codes, so that near codes start near."""
@@ -294,8 +347,10 @@ class Backbone(nn.Module):
         length = x.shape[1]
         several = self.sizes.causal and length > 1
         mask = torch.ones(length, length, dtype=torch.bool, device=x.device).tril() if several else None
+        first = caches[0].length if caches is not None else 0
+        rotations = self.rotations(first, first + length)
         for index, (block, modulation) in enumerate(zip(self.blocks, modulations, strict=True)):
-            x = block(x, modulation, mask, caches[index] if caches is not None else None)
+            x = block(x, modulation, rotations, mask, caches[index] if caches is not None else None)
         return self.head(rms_norm(x))
 
     def forward(
