@@ -127,12 +127,12 @@ def test_enhance_warns_of_a_fall_and_says_over_how_many_prompts_it_is(judged):
     assert found.fidelity_change.fell
     said = words_of(found)
     assert "Warning: fidelity falls from" in said and "one-sided exact test of the prompt's 2 x 24 samples" in said
-    assert list(found.table["prompts"]) == [1, 0, 1]
+    assert list(found.table["prompts"]) == [1, 0, 1, 0]  # of kept diversity none: fewer than two pictures are right
     judged(code(0))
     rise = divlens.enhance("toy/ar", ["red heart", "a cat"], n=24, disable_top=0.4)
     assert "Warning" not in words_of(rise)  # the control: the same pictures, another judge
     assert "fidelity: over the 1 of 2 prompts that the judge can read, too few" in words_of(rise)
-    assert list(rise.table["prompts"]) == [2, 0, 1]
+    assert list(rise.table["prompts"]) == [2, 0, 1, 1]
 
 
 def test_probe_warns_below_the_block_of_the_model_whose_fidelity_falls(judged):

@@ -477,7 +477,7 @@ def test_the_commands(run, whole, own, tmp_path):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("score", "RUN", "--measures", "vendi"),
+        ("score", "RUN", "--measures", "vendy"),
         ("score", "nothing", "--measures", "token_entropy"),
         ("score", "RUN"),
         ("compare", "RUN", "nothing"),

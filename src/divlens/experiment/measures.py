@@ -71,9 +71,9 @@ class Measure:
     "set", one number of all together: `of(prompt)` gives a `Gauge`; or "tokens", one number of the tokens of all, for
     which no picture is made: `of(tokens)`, integers (n, positions), gives it. unit: "%" is shown in percent; a number
     of every picture is then 0 or 1, and its mean has the interval of a share. limits: what a single value can be.
-    title: the heading of its column, where the name does not do. note: what stands of it below a table. version: what its
-    values depend on besides the name, such as the content of a network's files: stored figures of another version are
-    not taken for these.
+    title: the heading of its column, where the name does not do. note: what stands of it below a table. version: what
+    its values depend on besides the name, such as the content of a network's files: stored figures of another version
+    are not taken for these.
     """
 
     name: str
