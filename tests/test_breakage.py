@@ -133,12 +133,13 @@ def test_enhance_warns_of_a_fall_and_says_over_how_many_prompts_it_is(judged):
     assert found.fidelity_change.fell
     said = words_of(found)
     assert "Warning: fidelity falls from" in said and "one-sided exact test of the prompt's 2 x 24 samples" in said
-    assert list(found.table["prompts"]) == [1, 1, 1]
+    assert list(found.table["prompts"]) == [1, 1, 1, 0]  # no picture is right after
     judged(code(0))
     rise = divlens.enhance("toy/ar", ["red heart", "a cat"], n=24, disable_top=0.4)
     assert "Warning" not in words_of(rise)  # the control: the same pictures, another judge
     assert "styles, fidelity: over the 1 of 2 prompts whose concept the judge knows" in words_of(rise)
-    assert list(rise.table["prompts"]) == [2, 1, 1]
+    assert list(rise.table["prompts"]) == [2, 1, 1, 1]
+    assert "kept diversity: LPIPS diversity among the samples the judge names right" in words_of(rise)
 
 
 def test_probe_warns_below_the_block_of_the_model_whose_fidelity_falls(judged):

@@ -16,7 +16,7 @@ from divlens.conditions import Conditions, enhancer
 from divlens.experiment import columns
 from divlens.experiment.comparison import Comparison, compared
 from divlens.experiment.measure import ConditionResult
-from divlens.experiment.measures import COVERAGE, FIDELITY, ONE_SAMPLE, Measure, named, partial_notes
+from divlens.experiment.measures import COVERAGE, FIDELITY, KEPT, ONE_SAMPLE, Measure, named, partial_notes
 from divlens.experiment.samples import Samples, unread, wordings_in, write_samples
 from divlens.experiment.workers import check_on_ray, draw_on_ray
 from divlens.fidelity.breakage import FidelityChange, fidelity_change
@@ -202,6 +202,9 @@ class Enhanced(Result):
             lines.append(ONE_SAMPLE)
         known = min(self.known(COVERAGE), self.known(FIDELITY))
         lines += judged_note(known, prompts) if known else [UNSEEN]
+        if known:
+            kept = named(self.measures, KEPT)
+            lines.append(f"{kept.title}: {kept.note}; n/a for fewer than two of a prompt.")
         lines += partial_notes(self.measures, self.known, prompts)
         return lines + wording_lines(self.templated, prompts, unread(self.samples))
 
