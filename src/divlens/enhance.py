@@ -21,6 +21,7 @@ from divlens.experiment.measures import (
     DIVERSITY,
     FIDELITY,
     JUDGED,
+    KEPT,
     ONE_SAMPLE,
     Measure,
     named,
@@ -212,7 +213,8 @@ class Enhanced(Result):
             lines.append(ONE_SAMPLE)
         known = min(self.known(COVERAGE), self.known(FIDELITY))
         lines += judged_note(known, prompts) if known else [UNSEEN]
-        lines += notes_of([each for each in self.measures if each.name not in (DIVERSITY, *JUDGED)])
+        unsaid = (DIVERSITY, *JUDGED, *(() if known else (KEPT,)))
+        lines += notes_of([each for each in self.measures if each.name not in unsaid])
         lines += partial_notes(self.measures, self.known, prompts)
         return lines + wording_lines(self.templated, prompts, unread(self.samples))
 
