@@ -133,6 +133,7 @@ def test_enhance_warns_of_a_fall_and_says_over_how_many_prompts_it_is(judged):
     assert "Warning" not in words_of(rise)  # the control: the same pictures, another judge
     assert "fidelity: over the 1 of 2 prompts that the judge can read, too few" in words_of(rise)
     assert list(rise.table["prompts"]) == [2, 0, 1, 1]
+    assert "kept diversity: LPIPS diversity among the samples in which the judge reads all" in words_of(rise)
 
 
 def test_probe_warns_below_the_block_of_the_model_whose_fidelity_falls(judged):

@@ -109,6 +109,12 @@ class TestPicturesThatBreak:
         assert found.name == OPEN and found.chances[MIXED] == 0
         assert found.reasons[1].endswith("Fidelity fell, so what is right may be damaged, too: no rise is claimed.")
 
+    def test_nor_is_one_that_more_prompts_would_show(self):
+        found = self.strategy(replace(self.broken, kept=self.before * np.tile([0.3, 2.3], 6)))
+        kept = found.kept["Subset"]
+        assert kept.fell and not kept.held_back and kept.contrast.change.value > 0.1
+        assert math.isnan(kept.contrast.would_decide) and found.reasons[1].endswith("no rise is claimed.")
+
     def test_where_fidelity_is_as_it_was_a_rise_is_one(self):
         """The control: what tells breakage from diversity does not hide diversity."""
         found = self.strategy(replace(self.broken, kept=self.broken.diversity, right=self.right))

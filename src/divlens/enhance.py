@@ -16,7 +16,17 @@ from divlens.conditions import Conditions, enhancer
 from divlens.experiment import columns
 from divlens.experiment.comparison import Comparison, compared
 from divlens.experiment.measure import ConditionResult
-from divlens.experiment.measures import DIVERSITY, FIDELITY, ONE_SAMPLE, Measure, named, notes_of, partial_notes
+from divlens.experiment.measures import (
+    DIVERSITY,
+    FIDELITY,
+    KEPT,
+    ONE_SAMPLE,
+    OPENNESS,
+    Measure,
+    named,
+    notes_of,
+    partial_notes,
+)
 from divlens.experiment.samples import Samples, unread, wordings_in, write_samples
 from divlens.experiment.workers import check_on_ray, draw_on_ray
 from divlens.fidelity.breakage import FidelityChange, fidelity_change
@@ -202,7 +212,8 @@ class Enhanced(Result):
             lines.append(ONE_SAMPLE)
         known = self.known(FIDELITY)
         lines += judged_note(known, prompts) if known else [UNSEEN]
-        lines += notes_of([each for each in self.measures if each.name not in (DIVERSITY, FIDELITY)])
+        unsaid = (DIVERSITY, FIDELITY, *(() if known else (OPENNESS, KEPT)))
+        lines += notes_of([each for each in self.measures if each.name not in unsaid])
         lines += partial_notes(self.measures, self.known, prompts)
         return lines + wording_lines(self.templated, prompts, unread(self.samples))
 

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from divlens.errors import DivlensError, is_number
+from divlens.showing import counted
 from divlens.statistics import Interval, relative_change
 from divlens.verdict.significance import fewest_prompts, hedges_g, holm, p_text, prompts_that_decide, sign_flip_p
 
@@ -64,7 +65,7 @@ class Contrast:
         if math.isnan(self.change.value):
             return "undecided (no prompt has a value on both sides)"
         enough = "" if math.isnan(self.would_decide) else f"; about {self.would_decide:.0f} would decide"
-        return f"undecided ({percent} over {self.prompts} prompts{enough})"
+        return f"undecided ({percent} over {counted(self.prompts, 'prompt')}{enough})"
 
 
 def contrasts_of(

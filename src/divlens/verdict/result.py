@@ -70,8 +70,8 @@ class Verdict(Shown):
         )
         return [
             "drop, rise: a sign-flip test over prompts. equivalent: two one-sided tests within "
-            f"{100 * self.margin:.0f}% of baseline. Each kind is adjusted for all contrasts of a model (Holm) and errs "
-            f"in at most {100 * LEVEL:.0f}%. g: Hedges' g over prompts. {right if judged else ''}Chances: under "
+            f"{100 * self.margin:.0f}% of baseline. Each kind is adjusted for all contrasts of a model (Holm), at "
+            f"{100 * LEVEL:.0f}%. g: Hedges' g over prompts. {right if judged else ''}Chances: under "
             "resampling of prompts. See docs/statistics.md."
         ]
 

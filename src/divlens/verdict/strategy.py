@@ -126,9 +126,17 @@ def wrong_text(kept: Kept) -> str:
     return f"{100 * kept.wrong:.0f}% of the pictures are wrong, {100 * kept.wrong_before:.0f}% at baseline"
 
 
+def without_rise(contrast: Contrast) -> Contrast:
+    """The contrast, where no rise may be claimed: one is undecided, and no number of prompts would make it one."""
+    if contrast.outcome == "rise" or (contrast.outcome == "undecided" and contrast.change.value > contrast.margin):
+        return replace(contrast, outcome="undecided", would_decide=math.nan)
+    return contrast
+
+
 def difference(plain: Contrast, kept: Kept) -> str:
     """Which of the two counts, where all pictures and those that are right say something else."""
-    if kept.held_back:
+    above = kept.contrast.outcome == "undecided" and kept.contrast.change.value > kept.contrast.margin
+    if kept.held_back or (kept.fell and above):
         return " Fidelity fell, so what is right may be damaged, too: no rise is claimed."
     if plain.outcome == kept.contrast.outcome:
         return ""
@@ -152,7 +160,7 @@ def strategy_of(
         for kind, one in conditions.items():
             fell = fidelity_change(baseline.right, one.right, n, seed).fell
             held_back = fell and among[kind].outcome == "rise"
-            contrast = replace(among[kind], outcome="undecided", would_decide=math.nan) if held_back else among[kind]
+            contrast = without_rise(among[kind]) if fell else among[kind]
             kept[kind] = Kept(contrast, one.wrong, baseline.wrong, fell, held_back)
     decisive = {kind: one.contrast for kind, one in kept.items()} or contrasts
     return Strategy(
