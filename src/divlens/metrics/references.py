@@ -14,7 +14,7 @@ from torch import Tensor
 from divlens.diversity import FeatureNetwork, PictureNetwork
 from divlens.errors import DivlensError
 from divlens.metrics.manifolds import NEIGHBOURS, Reference
-from divlens.picture_files import PictureFile, batches, checked_files, digits_of, files_by_folder
+from divlens.picture_files.reading import PictureFile, batches, checked_files, digits_of, files_by_folder
 from divlens.showing import counted
 
 PICTURES_PER_PASS = 32  # of the network; it bounds memory

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float32
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from divlens.errors import DivlensError
@@ -50,7 +50,8 @@ def read_picture(path: Path) -> Float32[Tensor, "3 height width"]:
     except DivlensError as error:
         raise DivlensError(f"{path}: {error}") from None
     except Exception as error:  # the readers of the many formats let almost any error out of a damaged file
-        reason = "no such file" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())[:120]
+        known = {FileNotFoundError: "no such file", UnidentifiedImageError: "bytes of no known format"}
+        reason = known.get(type(error)) or " ".join(str(error).split())[:120]
         raise DivlensError(f"{path}: expected a picture, got {reason or type(error).__name__}") from error
 
 
