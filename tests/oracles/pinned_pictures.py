@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import lpips
 import numpy as np
@@ -86,7 +87,8 @@ def models() -> Models:
     for one in slices:
         for name, module in one._modules.items():
             flat.add_module(name, module)
-    weights = [linear.model[-1].weight.detach() for linear in vgg.lins]
+    linears: Any = vgg.lins
+    weights = [linear.model[-1].weight.detach() for linear in linears]
     content = piq.ContentLoss(flat, layers=last, weights=weights, normalize_features=True, reduction="none")
     return Models(
         {"stlpips": load_network("stlpips"), "alex": adapt_lpips(alex), "vgg": adapt_lpips(vgg)},
