@@ -88,8 +88,7 @@ class PicturesMeasured(Result):
 
         rows: list[dict[str, Any]] = []
         for each in self.measures:
-            known = int((~np.isnan(self.values[each.name])).sum())
-            row = {"figure": each.name, "prompts": known, "pictures": sum(self.album.counts)}
+            row = {"figure": each.name, "prompts": self.known(each.name), "pictures": sum(self.album.counts)}
             rows.append(row | columns.with_ends("value", self.mean(each)))
         return pd.DataFrame(rows)
 

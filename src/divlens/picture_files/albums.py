@@ -15,7 +15,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from divlens.errors import DivlensError, check_text
-from divlens.picture_files.reading import PictureFile, batches, checked_files, digits_of, files_by_folder, kind_of
+from divlens.picture_files.reading import PictureFile, batches, checked_groups, digits_of, files_by_folder, kind_of
 from divlens.pictures import checked_pictures
 from divlens.showing import first_few
 
@@ -171,10 +171,7 @@ def album_of_files(name: str, found: Mapping[str, Sequence[Path]], skip_broken: 
     """All files are read once, so that what is broken is known before anything is measured."""
     for prompt in found:
         check_prompt(name, prompt)
-    paths = [path for files in found.values() for path in files]
-    read, broken = checked_files(paths, skip_broken)
-    whole = {path: file for path, file in zip(paths, read, strict=True) if file is not None}
-    pictures = {prompt: tuple(whole[path] for path in files if path in whole) for prompt, files in found.items()}
+    pictures, broken = checked_groups(found, skip_broken)
     files = [file for group in pictures.values() for file in group]
     first = files[0] if files else None
     for file in files:
