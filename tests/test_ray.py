@@ -146,6 +146,18 @@ def test_only_what_is_missing_is_drawn_and_measured(near, tmp_path):
     assert len(result.samples[0].tokens) == 3
 
 
+def test_what_is_there_under_another_name_is_not_drawn_on_workers(near, tmp_path):
+    probe(tmp_path / "near")
+    conditions = CONDITIONS | {"again": divlens.Subset(0.7)}
+    divlens.probe(
+        ("toy/ar", "toy/mim"), PROMPTS, 6, conditions=conditions, batch_size=4, out=tmp_path / "near", ray="auto"
+    )
+    assert drawn(tmp_path / "near") == [2 * 2 * 3 * 6, 0]
+    assert {window.condition for window in near} == {"again"}  # it is measured there
+    divlens.probe(("toy/ar", "toy/mim"), PROMPTS, 6, conditions=conditions, batch_size=4, out=tmp_path / "alone")
+    assert tables(tmp_path / "near") == tables(tmp_path / "alone")
+
+
 def test_enhance_and_shards_have_workers(near, run, tmp_path):
     prompts = ("red heart", "a cat")
     divlens.enhance("toy/ar", prompts, 10, batch_size=4, out=tmp_path / "alone")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from divlens.diversity import load_network, lpips_diversity
     from divlens.enhance import enhance
     from divlens.errors import DivlensError
+    from divlens.existing import diversity
     from divlens.experiment.measures import Gauge, Look, Measure
     from divlens.experiment.probe import probe
     from divlens.fidelity.judge import load_judge
@@ -58,6 +59,7 @@ _PLACES = {
     "decompose": "decompose",
     "default_conditions": "conditions",
     "default_prompts": "models.zoo.prompts",
+    "diversity": "existing",
     "enhance": "enhance",
     "enhancer": "conditions",
     "information": "information",
@@ -101,6 +103,7 @@ __all__ = [
     "decompose",
     "default_conditions",
     "default_prompts",
+    "diversity",
     "enhance",
     "enhancer",
     "information",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -28,7 +29,7 @@ from divlens.experiment.measures import (
     partial_notes,
 )
 from divlens.experiment.samples import Samples, unread, wordings_in, write_samples
-from divlens.experiment.workers import check_on_ray, draw_on_ray
+from divlens.experiment.workers import check_on_ray, on_workers
 from divlens.fidelity.breakage import FidelityChange, fidelity_change
 from divlens.fidelity.notes import UNSEEN, fall_text, fall_warnings, judged_note
 from divlens.interventions import templated
@@ -267,11 +268,8 @@ def enhance(
     check_on_ray(ray, out)
     comparison = compared([loaded_model(model)], prompts, n, seed, sides(disable_top), measures, lpips, batch_size)
     with run_for(out, comparison.request("enhance"), comparison.models) as folder:
-        if folder is not None and ray is not None:
-            draw_on_ray(comparison, folder, ray, progress=progress, on_batch=on_batch)
-            progress = on_batch = None
-        result = enhanced_of(comparison, disable_top, folder=folder, progress=progress, on_batch=on_batch)
-        return finished(result, folder)
+        measured = partial(enhanced_of, comparison, disable_top)
+        return finished(on_workers(comparison, measured, folder, ray, progress=progress, on_batch=on_batch), folder)
 
 
 def enhanced_of(

@@ -14,6 +14,7 @@ import click
 
 from divlens import __version__
 from divlens.cli import commands, runs
+from divlens.cli.existing import diversity
 from divlens.cli.merge import merge
 from divlens.cli.verdict import verdict
 from divlens.errors import DivlensError
@@ -62,7 +63,7 @@ zoo = LazyZoo(
     callback=help_alone,
 )
 MEASURING = (commands.probe, commands.enhance, commands.information, commands.decompose, commands.resume)
-READING = (runs.score, runs.compare, verdict, runs.sample)
+READING = (runs.score, runs.compare, verdict, runs.sample, diversity)
 for command in (zoo, *MEASURING, merge, *READING, commands.models):
     cli.add_command(command)
 

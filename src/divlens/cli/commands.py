@@ -33,8 +33,8 @@ from divlens.cli.options import (
     shard_option,
     storing,
 )
-from divlens.cli.verdict import say_too_few, show_verdicts
-from divlens.report.terminal import put, show
+from divlens.cli.verdict import say_too_few, show_with_verdicts
+from divlens.report.terminal import put
 from divlens.showing import visible
 
 if TYPE_CHECKING:
@@ -145,12 +145,9 @@ def deliver_compared(
         draw_share(comparison, name, folder, ray=ray, progress=progress)
         say_drawn(folder)
     else:
-        if folder is not None and ray is not None:
-            from divlens.experiment.workers import draw_on_ray
+        from divlens.experiment.workers import on_workers
 
-            draw_on_ray(comparison, folder, ray, progress=progress)
-            progress = None
-        deliver([measured(folder=folder, progress=progress)], folder)
+        deliver([on_workers(comparison, measured, folder, ray, progress=progress)], folder)
 
 
 @command()
@@ -311,13 +308,11 @@ def models(name: str | None, words: bool) -> None:
 def resume(run: str, repair: bool, quiet: bool, log: IO[str] | None) -> None:
     """Go on with the run in the folder RUN, as it was asked for, where it stopped."""
     from divlens.resume import resume as go_on
-    from divlens.showing import together
 
     with said_when_stopped(run):
         results = go_on(run, arguments=sys.argv[1:], repair=repair, progress=reporter_of(quiet, log))
     if results:
-        show(together(results))
-        show_verdicts(results)
+        show_with_verdicts(results)
         put(f"written: {visible(run)}\n")
     else:
         put(f"complete: {visible(run)} has all that was asked for\n")

@@ -9,8 +9,8 @@ from typing import IO
 import click
 
 from divlens.cli.options import log_option, quiet_option, reporter_of, said_when_stopped
-from divlens.cli.verdict import show_verdicts
-from divlens.report.terminal import put, show
+from divlens.cli.verdict import show_with_verdicts
+from divlens.report.terminal import put
 from divlens.showing import visible
 
 
@@ -22,10 +22,8 @@ from divlens.showing import visible
 def merge(parts: Sequence[str], out: str, quiet: bool, log: IO[str] | None) -> None:
     """Make one run of the folders of all its shards, and its tables. What they hold is not drawn again."""
     from divlens.merge import merge as merged
-    from divlens.showing import together
 
     with said_when_stopped(out):
         results = merged(parts, out, arguments=sys.argv[1:], progress=reporter_of(quiet, log))
-    show(together(results))
-    show_verdicts(results)
+    show_with_verdicts(results)
     put(f"written: {visible(out)}\n")

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from divlens.cli.verdict import show_verdicts
+from divlens.cli.verdict import show_with_verdicts
 from divlens.errors import DivlensError, check_text
 from divlens.report.terminal import put, show
 from divlens.showing import visible
@@ -256,8 +256,7 @@ def deliver(results: Sequence[Result], folder: RunFolder | None) -> None:
         show(together(results))
         raise
     try:
-        show(together(results))
-        show_verdicts(results)
+        show_with_verdicts(results)
         if folder:
             put(f"written: {visible(str(folder.place))}\n")
     except BrokenPipeError:

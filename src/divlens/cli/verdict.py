@@ -36,18 +36,17 @@ def say_too_few(conditions: Conditions, prompts: int) -> None:
             put(f"divlens: note: {reason}\n", sys.stderr)
 
 
-def show_verdicts(results: Sequence[Result]) -> None:
-    """Below the tables of a probe, its verdict; nothing where its conditions allow none, and why where they do but
-    prompts or samples are too few."""
+def show_with_verdicts(results: Sequence[Result]) -> None:
+    """Tables, and below those of a probe its verdict; nothing where its conditions allow none, and why where they do
+    but prompts or samples are too few."""
     from divlens.experiment.result import ProbeResult
     from divlens.showing import together, wrapped
     from divlens.verdict import verdict as found
     from divlens.verdict.result import has_conditions, why_no_verdict
 
+    show(together(results))
     for result in results:
-        if not isinstance(result, ProbeResult):
-            continue
-        if not has_conditions(result):
+        if not isinstance(result, ProbeResult) or not has_conditions(result):
             continue
         if reason := why_no_verdict(result):
             put(f"\n{wrapped(f'No verdict: it takes {reason}.')}\n")

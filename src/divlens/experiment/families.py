@@ -66,7 +66,6 @@ class Asked:
                 f"{self.family} is a network of its own and expects none after @, got {self.name!r:.120}"
             )
 
-    @property
     def place(self) -> str:
         """The argument of a network, which has nothing behind an @."""
         self.refuse_network()
@@ -217,7 +216,7 @@ def distance(asked: Asked) -> Measure:
     if asked.family == DREAMSIM:
         asked.refuse_network()
     else:
-        _ = asked.place
+        asked.place()
     eyes = Eyes.named(asked.name)
     note = "mean 1 - cosine of the features of two pictures"
 
@@ -228,7 +227,7 @@ def distance(asked: Asked) -> Measure:
 
 
 def clipscore(asked: Asked) -> Measure:
-    clip = clip_of(asked.place)
+    clip = clip_of(asked.place())
 
     def scores(look: Look) -> Float[Tensor, " some"]:
         clip.model.to(look.network.device)
@@ -240,7 +239,7 @@ def clipscore(asked: Asked) -> Measure:
 
 
 def clipiqa(asked: Asked) -> Measure:
-    clip = clip_of(asked.place)
+    clip = clip_of(asked.place())
 
     def qualities(look: Look) -> Float[Tensor, " some"]:
         clip.model.to(look.network.device)

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from divlens.experiment.measure import samples_each
 from divlens.run import Rows, Run
 from divlens.store.share import Share
 
@@ -57,7 +58,7 @@ def whole_piece(condition: str, run: Run, prompts: Sequence[int]) -> Piece:
 
 def blocks_of(run: Run, prompt: int, most: int) -> list[slice]:
     """The samples of a prompt in up to `most` blocks, each of whole batches but for the last."""
-    n, at_once = len(run.rows) // len(run.prompts), run.rooms.drawing.fits
+    n, at_once = samples_each(run), run.rooms.drawing.fits
     batches = math.ceil(n / at_once)
     count = min(most, batches)
     ends = [prompt * n + min(n, at_once * (batches * number // count)) for number in range(count + 1)]

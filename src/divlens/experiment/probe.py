@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from divlens.conditions import BASELINE, Condition, default_conditions, named_conditions
@@ -11,7 +12,7 @@ from divlens.experiment.comparison import Comparison, compared
 from divlens.experiment.measures import Measure
 from divlens.experiment.result import ProbeResult, summary
 from divlens.experiment.samples import Samples
-from divlens.experiment.workers import check_on_ray, draw_on_ray
+from divlens.experiment.workers import check_on_ray, on_workers
 from divlens.interventions import described, templated
 from divlens.models.answers import loaded_models
 from divlens.models.protocol import Model
@@ -55,10 +56,8 @@ def probe(
     named = named_conditions(default_conditions() if conditions is None else conditions)
     comparison = compared(loaded_models(models), prompts, n, seed, named, measures, lpips, batch_size)
     with run_for(out, comparison.request("probe"), comparison.models) as folder:
-        if folder is not None and ray is not None:
-            draw_on_ray(comparison, folder, ray, progress=progress, on_batch=on_batch)
-            progress = on_batch = None
-        return finished(probe_of(comparison, folder=folder, progress=progress, on_batch=on_batch), folder)
+        measured = partial(probe_of, comparison)
+        return finished(on_workers(comparison, measured, folder, ray, progress=progress, on_batch=on_batch), folder)
 
 
 def probe_of(

@@ -13,7 +13,7 @@ import numpy as np
 from divlens.conditions import BASELINE
 from divlens.experiment import columns
 from divlens.experiment.measure import ConditionResult
-from divlens.experiment.measures import DIVERSITY, FIDELITY, KEPT, ONE_SAMPLE, Measure, partial_notes
+from divlens.experiment.measures import DIVERSITY, FIDELITY, KEPT, ONE_SAMPLE, Measure, notes_of, partial_notes
 from divlens.experiment.samples import Samples, unread, wordings_in, write_samples
 from divlens.fidelity.breakage import FidelityChange, fidelity_change
 from divlens.fidelity.notes import UNSEEN, fall_text, fall_warnings, judged_note
@@ -94,9 +94,13 @@ class ProbeResult(Result):
         table, prompts, n = self.table, len(self.prompts), self.n
         lines = [
             f"Means over {counted(prompts, 'prompt')}, {counted(n, 'sample')} each; [95% interval].",
-            "change: against baseline, paired by prompt, same noise. "
-            + "".join(f"{each.title or each.name}: {each.note.rstrip('.')}. " for each in self.printed if each.note)
-            + "dup: samples whose token grid another of the prompt has.",
+            " ".join(
+                [
+                    "change: against baseline, paired by prompt, same noise.",
+                    *notes_of(self.printed),
+                    "dup: samples whose token grid another of the prompt has.",
+                ]
+            ),
             f"LPIPS diversity that one grey level of noise makes: {table[columns.NOISE_FLOOR].max():.1g} at most.",
         ]
         if n < 2:

@@ -7,10 +7,10 @@ sends back what was added. So nothing depends on how many workers there are, or 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -43,6 +43,7 @@ from divlens.store.record import new_record
 if TYPE_CHECKING:
     import pyarrow as pa
 
+Measured = TypeVar("Measured")
 TABLES = (SAMPLES, VERDICTS, SCORES)  # figures last: where they are, all is there
 
 
@@ -161,6 +162,23 @@ def draw_on_ray(
     folder.written()
 
 
+def on_workers(
+    comparison: Comparison,
+    measured: Callable[..., Measured],
+    folder: RunFolder | None,
+    ray: str | None,
+    *,
+    progress: ShowProgress = None,
+    on_batch: OnBatch | None = None,
+) -> Measured:
+    """What `measured(folder=, progress=, on_batch=)` makes of a comparison. With the address of a cluster, `ray`, its
+    workers draw and measure first, so that all is there."""
+    if folder is not None and ray is not None:
+        draw_on_ray(comparison, folder, ray, progress=progress, on_batch=on_batch)
+        progress = on_batch = None
+    return measured(folder=folder, progress=progress, on_batch=on_batch)
+
+
 def check_on_ray(address: object, out: object) -> None:
     """Raises DivlensError where workers are asked for that cannot be had, or no folder is named; None asks for none."""
     if address is None:
@@ -176,16 +194,17 @@ def windows_of(comparison: Comparison, piece: Piece, folder: RunFolder, on_batch
     n = samples_each(run)
     eyes = comparison.instruments[run.model.name]
     names = figure_names(eyes, condition == BASELINE) if piece.measured else set[str]()
-    drawing = run.rooms.drawing
-    for place in windows(run, n if piece.measured else 1, piece.place):
+    drawing, whole = run.rooms.drawing, n if piece.measured else 1
+    if folder.other_names(condition):
+        for place in windows(run, whole, piece.place):
+            numbers = np.arange(place.start, place.stop)
+            read_stored(run, numbers, folder, condition, no_tokens_yet(run, len(numbers)))
+        folder.written()
+    for place in windows(run, whole, piece.place):
         assert isinstance(run.rows, Rows)  # as `planning.plans` makes them
         first, last = place.start // n, (place.stop - 1) // n
         groups = run.rows.groups[first : last + 1]
         cells = folder.cells(run, run.rows[place])
-        if folder.other_names(condition):
-            numbers = np.arange(place.start, place.stop)
-            read_stored(run, numbers, folder, condition, no_tokens_yet(run, len(numbers)))
-            folder.written()
         samples = rows_with(folder, SAMPLES, run, condition, "cell", cells)
         if there := sum(map(len, samples)):
             on_batch(there)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import warnings
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cache, cached_property, lru_cache, partial
 from typing import Any
 
 import torch
@@ -57,8 +57,8 @@ class Clip:
         """CLIPScore of each picture with the text, max(100 cos, 0), in [0, 100] (Hessel et al., 2021, whose factor is
         2.5 in place of 100; torchmetrics has 100)."""
         with one_line(f"{self.name} expects a network that works as it is configured"):
-            one, other = (with_length(part) for part in (self.picture_features(pictures), self.text_features((text,))))
-            return (SHARPNESS * (one @ other[0])).clamp(min=0)
+            direction = text_direction(self, text, self.model.device)
+            return (SHARPNESS * (with_length(self.picture_features(pictures)) @ direction)).clamp(min=0)
 
     @torch.inference_mode()
     def qualities(self, pictures: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
@@ -79,6 +79,12 @@ class Clip:
         noise = torch.randint(256, (3, side, side), generator=torch.Generator().manual_seed(SEED), dtype=torch.uint8)
         found = self.qualities(torch.stack([noise, torch.full_like(noise, 128)]))
         return float(found[0]), float(found[1])
+
+
+@lru_cache(maxsize=8)
+def text_direction(clip: Clip, text: str, device: torch.device) -> Float[Tensor, " features"]:
+    """Of a prompt, whose pictures come some at a time. `device`: where the network is."""
+    return with_length(clip.text_features((text,)))[0]
 
 
 def projected(output: Any) -> Float[Tensor, "n features"]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from divlens.diversity import FeatureNetwork, PictureNetwork
 from divlens.errors import DivlensError
 from divlens.metrics.manifolds import NEIGHBOURS, Reference
-from divlens.picture_files import PictureFile, batches, checked_files, digits_of, files_by_folder
+from divlens.picture_files.reading import PictureFile, batches, checked_groups, digits_of, files_by_folder
 from divlens.showing import counted
 
 PICTURES_PER_PASS = 32  # of the network; it bounds memory
@@ -37,17 +37,16 @@ class References:
         """Raises DivlensError for a folder without pictures, for broken ones unless they are to be skipped, and for a
         set of too few."""
         found = files_by_folder(folder)
-        paths = [path for files in found.values() for path in files]
-        checked, _ = checked_files(paths, skip_broken)
-        whole = {path: file for path, file in zip(paths, checked, strict=True) if file is not None}
-        files = {name: tuple(whole[path] for path in group if path in whole) for name, group in found.items()}
+        files, _ = checked_groups(found, skip_broken)
         for name, group in files.items():
             if len(group) <= NEIGHBOURS:
                 raise DivlensError(
                     f"expected more than {NEIGHBOURS} reference pictures, as many as neighbours count, got "
                     f"{len(group)} in {name} of {folder}"
                 )
-        return remembered(folder, tuple(files.items()), paths[0].parent != folder, digits_of(files))
+        return remembered(
+            folder, tuple(files.items()), next(iter(found.values()))[0].parent != folder, digits_of(files)
+        )
 
     @property
     def described(self) -> str:

@@ -9,6 +9,7 @@ bits by 65535.
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float32
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from divlens.errors import DivlensError
@@ -44,13 +45,20 @@ class PictureFile:
 
 def read_picture(path: Path) -> Float32[Tensor, "3 height width"]:
     """Raises DivlensError, in one line, for what is no picture that can be read whole."""
+    return picture_and_content(path)[0]
+
+
+def picture_and_content(path: Path) -> tuple[Float32[Tensor, "3 height width"], bytes]:
+    """The picture in a file, and the bytes that it is read from."""
     try:
-        with Image.open(path) as image:
-            return pixels_of(ImageOps.exif_transpose(image))
+        content = path.read_bytes()
+        with Image.open(io.BytesIO(content)) as image:
+            return pixels_of(ImageOps.exif_transpose(image)), content
     except DivlensError as error:
         raise DivlensError(f"{path}: {error}") from None
     except Exception as error:  # the readers of the many formats let almost any error out of a damaged file
-        reason = "no such file" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())[:120]
+        known = {FileNotFoundError: "no such file", UnidentifiedImageError: "bytes of no known format"}
+        reason = known.get(type(error)) or " ".join(str(error).split())[:120]
         raise DivlensError(f"{path}: expected a picture, got {reason or type(error).__name__}") from error
 
 
@@ -106,8 +114,9 @@ def checked_files(paths: Sequence[Path], skip_broken: bool) -> tuple[list[Pictur
     broken: list[str] = []
     for path in paths:
         try:
-            height, width = read_picture(path).shape[1:]
-            found.append(PictureFile(path, height, width, hashlib.sha256(path.read_bytes()).hexdigest()[:16]))
+            picture, content = picture_and_content(path)
+            height, width = picture.shape[1:]
+            found.append(PictureFile(path, height, width, hashlib.sha256(content).hexdigest()[:16]))
         except DivlensError as error:
             found.append(None)
             broken.append(str(error))
@@ -117,6 +126,16 @@ def checked_files(paths: Sequence[Path], skip_broken: bool) -> tuple[list[Pictur
             f"{len(broken)} of {counted(len(paths), 'picture')} cannot be read, --skip-broken leaves them out: {named}"
         )
     return found, broken
+
+
+def checked_groups(
+    found: Mapping[str, Sequence[Path]], skip_broken: bool
+) -> tuple[dict[str, tuple[PictureFile, ...]], list[str]]:
+    """What the files of each name hold, without those that are broken, and why these are; see `checked_files`."""
+    paths = [path for files in found.values() for path in files]
+    checked, broken = checked_files(paths, skip_broken)
+    whole = {path: file for path, file in zip(paths, checked, strict=True) if file is not None}
+    return {name: tuple(whole[path] for path in files if path in whole) for name, files in found.items()}, broken
 
 
 def batches(files: Sequence[PictureFile], most: int) -> Iterator[Float32[Tensor, "some 3 height width"]]:
