@@ -27,9 +27,9 @@ from divlens.zoo.training import Recipe, fit
 
 FAMILIES: tuple[Family, ...] = ("ar", "mim", "diffusion")
 RECIPES: dict[Family, Recipe] = {
-    "ar": Recipe(steps=8_000, batch=64, rate=1e-3, muon_rate=0.02, decay=0.5, averaging=0.998, seed=1),
-    "mim": Recipe(steps=16_000, batch=64, rate=1e-3, muon_rate=0.02, decay=0.5, averaging=0.998, seed=2),
-    "diffusion": Recipe(steps=16_000, batch=64, rate=1e-3, muon_rate=0.02, decay=0.5, averaging=0.998, seed=3),
+    "ar": Recipe(steps=5_700, batch=64, rate=1e-3, muon_rate=0.02, decay=0.53, averaging=0.998, seed=1),
+    "mim": Recipe(steps=4_900, batch=64, rate=1e-3, muon_rate=0.02, decay=0.25, averaging=0.998, seed=2),
+    "diffusion": Recipe(steps=4_600, batch=64, rate=1e-3, muon_rate=0.02, decay=0.33, averaging=0.998, seed=3),
 }
 NO_TEXT = 0.1  # share of the training rows without text, for guidance
 # Three in four captions name more than those of the law do. What a caption leaves open is uniform either way, so that

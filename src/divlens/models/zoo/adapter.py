@@ -44,9 +44,9 @@ def diffusion_rule(steps: int) -> MaskReplaceDiffusion:
 
 
 DEFAULTS: dict[Family, tuple[PathRule, float]] = {
-    "ar": (Raster(POSITIONS), 3.0),
-    "mim": (ConfidenceUnmasking(steps=16, temperature=(2.0, 0.0)), 2.0),
-    "diffusion": (diffusion_rule(24), 2.0),
+    "ar": (Raster(POSITIONS), 1.5),
+    "mim": (ConfidenceUnmasking(steps=16, temperature=(2.0, 0.0)), 1.5),
+    "diffusion": (diffusion_rule(24), 1.5),
 }
 
 
