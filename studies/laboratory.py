@@ -204,13 +204,13 @@ def decided(read: Int[np.ndarray, "prompts groups siblings"]) -> Interval:
     return ratio_of_means(between - within, between)
 
 
-PARTS = {"bits": (bits, 8, 16), "wordings": (wordings, 12, 16), "sources": (sources, 12, 0), "steps": (steps, 12, 36)}
+PARTS = {"bits": (bits, 8, 16), "wordings": (wordings, 8, 16), "sources": (sources, 8, 0), "steps": (steps, 8, 25)}
 
 
 @click.command()
 @click.option("--model", "models", multiple=True, default=FAMILIES)
 @click.option("--part", "parts", multiple=True, type=click.Choice(tuple(PARTS)), default=tuple(PARTS))
-@click.option("--prompts", type=int, help="Of each part; default: 8 or 12.")
+@click.option("--prompts", type=int, help="Of each part; default: 8.")
 def main(models: Sequence[str], parts: Sequence[str], prompts: int | None) -> None:
     judge = load_judge()
     for part in parts:
