@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -27,11 +28,11 @@ EXPECTED = 'expected a sweep such as "Subset=1,0.5,0.25" or "Subset(by=\'random\
 
 @dataclass(frozen=True)
 class Dose:
-    """`field`: of an intervention, the one that is its dose. `none`: the dose at which it does nothing; None where only
-    the model knows it, as its own scale of guidance."""
+    """`field`: of an intervention, the one that is its dose. `none`: the dose of no effect, from which doses grow
+    stronger either way; infinite where no number is it, and on that side doses are weakest."""
 
     field: str
-    none: float | None
+    none: float
 
 
 DOSES: Mapping[Any, Dose] = {
@@ -41,9 +42,11 @@ DOSES: Mapping[Any, Dose] = {
     Paraphrase: Dose("n", 1),
     Temperature: Dose("t", 1.0),
     TopP: Dose("p", 1.0),
-    TopK: Dose("k", None),
-    Guidance: Dose("scale", None),
+    TopK: Dose("k", math.inf),
+    Guidance: Dose("scale", -math.inf),  # every model has a scale of its own, so that 1 is no "as it is"
 }
+# One wording of mixed lengths is the shortest and not the prompt's own; without its noise the path is another.
+NEVER_NOTHING = {("lengths", "mixed"), ("scope", "all")}
 
 
 @dataclass(frozen=True)
@@ -64,10 +67,9 @@ class Swept:
         return DOSES[self.kind]
 
     @property
-    def does_nothing_at(self) -> float | None:
-        """The dose of no effect, where there is one: one wording of mixed lengths is the shortest, not the prompt's
-        own, and `Argmax("all")` silences the path at every share."""
-        return None if {("lengths", "mixed"), ("scope", "all")} & set(self.others) else self.dose.none
+    def none(self) -> float:
+        """The dose of no effect, see `Dose`."""
+        return -math.inf if NEVER_NOTHING & set(self.others) else self.dose.none
 
     def at(self, dose: float) -> Intervention:
         """Raises DivlensError for a dose out of range."""
@@ -90,7 +92,7 @@ def conditions_of_sweep(text: str) -> dict[str, tuple[Intervention, ...]]:
     """The conditions of a sweep as the command line writes it: an intervention, "=", and doses that commas part. Each
     is one intervention, under a name that has the dose: "Subset=0.5". "baseline" is not among them.
 
-    Raises DivlensError for another text, an intervention that is not known or has no dose, a sweep without doses, and a
+    Raises DivlensError for another text, an intervention that is not known or has no dose, fewer than two doses, and a
     dose that comes twice or is out of range.
     """
     left, equals, right = text.rpartition("=")
@@ -100,6 +102,17 @@ def conditions_of_sweep(text: str) -> dict[str, tuple[Intervention, ...]]:
     if not right.strip():
         raise DivlensError(f"{EXPECTED}, got {text!r:.80}, which has no doses")
     return conditions_at(swept, [number_from(part.strip(), text) for part in right.split(",")])
+
+
+def with_sweeps(conditions: Conditions, texts: Sequence[str]) -> Conditions:
+    """These conditions, and those of sweeps. Raises DivlensError for a name that comes twice."""
+    found = dict(conditions)
+    for text in texts:
+        of_sweep = conditions_of_sweep(text)
+        if twice := [name for name in of_sweep if name in found]:
+            raise DivlensError(f"expected every condition under a name of its own, got {twice[0]!r} twice")
+        found |= of_sweep
+    return found
 
 
 def sweep(intervention: Any, doses: Sequence[float]) -> Conditions:
@@ -118,7 +131,7 @@ def sweep(intervention: Any, doses: Sequence[float]) -> Conditions:
     else:
         dose = check_dose(type(intervention))
         swept = at_one(type(intervention), {**vars(intervention), dose.field: 1})
-    if isinstance(doses, str) or not isinstance(doses, Sequence) or not doses:
+    if isinstance(doses, str) or not isinstance(doses, Sequence):
         raise DivlensError(f"sweep expects a list of doses, such as [1, 0.5, 0.25], got {doses!r:.80}")
     return {BASELINE: (), **conditions_at(swept, doses)}
 
@@ -131,6 +144,9 @@ def conditions_at(swept: Swept, doses: Sequence[float]) -> dict[str, tuple[Inter
         if dose in doses[:place]:
             raise DivlensError(f"a sweep of {swept.name} expects every dose once, got {shown(dose)} twice")
         found[f"{swept.name}={dose}"] = (swept.at(dose),)
+    if len(found) < 2:
+        got = ", ".join(map(shown, doses)) or "none"
+        raise DivlensError(f"a sweep of {swept.name} expects at least two doses, got {got}")
     return found
 
 
