@@ -72,9 +72,8 @@ def halving(doses: Sequence[float], left: Sequence[Interval]) -> Halving:
     if not math.isnan(middle):
         return Halving(dose, again=above_again([(at, one.value) for at, one in known], middle))
     if known[0][1].value <= HALF:
-        return Halving(dose, f"half is gone at the weakest dose, {where[0]:g}")
-    least, strongest = min(one.value for _, one in known), where[-1]
-    return Halving(dose, f"{100 * least:.0f}% is the least that is left, to {strongest:g}")
+        return Halving(dose, f"at {where[0]:g}, the weakest dose, {100 * known[0][1].value:.0f}% is left already")
+    return Halving(dose, f"at {where[-1]:g}, the strongest dose, {100 * known[-1][1].value:.0f}% is left")
 
 
 def first_crossing(doses: Sequence[float], values: Sequence[float], level: float = HALF) -> float:

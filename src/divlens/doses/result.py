@@ -17,6 +17,7 @@ from divlens.errors import DivlensError
 from divlens.experiment import columns
 from divlens.experiment.measures import DIVERSITY, FIDELITY, KEPT, OPENNESS, named, usual_measures
 from divlens.experiment.result import ProbeResult
+from divlens.interventions import Paraphrase
 from divlens.notation import interventions_described
 from divlens.output import Record, write_tables
 from divlens.results import Result
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 TITLES = {DIVERSITY: "LPIPS diversity", KEPT: "kept diversity", OPENNESS: "openness", FIDELITY: "fidelity"}
 HALVED = (DIVERSITY, KEPT, OPENNESS)
+MOST_WORDINGS = "Paraphrase: a prompt is asked in no more wordings than it has, and than it has samples."
 LEFT = "_left"  # what follows the name of a measure
 
 
@@ -115,7 +117,8 @@ class Doses(Result):
         return [
             "Percent of baseline that is left, means over prompts, paired, same noise; [95% interval]. "
             f"{kept if judged else ''}Half: where a straight line between two doses first falls to 50%; its interval "
-            "ends where those of the percents do. See docs/statistics.md.",
+            "ends where those of the percents do (?: at no dose here). See docs/statistics.md.",
+            *([MOST_WORDINGS] if any(curve.swept.kind is Paraphrase for curve in self.curves) else []),
             *missing_intervals(self.prompts),
         ]
 
@@ -151,11 +154,12 @@ def block_of(curve: Curve) -> Block:
 
 
 def halving_text(found: Halving) -> str:
-    """In words; an end that no dose of the sweep is, is a question mark."""
+    """In words. An end of the interval that lies beyond the doses of the sweep is a question mark."""
     low, high = ("?" if math.isnan(end) else f"{end:.2g}" for end in (found.dose.low, found.dose.high))
-    ends = f" [{low}, {high}]" if low != "?" or high != "?" else ""
     if found.why_not:
-        return f"does not halve{f', at {ends.strip()} perhaps' if ends else ''}: {found.why_not}"
+        possible = [end for end in (low, high) if end != "?"]
+        return f"no half: {found.why_not}" + (f"; not excluded from {possible[0]} on" if possible else "")
+    ends = f" [{low}, {high}]" if {low, high} != {"?"} else ""
     again = "" if math.isnan(found.again) else f"; more than half is left again at {found.again:g}"
     return f"half at {found.dose.value:.2g}{ends}{again}"
 
@@ -215,7 +219,7 @@ def curves_of(evidence: Evidence, model: str, swept: Swept, conditions: Mapping[
 def none_at(dose: float, condition: str, evidence: Evidence, model: str) -> Point:
     """The dose of no effect, at which all is left that there is."""
     point = point_at(dose, BASELINE, evidence, model)
-    left = {name: ALL if point.prompts[name] else Interval(math.nan) for name in point.left}
+    left = {name: one if math.isnan(one.value) else ALL for name, one in point.left.items()}
     return Point(dose, condition, left, point.prompts)
 
 
