@@ -9,6 +9,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from divlens.codebook import WAYS, fraction_of_codes
 from divlens.errors import DivlensError
 from divlens.interventions import (
     Argmax,
@@ -101,13 +102,13 @@ def test_subset_keeps_the_most_frequent_and_disable_top_drops_them():
 
     def allowed(*interventions):
         kept = apply_all(interventions, DEFAULTS, frequencies).allowed
-        assert kept is not None
-        return kept.nonzero().flatten().tolist()
+        return None if kept is None else kept.nonzero().flatten().tolist()
 
     assert allowed(Subset(0.4)) == [1, 3]
     assert allowed(Subset(0.6)) == [0, 1, 3]  # ties by lower id
     assert allowed(Subset(0.01)) == [1]  # at least one
-    assert allowed(Subset(1.0)) == [0, 1, 2, 3, 4]
+    assert allowed(Subset(0.99)) == [0, 1, 2, 3, 4]
+    assert allowed(Subset(1.0)) is None  # all codes, as without it
     assert allowed(DisableTop(0.2)) == [0, 2, 3, 4]
     assert allowed(DisableTop(0.01)) == [0, 2, 3, 4]  # never nothing: a small codebook would not notice
     assert allowed(Subset(0.6), DisableTop(0.2)) == allowed(DisableTop(0.2), Subset(0.6)) == [0, 3]
@@ -124,6 +125,9 @@ WRONG = [
     lambda: Subset(1.2),
     lambda: Subset(0.5, by="colour"),  # type: ignore[arg-type]
     lambda: DisableTop(-0.1),
+    lambda: DisableTop(0.1, by="colour"),  # type: ignore[arg-type]
+    lambda: Argmax(share=1.5),
+    lambda: Argmax(share=math.nan),
     lambda: DisableTop(1.1),
     lambda: DisableTop(10**5000),  # more digits than Python writes
     lambda: Argmax(scope="some"),  # type: ignore[arg-type]
@@ -189,13 +193,107 @@ def test_at_the_limit_of_its_range_a_value_is_the_draw_of_the_best_or_any():
     assert torch.allclose(chance, torch.full_like(chance, 1 / 3))
 
 
-def test_disabling_nothing_changes_nothing_and_asks_for_no_calibration():
+def test_a_dose_of_no_effect_changes_nothing_and_asks_for_no_calibration():
     def asked():
         raise AssertionError("no calibration run is needed")
 
-    assert apply_all([DisableTop(0)], DEFAULTS, asked) == DEFAULTS
-    with pytest.raises(AssertionError):  # the control
-        apply_all([DisableTop(0.1)], DEFAULTS, asked)
+    for nothing in (DisableTop(0), DisableTop(0, by="random"), Subset(1), Subset(1, by="mass"), Argmax(share=0)):
+        assert apply_all([nothing], DEFAULTS, asked) == DEFAULTS
+    for something in (DisableTop(0.1), Subset(0.9)):  # the control
+        with pytest.raises(AssertionError):
+            apply_all([something], DEFAULTS, asked)
+    assert apply_all([Argmax(share=0.1)], DEFAULTS, asked) != DEFAULTS
+
+
+# --- what a fraction of the codebook is -----------------------------------------------------------------------------
+
+
+def fewest_by_mass(shares: list[float], fraction: float) -> set[int]:
+    """By trying: the most used codes, one more at a time, until they reach the fraction."""
+    kept: list[int] = []
+    for code in sorted(range(len(shares)), key=lambda code: (-shares[code], code)):
+        kept.append(code)
+        if math.fsum(shares[one] for one in kept) >= fraction - 1e-9:
+            break
+    return set(kept)
+
+
+counts = st.lists(st.integers(0, 50), min_size=1, max_size=30).filter(any)
+
+
+@fixed
+@given(counts=counts, fraction=st.floats(0.001, 1.0))
+def test_a_fraction_by_mass_is_that_of_a_plain_count(counts, fraction):
+    shares = [count / sum(counts) for count in counts]
+    found = fraction_of_codes(torch.tensor(shares, dtype=torch.float64), fraction, "mass")
+    assert set(found.nonzero().flatten().tolist()) == fewest_by_mass(shares, fraction)
+
+
+@fixed
+@given(counts=counts, two=st.tuples(st.floats(0.001, 1.0), st.floats(0.001, 1.0)), by=st.sampled_from(WAYS))
+def test_a_smaller_fraction_is_a_part_of_a_larger_one(counts, two, by):
+    shares = torch.tensor(counts, dtype=torch.float64) / sum(counts)
+    small, large = (fraction_of_codes(shares, fraction, by) for fraction in sorted(two))
+    assert small.any() and bool((small <= large).all())
+
+
+def test_random_codes_know_nothing_of_frequencies_and_never_change():
+    rising = torch.arange(1, 11, dtype=torch.float64) / 55
+    found = fraction_of_codes(rising, 0.3, "random")
+    assert found.nonzero().flatten().tolist() == [2, 4, 8]  # as recorded: samples of a seed depend on it
+    assert torch.equal(found, fraction_of_codes(rising.flip(0), 0.3, "random"))
+    assert not torch.equal(fraction_of_codes(rising, 0.3, "frequency"), found)  # the control
+    # A random half of many codes has about half of the mass: its error is that of 500 draws without replacement from
+    # shares that rise evenly, 0.9%; 4 of these are a false alarm in 16,000.
+    many = torch.arange(1, 1001, dtype=torch.float64) / 500500
+    assert abs(float(many[fraction_of_codes(many, 0.5, "random")].sum()) - 0.5) < 0.036
+    assert float(many[fraction_of_codes(many, 0.5, "frequency")].sum()) > 0.74
+
+
+# --- Argmax at some of the steps ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_argmax_at_a_share_of_the_steps_draws_the_others_as_ever(family):
+    model, asked = toy(family), ["a cat"]
+    steps = model.rule.steps
+
+    def trace_of(*interventions):
+        found = sample(model, asked, n=40, interventions=interventions, trace=True).trace
+        assert found is not None
+        return found.steps
+
+    for share in (0.01, 0.5):
+        greedy, until = trace_of(Argmax(share=share)), max(1, round(share * steps))
+        assert 0 < until < steps
+        full, free = trace_of(Argmax()), trace_of()
+        assert all(torch.equal(greedy[step].state, full[step].state) for step in range(until))
+        assert all(not greedy[step].entropy.any() for step in range(until))
+        assert any(greedy[step].entropy.any() for step in range(until, steps))
+        assert not torch.equal(greedy[-1].state, full[-1].state) and not torch.equal(greedy[-1].state, free[-1].state)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_argmax_at_all_or_none_of_the_steps_is_argmax_and_nothing(family):
+    def tokens(*interventions):
+        return sample(toy(family), PROMPTS, n=12, interventions=interventions).tokens
+
+    assert torch.equal(tokens(Argmax(share=1)), tokens(Argmax()))
+    assert torch.equal(tokens(Argmax(share=0)), tokens())
+    assert torch.equal(tokens(Argmax(share=0.5), Argmax()), tokens(Argmax()))
+    assert not torch.equal(tokens(Argmax(share=0.5)), tokens(Argmax()))  # the control
+    assert not torch.equal(tokens(Argmax()), tokens())
+
+
+def test_texts_of_what_is_as_usual_are_those_of_stored_runs():
+    """A run holds what was done as text; under another text of the same it could not go on."""
+    assert [repr(one) for one in (Subset(), DisableTop(), Argmax())] == [
+        "Subset(fraction=0.5, by='frequency')",
+        "DisableTop(fraction=0.05)",
+        "Argmax(scope='tokens')",
+    ]
+    assert repr(Argmax(share=0.5)) == "Argmax(scope='tokens', share=0.5)"
+    assert repr(DisableTop(by="mass")) == "DisableTop(fraction=0.05, by='mass')"
 
 
 # --- the filter -----------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 import divlens
 from divlens import interventions as module
 from divlens.cli import main
+from divlens.codebook import WAYS
 from divlens.errors import DivlensError
 from divlens.interventions import (
     Argmax,
@@ -26,13 +27,13 @@ from divlens.notation import KNOWN, condition_from, conditions_from, example, in
 fixed = settings(derandomize=True, deadline=None, max_examples=40)
 fractions = st.floats(0.001, 1.0)
 ONE = st.one_of(
-    st.builds(Subset, fractions),
-    st.builds(DisableTop, fractions),
+    st.builds(Subset, fractions, st.sampled_from(WAYS)),
+    st.builds(DisableTop, fractions, st.sampled_from(WAYS)),
     st.builds(Temperature, st.floats(1e-3, 1e3)),
     st.builds(TopK, st.integers(1, 10**6)),
     st.builds(TopP, fractions),
     st.builds(Guidance, st.floats(0, 100)),
-    st.builds(Argmax, st.sampled_from(["tokens", "all"])),
+    st.builds(Argmax, st.sampled_from(["tokens", "all"]), st.floats(0, 1)),
     st.builds(Freeze, st.sampled_from(["path", "execution"])),
     st.builds(Paraphrase, st.none() | st.integers(1, 9), st.sampled_from(["similar", "mixed"])),
 )
@@ -76,7 +77,7 @@ REFUSED = {
     "os.remove('x')": "expected interventions such as",
     "Subset(x)": r"Subset expects numbers and texts in quotes, such as Subset\(0.5\)",
     "Subset(1, 2, 3)": r"Subset expects fraction, by: Subset\(0.5\)",
-    "Argmax(depth=3)": r"Argmax expects scope: Argmax\(\)",
+    "Argmax(depth=3)": r"Argmax expects scope, share: Argmax\(\)",
     "Subset(**{'fraction': 0.5})": "Subset expects fraction, by",
     "Temperature(-1)": "Temperature expects a number above 0",
     "(" * 3000: "expected interventions such as",

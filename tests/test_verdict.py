@@ -205,7 +205,7 @@ def test_what_has_no_verdict_is_refused(probed, tmp_path):
     ("edit", "message"),
     [
         (lambda record: record["complete"].clear(), "out is not complete: divlens resume"),
-        (lambda record: record.update(shard=[1, 4]), "out holds shard 1/4 of a run: a verdict needs all"),
+        (lambda record: record.update(shard=[1, 4]), "out holds shard 1/4 of a run: verdict needs all"),
         (
             lambda record: record["requests"].update(enhance=record["requests"].pop("probe")),
             "verdict expects a run of probe, .*out has enhance",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from divlens.conditions import default_conditions, enhancer
     from divlens.decompose import decompose
     from divlens.diversity import load_network, lpips_diversity
+    from divlens.doses import doses
     from divlens.enhance import enhance
     from divlens.errors import DivlensError
     from divlens.existing import diversity
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from divlens.sampler import sample
     from divlens.score import score
     from divlens.store.reader import open_run
+    from divlens.sweeps import sweep
     from divlens.types import Prompt
     from divlens.verdict import verdict
 
@@ -60,6 +62,7 @@ _PLACES = {
     "default_conditions": "conditions",
     "default_prompts": "models.zoo.prompts",
     "diversity": "existing",
+    "doses": "doses",
     "enhance": "enhance",
     "enhancer": "conditions",
     "information": "information",
@@ -75,6 +78,7 @@ _PLACES = {
     "sample": "sampler",
     "save": "results",
     "score": "score",
+    "sweep": "sweeps",
     "verdict": "verdict",
     "wrap": "models.wrap",
     **dict.fromkeys(
@@ -104,6 +108,7 @@ __all__ = [
     "default_conditions",
     "default_prompts",
     "diversity",
+    "doses",
     "enhance",
     "enhancer",
     "information",
@@ -119,6 +124,7 @@ __all__ = [
     "sample",
     "save",
     "score",
+    "sweep",
     "verdict",
     "wrap",
 ]

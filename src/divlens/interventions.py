@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from divlens.codebook import WAYS, By, fraction_of_codes
 from divlens.errors import DivlensError, check_whole, is_number, shown
 from divlens.paraphrase import mixed_in_length, similar_in_length
 from divlens.paths import PathRule
@@ -27,7 +28,11 @@ COLDEST, HOTTEST = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).m
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything an intervention may change, besides the wording. `allowed`: bool (codes,), or None for all."""
+    """Everything an intervention may change, besides the wording.
+
+    allowed: bool (codes,), or None for all. greedy: the share of the steps, from the first on, in which the token draw
+    is deterministic, in [0, 1]; one step at least where it is above 0.
+    """
 
     rule: PathRule
     guidance: float
@@ -35,14 +40,19 @@ class Settings:
     allowed: Bool[Tensor, " codes"] | None = None
     top_k: int = 0
     top_p: float = 1.0
-    greedy: bool = False
+    greedy: float = 0.0
     frozen: frozenset[str] = frozenset()
 
     @property
+    def greedy_steps(self) -> int:
+        """In how many steps, from the first on, the token draw is deterministic."""
+        return max(1, round(self.greedy * self.rule.steps)) if self.greedy else 0
+
+    @property
     def without_noise(self) -> frozenset[str]:
-        """The streams that make no draw: the path of a rule without one, the execution of greedy draws."""
+        """The streams that make no draw: the path of a rule without one, the execution where all draws are greedy."""
         path = {"path"} if self.rule.silenced() == self.rule else set()
-        return frozenset(path | ({"execution"} if self.greedy else set()))
+        return frozenset(path | ({"execution"} if self.greedy_steps == self.rule.steps else set()))
 
 
 Frequencies = Callable[[], Float[Tensor, " codes"]]
@@ -86,65 +96,92 @@ def restrict(settings: Settings, allowed: Bool[Tensor, " codes"], name: str) -> 
     return replace(settings, allowed=both)
 
 
+def check_way(name: str, by: object) -> None:
+    if by not in WAYS:
+        raise DivlensError(f'{name}(by=...) expects "frequency", "mass" or "random", got {shown(by)}')
+
+
+def written(intervention: Subset | DisableTop | Argmax, *rare: str) -> str:
+    """As Python writes it, but without the fields `rare` where these are as usual: so names of conditions stay short,
+    and what a stored run says was done means the same as ever."""
+    parts = ((field.name, getattr(intervention, field.name), field.default) for field in fields(intervention))
+    shown_parts = [f"{name}={value!r}" for name, value, usual in parts if name not in rare or value != usual]
+    return f"{type(intervention).__name__}({', '.join(shown_parts)})"
+
+
 @dataclass(frozen=True)
 class Subset:
-    """Only the most frequent `fraction` of the codebook may be drawn (arXiv 2512.01831). Reads reliance on H(Z).
+    """Only a `fraction` of the codebook may be drawn (arXiv 2512.01831). Reads reliance on H(Z).
 
     `by="frequency"`: the round(fraction * K) codes that a calibration run uses most, ties by lower id, at least one.
+    "mass": the fewest most used codes that make up this fraction of the run's tokens. "random": round(fraction * K)
+    codes of a fixed random order, whatever their use: a control for "frequent". A smaller fraction is always a part of
+    a larger one; 1 changes nothing, and asks for no calibration run.
     """
 
     fraction: float = 0.5
-    by: Literal["frequency"] = "frequency"
+    by: By = "frequency"
 
     def __post_init__(self) -> None:
         fraction_in_range("Subset", self.fraction)
-        if self.by != "frequency":
-            raise DivlensError(f'Subset(by=...) expects "frequency", got {self.by!r}')
+        check_way("Subset", self.by)
 
     def apply(self, settings: Settings, frequencies: Frequencies) -> Settings:
-        share = frequencies()
-        count = max(1, round(self.fraction * len(share)))
-        allowed = torch.zeros(len(share), dtype=torch.bool)
-        allowed[share.argsort(descending=True, stable=True)[:count]] = True
+        if self.fraction == 1:
+            return settings
+        allowed = fraction_of_codes(frequencies(), self.fraction, self.by)
         return restrict(settings, allowed, f"Subset({self.fraction})")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DisableTop:
-    """The most frequent `fraction` of the codebook, at least one code, may not be drawn (the paper's enhancer).
+    """A `fraction` of the codebook, at least one code, may not be drawn: the most used codes (the paper's enhancer).
 
-    0 disables nothing, and asks for no calibration run.
+    `by`: what a fraction is, as of `Subset`; "random" disables random codes in place of the most used ones, which is a
+    control. 0 disables nothing, and asks for no calibration run.
     """
 
     fraction: float = 0.05
+    by: By = "frequency"
 
     def __post_init__(self) -> None:
         if not (is_number(self.fraction) and 0 <= self.fraction <= 1):
             raise DivlensError(f"DisableTop expects a fraction in [0, 1], got {shown(self.fraction)}")
+        check_way("DisableTop", self.by)
+
+    def __repr__(self) -> str:
+        return written(self, "by")
 
     def apply(self, settings: Settings, frequencies: Frequencies) -> Settings:
         if self.fraction == 0:
             return settings
-        share = frequencies()
-        allowed = torch.ones(len(share), dtype=torch.bool)
-        count = max(1, round(self.fraction * len(share)))
-        allowed[share.argsort(descending=True, stable=True)[:count]] = False
-        return restrict(settings, allowed, f"DisableTop({self.fraction})")
+        disabled = fraction_of_codes(frequencies(), self.fraction, self.by)
+        return restrict(settings, ~disabled, f"DisableTop({self.fraction})")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Argmax:
-    """The token draw becomes deterministic. `scope="tokens"` leaves the path its noise; "all" silences it too."""
+    """The token draw becomes deterministic. `scope="tokens"` leaves the path its noise; "all" silences it too.
+
+    `share`: of the steps, from the first on, in which that holds; the tokens of the others are drawn, as ever. In
+    [0, 1]; above 0 it is one step at least, and 0 changes nothing but the path of `scope="all"`.
+    """
 
     scope: Literal["tokens", "all"] = "tokens"
+    share: float = 1.0
 
     def __post_init__(self) -> None:
         if self.scope not in ("tokens", "all"):
             raise DivlensError(f'Argmax(scope=...) expects "tokens" or "all", got {self.scope!r}')
+        if not (is_number(self.share) and 0 <= self.share <= 1):
+            raise DivlensError(f"Argmax(share=...) expects a share of the steps in [0, 1], got {shown(self.share)}")
+
+    def __repr__(self) -> str:
+        return written(self, "share")
 
     def apply(self, settings: Settings, frequencies: Frequencies) -> Settings:
         rule = settings.rule.silenced() if self.scope == "all" else settings.rule
-        return replace(settings, greedy=True, rule=rule)
+        return replace(settings, greedy=max(settings.greedy, float(self.share)), rule=rule)
 
 
 @dataclass(frozen=True)

@@ -38,8 +38,13 @@ class Moment:
     @property
     def certain(self) -> Int[Tensor, "batch m"] | None:
         """The tokens that were drawn, where the draw had no choice; None where it had."""
-        known = self.settings.greedy or "execution" in self.settings.frozen
+        known = self.greedy or "execution" in self.settings.frozen
         return self.draws.tokens if known else None
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the draw was the most probable token at every position."""
+        return self.view.step < self.settings.greedy_steps
 
 
 def guide(
@@ -70,7 +75,8 @@ def moments(
         log_p = filter_logits(guide(*predictor(view), settings.guidance), settings)
         if log_p.isnan().any():
             raise DivlensError(f"{name} gave NaN logits at step {step}, or infinite ones: expected finite numbers")
-        proposed = log_p.argmax(-1) if settings.greedy else noise.draw(log_p.exp(), step, view.first)
+        greedy = step < settings.greedy_steps
+        proposed = log_p.argmax(-1) if greedy else noise.draw(log_p.exp(), step, view.first)
         draws = Draws(proposed, log_p.gather(-1, proposed.unsqueeze(-1)).squeeze(-1))
         result = rule.advance(view, draws, mask, noise)
         yield Moment(view, log_p, rule.drawn(view, mask), draws, result, settings, mask, noise)

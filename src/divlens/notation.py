@@ -6,6 +6,7 @@ import ast
 import difflib
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
+from typing import Any
 
 from divlens import interventions
 from divlens.conditions import name_of
@@ -39,26 +40,37 @@ def interventions_described(text: str) -> tuple[Intervention, ...]:
 
 def intervention_from(part: ast.expr, text: str) -> Intervention:
     """One of the parts of `text`."""
-    if not (isinstance(part, ast.Call) and isinstance(part.func, ast.Name)):
-        raise DivlensError(f"{EXPECTED}, got {ast.get_source_segment(f'({text.strip()},)', part) or text!r:.80}")
-    name = part.func.id
-    if name not in KNOWN:
-        close = difflib.get_close_matches(name, KNOWN, 1, cutoff=0.6)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        raise DivlensError(f"no intervention is called {name!r:.40}{hint}; known: {', '.join(KNOWN)}")
-    try:
-        arguments = [ast.literal_eval(value) for value in part.args]
-        named = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in part.keywords}
-    except (ValueError, TypeError, RecursionError, MemoryError):
-        raise DivlensError(
-            f"{name} expects numbers and texts in quotes, such as {example(name)}, got {text!r:.80}"
-        ) from None
-    kind = getattr(interventions, name)
+    kind, arguments, named = call_from(part, text)
     try:
         return kind(*arguments, **named)
     except TypeError:
         takes = ", ".join(field.name for field in fields(kind)) or "nothing"
-        raise DivlensError(f"{name} expects {takes}: {example(name)}, got {text!r:.80}") from None
+        raise DivlensError(f"{kind.__name__} expects {takes}: {example(kind.__name__)}, got {text!r:.80}") from None
+
+
+def call_from(part: ast.expr, text: str) -> tuple[Any, list[Any], dict[str, Any]]:
+    """Of one of the parts of `text` the class of interventions, and its arguments without and with names."""
+    if not (isinstance(part, ast.Call) and isinstance(part.func, ast.Name)):
+        raise DivlensError(f"{EXPECTED}, got {ast.get_source_segment(f'({text.strip()},)', part) or text!r:.80}")
+    kind = kind_called(part.func.id)
+    try:
+        arguments = [ast.literal_eval(value) for value in part.args]
+        named = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in part.keywords}
+    except (ValueError, TypeError, RecursionError, MemoryError):
+        name = kind.__name__
+        raise DivlensError(
+            f"{name} expects numbers and texts in quotes, such as {example(name)}, got {text!r:.80}"
+        ) from None
+    return kind, arguments, named
+
+
+def kind_called(name: str) -> Any:
+    """The class of the interventions of that name. Raises DivlensError for a name of none."""
+    if name not in KNOWN:
+        close = difflib.get_close_matches(name, KNOWN, 1, cutoff=0.6)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise DivlensError(f"no intervention is called {name!r:.40}{hint}; known: {', '.join(KNOWN)}")
+    return getattr(interventions, name)
 
 
 def example(name: str) -> str:

@@ -58,6 +58,7 @@ INTERVENTIONS: Mapping[str, tuple[Intervention, Mapping[str, Any]]] = {
     "subset": (Subset(0.5), {"transform": ban((2, 3))}),
     "disable-top": (DisableTop(0.25), {"transform": ban((0,))}),
     "argmax": (Argmax(), {"greedy": True}),
+    "argmax at two of three steps": (Argmax(share=0.6), {"greedy": True, "greedy_until": 2}),
 }
 
 

@@ -24,9 +24,10 @@ Outcome = tuple[object, object, State, float]  # event, tokens, next state, chan
 
 @dataclass(frozen=True)
 class Case:
-    """What is enumerated. `transform`: guided logits (n, codes) to log-probabilities; `greedy`: the draw is its mode.
-    `draw`: a token that the draw must give at (step, state, position), where the execution noise is known; `gumbel` and
-    `uniform`: the path's noise at (step, position), of unmasking and of diffusion, where that is."""
+    """What is enumerated. `transform`: guided logits (n, codes) to log-probabilities; `greedy`: the draw is its mode,
+    at the steps before `greedy_until` where that is given. `draw`: a token that the draw must give at (step, state,
+    position), where the execution noise is known; `gumbel` and `uniform`: the path's noise at (step, position), of
+    unmasking and of diffusion, where that is."""
 
     model: object
     prompt: str
@@ -34,6 +35,7 @@ class Case:
     rule: object = None
     transform: Callable[[np.ndarray], np.ndarray] | None = None
     greedy: bool = False
+    greedy_until: int | None = None
     draw: Callable[[int, State, np.ndarray], Sequence[int]] | None = None
     gumbel: Callable[[int], np.ndarray] | None = None
     uniform: Callable[[int], np.ndarray] | None = None
@@ -59,7 +61,7 @@ def log_chances(case: Case, step: int, state: State) -> np.ndarray:
 
 def possible_draws(case: Case, step: int, state: State, log_p: np.ndarray, i: int) -> list[tuple[int, float]]:
     """Tokens that position i may draw, with their chances."""
-    if case.greedy:
+    if case.greedy and (case.greedy_until is None or step < case.greedy_until):
         return [(int(log_p[i].argmax()), 1.0)]
     if case.draw is not None:
         return [(int(case.draw(step, state, np.exp(log_p))[i]), 1.0)]

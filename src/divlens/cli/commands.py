@@ -32,6 +32,7 @@ from divlens.cli.options import (
     say_drawn,
     shard_option,
     storing,
+    sweep_option,
 )
 from divlens.cli.verdict import say_too_few, show_with_verdicts
 from divlens.report.terminal import put
@@ -55,6 +56,7 @@ PROBE_PROMPTS, INFORMATION_PROMPTS, DECOMPOSE_PROMPTS = 12, 12, 16
 @click.option("--subset", default=0.5, show_default=True, help="Subset: share of the codebook that stays.")
 @disable_option
 @condition_option
+@sweep_option
 @lpips_option
 @ray_option
 @shard_option
@@ -66,6 +68,7 @@ def probe(
     subset: float,
     disable_top: float,
     named: Sequence[str],
+    swept: Sequence[str],
     lpips: str,
     share: Share | None,
     ray: str | None,
@@ -74,7 +77,7 @@ def probe(
     setup: Setup,
 ) -> None:
     """How much diversity MODELS have, how much is left under Subset, Argmax and Paraphrase, and which strategy that
-    makes."""
+    makes; with --sweep, how much is left at each dose, and at which it halves."""
     need_two(n)
     from divlens.conditions import BASELINE, default_conditions
     from divlens.experiment.comparison import compared
@@ -82,9 +85,11 @@ def probe(
     from divlens.models.answers import loaded_models
     from divlens.notation import conditions_from
     from divlens.results import request_so_far
+    from divlens.sweeps import with_sweeps
 
     prompts = chosen_prompts(prompt_file, limit, PROBE_PROMPTS)
-    conditions = conditions_from(named, BASELINE) if named else default_conditions(subset, disable_top)
+    asked = with_sweeps(conditions_from(named, BASELINE), swept)
+    conditions = asked if named or swept else default_conditions(subset, disable_top)
     check_folder(out, request_so_far("probe", conditions, seed), share, ray)
     loaded = loaded_models(setup.load(models))
     comparison = compared(loaded, prompts, n, seed, conditions, (), lpips, setup.batch_size)

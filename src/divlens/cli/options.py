@@ -149,6 +149,13 @@ condition_option = click.option(
     metavar="NAME=INTERVENTIONS",
     help='In place of the usual ones, beside baseline (repeatable): --condition "hot=Temperature(1.3), TopP(0.9)".',
 )
+sweep_option = click.option(
+    "--sweep",
+    "swept",
+    multiple=True,
+    metavar="INTERVENTION=DOSES",
+    help='An intervention at several doses, in place of the usual conditions (repeatable): --sweep "Subset=1,0.5,0.1".',
+)
 intervene_option = click.option(
     "--intervene",
     multiple=True,

@@ -1,4 +1,4 @@
-"""`divlens verdict`, and the verdict with which `probe` ends."""
+"""`divlens verdict` and `divlens doses`, with which `probe` ends, too."""
 
 from __future__ import annotations
 
@@ -27,6 +27,20 @@ def verdict(run: str, margin: float) -> None:
     show(together([found(run, margin=margin)]))
 
 
+@click.command()
+@click.argument("run", metavar="RUN")
+@click.option("--out", metavar="FOLDER", help="Write the tables to this folder.")
+def doses(run: str, out: str | None) -> None:
+    """How much is left at each dose of the probe's sweeps in the folder RUN, and where half is. Nothing is drawn."""
+    from divlens.doses import doses as found
+    from divlens.showing import together
+
+    result = found(run)
+    if out:
+        result.save(out)
+    show(together([result]))
+
+
 def say_too_few(conditions: Conditions, prompts: int) -> None:
     """Before anything is drawn: that no verdict will come of so few prompts."""
     from divlens.verdict.result import why_no_decision
@@ -37,8 +51,10 @@ def say_too_few(conditions: Conditions, prompts: int) -> None:
 
 
 def show_with_verdicts(results: Sequence[Result]) -> None:
-    """Tables, and below those of a probe its verdict; nothing where its conditions allow none, and why where they do
-    but prompts or samples are too few."""
+    """Tables; below those of a probe its sweeps, and its verdict: nothing where its conditions allow none, and why
+    where they do but prompts or samples are too few."""
+    from divlens.doses.result import doses as swept
+    from divlens.doses.result import sweeps_in
     from divlens.experiment.result import ProbeResult
     from divlens.showing import together, wrapped
     from divlens.verdict import verdict as found
@@ -46,7 +62,12 @@ def show_with_verdicts(results: Sequence[Result]) -> None:
 
     show(together(results))
     for result in results:
-        if not isinstance(result, ProbeResult) or not has_conditions(result):
+        if not isinstance(result, ProbeResult):
+            continue
+        if sweeps_in(result.conditions):
+            put("\n")
+            show(together([swept(result)]))
+        if not has_conditions(result):
             continue
         if reason := why_no_verdict(result):
             put(f"\n{wrapped(f'No verdict: it takes {reason}.')}\n")

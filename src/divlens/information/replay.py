@@ -94,13 +94,14 @@ def log_probabilities_of_replay(
     P is the probability of these steps and tokens in the run itself. Q is the probability of the steps when every draw
     is the token of the final grid.
     """
-    law, greedy = law_of(run.settings.rule), run.settings.greedy
+    law, greedy_steps = law_of(run.settings.rule), run.settings.greedy_steps
     assert law.known
-    settings = replace(run.settings, rule=rule, greedy=False, frozen=frozenset())
+    settings = replace(run.settings, rule=rule, greedy=0.0, frozen=frozenset())
     log_p, log_q = torch.zeros(2, len(wordings), dtype=torch.float64)
     for moment in steps(replace(run, settings=settings), wordings, noise):
         device = moment.log_p.device
-        log_p = log_p.to(device) + law.log_probability(moment, moment.log_p.argmax(-1) if greedy else None)
+        certain = moment.log_p.argmax(-1) if moment.view.step < greedy_steps else None
+        log_p = log_p.to(device) + law.log_probability(moment, certain)
         log_q = log_q.to(device) + law.proposal_log_probability(moment)
     return log_p, log_q
 

@@ -18,7 +18,9 @@ from divlens.errors import DivlensError
 from divlens.experiment import columns
 from divlens.experiment.measures import DIVERSITY, FIDELITY, KEPT
 from divlens.experiment.result import ProbeResult
-from divlens.interventions import Argmax
+from divlens.interventions import Argmax, Paraphrase, Subset
+from divlens.notation import interventions_described
+from divlens.output import Record
 from divlens.showing import counted
 from divlens.store.reader import StoredRun, open_run
 from divlens.store.record import share_in
@@ -29,13 +31,15 @@ if TYPE_CHECKING:
 
 ARGMAX, SUBSET, PARAPHRASE = "Argmax", "Subset", "Paraphrase"
 DECISIVE = (ARGMAX, SUBSET)
+USUAL = {repr(Argmax()), repr(Subset()), repr(Paraphrase())}
 PROBE = "probe"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Evidence:
     """`conditions`: what was done, as text, by name. `prompts`, `n`: how many, and samples of each. `per_prompt`: as of
-    `ProbeResult`. `exact`: of a run, the figures of every prompt by `decompose` and `information`, where it has them.
+    `ProbeResult`. `request`: all that was asked. `exact`: of a run, the figures of every prompt by `decompose` and
+    `information`, where it has them.
     """
 
     conditions: Mapping[str, str]
@@ -43,6 +47,7 @@ class Evidence:
     n: int
     seed: int
     per_prompt: pd.DataFrame
+    request: Record
     exact: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
     @property
@@ -72,18 +77,39 @@ class Figures:
 
 
 def interventions_alone(conditions: Mapping[str, str]) -> dict[str, str]:
-    """`conditions`: what was done, as `interventions.described` writes it, by name. Argmax is that of the token draw:
-    one that silences the path, too, says nothing of where the diversity comes from."""
+    """`conditions`: what was done, as `interventions.described` writes it, by name. Of several doses of an intervention
+    the usual one counts, else the first."""
     found: dict[str, str] = {}
-    for name, done in conditions.items():
-        kind = done.partition("(")[0]
-        if kind in (*DECISIVE, PARAPHRASE) and ") + " not in done and done != repr(Argmax("all")):
+    for name, done in sorted(conditions.items(), key=lambda condition: condition[1] not in USUAL):
+        if kind := kind_in_paper(done):
             found.setdefault(kind, name)
     return {kind: found[kind] for kind in (*DECISIVE, PARAPHRASE) if kind in found}
 
 
-def evidence_of(asked: ProbeResult | StoredRun | str | Path) -> Evidence:
-    """Raises DivlensError for what is neither a probe nor the folder of a complete run that has one."""
+def kind_in_paper(done: str) -> str:
+    """Which intervention of the paper a text is, and nothing else; empty for any other.
+
+    Argmax is that of all token draws: one that silences the path, too, or leaves some draws free, says something else
+    of where the diversity comes from. Subset is that of the most used codes; its controls are not, and neither is a
+    dose of no effect.
+    """
+    try:
+        listed = interventions_described(done)
+    except DivlensError:  # an intervention of the user's own
+        return ""
+    match listed:
+        case (Argmax(scope="tokens", share=1),):
+            return ARGMAX
+        case (Subset(fraction=fraction, by="frequency"),) if fraction < 1:
+            return SUBSET
+        case (Paraphrase(n=wordings),) if wordings != 1:
+            return PARAPHRASE
+    return ""
+
+
+def evidence_of(asked: ProbeResult | StoredRun | str | Path, reader: str = "verdict") -> Evidence:
+    """`reader`: what reads it, for messages. Raises DivlensError for what is neither a probe nor the folder of a
+    complete run that has one."""
     if isinstance(asked, ProbeResult):
         return Evidence(
             conditions=asked.conditions,
@@ -91,21 +117,22 @@ def evidence_of(asked: ProbeResult | StoredRun | str | Path) -> Evidence:
             n=asked.n,
             seed=asked.seed,
             per_prompt=asked.per_prompt,
+            request=asked.request,
         )
     if isinstance(asked, StoredRun | str | Path):
-        return evidence_in(asked if isinstance(asked, StoredRun) else open_run(asked))
+        return evidence_in(asked if isinstance(asked, StoredRun) else open_run(asked), reader)
     raise DivlensError(
-        f"verdict expects what divlens.probe returns, or the folder of a run of it, got {type(asked).__name__}"
+        f"{reader} expects what divlens.probe returns, or the folder of a run of it, got {type(asked).__name__}"
     )
 
 
-def evidence_in(run: StoredRun) -> Evidence:
+def evidence_in(run: StoredRun, reader: str = "verdict") -> Evidence:
     """That of a run, whose tables are complete."""
     place = run.place
     if PROBE not in run.requests:
-        raise DivlensError(f"verdict expects a run of probe, {place} has {', '.join(run.requests) or 'none'}")
+        raise DivlensError(f"{reader} expects a run of probe, {place} has {', '.join(run.requests) or 'none'}")
     if (share := share_in(run.record)) is not None:
-        raise DivlensError(f"{place} holds shard {share} of a run: a verdict needs all, see `divlens merge`")
+        raise DivlensError(f"{place} holds shard {share} of a run: {reader} needs all, see `divlens merge`")
     if PROBE in run.unfinished:
         raise DivlensError(f"{place} is not complete: divlens resume {place} draws what is missing")
     request, per_prompt = run.requests[PROBE], run.tables(PROBE)["per_prompt"]
@@ -121,6 +148,7 @@ def evidence_in(run: StoredRun) -> Evidence:
         n=request["n"],
         seed=request["seed"],
         per_prompt=per_prompt,
+        request=request,
         exact={command: run.tables(command)["per_prompt"] for command in done},
     )
 
