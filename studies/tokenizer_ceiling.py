@@ -2,10 +2,9 @@
 
     python studies/tokenizer_ceiling.py [RUN] > studies/tokenizer_ceiling.txt
 
-24 prompts, 16 scenes of each: about three minutes of a core. The codes are those that each family's own calibration uses
-most. RUN is a folder that `divlens probe zoo/ar zoo/mim zoo/diffusion --out RUN` filled: its prompts and its number of
-samples are taken then, and below each row stand the generator's own figures under the same Subset, where the run has
-them, as with
+24 prompts, 16 scenes of each: about two minutes of a core. The codes are those that each family's own calibration
+uses most. RUN is a folder that a probe filled: its prompts and its number of samples are taken then, and below
+each row stand the generator's own figures under the same Subset, where the run has them, as with
 
     divlens probe zoo/ar zoo/mim zoo/diffusion --out RUN --condition "half=Subset(0.5)" --condition "tenth=Subset(0.1)"
 
@@ -68,7 +67,12 @@ class Generators:
         """The row of a generator, or none where the run has no such condition."""
         mine = self.table[(self.table["model"] == family) & (self.table["condition"] == self.names.get(fraction))]
         for row in mine.to_dict("records"):
-            yield ["", family, "", *(interval_text(interval_in(row, name), *m.form) for name, m in FIGURES.items())]
+            yield [
+                "",
+                "generator",
+                "",
+                *(interval_text(interval_in(row, name), *m.form) for name, m in FIGURES.items()),
+            ]
 
 
 @dataclass(frozen=True, repr=False)
@@ -134,7 +138,7 @@ def main(run: Path | None, limit: int | None, samples: int) -> None:
         "they lack is damage by the decoder; what a generator lacks beyond it is lost by the generator.",
         f"Of the tokenizer and the counts of codes: {', '.join(weights)}.",
     ]
-    print(Ceilings(blocks, notes))
+    print("\n".join(line.rstrip() for line in str(Ceilings(blocks, notes)).splitlines()))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ class ReadingCounts:
 
     judge: Judge
     named: Named
-    counts: list[Float[np.ndarray, " values"]]
+    counts: list[Float[np.ndarray, " _"]]
 
     @classmethod
     def of(cls, judge: Judge, named: Named) -> ReadingCounts:
