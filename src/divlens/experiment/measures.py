@@ -275,14 +275,15 @@ def partial_notes(measures: Sequence[Measure], known: Callable[[str], int], prom
     ]
 
 
-def checked_measures(extra: Sequence[Measure]) -> tuple[Measure, ...]:
-    """Further measures. Raises DivlensError for what is none, and for a name of which a column is taken."""
+def checked_measures(extra: Sequence[str | Measure]) -> tuple[Measure, ...]:
+    """Further measures. Raises DivlensError for what is none, as a name is, and where a column is taken."""
     if not isinstance(extra, Sequence) or isinstance(extra, str):
         raise DivlensError(f"measures expects a list of names and divlens.Measure, got {extra!r:.80}")
     taken = TAKEN.union(*(of_measure(measure.name) for measure in usual_measures(None)))
+    found: list[Measure] = []
     for measure in extra:
         if not isinstance(measure, Measure):
-            raise DivlensError(f"measures expects a list of names and divlens.Measure, got {measure!r:.80} in it")
+            raise DivlensError(f"measures expects a list of names and divlens.Measure, got {measure!r:.80}")
         check_text("the name of a measure", measure.name)
         if not measure.name.strip() or measure.kind not in KINDS or not callable(measure.of):
             raise DivlensError(
@@ -296,7 +297,8 @@ def checked_measures(extra: Sequence[Measure]) -> tuple[Measure, ...]:
                 f"{', '.join(sorted(columns & taken))}"
             )
         taken |= columns
-    return tuple(extra)
+        found.append(measure)
+    return tuple(found)
 
 
 def named(measures: Sequence[Measure], name: str) -> Measure:

@@ -83,11 +83,12 @@ def distance_of_prompt(
 
     The plain distance T, between the shares that are read and `truth`, is too large: few samples are never spread as
     evenly as their law is, and a judge errs. What is expected of T is known of two generators: e0 of `truth` itself,
-    and e1 of one that always draws the same value, among those that lie furthest from `truth`, at the distance m. So
-    m (T - e0) / (e1 - e0) is given. It is 0 and m on average for these two, at any n and with any judge, and may be
-    below 0. Where `truth` is a single value and a judge is right it is the share of the others, without bias. Between
-    the two it is too low on average, for |x| bends where x is mostly noise: of nine even values by 0.18 at most with 8
-    samples, by 0.15 with 16 and by 0.09 with 64, so compare at equal n only.
+    and e1 of one that always draws the same value, of those that lie furthest from `truth`, at the distance m; of
+    several such values e1 is the mean. So m (T - e0) / (e1 - e0) is given. It is 0 and m on average for these two, at
+    any n and with any judge, and may be below 0. Where `truth` is a single value and the judge is right, it is the
+    share of the others, without bias. Where `truth` is even it is too low on average between the two, for |x| bends
+    where x is mostly noise: of nine values by 0.18 at most with 8 samples, by 0.15 with 16 and by 0.09 with 64, so
+    compare at equal n only.
 
     NaN without samples, for a judge whose readings do not determine the law, and for a single sample of what is even:
     no reading says more than another then.
