@@ -225,6 +225,7 @@ def test_bad_input_is_refused_in_a_line(kind, run, folder):
         ("token_entropy", "expected a measure of pictures, got token_entropy, which reads tokens"),
         ("repeat", "which reads tokens; repeat:0.01 takes pictures at most so far apart for repeats"),
         ("fidelity", "got fidelity, which asks the judge of a model"),
+        ("law_distance", "got law_distance, which asks the judge of a model"),
         ("kept_diversity", "got kept_diversity, which asks the judge of a model"),
         ("sharpness", "no measure is called 'sharpness'"),
         ("clip:nowhere/none", "cannot load 'nowhere/none'"),
@@ -246,7 +247,7 @@ def test_bad_arguments(pictures, folder):
         ((folder, ["a"]), "groups is for tensors and lists of files"),
         ((flat.numpy(),), "images expects a folder, a table, a list of files or a float32 tensor, got ndarray"),
         (([1, 2],), "images expects a folder"),
-        ((pictures, PROMPTS, [3]), "measures expects a list of divlens.Measure, got 3"),
+        ((pictures, PROMPTS, [3]), "measures expects a list of names and divlens.Measure, got 3"),
     ]
     for arguments, said in wrong:
         with pytest.raises((DivlensError, PictureError), match=said):

@@ -1,16 +1,20 @@
 """The law behind a judge's readings: with planted laws, and with the errors of the estimates themselves."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
+from scipy.stats import multinomial
 
 from divlens.errors import DivlensError
 from divlens.lab.correction import (
     check_confusion,
     corrected_entropies,
     distance_from,
+    distance_of_prompt,
     entropies,
+    expected_distance,
     most_likely_law,
     without_surplus,
 )
@@ -110,6 +114,72 @@ def test_total_variation_that_is_undefined():
     for found in (distance_from(UNIFORM, counts, blind), distance_from(UNIFORM, counts[:5], JUDGE)):
         assert math.isnan(found.value) and math.isnan(found.low) and math.isnan(found.high)
     assert not math.isnan(distance_from(UNIFORM, counts[:6], JUDGE).value)
+
+
+def outcomes(chances, n):
+    """Every way in which n samples of a law can fall, float (ways, values), and how likely it is."""
+    ways = np.array([w for w in itertools.product(range(n + 1), repeat=len(chances)) if sum(w) == n], float)
+    return ways, multinomial.pmf(ways, n, chances / chances.sum())
+
+
+@pytest.mark.parametrize("truth", [np.full(3, 1 / 3), np.array([0.5, 0.3, 0.2]), np.array([0.0, 1, 0])])
+@pytest.mark.parametrize("n", [1, 2, 5, 6])
+def test_the_expected_distance_is_that_of_all_outcomes(truth, n):
+    laws = np.array([[0.2, 0.3, 0.5], [1, 0, 0], [0.05, 0.9, 0.05], [1 / 3, 1 / 3, 1 / 3]])
+    wanted = [
+        np.dot(likely, np.abs(ways / n - truth).sum(1) / 2) for ways, likely in (outcomes(law, n) for law in laws)
+    ]
+    assert expected_distance(laws, truth, n) == pytest.approx(wanted, abs=1e-12)
+
+
+SMALL_JUDGE = np.array([[0.8, 0.15, 0.05], [0.1, 0.9, 0.0], [0.05, 0.05, 0.9]])
+
+
+@pytest.mark.parametrize("confusion", [np.eye(3), SMALL_JUDGE], ids=["right", "erring"])
+@pytest.mark.parametrize("n", [2, 5])
+@pytest.mark.parametrize("truth", [np.full(3, 1 / 3), np.array([0.0, 1, 0])], ids=["open", "named"])
+def test_the_distance_of_a_prompt_is_right_on_average_at_both_ends(truth, n, confusion):
+    """Over all outcomes: 0 for the law itself, and the known distance for who always draws one of the others."""
+
+    def average(law):
+        ways, likely = outcomes(law @ confusion, n)
+        return np.dot(likely, [distance_of_prompt(truth, counts, confusion) for counts in ways])
+
+    others = np.flatnonzero(truth == truth.min())
+    assert average(truth) == pytest.approx(0, abs=1e-12)
+    assert np.mean([average(np.eye(3)[value]) for value in others]) == pytest.approx(1 - truth.min())
+    plain = expected_distance((truth @ confusion)[None], truth, n)[0]
+    assert plain > 0.05 or ((confusion == np.eye(3)).all() and truth.max() == 1)  # what is taken away
+
+
+def test_the_distance_of_what_is_named_has_no_bias_and_needs_no_second_picture():
+    truth, law = np.eye(4)[2], np.array([0.1, 0.2, 0.6, 0.1])
+    for n in (1, 4):
+        ways, likely = outcomes(law, n)
+        found = [distance_of_prompt(truth, counts, np.eye(4)) for counts in ways]
+        assert found == pytest.approx(1 - ways[:, 2] / n) and np.dot(likely, found) == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(("n", "most"), [(8, 0.18), (16, 0.15), (64, 0.09)])
+def test_the_bias_between_the_ends_is_as_stated(n, most):
+    """Of nine values: laws that are even on some, and mixtures of the even law with a single value."""
+    truth, values = np.full(9, 1 / 9), np.arange(9)
+    laws = [(values < some) / some for some in range(1, 10)]
+    laws += [share * truth + (1 - share) * np.eye(9)[0] for share in np.linspace(0, 1, 21)]
+    none, far = (float(expected_distance(law[None], truth, n)[0]) for law in (truth, np.eye(9)[0]))
+    bias = [
+        8 / 9 * (float(expected_distance(law[None], truth, n)[0]) - none) / (far - none) - np.abs(law - truth).sum() / 2
+        for law in laws
+    ]
+    assert -most - 0.005 < min(bias) < -most + 0.005 and max(bias) < 1e-12
+
+
+def test_the_distance_of_a_prompt_that_is_undefined():
+    even, blind = np.full(3, 1 / 3), np.array([[0.5, 0.5, 0], [0.5, 0.5, 0], [0, 0, 1]])
+    one = np.array([0.0, 1, 0])
+    for counts, confusion in ((np.zeros(3), np.eye(3)), (one, np.eye(3)), (one, SMALL_JUDGE), (9 * one, blind)):
+        assert math.isnan(distance_of_prompt(even, counts, confusion))
+    assert distance_of_prompt(even, 2 * one, np.eye(3)) == pytest.approx(2 / 3)  # the control
 
 
 def test_no_surplus_is_what_all_halves_give_on_average():

@@ -108,7 +108,7 @@ def test_a_share_has_the_interval_of_a_share():
             [brightness, replace(brightness, name="brightness_low")],
             "'brightness_low', where these are taken: brightness_low$",
         ),
-        (["brightness"], r"a list of divlens.Measure, got 'brightness'"),
+        (["brightness"], r"no measure is called 'brightness'; known: diversity,"),
     ],
 )
 def test_what_is_no_measure_is_refused_before_anything_is_drawn(extra, message, monkeypatch):

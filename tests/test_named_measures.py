@@ -6,14 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
 import divlens
+from divlens.errors import DivlensError
+from divlens.experiment.built_in import token_entropy
 from divlens.experiment.families import FAMILIES, WRITTEN, family_measure, shortened
+from divlens.experiment.result import ProbeResult
 from divlens.metrics import kernels
 from divlens.metrics.manifolds import Reference
+from divlens.resume import resume
 from oracles import tiny_features
 from oracles.colour_network import colour_network
 
@@ -110,6 +115,21 @@ def test_figures_are_found_again_only_of_the_same_network_and_reference(run_of_t
     saved(1 - drawn.images[0], reference)
     assert again(names[1])[names[1]].tolist() != first[names[1]].tolist()
     assert again("vendi")["vendi"].tolist() == first["vendi"].tolist()
+
+
+def test_a_probe_takes_names_and_a_run_goes_on_with_them_but_not_with_functions(tmp_path):
+    ask: Any = {"models": "toy/ar", "prompts": PROMPTS[:2], "n": 2, "conditions": {"baseline": ()}}
+    names = ["token_entropy", "vendi"]
+    found: Any = divlens.probe(**ask, measures=names, out=tmp_path / "run")
+    tokens = divlens.sample("toy/ar", PROMPTS[:2], 2).tokens.flatten(2)
+    assert found.per_prompt["token_entropy"].tolist() == [token_entropy(each) for each in tokens]
+    (again,) = resume(tmp_path / "run", repair=True)
+    assert isinstance(again, ProbeResult)
+    pd.testing.assert_frame_equal(again.table, found.table)
+    own = divlens.Measure("greyness", lambda look: look.pictures.mean((1, 2, 3)))
+    divlens.probe(**ask, measures=[own], out=tmp_path / "own")
+    with pytest.raises(DivlensError, match="the measures greyness are functions, of which a folder has the name only"):
+        resume(tmp_path / "own", repair=True)
 
 
 def test_the_prompt_that_was_asked_for_is_what_pictures_are_held_against(clip):

@@ -328,7 +328,7 @@ def test_lpips_by_a_network_of_its_own(own, monkeypatch):
         (["sharpness"], f"no measure is called 'sharpness'; known: {', '.join(KNOWN)}"),
         (["token_entropi"], "did you mean token_entropy"),
         ([], "expected a measure, got none"),
-        ([3], "measures expects a list of divlens.Measure, got 3"),
+        ([3], "measures expects a list of names and divlens.Measure, got 3"),
     ],
 )
 def test_a_measure_that_is_not_known_is_refused(own, measures, said):

@@ -14,10 +14,11 @@ from divlens.errors import DivlensError
 from divlens.experiment.measure import IMAGES_PER_PASS, count_duplicates, noise_floor
 from divlens.experiment.probe import probe
 from divlens.fidelity import Judge, confusion_of, named_by, respects
-from divlens.fidelity.openness import Openness
+from divlens.fidelity.openness import distance_from_law, openness
+from divlens.fidelity.readings import ReadingCounts
 from divlens.interventions import Argmax, DisableTop, Paraphrase, Subset, Temperature
 from divlens.lab.attributes import Attribute
-from divlens.lab.correction import corrected_entropies
+from divlens.lab.correction import corrected_entropies, distance_of_prompt
 from divlens.models.toy import RULES, ToyModel
 from divlens.types import Prompt
 from oracles.colour_network import colour_network
@@ -270,6 +271,20 @@ def test_openness_and_fidelity_are_the_judges(judged):
     assert "openness: over 2 of 3 prompts." in words_of(result)
 
 
+def test_the_distance_to_the_law_is_a_measure_by_name(judged):
+    prompts = [Prompt("red"), Prompt("a cat")]
+    found = probe(["toy/ar"], prompts, 8, conditions={BASELINE: ()}, measures=["law_distance"])
+    tokens = np.array([sample.tokens for sample in found.samples]).reshape(2, 8, 3)
+    counts = np.bincount(tokens[0, :, 2], minlength=3).astype(float)
+    expected = ((tokens[0, :, 0] != 0).mean() + distance_of_prompt(np.full(3, 1 / 3), counts, np.eye(3))) / 2
+    distances = found.per_prompt["law_distance"].to_numpy(float)
+    assert distances[0] == pytest.approx(expected) and math.isnan(distances[1])
+    assert "law distance: over 1 of 2 prompts, too few for an interval." in found.notes
+    assert "law_distance" not in probe(["toy/ar"], prompts, 2, conditions={BASELINE: ()}).table  # the control
+    with pytest.raises(DivlensError, match="no other column has, got 'fidelity'"):
+        probe(["toy/ar"], prompts, 2, measures=["fidelity"])
+
+
 def test_one_sample_has_fidelity_and_no_openness(judged):
     table = probe(["toy/ar"], JUDGED_PROMPTS[:2], 1, conditions={BASELINE: ()}).table
     assert list(table["openness"].isna()) == [True] and list(table["fidelity"].isna()) == [False]
@@ -298,11 +313,15 @@ def test_a_picture_respects_a_prompt_where_all_that_is_named_is_read():
     assert respects(readings, (None, None)).all()
 
 
-def read_by(judge, named, *parts):
-    found = Openness.of(judge, named)
+def counted(judge, named, *parts):
+    found = ReadingCounts.of(judge, named)
     for part in parts:
         found.add(torch.tensor(part))
-    return found.value()
+    return found
+
+
+def read_by(judge, named, *parts):
+    return openness(counted(judge, named, *parts))
 
 
 def test_openness_is_0_for_one_value_and_1_for_all_evenly_whatever_is_named():
@@ -322,6 +341,19 @@ def test_what_a_judge_misreads_is_no_openness():
     one = [[0, 1]] * 240 + [[0, 2]] * 60
     assert read_by(Reader(), (0, None), one) == pytest.approx(0, abs=0.02)
     assert read_by(ColourJudge(), (0, None), one) > 0.4  # the control
+
+
+def test_the_distance_to_the_law_counts_what_is_named_and_what_is_open():
+    judge = ColourJudge()
+    even, one = [[0, i % 3] for i in range(300)], [[0, 1]] * 300
+    # Perfectly even shares are nearer to the law than samples of it are, by 0.03 of 300, of which a mean takes half.
+    assert distance_from_law(counted(judge, (0, None), even)) == pytest.approx(0, abs=0.02)
+    assert distance_from_law(counted(judge, (0, None), one)) == pytest.approx(2 / 3 / 2)
+    assert distance_from_law(counted(judge, (1, None), one)) == pytest.approx((1 + 2 / 3) / 2)
+    assert distance_from_law(counted(judge, (0, 1), one)) == 0
+    assert distance_from_law(counted(judge, (0, 1), one[:1])) == 0  # what is named is seen in a single picture
+    assert math.isnan(distance_from_law(counted(judge, (0, None), one[:1])))
+    assert math.isnan(distance_from_law(counted(judge, (0, 1))))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 from divlens.errors import DivlensError
 from divlens.experiment import columns
 from divlens.experiment.built_in import TOKEN_ENTROPY
-from divlens.experiment.measures import Measure, usual_measures
+from divlens.experiment.measures import LAW_DISTANCE, Measure, usual_measures
 from divlens.showing import Block, Shown, counted, first_few, interval_text, missing_intervals, number_text
 from divlens.store.reader import StoredRun, open_run
 
@@ -29,7 +29,8 @@ WHOSE = (*PAIR, "command", "condition", "figure")
 Whose = tuple[str, str, str, str, str]
 Figures = dict[tuple[str, str, str, str], dict[str, float]]  # of a command, model, condition and name: by the prompt
 Pairs = Mapping[str, tuple[float, float]]  # by the prompt
-KNOWN = {each.name: each for each in (*usual_measures(None), TOKEN_ENTROPY)}  # shares are among them, and headings
+# Shares are among them, and headings.
+KNOWN = {each.name: each for each in (*usual_measures(None), LAW_DISTANCE, TOKEN_ENTROPY)}
 
 
 @dataclass(frozen=True, repr=False, eq=False, kw_only=True)
@@ -75,8 +76,9 @@ class RunComparison(Shown):
     def notes(self) -> list[str]:
         lines = [f"Means over {counted(self.prompts, 'common prompt')}; b - a is paired by prompt; [95% interval]."]
         lines += [
-            f"{command}: {one} samples of each prompt in a, {other} in b. Figures that grow with the number of samples "
-            "(duplicates, token entropy, vendi, repeat, prdc) are not to be held against each other."
+            f"{command}: {one} samples of each prompt in a, {other} in b. Figures that change with the number "
+            "of samples (duplicates, token entropy, law distance, vendi, repeat, prdc) are not to be held against each "
+            "other."
             for command, one, other in self.sizes
             if one != other
         ]

@@ -249,7 +249,7 @@ def enhance(
     seed: int = 0,
     *,
     disable_top: float = 0.05,
-    measures: Sequence[Measure] = (),
+    measures: Sequence[str | Measure] = (),
     lpips: str = "stlpips",
     batch_size: BatchSize = BATCH_SIZE,
     out: str | Path | None = None,
@@ -260,9 +260,9 @@ def enhance(
     """Draw `n` samples of each prompt without and with the enhancer, from the same noise, and measure both.
 
     `model`: a model, or the spec of one ("zoo/mim"). Prompts without paraphrases get templates around them.
-    `measures`: what is measured beside LPIPS diversity, openness and fidelity. `progress`: True shows a bar on
-    stderr. `on_batch` is told how many more samples, of 2 * prompts * n, are done. `out`: the folder of a run, and
-    `ray`: who draws, see `divlens.probe`.
+    `measures`: what is measured beside LPIPS diversity, openness and fidelity, names or `divlens.Measure`. `progress`:
+    True shows a bar on stderr. `on_batch` is told how many more samples, of 2 * prompts * n, are done. `out`: the
+    folder of a run, and `ray`: who draws, see `divlens.probe`.
     n = 1 leaves diversity undefined (NaN). Raises DivlensError for bad input before anything is drawn.
     """
     check_on_ray(ray, out)

@@ -21,6 +21,7 @@ from divlens.experiment.measures import (
     DIVERSITY,
     FIDELITY,
     KEPT,
+    LAW_DISTANCE,
     OPENNESS,
     Look,
     Measure,
@@ -196,7 +197,7 @@ def planned(
 
 def measure_of(asked: str | Measure, skip_broken: bool) -> Measure:
     """Raises DivlensError for one that needs more than pictures and their prompts."""
-    if asked in (OPENNESS, FIDELITY, KEPT):
+    if asked in (OPENNESS, FIDELITY, KEPT, LAW_DISTANCE.name):
         raise DivlensError(f"expected a measure of pictures alone, got {asked}, which asks the judge of a model")
     found = measure_or_name(asked, skip_broken)
     measure = KNOWN[found](None) if isinstance(found, str) else found

@@ -10,6 +10,7 @@ from pathlib import Path
 from divlens.decompose import decompose_design
 from divlens.enhance import enhanced_of
 from divlens.errors import DivlensError
+from divlens.experiment.built_in import is_known
 from divlens.experiment.comparison import Comparison, compared
 from divlens.experiment.design import Levels, design_of
 from divlens.experiment.measures import usual_measures
@@ -66,14 +67,15 @@ def resume(
 
 def comparison_of(request: Record, models: Sequence[Model]) -> Comparison:
     usual = [measure.name for measure in usual_measures(None)]
-    if own := [name for name in request["measures"] if name not in usual]:
+    extra = [name for name in request["measures"] if name not in usual]
+    if own := [name for name in extra if not is_known(name)]:
         raise DivlensError(
             f"the measures {', '.join(own)} are functions, of which a folder has the name only: go on with the call of "
             "divlens that began the run"
         )
     prompts, conditions = prompts_of(request), conditions_of(request)
     n, seed, lpips = request["n"], request["seed"], request["lpips"]
-    return compared(models, prompts, n, seed, conditions, (), lpips, batch_size_of(request))
+    return compared(models, prompts, n, seed, conditions, extra, lpips, batch_size_of(request))
 
 
 def probe_again(request: Record, models: Sequence[Model]) -> tuple[Record, Draw]:

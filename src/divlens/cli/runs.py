@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     "--measures",
     required=True,
     metavar="NAME,...",
-    help="Of diversity, openness, fidelity, kept_diversity, lpips:stlpips, lpips:alex, lpips:vgg, token_entropy, "
-    "vendi, rke, repeat, prdc_precision:FOLDER, prdc_recall:FOLDER, prdc_density:FOLDER, prdc_coverage:FOLDER, "
-    "dinov2:PLACE, clip:PLACE, dreamsim, clipscore:PLACE, clipiqa:PLACE. docs/measures.md explains them.",
+    help="Of diversity, openness, fidelity, kept_diversity, law_distance, lpips:stlpips, lpips:alex, lpips:vgg, "
+    "token_entropy, vendi, rke, repeat, prdc_precision:FOLDER, prdc_recall:FOLDER, prdc_density:FOLDER, "
+    "prdc_coverage:FOLDER, dinov2:PLACE, clip:PLACE, dreamsim, clipscore:PLACE, clipiqa:PLACE. docs/measures.md "
+    "explains them.",
 )
 @skip_broken_option
 @quiet_option

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from divlens.conditions import BASELINE, Conditions
 from divlens.diversity import load_network
+from divlens.experiment.built_in import checked_by_name
 from divlens.experiment.measure import ConditionResult, Instruments, measure
-from divlens.experiment.measures import Measure, checked_measures
+from divlens.experiment.measures import Measure
 from divlens.fidelity import judge_of
 from divlens.models.answers import asked_prompts
 from divlens.models.protocol import Model
@@ -85,12 +86,12 @@ def compared(
     n: int,
     seed: int,
     conditions: Conditions,
-    measures: Sequence[Measure],
+    measures: Sequence[str | Measure],
     lpips: str,
     batch_size: BatchSize,
 ) -> Comparison:
     """Plan a comparison. Every DivlensError that a request can raise is raised here."""
-    extra, asked = checked_measures(measures), asked_prompts(models, prompts)
+    extra, asked = checked_by_name(measures), asked_prompts(models, prompts)
     instruments = instruments_of(models, lpips, extra)
     runs = {model.name: plans(model, asked, n, seed, conditions, batch_size=batch_size) for model in models}
     return Comparison(runs, conditions, asked, n, seed, lpips, instruments)

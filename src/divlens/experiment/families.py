@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from divlens.diversity import NETWORKS, PictureNetwork
 from divlens.errors import DivlensError
-from divlens.experiment.measures import Distances, Gauge, Look, Measure
+from divlens.experiment.measures import EQUAL_N, Distances, Gauge, Look, Measure
 from divlens.metrics.clip import clip_of
 from divlens.metrics.kernels import cosines, effective_number_of_order_2, products, squared_distances, vendi_score
 from divlens.metrics.manifolds import Reference
@@ -30,7 +30,6 @@ from divlens.types import Prompt
 
 Features = Sequence[Float[Tensor, "_ features"]]
 OTHER_NETWORK = re.compile(rf"@(?=(?:{'|'.join(NETWORKS)}|{DREAMSIM})$|(?:{CLIP}|{DINO}|{DREAMSIM}):)")
-EQUAL_N = "compare at equal n only"
 AGAINST, RATIOS = "prdc_", ("precision", "recall", "density", "coverage")
 
 
@@ -277,9 +276,19 @@ WRITTEN = (
 )
 
 
+def parts_of(name: str) -> Asked:
+    """The parts of a name, of a family or not."""
+    whole, *network = OTHER_NETWORK.split(name, maxsplit=1)
+    family, _, argument = whole.partition(":")
+    return Asked(family, argument, "".join(network))
+
+
+def is_of_family(name: str) -> bool:
+    return parts_of(name).family in FAMILIES
+
+
 def family_measure(name: str, skip_broken: bool = False) -> Measure | None:
     """The measure of a name with a family; None for another name. Raises DivlensError for a bad argument, a network
     that cannot be loaded, and a reference that cannot be read."""
-    whole, *network = OTHER_NETWORK.split(name, maxsplit=1)
-    family, _, argument = whole.partition(":")
-    return FAMILIES[family](Asked(family, argument, "".join(network), skip_broken)) if family in FAMILIES else None
+    asked = replace(parts_of(name), skip_broken=skip_broken)
+    return FAMILIES[asked.family](asked) if asked.family in FAMILIES else None

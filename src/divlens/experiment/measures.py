@@ -17,7 +17,8 @@ from divlens.diversity import FeatureNetwork, FeatureSums, PictureNetwork
 from divlens.errors import DivlensError, check_text
 from divlens.experiment.columns import TAKEN, of_measure
 from divlens.fidelity import Judge, Named, named_by, respects
-from divlens.fidelity.openness import Openness
+from divlens.fidelity.openness import distance_from_law, openness
+from divlens.fidelity.readings import ReadingCounts
 from divlens.statistics import Interval, bootstrap_mean, change_of_share, mean_share, paired_change
 from divlens.types import Prompt
 
@@ -165,17 +166,24 @@ class DistancesOfRight:
 
 
 @dataclass
-class OpennessOfReadings:
-    """How much of what the prompt leaves open comes out."""
+class OfReadings:
+    """A number of all that the judge reads in the pictures of a prompt; NaN where it cannot read the prompt, and where
+    there is no judge."""
 
-    openness: Openness
+    of: Callable[[ReadingCounts], float]
+    prompt: Prompt
+    counts: ReadingCounts | None = None
 
     def add(self, look: Look) -> None:
-        if look.readings is not None:
-            self.openness.add(look.readings)
+        if look.judge is None or look.readings is None:
+            return
+        if self.counts is None and (asked := named_by(look.judge, self.prompt)) is not None:
+            self.counts = ReadingCounts.of(look.judge, asked)
+        if self.counts is not None:
+            self.counts.add(look.readings)
 
     def value(self) -> float:
-        return self.openness.value()
+        return math.nan if self.counts is None else self.of(self.counts)
 
 
 class Unknown:
@@ -189,6 +197,7 @@ class Unknown:
 
 KINDS = ("sample", "set", "tokens")
 DIVERSITY, OPENNESS, FIDELITY, KEPT = "diversity", "openness", "fidelity", "kept_diversity"
+EQUAL_N = "compare at equal n only"
 ONE_SAMPLE = "n/a: LPIPS diversity is undefined (NaN) for fewer than 2 samples."
 
 
@@ -200,10 +209,6 @@ def usual_measures(judge: Judge | None) -> tuple[Measure, ...]:
     @cache
     def named(prompt: Prompt) -> Named | None:
         return None if judge is None else named_by(judge, prompt)
-
-    def openness(prompt: Prompt) -> Gauge:
-        asked = named(prompt)
-        return Unknown() if judge is None or asked is None else OpennessOfReadings(Openness.of(judge, asked))
 
     def kept(prompt: Prompt) -> Gauge:
         asked = named(prompt)
@@ -219,7 +224,7 @@ def usual_measures(judge: Judge | None) -> tuple[Measure, ...]:
         Measure(DIVERSITY, lambda prompt: Distances(), "set", limits=(0.0, math.inf), title="LPIPS diversity"),
         Measure(
             OPENNESS,
-            openness,
+            lambda prompt: OfReadings(openness, prompt),
             "set",
             "%",
             (0.0, math.inf),
@@ -244,6 +249,16 @@ def usual_measures(judge: Judge | None) -> tuple[Measure, ...]:
     )
 
 
+LAW_DISTANCE = Measure(
+    "law_distance",
+    lambda prompt: OfReadings(distance_from_law, prompt),
+    "set",
+    title="law distance",
+    note="total variation between what the judge reads of an attribute and the law of the prompt, mean over all "
+    f"attributes; {EQUAL_N}",
+)
+
+
 def notes_of(measures: Sequence[Measure]) -> list[str]:
     """What stands of each below a table, a sentence each."""
     return [f"{each.title or each.name}: {each.note.rstrip('.')}." for each in measures if each.note]
@@ -260,14 +275,15 @@ def partial_notes(measures: Sequence[Measure], known: Callable[[str], int], prom
     ]
 
 
-def checked_measures(extra: Sequence[Measure]) -> tuple[Measure, ...]:
-    """Further measures. Raises DivlensError for what is none, and for a name of which a column is taken."""
+def checked_measures(extra: Sequence[str | Measure]) -> tuple[Measure, ...]:
+    """Further measures. Raises DivlensError for what is none, as a name is, and where a column is taken."""
     if not isinstance(extra, Sequence) or isinstance(extra, str):
-        raise DivlensError(f"measures expects a list of divlens.Measure, got {extra!r:.80}")
+        raise DivlensError(f"measures expects a list of names and divlens.Measure, got {extra!r:.80}")
     taken = TAKEN.union(*(of_measure(measure.name) for measure in usual_measures(None)))
+    found: list[Measure] = []
     for measure in extra:
         if not isinstance(measure, Measure):
-            raise DivlensError(f"measures expects a list of divlens.Measure, got {measure!r:.80}")
+            raise DivlensError(f"measures expects a list of names and divlens.Measure, got {measure!r:.80}")
         check_text("the name of a measure", measure.name)
         if not measure.name.strip() or measure.kind not in KINDS or not callable(measure.of):
             raise DivlensError(
@@ -281,7 +297,8 @@ def checked_measures(extra: Sequence[Measure]) -> tuple[Measure, ...]:
                 f"{', '.join(sorted(columns & taken))}"
             )
         taken |= columns
-    return tuple(extra)
+        found.append(measure)
+    return tuple(found)
 
 
 def named(measures: Sequence[Measure], name: str) -> Measure:

@@ -30,7 +30,7 @@ def probe(
     seed: int = 0,
     *,
     conditions: Mapping[str, Condition] | Condition | Sequence[Condition] | None = None,
-    measures: Sequence[Measure] = (),
+    measures: Sequence[str | Measure] = (),
     lpips: str = "stlpips",
     batch_size: BatchSize = BATCH_SIZE,
     out: str | Path | None = None,
@@ -39,7 +39,7 @@ def probe(
     on_batch: OnBatch | None = None,
 ) -> ProbeResult:
     """Measure LPIPS diversity, openness and fidelity of every model under every condition, and what `measures`
-    adds to them.
+    adds to them: names (`divlens score --help` lists them) or `divlens.Measure`.
 
     `models`: one or several, each a name ("zoo/mim") or an object. `conditions`: interventions by name, one or a list
     under each, with "baseline" among the names; or a list without names, each a condition beside baseline, called by

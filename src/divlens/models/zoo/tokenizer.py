@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from divlens.models.zoo.networks import CODES, GRID, rms_norm
@@ -98,14 +98,20 @@ class Tokenizer(nn.Module):
         x = (images * 2 - 1).to(memory_format=torch.channels_last)
         return self.name(self.look(x).permute(0, 2, 3, 1))
 
-    def quantise(self, features: Float[Tensor, "*shape c"]) -> Int[Tensor, "*shape"]:
-        """Nearest code, by Euclidean distance in float32."""
+    def quantise(
+        self, features: Float[Tensor, "*shape c"], allowed: Bool[Tensor, " codes"] | None = None
+    ) -> Int[Tensor, "*shape"]:
+        """Nearest code, or nearest of those that are `allowed`, by Euclidean distance in float32."""
         flat = features.float().reshape(-1, features.shape[-1])
         distance = self.codebook.square().sum(1) - 2 * flat @ self.codebook.T
+        if allowed is not None:
+            distance = distance.masked_fill(~allowed, torch.inf)
         return distance.argmin(1).reshape(features.shape[:-1])
 
-    def encode(self, images: Float[Tensor, "batch 3 h w"]) -> Int[Tensor, "batch gh gw"]:
-        return self.quantise(self.features(images))
+    def encode(
+        self, images: Float[Tensor, "batch 3 h w"], allowed: Bool[Tensor, " codes"] | None = None
+    ) -> Int[Tensor, "batch gh gw"]:
+        return self.quantise(self.features(images), allowed)
 
     def decode_features(self, codes: Float[Tensor, "batch gh gw c"]) -> Float[Tensor, "batch 3 h w"]:
         """Codebook vectors to pictures, not clipped (training needs the gradient outside [0, 1])."""
