@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from divlens.sampler import sample
     from divlens.score import score
     from divlens.store.reader import open_run
+    from divlens.study import study
     from divlens.types import Prompt
     from divlens.verdict import verdict
 
@@ -75,6 +76,7 @@ _PLACES = {
     "sample": "sampler",
     "save": "results",
     "score": "score",
+    "study": "study",
     "verdict": "verdict",
     "wrap": "models.wrap",
     **dict.fromkeys(
@@ -119,6 +121,7 @@ __all__ = [
     "sample",
     "save",
     "score",
+    "study",
     "verdict",
     "wrap",
 ]
