@@ -63,6 +63,11 @@ def test_conditions_are_written_as_python_writes_them_and_sweeps_stand_beside_th
     assert {tuple(one) for one in list(conditions.values())[2:]} == {(Subset(1),), (Subset(0.5),)}
 
 
+def test_without_any_condition_baseline_is_left():
+    conditions = protocol_in(written("models: [toy/ar]\nprompts: [a cat]\nconditions: {}\n")).conditions
+    assert dict(conditions) == {"baseline": ()}
+
+
 def test_a_prompt_file_stands_beside_the_study_file():
     Path("sub").mkdir()
     Path("sub/my.jsonl").write_text('{"prompt": "a cat", "paraphrases": ["one cat"], "category": "animals"}\n')
@@ -94,6 +99,7 @@ BAD = {
     "a number with a tag": ("seed: !!int eight", 3, "seed expects a whole number of at least 0, got eight"),
     "a number too great": (f"seed: {2**64}", 3, "seed expects at most 18,446,744,073,709,551,615"),
     "nothing": ("n:", 3, "n expects a whole number of at least 2, got nothing"),
+    "an empty number": ("seed: !!int ''", 3, "seed expects a whole number of at least 0, got"),
     "a list for a text": ("device: [cpu]", 3, "device expects a text, got a list"),
     "an own kind": ("device: !thing cpu", 3, "device expects a text, got cpu"),
     "a margin of 1": ("margin: 1.0", 3, "margin expects a number between 0 and 1, got 1.0"),

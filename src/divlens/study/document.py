@@ -55,7 +55,7 @@ class Item:
             return None
         try:
             return yaml.SafeLoader("").construct_object(self.node)
-        except (ValueError, KeyError):  # `!!int eight`
+        except (ValueError, KeyError, IndexError):  # `!!int eight`
             return None
 
     def whole(self, least: int) -> int:
@@ -116,7 +116,7 @@ class Item:
 
     def named_items(self, of: str) -> dict[str, tuple[Item, Item]]:
         """The values of fields of any names, each with the value that is its name; no name comes twice."""
-        if not isinstance(self.node, yaml.MappingNode) or not self.node.value:
+        if not isinstance(self.node, yaml.MappingNode):
             raise self.refusal(f"{of}, a `name: value` each")
         found: dict[str, tuple[Item, Item]] = {}
         for key, node in self.node.value:
