@@ -59,7 +59,7 @@ def test_a_byte_order_mark_is_no_part_of_a_prompt(file):
         ('{"prompt": 3}\n', 'line 1: expected an object with a text "prompt"'),
         (
             '{"prompt": "a", "paraphrase": ["b"]}\n',
-            "line 1: expected only concept, paraphrases, prompt, got paraphrase",
+            "line 1: expected only category, concept, paraphrases, prompt, got paraphrase",
         ),
         ('{"prompt": "a", "paraphrases": "b"}\n', "line 1: expected .paraphrases. to be a list"),
         ('{"prompt": "a", "paraphrases": [" "]}\n', "line 1: expected .paraphrases. to be a list of non-empty"),

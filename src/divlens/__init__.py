@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from divlens.sampler import sample
     from divlens.score import score
     from divlens.store.reader import open_run
+    from divlens.study import study
     from divlens.sweeps import sweep
     from divlens.types import Prompt
     from divlens.verdict import verdict
@@ -79,6 +80,7 @@ _PLACES = {
     "save": "results",
     "score": "score",
     "sweep": "sweeps",
+    "study": "study",
     "verdict": "verdict",
     "wrap": "models.wrap",
     **dict.fromkeys(
@@ -124,6 +126,7 @@ __all__ = [
     "sample",
     "save",
     "score",
+    "study",
     "sweep",
     "verdict",
     "wrap",

@@ -1,4 +1,7 @@
-"""Prompt files: text lines, or JSONL with `prompt` and optional `paraphrases` and `concept`."""
+"""Prompt files: text lines, or JSONL with `prompt` and optional `paraphrases`, `concept` and `category`.
+
+A category is for whoever reads the file: nothing is computed of it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from pathlib import Path
 from divlens.errors import DivlensError
 from divlens.types import Prompt
 
-FIELDS = {"prompt", "paraphrases", "concept"}
+FIELDS = {"prompt", "paraphrases", "concept", "category"}
 STRUCTURED = {".jsonl", ".ndjson", ".json"}
 
 
@@ -96,8 +99,9 @@ def parse_record(line: str, place: str) -> Prompt:
     paraphrases, concept = record.get("paraphrases", []), record.get("concept")
     if not (isinstance(paraphrases, list) and all(isinstance(item, str) and item.strip() for item in paraphrases)):
         raise DivlensError(f'{place}: expected "paraphrases" to be a list of non-empty texts, got {paraphrases!r}')
-    if concept is not None and not isinstance(concept, str):
-        raise DivlensError(f'{place}: expected "concept" to be a text, got {concept!r}')
+    for name in ("concept", "category"):
+        if not isinstance(record.get(name), str | None):
+            raise DivlensError(f'{place}: expected "{name}" to be a text, got {record[name]!r}')
     if not record["prompt"].strip():
         raise DivlensError(f"{place}: the prompt is empty: expected at least one word")
     return Prompt(record["prompt"].strip(), tuple(paraphrases), concept)

@@ -99,7 +99,9 @@ def amused(side: int = 4, codes: int = 24, seed: int = 0) -> AmusedPipeline:
     return quiet(pipeline)
 
 
-def vq_diffusion(side: int = 4, codes: int = 20, learnable: bool = True, seed: int = 0) -> vq.VQDiffusionPipeline:
+def vq_diffusion(
+    side: int = 4, codes: int = 20, learnable: bool = True, seed: int = 0, steps: int = 100
+) -> vq.VQDiffusionPipeline:
     torch.manual_seed(seed)
     transformer = Transformer2DModel(
         num_attention_heads=2,
@@ -109,7 +111,7 @@ def vq_diffusion(side: int = 4, codes: int = 20, learnable: bool = True, seed: i
         attention_bias=True,
         sample_size=side,
         num_vector_embeds=codes + 1,
-        num_embeds_ada_norm=100,
+        num_embeds_ada_norm=steps,
         activation_fn="geglu-approximate",
         norm_type="ada_norm",
     )
@@ -121,7 +123,7 @@ def vq_diffusion(side: int = 4, codes: int = 20, learnable: bool = True, seed: i
         tokenizer=tokenizer(),
         text_encoder=sensitive(text_encoder(CLIPTextModel), 1.5),
         transformer=sensitive(transformer, 1.5),
-        scheduler=VQDiffusionScheduler(num_vec_classes=codes + 1),
+        scheduler=VQDiffusionScheduler(num_vec_classes=codes + 1, num_train_timesteps=steps),
         learned_classifier_free_sampling_embeddings=learned,
     )
     return quiet(pipeline)

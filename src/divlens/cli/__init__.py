@@ -16,6 +16,7 @@ from divlens import __version__
 from divlens.cli import commands, runs
 from divlens.cli.existing import diversity
 from divlens.cli.merge import merge
+from divlens.cli.study import study
 from divlens.cli.verdict import doses, verdict
 from divlens.errors import DivlensError
 from divlens.report.terminal import discard, is_full, put
@@ -62,7 +63,7 @@ zoo = LazyZoo(
     invoke_without_command=True,
     callback=help_alone,
 )
-MEASURING = (commands.probe, commands.enhance, commands.information, commands.decompose, commands.resume)
+MEASURING = (commands.probe, commands.enhance, commands.information, commands.decompose, study, commands.resume)
 READING = (runs.score, runs.compare, verdict, doses, runs.sample, diversity)
 for command in (zoo, *MEASURING, merge, *READING, commands.models):
     cli.add_command(command)
