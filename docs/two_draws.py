@@ -17,7 +17,7 @@ from divlens.run import Row, fill
 from divlens.sheets import contact_sheet, side_by_side
 from divlens.types import Prompt
 
-PROMPT, NOISES, SEED = Prompt("rocket"), range(4), 0
+PROMPT, NOISES, SEED = Prompt("penguin"), range(4), 0
 SPECS = ("zoo/ar", "zoo/mim", "zoo/diffusion")
 
 
