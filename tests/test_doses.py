@@ -83,7 +83,12 @@ def test_an_end_beyond_the_doses_is_not_known():
 def test_doses_at_which_nothing_is_known_are_left_out():
     left = bands([1, math.nan, 0.25])
     assert halving([1, 0.6, 0.4], left) == halving([1, 0.4], [left[0], left[2]])
-    assert first_crossing([0, 1], [0.4, 0.3]) != first_crossing([0, 1], [0.4, 0.3])  # NaN: it does not fall to a half
+
+
+def test_an_end_that_is_not_known_on_the_way_or_begins_below_a_half_is_none():
+    assert first_crossing([0, 1, 2], [1.0, 0.6, 0.4]) == pytest.approx(1.5)
+    assert math.isnan(first_crossing([0, 1, 2, 3], [1.0, math.nan, 0.6, 0.4]))
+    assert math.isnan(first_crossing([0, 1, 2], [0.4, 0.6, 0.3]))
 
 
 def test_the_interval_of_the_dose_holds_the_truth():

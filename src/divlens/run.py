@@ -161,7 +161,7 @@ class Run:
                 "allowed": None if allowed is None else digest(allowed),
                 "top_k": settings.top_k,
                 "top_p": settings.top_p,
-                # By what they are, all and none have their own names: two shares may be as many steps.
+                # By the number of steps, for two shares may be as many; none and all as in samples that are stored.
                 "greedy": {0: False, settings.rule.steps: True}.get(settings.greedy_steps, settings.greedy_steps),
                 "frozen": sorted(settings.frozen),
             },

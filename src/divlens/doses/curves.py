@@ -56,9 +56,9 @@ def halving(doses: Sequence[float], left: Sequence[Interval]) -> Halving:
     """Where what is `left` first falls to a half, on the way from the weakest dose to the strongest.
 
     Between two doses what is left is taken to be on a straight line, and so are the ends of its intervals. The interval
-    of the dose reaches from where the lower ends first fall to a half, before which more is left for certain, to where
-    the upper ends do, from which on half is gone for certain. A curve need not fall all the way: its first crossing
-    counts. Doses at which nothing is known are left out.
+    of the dose reaches from where the lower ends first fall to a half to where the upper ends do: before it more than
+    half is left at 95%, at its end half is gone at 95%. A curve need not fall all the way: its first crossing counts.
+    Doses at which nothing is known are left out.
     """
     known = [(dose, one) for dose, one in zip(doses, left, strict=True) if not math.isnan(one.value)]
     if not known:
@@ -77,10 +77,12 @@ def halving(doses: Sequence[float], left: Sequence[Interval]) -> Halving:
 
 
 def first_crossing(doses: Sequence[float], values: Sequence[float], level: float = HALF) -> float:
-    """The first dose at which values fall from above `level` to it, interpolated between the doses; NaN where they
-    never do."""
+    """The first dose at which values that begin above `level` are down to it, interpolated between the doses; NaN where
+    they never are, do not begin above it, or are not known on the way."""
     for (dose, value), (next_dose, next_value) in pairwise(zip(doses, values, strict=True)):
-        if value > level >= next_value:
+        if not value > level:
+            break
+        if next_value <= level:
             return dose + (next_dose - dose) * (value - level) / (value - next_value)
     return math.nan
 
