@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from divlens.score import score
     from divlens.store.reader import open_run
     from divlens.types import Prompt
+    from divlens.until_decided import probe_until_decided
     from divlens.verdict import verdict
 
 _PLACES = {
@@ -70,6 +71,7 @@ _PLACES = {
     "merge": "merge",
     "open_run": "store.reader",
     "probe": "experiment.probe",
+    "probe_until_decided": "until_decided",
     "read_prompts": "prompts",
     "resume": "resume",
     "sample": "sampler",
@@ -114,6 +116,7 @@ __all__ = [
     "merge",
     "open_run",
     "probe",
+    "probe_until_decided",
     "read_prompts",
     "resume",
     "sample",

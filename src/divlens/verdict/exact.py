@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from divlens.conditions import BASELINE
+from divlens.conditions import BASELINE, default_conditions
+from divlens.interventions import described
 from divlens.showing import interval_text
 from divlens.statistics import Interval, ratio_of_means, relative_change
 from divlens.verdict.contrasts import DROP, EQUIVALENT, ZERO, Outcome
@@ -60,12 +61,14 @@ def exact_answers(tables: Mapping[str, Mapping[str, pd.DataFrame]], model: str, 
 
 
 def answers_to_subset(tables: Mapping[str, pd.DataFrame], model: str, asked: Asked) -> Iterator[str]:
-    """What Subset takes of the bits of a grid and of a token; what to do where only one side of that was counted."""
+    """What Subset takes of the bits of a grid and of a token; where only one side of that was counted, which command
+    counts the other, if there is one that the run can grow by."""
     sides = [of_condition(tables["per_prompt"], model, done) for done in (UNTOUCHED, asked.restriction)]
     if not len(sides[0]):
         return
     if not len(sides[1]):
-        yield "What Subset takes in bits, `divlens information` counts with --under baseline --under subset."
+        if asked.restriction == described(default_conditions()["subset"]):
+            yield "What Subset takes in bits, `divlens information` counts with --under baseline --under subset."
         return
     before, after = ({name: bits_of(side, name) for name in (AT_LEAST, AT_MOST)} for side in sides)
     # The most that may be lost is from the most there was to the least there is.
