@@ -131,7 +131,7 @@ def test_what_is_open_grows_and_each_look_draws_what_is_missing(tmp_path, counte
     assert list(result.table["n"].unique()) == [8]
     assert str(divlens.verdict(tmp_path / "run")) == str(found)
     text = str(found)
-    assert "look: the one that decided, of 3 that share" in text
+    assert "look: the one that decided, of 3 that share the 5%; 8 prompts with 4 samples, 16 " in found.notes[0]
     assert max(map(len, text.splitlines())) <= 80
     # The figures of each look are those of a probe of its size.
     for look, (prompts, n) in enumerate(found.looks, 1):

@@ -73,8 +73,8 @@ def answers_to_subset(tables: Mapping[str, pd.DataFrame], model: str, asked: Ask
     before, after = ({name: bits_of(side, name) for name in (AT_LEAST, AT_MOST)} for side in sides)
     # The most that may be lost is from the most there was to the least there is.
     lowest, highest = change_of(after[AT_LEAST], before[AT_MOST]), change_of(after[AT_MOST], before[AT_LEAST])
-    if math.isnan(lowest.value):
-        return
+    if math.isnan(lowest.value) or math.isnan(highest.value):
+        return  # no bounds, or none on one side but 0
     change = Interval((lowest.value + highest.value) / 2, lowest.low, highest.high)
     ends = (change.low, change.high) if not math.isnan(change.low) else (lowest.value, highest.value)
     text = f"by {100 * ends[0]:+.0f} to {100 * ends[1]:+.0f}%"
