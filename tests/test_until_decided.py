@@ -2,6 +2,7 @@
 each look, and that a run that was stopped ends as one that was not."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,17 +27,17 @@ BOTH = {**AR, "models": ["toy/ar", "toy/mim"], "conditions": {**CONDITIONS, "les
 
 
 @pytest.mark.parametrize(
-    ("asked", "looks"),
+    ("prompts", "n", "budget", "looks"),
     [
-        ((24, 8, None), [(12, 8), (24, 8), (24, 16)]),
-        ((100, 8, 800), [(13, 8), (25, 8), (50, 8), (100, 8)]),
-        ((100, 8, 300), [(10, 8), (19, 8), (37, 8)]),  # fewer than all: samples are not doubled
-        ((16, 4, 256), [(16, 4), (16, 8), (16, 16)]),  # at 8 prompts a fourth of 5% decides nothing
-        ((7, 8, None), [(7, 16)]),  # with 7 prompts nothing but all of 5% does
+        (24, 8, None, [(12, 8), (24, 8), (24, 16)]),
+        (100, 8, 800, [(13, 8), (25, 8), (50, 8), (100, 8)]),
+        (100, 8, 300, [(10, 8), (19, 8), (37, 8)]),  # fewer than all: samples are not doubled
+        (16, 4, 256, [(16, 4), (16, 8), (16, 16)]),  # at 8 prompts a fourth of 5% decides nothing
+        (7, 8, None, [(7, 16)]),  # with 7 prompts nothing but all of 5% does
     ],
 )
-def test_looks_are_at_all_prompts_and_at_halves_of_them(asked, looks):
-    assert planned_looks(*asked, 3) == tuple(looks)
+def test_looks_are_at_all_prompts_and_at_halves_of_them(prompts, n, budget, looks):
+    assert planned_looks(prompts, n, budget, 3) == tuple(looks)
 
 
 @pytest.mark.parametrize("prompts", [7, 8, 9, 12, 23, 64, 1000])
@@ -136,8 +137,7 @@ def test_what_is_open_grows_and_each_look_draws_what_is_missing(tmp_path, counte
     # The figures of each look are those of a probe of its size.
     for look, (prompts, n) in enumerate(found.looks, 1):
         alone: pd.DataFrame = divlens.probe(**{**BOTH, "prompts": PROMPTS[:prompts], "n": n}).per_prompt
-        mine = result.per_look
-        assert mine is not None
+        mine: Any = result.per_look
         here = mine[mine["look"] == look].drop(columns="look").reset_index(drop=True)
         pd.testing.assert_frame_equal(here, alone)
 

@@ -60,7 +60,7 @@ class Growing:
         """What a look asks for, and all that those after it may."""
         prompts = self.whole.request(PROBE)["prompts"]
         plan = {"looks": [list(size) for size in self.looks], "prompts": prompts}
-        return self.at(look).request(PROBE) | {UNTIL_DECIDED: plan}
+        return {**self.at(look).request(PROBE), UNTIL_DECIDED: plan}
 
     def begun(self, before: Record | None) -> int:
         """The last look that a folder was asked for already, or the first."""

@@ -140,8 +140,9 @@ def with_looks(whole: Evidence, request: Record, per_look: pd.DataFrame | None) 
         return whole
     sizes = [Size(*size) for size in request[UNTIL_DECIDED]["looks"]]
     earlier: list[Evidence] = []
-    for number in range(1, int(per_look[columns.LOOK].max()) + 1):
-        rows: Any = per_look[per_look[columns.LOOK] == number]
+    whose: Any = per_look[columns.LOOK]
+    for number in range(1, int(whose.max()) + 1):
+        rows: Any = per_look[whose == number]
         size, look = sizes[number - 1], Look(number, len(sizes))
         earlier.append(replace(whole, prompts=size.prompts, n=size.n, per_prompt=rows, look=look))
     return replace(whole, look=earlier.pop().look, earlier=tuple(earlier))

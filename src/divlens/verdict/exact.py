@@ -74,7 +74,7 @@ def answers_to_subset(tables: Mapping[str, pd.DataFrame], model: str, asked: Ask
     # The most that may be lost is from the most there was to the least there is.
     lowest, highest = change_of(after[AT_LEAST], before[AT_MOST]), change_of(after[AT_MOST], before[AT_LEAST])
     if math.isnan(lowest.value) or math.isnan(highest.value):
-        return  # no bounds, or none on one side but 0
+        return  # no bounds, or a lower one of 0, of which nothing is a share
     change = Interval((lowest.value + highest.value) / 2, lowest.low, highest.high)
     ends = (change.low, change.high) if not math.isnan(change.low) else (lowest.value, highest.value)
     text = f"by {100 * ends[0]:+.0f} to {100 * ends[1]:+.0f}%"
@@ -99,7 +99,7 @@ def bits_of(rows: pd.DataFrame, quantity: str) -> pd.Series:
 def change_of(after: pd.Series, before: pd.Series) -> Interval:
     """Relative, over the prompts of both."""
     both = before.index.intersection(after.index)
-    return relative_change(after[both].to_numpy(float), before[both].to_numpy(float))
+    return relative_change(np.array(after[both], float), np.array(before[both], float))
 
 
 def bits_of_a_token(rows: pd.DataFrame) -> str:

@@ -145,8 +145,8 @@ def verdict(result_or_run: ProbeResult | StoredRun | str | Path, *, margin: floa
     found: dict[str, Strategy] = {}
     for model in evidence.models:
         strategy = strategy_seen(evidence, model, margin)
-        outcomes = {kind: one.outcome for kind, one in strategy.decisive.items()}
-        asked = Asked(outcomes[ARGMAX], outcomes[SUBSET], evidence.conditions[evidence.names[SUBSET]], margin)
+        argmax, subset = (strategy.decisive[kind].outcome for kind in (ARGMAX, SUBSET))
+        asked = Asked(argmax, subset, evidence.conditions[evidence.names[SUBSET]], margin)
         found[model] = replace(strategy, exact=tuple(exact_answers(evidence.exact, model, asked)))
     grew = (*evidence.earlier, evidence) if evidence.look != ONLY_LOOK else ()
     looks = tuple(Size(each.prompts, each.n) for each in grew)
@@ -157,8 +157,8 @@ def strategy_seen(evidence: Evidence, model: str, margin: float) -> Strategy:
     """The strategy of a model at the last look; what was decided at one before stands."""
     before: Strategy | None = None
     for seen in (*evidence.earlier, evidence):
-        how = {"margin": margin, "n": seen.n, "seed": seen.seed, "look": seen.look}
-        before = strategy_of(model, *figures_of(seen, model), **how, before=before)
+        figures = figures_of(seen, model)
+        before = strategy_of(model, *figures, margin=margin, n=seen.n, seed=seen.seed, look=seen.look, before=before)
     assert before is not None  # there is one look at least
     return before
 

@@ -15,6 +15,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float
@@ -162,14 +163,14 @@ def strategy_of(
     `before`: what the look before found. Raises DivlensError for a margin outside of (0, 1)."""
     same = {kind: one.only_duplicates for kind, one in conditions.items()}
     diversity = {kind: one.diversity for kind, one in conditions.items()}
-    how = {"margin": margin, "seed": seed, "look": look}
-    contrasts = contrasts_of(baseline.diversity, diversity, same, **how, before=before and before.contrasts)
+    decide = partial(contrasts_of, only_duplicates=same, margin=margin, seed=seed, look=look)
+    contrasts = decide(baseline.diversity, diversity, before=before and before.contrasts)
     kept: dict[str, Kept] = {}
     first, second = baseline.diversity, diversity
     if (~np.isnan(baseline.right)).sum() >= FEWEST_KNOWN:
         first, second = baseline.kept, {kind: one.kept for kind, one in conditions.items()}
         earlier = {kind: one.contrast for kind, one in before.kept.items()} if before else None
-        among = contrasts_of(first, second, same, **how, before=earlier)
+        among = decide(first, second, before=earlier)
         for kind, one in conditions.items():
             fell = fidelity_change(baseline.right, one.right, n, seed).fell
             held_back = fell and among[kind].outcome == "rise"
