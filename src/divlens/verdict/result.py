@@ -145,8 +145,8 @@ def verdict(result_or_run: ProbeResult | StoredRun | str | Path, *, margin: floa
     found: dict[str, Strategy] = {}
     for model in evidence.models:
         strategy = strategy_seen(evidence, model, margin)
-        argmax, subset = (strategy.decisive[kind].outcome for kind in (ARGMAX, SUBSET))
-        asked = Asked(argmax, subset, evidence.conditions[evidence.names[SUBSET]], margin)
+        decisive, restriction = strategy.decisive, evidence.conditions[evidence.names[SUBSET]]
+        asked = Asked(decisive[ARGMAX].outcome, decisive[SUBSET].outcome, restriction, margin)
         found[model] = replace(strategy, exact=tuple(exact_answers(evidence.exact, model, asked)))
     grew = (*evidence.earlier, evidence) if evidence.look != ONLY_LOOK else ()
     looks = tuple(Size(each.prompts, each.n) for each in grew)
