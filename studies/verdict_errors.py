@@ -13,7 +13,10 @@ rejected where the change is the margin exactly; and any outcome that is wrong w
 and one by the margin. Decisions: of one contrast among three alike. Strategies: by the truth. Kept fidelity: the
 condition breaks a share of 8 pictures of a prompt, a pair with a broken one is twice as far apart, and the right ones
 are as diverse as before. How often do all pictures show a rise, how often do the right ones and does the verdict claim
-one, and how often does it name the strategy that is true of the right ones?
+one, and how often does it name the strategy that is true of the right ones? Until decided: a run that is looked at as
+prompts are added (`divlens probe --until-decided`), at the looks that are planned for so many. How often is any of
+three contrasts called wrong at any look, and how often would it be if every look had the whole 5%? And how often is a
+contrast decided by the last look, how often would one look at all prompts decide it, and how many prompts are drawn?
 """
 
 from __future__ import annotations
@@ -25,8 +28,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from scipy.stats import beta
 
-from divlens.verdict.contrasts import LEVEL, Outcome, outcome_of, p_values
+from divlens.verdict.contrasts import LEVEL, Outcome, outcome_of, p_values, shared_among_looks
 from divlens.verdict.evidence import ARGMAX, PARAPHRASE, SUBSET, Figures
+from divlens.verdict.looks import planned_looks
 from divlens.verdict.significance import holm
 from divlens.verdict.strategy import PATTERNS, name_of, strategy_of
 
@@ -188,7 +192,54 @@ def kept_fidelity() -> None:
     put("kept fidelity; 200 repetitions", headings, rows)
 
 
+def at_looks(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[int]]:
+    """The p values of no change and of equivalence, adjusted for contrasts alone, and the changes, at each planned
+    look: (looks, repetitions, conditions) each; and the prompts of each look."""
+    prompts = before.shape[-1]
+    sizes = [size.prompts for size in planned_looks(prompts, 8, 8 * prompts, before.shape[1])]
+    seen = [decided(before[..., :some], after[..., :some]) for some in sizes]
+    no_change, equivalence, changes = (np.stack(part) for part in zip(*seen, strict=True))
+    return no_change, equivalence, changes, sizes
+
+
+def wrong_until_decided() -> None:
+    rows = []
+    for law in LAWS:
+        for prompts in (24, 48, 100):
+            for scatter in (0.1, 0.4):
+                random = np.random.default_rng(prompts)
+                p, _, _, sizes = at_looks(*drawn(law, random, prompts, scatter, (0, 0, 0)))
+                _, q, _, _ = at_looks(*drawn(law, random, prompts, scatter, (-MARGIN,) * 3))
+                cells = [
+                    rate(int((shared_among_looks(each, looks).min(0) < LEVEL).any(1).sum()))
+                    for each in (p, q)
+                    for looks in (len(sizes), 1)
+                ]
+                rows.append((law, "/".join(map(str, sizes)), f"{scatter:.1f}", *cells))
+    headings = ("law", "looks at", "scatter", "drop or rise at 0", "not shared", "equivalent at -10%", "not shared")
+    put("until decided: wrong decisions at any look, of any of three contrasts", headings, rows, first=16)
+
+
+def decisions_until_decided() -> None:
+    rows = []
+    for change, scatter in ((0.0, 0.1), (0.0, 0.2), (-0.2, 0.2), (-0.2, 0.4), (-0.4, 0.4), (0.3, 0.4)):
+        for prompts in (24, 48, 100):
+            pair = drawn("skewed", np.random.default_rng(prompts), prompts, scatter, (change,) * 3)
+            p, q, _, sizes = at_looks(*pair)
+            smaller = np.minimum(p, q)
+            shared = shared_among_looks(smaller, len(sizes))[..., 0] < LEVEL
+            # The run ends when all three are decided, at whichever look each of them was.
+            settled = np.logical_or.accumulate(shared_among_looks(smaller, len(sizes)) < LEVEL).all(-1)
+            drawn_prompts = np.where(settled.any(0), np.array(sizes)[settled.argmax(0)], sizes[-1])
+            once = int((smaller[-1, :, 0] < LEVEL).sum())
+            cells = (rate(int(shared.any(0).sum())), rate(once), f"{drawn_prompts.mean():.0f}")
+            rows.append((f"{change:+.0%}", "/".join(map(str, sizes)), f"{scatter:.1f}", *cells))
+    headings = ("change", "looks at", "scatter", "decided", "by one look at all", "prompts drawn")
+    put("until decided: decisions, of one of three contrasts alike", headings, rows, first=16)
+
+
 if __name__ == "__main__":
     parts = {"wrong": wrong_decisions, "decisions": decisions, "strategies": strategies, "kept": kept_fidelity}
+    parts |= {"wrong until decided": wrong_until_decided, "until decided": decisions_until_decided}
     for name in sys.argv[1:] or parts:
         parts[name]()

@@ -18,7 +18,7 @@ from divlens.errors import DivlensError
 from divlens.statistics import Interval
 from divlens.verdict import Verdict
 from divlens.verdict.evidence import Figures, evidence_of, figures_of, interventions_alone
-from divlens.verdict.exact import agrees, exact_answers
+from divlens.verdict.exact import Asked, agrees, exact_answers
 from divlens.verdict.result import why_no_decision
 from divlens.verdict.strategy import MIXED, OPEN, PATTERNS, chances_of, name_of, strategy_of
 from oracles.colour_network import colour_network
@@ -55,6 +55,9 @@ def figures(diversity, kept=None, right=None, only_duplicates=False):
     return Figures(diversity, unknown if kept is None else kept, unknown if right is None else right, only_duplicates)
 
 
+NO_RISE = "Subset: no rise is claimed, for fidelity fell, and what is right may be damaged."
+
+
 class TestPicturesThatBreak:
     """Half of the codebook breaks pictures of this model: they differ, and the right ones are as they were."""
 
@@ -75,9 +78,8 @@ class TestPicturesThatBreak:
         assert found.contrasts["Subset"].outcome == "rise"
         assert found.kept["Subset"].contrast.outcome == "equivalent"
         assert found.name == "compression-prioritized" and found.chances[found.name] == 1
-        (line,) = (line for line in found.reasons if line.startswith("Subset"))
-        assert "28% of the pictures are wrong, 3% at baseline" in line
-        assert line.endswith("all pictures show a rise, those that are right equivalence, and the latter counts.")
+        assert (found.kept["Subset"].wrong, found.kept["Subset"].wrong_before) == pytest.approx((0.28, 0.03))
+        assert not any(line.startswith("Subset") for line in found.reasons)  # the table says it
 
     def test_without_a_judge_they_cannot(self):
         unjudged = figures(self.broken.diversity)
@@ -94,32 +96,34 @@ class TestPicturesThatBreak:
         kept = np.where(np.arange(12) < 3, np.nan, self.broken.kept)
         found = self.strategy(replace(self.broken, kept=kept))
         assert found.kept["Subset"].contrast.prompts == 9
-        assert ", over 9 prompts; 28% of the pictures" in next(iter(found.reasons[1:]))
+        assert "Subset: 9 of 12 prompts have 2 right pictures to compare." in found.reasons
 
     def test_where_all_pictures_broke_nothing_is_decided(self):
         gone = replace(self.broken, kept=np.full(12, np.nan), right=np.zeros(12))
         found = self.strategy(gone)
         assert (found.kept["Subset"].contrast.outcome, found.name) == ("undecided", OPEN)
-        assert "of the pictures that are right undecided (no prompt has a value on both sides)" in found.reasons[1]
+        assert "Subset: 0 of 12 prompts have 2 right pictures to compare." in found.reasons
 
     def test_where_fidelity_fell_a_rise_of_the_right_ones_is_not_called_one(self):
         """What the judge still recognises may be damaged, too."""
         found = self.strategy(replace(self.broken, kept=self.broken.diversity))
         assert found.kept["Subset"].fell and found.kept["Subset"].contrast.outcome == "undecided"
         assert found.name == OPEN and found.chances[MIXED] == 0
-        assert found.reasons[1].endswith("Fidelity fell, so what is right may be damaged, too: no rise is claimed.")
+        assert NO_RISE in found.reasons
+        assert found.is_settled  # more prompts would not change it
 
     def test_nor_is_one_that_more_prompts_would_show(self):
         found = self.strategy(replace(self.broken, kept=self.before * np.tile([0.3, 2.3], 6)))
         kept = found.kept["Subset"]
         assert kept.fell and not kept.held_back and kept.contrast.change.value > 0.1
-        assert math.isnan(kept.contrast.would_decide) and found.reasons[1].endswith("no rise is claimed.")
+        assert math.isnan(kept.contrast.would_decide) and NO_RISE in found.reasons
+        assert not found.is_settled
 
     def test_where_fidelity_is_as_it_was_a_rise_is_one(self):
         """The control: what tells breakage from diversity does not hide diversity."""
         found = self.strategy(replace(self.broken, kept=self.broken.diversity, right=self.right))
         assert not found.kept["Subset"].fell and found.kept["Subset"].contrast.outcome == "rise"
-        assert found.name == MIXED and "Fidelity fell" not in found.reasons[1]
+        assert found.name == MIXED and NO_RISE not in found.reasons
 
 
 def test_argmax_is_that_of_the_token_draw_and_nothing_else():
@@ -246,7 +250,8 @@ def test_a_run_with_exact_shares_says_them_beside_the_verdict(copied, colours_fo
     share = (execution + both).sum() / found.totals.sum()
     assert line.startswith(f"By decompose, {100 * share:.0f} [")
     bits = divlens.information("toy/mim", PROMPTS, n=4, out=out)
-    *_, line = divlens.verdict(out).strategies["toy/mim:0"].exact
+    *_, line, hint = divlens.verdict(out).strategies["toy/mim:0"].exact
+    assert hint.startswith("What Subset takes in bits")
     of_all = bits.execution.value / (bits.path.value + bits.execution.value)
     assert line.startswith(f"By information, {100 * of_all:.0f} [")
     assert divlens.verdict(out).strategies["toy/ar:0"].exact == ()  # neither was asked about it
@@ -272,11 +277,55 @@ def test_a_disagreement_is_a_plain_sentence():
     rows = pd.DataFrame(
         {"path": [0.1] * 8, "execution": np.linspace(0.1, 0.2, 8), "model": "m", "condition": "baseline"}
     )
-    (line,) = exact_answers({"decompose": rows}, "m", "equivalent", 0.1)
+    tables = {"decompose": {"per_prompt": rows}}
+    (line,) = exact_answers(tables, "m", Asked("equivalent", "undecided", "", 0.1))
     assert line.endswith(", which disagrees with Argmax: that leaves diversity as it is.")
-    (line,) = exact_answers({"decompose": rows}, "m", "drop", 0.1)
+    (line,) = exact_answers(tables, "m", Asked("drop", "undecided", "", 0.1))
     assert "disagrees" not in line
-    assert list(exact_answers({"decompose": rows}, "other", "drop", 0.1)) == []
+    assert list(exact_answers(tables, "other", Asked("drop", "undecided", "", 0.1))) == []
+
+
+HALF = repr(Subset(0.5))
+
+
+def bits(done, lower, upper, token):
+    """The tables of `information` of a model under what was done: H(Z|X) of 8 prompts, and the bits of a token."""
+    scatter = np.linspace(0.98, 1.02, 8)
+    prompts = [f"prompt {i}" for i in range(8)]
+    whose = {"model": "m", "condition": "baseline" if done == "none" else "less", "interventions": done}
+    sides = {"conditional_lower": lower, "conditional_upper": upper, "path": 0.0, "execution": upper}
+    per_prompt = [
+        pd.DataFrame({**whose, "quantity": name, "prompt": prompts, "bits_per_image": scatter * value})
+        for name, value in sides.items()
+    ]
+    table = {**whose, "quantity": "token_chao_shen", "bits_per_token": token, "token_low": token, "token_high": token}
+    return {"per_prompt": pd.concat(per_prompt), "table": pd.DataFrame([table])}
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "change", "disagrees_with"),
+    [
+        (50, 50, "by -50 to -50%", {"equivalent"}),  # the scatter of prompts is that of both sides
+        (97, 97, "by -3 to -3%", {"drop", "zero"}),
+        (45, 97, "by -55 to -3%", set()),  # the bracket leaves it open
+    ],
+)
+def test_what_subset_takes_of_the_bits_is_held_against_the_pictures(lower, upper, change, disagrees_with):
+    before, after = bits("none", 100, 100, 6.0), bits(HALF, lower, upper, 5.0)
+    tables = {"information": {name: pd.concat([before[name], after[name]]) for name in before}}
+    found = {
+        outcome: list(exact_answers(tables, "m", Asked("undecided", outcome, HALF, 0.1)))[-1]
+        for outcome in ("zero", "drop", "rise", "equivalent", "undecided")
+    }
+    said = f"By information, Subset changes H(Z|X) {change}, and the entropy of a token from 6.00 [6.00, 6.00] to 5.00"
+    assert all(line.startswith(said) for line in found.values())
+    assert {outcome for outcome, line in found.items() if "disagrees with the pictures" in line} == disagrees_with
+
+
+def test_with_the_bits_of_baseline_alone_it_says_what_counts_the_others():
+    tables = {"information": bits("none", 100, 100, 6.0)}
+    *_, line = exact_answers(tables, "m", Asked("undecided", "drop", HALF, 0.1))
+    assert line == "What Subset takes in bits, `divlens information` counts with --under baseline --under subset."
 
 
 # On the command line
@@ -304,7 +353,7 @@ def test_a_probe_ends_with_the_verdict_and_the_run_gets_it_again(run, colours_fo
 def test_too_few_prompts_are_said_in_one_line(run, arguments, said, verdict, colours_for_lpips):
     code, out, err = run("probe", "toy/ar", "-n", 2, "--quiet", *arguments)
     assert code == 0 and err.count("\n") == int(said) and err.startswith("divlens: note: with" if said else "")
-    assert (verdict in out) if verdict else ("verdict" not in out and " is " not in out)
+    assert (verdict in out) if verdict else ("verdict" not in out and "toy/ar:0 is" not in out)
 
 
 def test_it_is_said_before_sampling(run, monkeypatch, colours_for_lpips):

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from divlens.study import study
     from divlens.sweeps import sweep
     from divlens.types import Prompt
+    from divlens.until_decided import probe_until_decided
     from divlens.verdict import verdict
 
 _PLACES = {
@@ -74,6 +75,7 @@ _PLACES = {
     "merge": "merge",
     "open_run": "store.reader",
     "probe": "experiment.probe",
+    "probe_until_decided": "until_decided",
     "read_prompts": "prompts",
     "resume": "resume",
     "sample": "sampler",
@@ -121,6 +123,7 @@ __all__ = [
     "merge",
     "open_run",
     "probe",
+    "probe_until_decided",
     "read_prompts",
     "resume",
     "sample",

@@ -15,6 +15,7 @@ from divlens.experiment.comparison import Comparison, compared
 from divlens.experiment.design import Levels, design_of
 from divlens.experiment.measures import usual_measures
 from divlens.experiment.probe import probe_of
+from divlens.experiment.result import UNTIL_DECIDED
 from divlens.experiment.shares import draw_share
 from divlens.information.api import information_of
 from divlens.information.plan import Effort, accountings
@@ -28,6 +29,8 @@ from divlens.store.folder import RunFolder, run_for
 from divlens.store.lock import only_writer
 from divlens.store.place import Place
 from divlens.store.record import existing_record, share_in
+from divlens.until_decided import Growing, decided_of, run_that_grows
+from divlens.verdict.looks import Size
 
 Draw = Callable[[RunFolder | None, ShowProgress, OnBatch | None], list[Result]]
 
@@ -58,11 +61,24 @@ def resume(
             pass
     for request in open_:
         models = models_of(request)
+        if UNTIL_DECIDED in request:
+            plan = growing_again(request, models)
+            with run_that_grows(plan, path, arguments, repair=repair) as folder:
+                results.append(finished(decided_of(plan, folder, progress=progress, on_batch=on_batch), folder))
+            continue
         asked, draw = PLANS[request["command"]](request, models)
         with run_for(path, asked, models, arguments, repair=repair, share=share) as folder:
             if found := draw(folder, progress, on_batch):
                 results += finished(found, folder)
     return results
+
+
+def growing_again(request: Record, models: Sequence[Model]) -> Growing:
+    """All that a probe until decided may draw, with the looks that it was begun with."""
+    plan = request[UNTIL_DECIDED]
+    looks = tuple(Size(*size) for size in plan["looks"])
+    whole = {**request, "prompts": plan["prompts"], "n": looks[-1].n}
+    return Growing(comparison_of(whole, models), looks)
 
 
 def comparison_of(request: Record, models: Sequence[Model]) -> Comparison:

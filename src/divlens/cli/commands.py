@@ -60,6 +60,16 @@ PROBE_PROMPTS, INFORMATION_PROMPTS, DECOMPOSE_PROMPTS = 12, 12, 16
 @lpips_option
 @ray_option
 @shard_option
+@click.option(
+    "--until-decided",
+    is_flag=True,
+    help="Add prompts to the run, then samples, until the verdict's contrasts are decided; its looks share the 5%.",
+)
+@click.option(
+    "--budget",
+    type=int,
+    help="With --until-decided: most samples of a model under a condition; default: twice those of all prompts.",
+)
 def probe(
     models: Sequence[str],
     prompt_file: Path | None,
@@ -72,6 +82,8 @@ def probe(
     lpips: str,
     share: Share | None,
     ray: str | None,
+    until_decided: bool,
+    budget: int | None,
     seed: int,
     out: str | None,
     setup: Setup,
@@ -79,6 +91,7 @@ def probe(
     """How much diversity MODELS have, how much is left under Subset, Argmax and Paraphrase, and which strategy that
     makes; with --sweep, how much is left at each dose, and at which it halves."""
     need_two(n)
+    check_until_decided(until_decided, budget, out, share)
     from divlens.conditions import BASELINE, default_conditions
     from divlens.experiment.comparison import compared
     from divlens.experiment.probe import probe_of
@@ -87,15 +100,31 @@ def probe(
     from divlens.results import request_so_far
     from divlens.sweeps import with_sweeps
 
-    prompts = chosen_prompts(prompt_file, limit, PROBE_PROMPTS)
+    prompts = chosen_prompts(prompt_file, limit, None if until_decided else PROBE_PROMPTS)
     asked = with_sweeps(conditions_from(named, BASELINE), swept)
     conditions = asked if named or swept else default_conditions(subset, disable_top)
     check_folder(out, request_so_far("probe", conditions, seed), share, ray)
     loaded = loaded_models(setup.load(models))
+    if until_decided and out:
+        from divlens.until_decided import decided_of, growing, run_that_grows
+
+        plan = growing(loaded, prompts, n, seed, conditions, (), lpips, setup.batch_size, budget)
+        with said_when_stopped(out), run_that_grows(plan, out, sys.argv[1:]) as folder:
+            deliver([decided_of(plan, folder, ray, progress=setup.reporter)], folder)
+        return
     comparison = compared(loaded, prompts, n, seed, conditions, (), lpips, setup.batch_size)
     with storing(out, comparison.request("probe"), loaded, share) as folder:
         say_too_few(conditions, len(comparison.prompts))
         deliver_compared("probe", comparison, folder, ray, setup.reporter, partial(probe_of, comparison))
+
+
+def check_until_decided(asked: bool, budget: int | None, out: str | None, share: Share | None) -> None:
+    if budget is not None and not asked:
+        raise click.UsageError("--budget is that of --until-decided, which is not asked for")
+    if asked and not out:
+        raise click.UsageError("--until-decided expects --out FOLDER, where each look finds what those before drew")
+    if asked and share:
+        raise click.UsageError("--until-decided decides on the way what is drawn, --shard before: expected one of both")
 
 
 @command()

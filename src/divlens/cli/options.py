@@ -181,8 +181,8 @@ shard_option = click.option(
 )
 
 
-def chosen_prompts(prompt_file: Path | None, limit: int | None, usual: int) -> Sequence[Prompt]:
-    """The first of a file's prompts, or `usual` of those that come with the zoo."""
+def chosen_prompts(prompt_file: Path | None, limit: int | None, usual: int | None) -> Sequence[Prompt]:
+    """The first of a file's prompts, or `usual` of those that come with the zoo; None for all."""
     from divlens.models.zoo.prompts import default_prompts
     from divlens.prompts import read_prompts
 

@@ -11,7 +11,7 @@ OF_CONDITION = ("model", "condition", "prompts", "n")
 OF_PROMPT = ("model", "condition", "prompt")
 OF_SAMPLE = (*OF_PROMPT, "sample", "seed", "wording", "note", "tokens", "judged")
 CHANGE, RELATIVE_CHANGE, FIDELITY_CHANGE = "change", "relative_change", "fidelity_change"
-NOISE_FLOOR, DUPLICATES = "noise_floor", "duplicates"
+NOISE_FLOOR, DUPLICATES, LOOK = "noise_floor", "duplicates", "look"
 ENDS, COUNT, CHANCE, FELL = ("", "_low", "_high"), "_prompts", "_chance", "_fell"  # what follows a name
 
 
@@ -31,7 +31,7 @@ def of_measure(name: str) -> set[str]:
 
 
 TAKEN = frozenset(
-    {*OF_CONDITION, *OF_SAMPLE, NOISE_FLOOR, DUPLICATES}
+    {*OF_CONDITION, *OF_SAMPLE, NOISE_FLOOR, DUPLICATES, LOOK}
     | {name + end for name in (CHANGE, RELATIVE_CHANGE, FIDELITY_CHANGE) for end in ENDS}
     | {FIDELITY_CHANGE + end for end in (CHANCE, FELL)}
 )

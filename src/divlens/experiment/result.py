@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+PER_LOOK = "per_look"  # the table of a probe until decided
+UNTIL_DECIDED = "until_decided"  # the field of its request that plans its looks
+
+
 @dataclass(frozen=True, repr=False, eq=False, kw_only=True)
 class ProbeResult(Result):
     """`table`: one row per model and condition. `per_prompt`: one row per model, condition and prompt.
@@ -39,7 +43,8 @@ class ProbeResult(Result):
     `_fell`, whether that is a fall (see `FidelityChange`); noise_floor (mean over prompts, of baseline pictures);
     duplicates (a count over all samples). Undefined is NaN. `samples`: a record of every sample. `conditions`: what was
     done, as text. `seed`, `n`, `lpips` (the network): as asked for. `drawn_with`: of each model. `templated`: the
-    prompts whose other wordings are templates, for they have no paraphrases.
+    prompts whose other wordings are templates, for they have no paraphrases. `per_look`: of a probe until decided, the
+    rows that per_prompt had at each look, with its number as `look`.
     """
 
     table: pd.DataFrame
@@ -53,6 +58,7 @@ class ProbeResult(Result):
     drawn_with: Mapping[str, DrawnWith]
     measures: tuple[Measure, ...]
     templated: tuple[str, ...] = ()
+    per_look: pd.DataFrame | None = None
 
     @property
     def headline(self) -> str:
@@ -122,9 +128,12 @@ class ProbeResult(Result):
 
     @classmethod
     def write_files(cls, results: Sequence[Self], folder: Path) -> None:
-        """table and per_prompt (see `write_tables`)."""
+        """table and per_prompt, and per_look where there is one (see `write_tables`)."""
         (result,) = results
-        write_tables({"table": [result.table], "per_prompt": [result.per_prompt]}, folder)
+        tables = {"table": [result.table], "per_prompt": [result.per_prompt]}
+        if result.per_look is not None:
+            tables[PER_LOOK] = [result.per_look]
+        write_tables(tables, folder)
 
     @classmethod
     def write_samples(cls, results: Sequence[Self], folder: Path) -> None:

@@ -3,12 +3,12 @@
 A contrast is a *drop* or a *rise* where a test of no change rejects, *equivalent* where two one-sided tests reject
 every change of at least a margin (Schuirmann, 1987), *zero* where nothing but duplicates is left, and else *undecided*.
 "Not significant" is never taken for "no effect". Prompts are the unit: samples of a prompt and pairs of pictures are
-not independent. docs/statistics.md gives the reasons.
+not independent. Where prompts are added until contrasts are decided, every look at them may err, and the 5% are parted
+evenly among the planned looks. docs/statistics.md gives the reasons.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -17,9 +17,8 @@ import numpy as np
 from jaxtyping import Float
 
 from divlens.errors import DivlensError, is_number
-from divlens.showing import counted
 from divlens.statistics import Interval, relative_change
-from divlens.verdict.significance import fewest_prompts, hedges_g, holm, p_text, prompts_that_decide, sign_flip_p
+from divlens.verdict.significance import fewest_prompts, hedges_g, holm, prompts_that_decide, sign_flip_p
 
 Outcome = Literal["zero", "drop", "rise", "equivalent", "undecided"]
 ZERO: Outcome = "zero"
@@ -33,14 +32,26 @@ MARGIN = 0.1  # of baseline: a smaller change counts as none
 
 
 @dataclass(frozen=True)
+class Look:
+    """Which look at a growing run this is, from 1, of how many that were planned."""
+
+    number: int = 1
+    planned: int = 1
+
+
+ONLY_LOOK = Look()
+
+
+@dataclass(frozen=True)
 class Contrast:
     """A condition against baseline.
 
     outcome: what is decided. change: relative to baseline, with its 95% interval. of_no_change, of_equivalence: p
-    values, adjusted for all contrasts of the model; the second is that of two one-sided tests. effect: Hedges' g, the
-    mean difference in standard deviations of the prompts' differences, corrected for their number. prompts: how many
-    have both values. would_decide: how many prompts would decide with a chance of 80% if what was seen is the truth; 0
-    where it is decided, NaN where no number up to 10,000 would.
+    values, adjusted for all contrasts of the model and for all planned looks; the second is that of two one-sided
+    tests. effect: Hedges' g, the mean difference in standard deviations of the prompts' differences, corrected for
+    their number. prompts: how many have both values. would_decide: how many prompts would decide with a chance of 80%
+    if what was seen is the truth; 0 where it is decided, NaN where no number up to 10,000 would. look: at which look it
+    was decided, 0 where it is not.
     """
 
     outcome: Outcome
@@ -51,21 +62,7 @@ class Contrast:
     prompts: int
     margin: float
     would_decide: float = 0.0
-
-    @property
-    def words(self) -> str:
-        """What is decided, in a few words."""
-        percent = f"{100 * self.change.value:+.0f}%"
-        if self.outcome == ZERO:
-            return "to zero, for all samples of every prompt are one"
-        if self.outcome == EQUIVALENT:
-            return f"equivalent within {100 * self.margin:.0f}% ({percent}, {p_text(self.of_equivalence)})"
-        if self.outcome != UNDECIDED:
-            return f"{self.outcome} ({percent}, {p_text(self.of_no_change)})"
-        if math.isnan(self.change.value):
-            return "undecided (no prompt has a value on both sides)"
-        enough = "" if math.isnan(self.would_decide) else f"; about {self.would_decide:.0f} would decide"
-        return f"undecided ({percent} over {counted(self.prompts, 'prompt')}{enough})"
+    look: int = 0
 
 
 def contrasts_of(
@@ -75,25 +72,41 @@ def contrasts_of(
     *,
     margin: float = MARGIN,
     seed: int = 0,
+    look: Look = ONLY_LOOK,
+    before: Mapping[str, Contrast] | None = None,
 ) -> dict[str, Contrast]:
     """What the diversity of each condition shows, decided together: the chance that any of them is called a drop or a
     rise though nothing changed is at most 5%, and so is that of any that is called equivalent though it changed by more
-    than `margin`.
+    than `margin`. That holds over all planned looks, of which this is one.
 
     Values are at least 0, one of each prompt, NaN where undefined. `only_duplicates`: of a condition, whether all
-    samples of every prompt are the same. Raises DivlensError for a margin outside of (0, 1).
+    samples of every prompt are the same. `before`: the contrasts of the look before, whose decisions stand. Raises
+    DivlensError for a margin outside of (0, 1).
     """
     if not (is_number(margin) and 0 < margin < 1):
         raise DivlensError(f"margin expects a share of baseline in (0, 1), got {margin!r:.40}")
     pairs = [known_of_both(baseline, values) for values in conditions.values()]
-    no_change, equivalence = holm(np.array([p_values(*pair, margin, seed) for pair in pairs]).T)
+    adjusted = holm(np.array([p_values(*pair, margin, seed) for pair in pairs]).T)
+    no_change, equivalence = shared_among_looks(adjusted, look.planned)
     found: dict[str, Contrast] = {}
-    for place, (name, (before, after)) in enumerate(zip(conditions, pairs, strict=True)):
-        change, p = relative_change(after, before, seed), (float(no_change[place]), float(equivalence[place]))
-        outcome = ZERO if only_duplicates.get(name, False) else outcome_of(float((after - before).sum()), *p)
-        enough = would_decide(before, after, margin, len(pairs)) if outcome == UNDECIDED else 0.0
-        found[name] = Contrast(outcome, change, *p, hedges_g(after - before), len(before), margin, enough)
+    for place, (name, (first, second)) in enumerate(zip(conditions, pairs, strict=True)):
+        change, p = relative_change(second, first, seed), (float(no_change[place]), float(equivalence[place]))
+        earlier = (before or {}).get(name)
+        if earlier is not None:
+            p = min(p[0], earlier.of_no_change), min(p[1], earlier.of_equivalence)
+        outcome = ZERO if only_duplicates.get(name, False) else outcome_of(float((second - first).sum()), *p)
+        decided_at = 0 if outcome == UNDECIDED else (earlier.look if earlier else 0) or look.number
+        enough = would_decide(first, second, margin, len(pairs), look.planned) if outcome == UNDECIDED else 0.0
+        found[name] = Contrast(
+            outcome, change, *p, hedges_g(second - first), len(first), margin, enough, look=decided_at
+        )
     return found
+
+
+def shared_among_looks(p_values: Float[np.ndarray, "*some"], planned: int) -> Float[np.ndarray, "*some"]:
+    """Adjusted for so many looks: those below a level reject, at any of the looks, at that level (Bonferroni). The
+    looks share prompts, and this needs to know nothing of how."""
+    return np.minimum(1.0, planned * p_values)
 
 
 def known_of_both(
@@ -123,8 +136,10 @@ def outcome_of(change: float, of_no_change: float, of_equivalence: float) -> Out
 
 
 def would_decide(
-    before: Float[np.ndarray, " prompts"], after: Float[np.ndarray, " prompts"], margin: float, tests: int
+    before: Float[np.ndarray, " prompts"], after: Float[np.ndarray, " prompts"], margin: float, tests: int, looks: int
 ) -> float:
-    """How many prompts would decide a contrast that is one of so many; never fewer than can."""
-    enough = prompts_that_decide(before, after, margin=margin, level=LEVEL / tests, power=POWER)
-    return max(enough, float(fewest_prompts(tests, LEVEL)))  # NaN, where it is, comes first and stays
+    """How many prompts would decide a contrast that is one of so many, at one of so many looks; never fewer than
+    can."""
+    level = LEVEL / looks
+    enough = prompts_that_decide(before, after, margin=margin, level=level / tests, power=POWER)
+    return max(enough, float(fewest_prompts(tests, level)))  # NaN, where it is, comes first and stays

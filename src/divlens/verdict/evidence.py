@@ -6,7 +6,7 @@ Of a run only tables are read: no model is loaded, so that a verdict needs neith
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +17,16 @@ from divlens.conditions import BASELINE
 from divlens.errors import DivlensError
 from divlens.experiment import columns
 from divlens.experiment.measures import DIVERSITY, FIDELITY, KEPT
-from divlens.experiment.result import ProbeResult
+from divlens.experiment.result import PER_LOOK, UNTIL_DECIDED, ProbeResult
 from divlens.interventions import Argmax, Paraphrase, Subset
 from divlens.notation import interventions_described
 from divlens.output import Record
 from divlens.showing import counted
 from divlens.store.reader import StoredRun, open_run
 from divlens.store.record import share_in
+from divlens.verdict.contrasts import ONLY_LOOK, Look
 from divlens.verdict.exact import COMMANDS
+from divlens.verdict.looks import Size
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,8 +40,8 @@ PROBE = "probe"
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Evidence:
     """`conditions`: what was done, as text, by name. `prompts`, `n`: how many, and samples of each. `per_prompt`: as of
-    `ProbeResult`. `request`: all that was asked. `exact`: of a run, the figures of every prompt by `decompose` and
-    `information`, where it has them.
+    `ProbeResult`. `request`: all that was asked. `exact`: of a run, the tables of `decompose` and `information`, where
+    it has them. `look`: which look at a growing run it is; `earlier`: what was there at those before.
     """
 
     conditions: Mapping[str, str]
@@ -48,7 +50,9 @@ class Evidence:
     seed: int
     per_prompt: pd.DataFrame
     request: Record
-    exact: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    exact: Mapping[str, Mapping[str, pd.DataFrame]] = field(default_factory=dict)
+    look: Look = ONLY_LOOK
+    earlier: tuple[Evidence, ...] = ()
 
     @property
     def models(self) -> list[str]:
@@ -111,7 +115,7 @@ def evidence_of(asked: ProbeResult | StoredRun | str | Path, reader: str = "verd
     """`reader`: what reads it, for messages. Raises DivlensError for what is neither a probe nor the folder of a
     complete run that has one."""
     if isinstance(asked, ProbeResult):
-        return Evidence(
+        whole = Evidence(
             conditions=asked.conditions,
             prompts=len(asked.prompts),
             n=asked.n,
@@ -119,6 +123,7 @@ def evidence_of(asked: ProbeResult | StoredRun | str | Path, reader: str = "verd
             per_prompt=asked.per_prompt,
             request=asked.request,
         )
+        return with_looks(whole, asked.request, asked.per_look)
     if isinstance(asked, StoredRun | str | Path):
         return evidence_in(asked if isinstance(asked, StoredRun) else open_run(asked), reader)
     raise DivlensError(
@@ -135,22 +140,38 @@ def evidence_in(run: StoredRun, reader: str = "verdict") -> Evidence:
         raise DivlensError(f"{place} holds shard {share} of a run: {reader} needs all, see `divlens merge`")
     if PROBE in run.unfinished:
         raise DivlensError(f"{place} is not complete: divlens resume {place} draws what is missing")
-    request, per_prompt = run.requests[PROBE], run.tables(PROBE)["per_prompt"]
+    request, tables = run.requests[PROBE], run.tables(PROBE)
+    per_prompt = tables["per_prompt"]
     if KEPT not in per_prompt:
         raise DivlensError(
             f"{place} was measured by a divlens without {KEPT}: the command that made it, given again, measures that "
             "and draws nothing"
         )
     done = [command for command in COMMANDS if command in run.requests and command not in run.unfinished]
-    return Evidence(
+    whole = Evidence(
         conditions=request["conditions"],
         prompts=len(request["prompts"]),
         n=request["n"],
         seed=request["seed"],
         per_prompt=per_prompt,
         request=request,
-        exact={command: run.tables(command)["per_prompt"] for command in done},
+        exact={command: run.tables(command) for command in done},
     )
+    return with_looks(whole, request, tables.get(PER_LOOK))
+
+
+def with_looks(whole: Evidence, request: Record, per_look: pd.DataFrame | None) -> Evidence:
+    """The evidence of a run that grew, with that of each look before the last."""
+    if per_look is None:
+        return whole
+    sizes = [Size(*size) for size in request[UNTIL_DECIDED]["looks"]]
+    earlier: list[Evidence] = []
+    whose: Any = per_look[columns.LOOK]
+    for number in range(1, int(whose.max()) + 1):
+        rows: Any = per_look[whose == number]
+        size, look = sizes[number - 1], Look(number, len(sizes))
+        earlier.append(replace(whole, prompts=size.prompts, n=size.n, per_prompt=rows, look=look))
+    return replace(whole, look=earlier.pop().look, earlier=tuple(earlier))
 
 
 def check_evidence(evidence: Evidence) -> None:

@@ -1,20 +1,24 @@
-"""The question of Argmax answered without it: which part of a model's diversity, and of its bits, the token draws make.
+"""The questions of Argmax and Subset answered in another way: by exact shares, and by bits.
 
 `decompose` splits LPIPS diversity exactly: of two pictures with one wording, all that holds the execution noise is lost
 where that is held. `information` counts the bits of path and execution. Both leave the sampler as it is, while Argmax
-puts another in its place: where they disagree, that is a finding and not a mistake.
+puts another in its place. What Subset takes of the bits of a grid, H(Z|X), needs no picture: a change that LPIPS does
+not see is one of tokens alone. Where an answer disagrees with the contrast, that is a finding and not a mistake.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from divlens.conditions import BASELINE
+from divlens.conditions import BASELINE, default_conditions
+from divlens.interventions import described
 from divlens.showing import interval_text
-from divlens.statistics import Interval, ratio_of_means
+from divlens.statistics import Interval, ratio_of_means, relative_change
 from divlens.verdict.contrasts import DROP, EQUIVALENT, ZERO, Outcome
 
 if TYPE_CHECKING:
@@ -23,23 +27,98 @@ if TYPE_CHECKING:
 DECOMPOSE, INFORMATION = "decompose", "information"
 COMMANDS = (DECOMPOSE, INFORMATION)
 PATH, EXECUTION = "path", "execution"
+AT_LEAST, AT_MOST, TOKENS = "conditional_lower", "conditional_upper", "token_chao_shen"
+UNTOUCHED = "none"  # how tables write that a model is as it is
 
 
-def exact_answers(tables: Mapping[str, pd.DataFrame], model: str, argmax: Outcome, margin: float) -> Iterator[str]:
-    """A sentence for each command whose figures of every prompt are there, of the model as it is, and one where it
-    disagrees with what Argmax came out as. `tables`: by the command."""
+@dataclass(frozen=True)
+class Asked:
+    """What a contrast came out as, and, of Subset, what was done, as tables write it."""
+
+    argmax: Outcome
+    subset: Outcome
+    restriction: str
+    margin: float
+
+
+def exact_answers(tables: Mapping[str, Mapping[str, pd.DataFrame]], model: str, asked: Asked) -> Iterator[str]:
+    """A sentence for each answer that the tables of a run have, of the model, and what it disagrees with. `tables`: by
+    the command and by their names."""
     for command, share_of, said in (
         (DECOMPOSE, share_of_diversity, "of the LPIPS diversity under one wording is lost where token draws are held"),
         (INFORMATION, share_of_bits, "of the bits of path and execution are those of token draws"),
     ):
         if command not in tables:
             continue
-        rows: Any = tables[command]
+        rows: Any = tables[command]["per_prompt"]
         rows = rows[(rows["model"] == model) & (rows["condition"] == BASELINE)]
         if len(rows):
             share = share_of(rows)
             sentence = f"By {command}, {interval_text(share, '.0f', 100)}% {said}"
-            yield f"{sentence}{'' if agrees(share, argmax, margin) else disagreement(argmax)}."
+            yield f"{sentence}{'' if agrees(share, asked.argmax, asked.margin) else disagreement(asked.argmax)}."
+    if INFORMATION in tables:
+        yield from answers_to_subset(tables[INFORMATION], model, asked)
+
+
+def answers_to_subset(tables: Mapping[str, pd.DataFrame], model: str, asked: Asked) -> Iterator[str]:
+    """What Subset takes of the bits of a grid and of a token; where only one side of that was counted, which command
+    counts the other, if there is one that the run can grow by."""
+    sides = [of_condition(tables["per_prompt"], model, done) for done in (UNTOUCHED, asked.restriction)]
+    if not len(sides[0]):
+        return
+    if not len(sides[1]):
+        if asked.restriction == described(default_conditions()["subset"]):
+            yield "What Subset takes in bits, `divlens information` counts with --under baseline --under subset."
+        return
+    before, after = ({name: bits_of(side, name) for name in (AT_LEAST, AT_MOST)} for side in sides)
+    # The most that may be lost is from the most there was to the least there is.
+    lowest, highest = change_of(after[AT_LEAST], before[AT_MOST]), change_of(after[AT_MOST], before[AT_LEAST])
+    if math.isnan(lowest.value) or math.isnan(highest.value):
+        return  # no bounds, or a lower one of 0, of which nothing is a share
+    change = Interval((lowest.value + highest.value) / 2, lowest.low, highest.high)
+    ends = (change.low, change.high) if not math.isnan(change.low) else (lowest.value, highest.value)
+    text = f"by {100 * ends[0]:+.0f} to {100 * ends[1]:+.0f}%"
+    tokens = [of_condition(tables["table"], model, done) for done in (UNTOUCHED, asked.restriction)]
+    first, second = (bits_of_a_token(side) for side in tokens)
+    said = f"By information, Subset changes H(Z|X) {text}"
+    said += f", and the entropy of a token from {first} to {second} bits"
+    yield f"{said}{'' if bits_agree(change, asked.subset, asked.margin) else subset_disagreement(asked.subset)}."
+
+
+def of_condition(table: pd.DataFrame, model: str, done: str) -> pd.DataFrame:
+    rows: Any = table
+    return rows[(rows["model"] == model) & (rows["interventions"] == done)]
+
+
+def bits_of(rows: pd.DataFrame, quantity: str) -> pd.Series:
+    """The bits of an image of each prompt, by its text."""
+    mine: Any = rows[rows["quantity"] == quantity]
+    return mine.set_index("prompt")["bits_per_image"]
+
+
+def change_of(after: pd.Series, before: pd.Series) -> Interval:
+    """Relative, over the prompts of both."""
+    both = before.index.intersection(after.index)
+    return relative_change(np.array(after[both], float), np.array(before[both], float))
+
+
+def bits_of_a_token(rows: pd.DataFrame) -> str:
+    mine: Any = rows[rows["quantity"] == TOKENS]
+    names = ("bits_per_token", "token_low", "token_high")
+    return interval_text(Interval(*(float(mine[name].iloc[0]) for name in names)), ".2f")
+
+
+def bits_agree(change: Interval, subset: Outcome, margin: float) -> bool:
+    """Whether what Subset takes of the bits goes with what it takes of the diversity: less than the margin where that
+    is as it was, and some where it drops. What is open disagrees with nothing."""
+    if subset == EQUIVALENT:
+        return not change.high < -margin
+    return subset not in (DROP, ZERO) or not change.low > -margin
+
+
+def subset_disagreement(subset: Outcome) -> str:
+    left = "is as it was" if subset == EQUIVALENT else "drops"
+    return f", which disagrees with the pictures, whose diversity {left}"
 
 
 def share_of_diversity(rows: pd.DataFrame) -> Interval:

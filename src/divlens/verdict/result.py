@@ -15,9 +15,11 @@ from divlens.experiment.result import ProbeResult
 from divlens.interventions import described
 from divlens.showing import UNKNOWN, Block, Shown, counted, interval_text
 from divlens.store.reader import StoredRun
-from divlens.verdict.contrasts import LEVEL, MARGIN, Contrast
+from divlens.verdict.contrasts import LEVEL, MARGIN, ONLY_LOOK, Contrast
 from divlens.verdict.evidence import (
     ARGMAX,
+    SUBSET,
+    Evidence,
     check_evidence,
     evidence_of,
     figures_of,
@@ -25,7 +27,8 @@ from divlens.verdict.evidence import (
     missing_conditions,
     what_is_missing,
 )
-from divlens.verdict.exact import exact_answers
+from divlens.verdict.exact import Asked, exact_answers
+from divlens.verdict.looks import Size
 from divlens.verdict.significance import fewest_prompts
 from divlens.verdict.strategy import MEANING, Strategy, strategy_of
 
@@ -37,20 +40,28 @@ ALL, RIGHT = "all", "right"  # which pictures a contrast is of
 
 @dataclass(frozen=True, repr=False, eq=False, kw_only=True)
 class Verdict(Shown):
-    """The strategies of the models of a probe, by name; `margin`: a smaller change counts as none."""
+    """The strategies of the models of a probe, by name; `margin`: a smaller change counts as none. `looks`: the prompts
+    and samples of each at every look at a run that grew, of `planned`; none of one that was looked at once."""
 
     strategies: Mapping[str, Strategy]
     margin: float
+    looks: tuple[Size, ...] = ()
+    planned: int = 1
 
     @property
     def table(self) -> pd.DataFrame:
         """One row per model, contrast and which pictures it is of, "all" or "right": its outcome; relative_change with
         `_low` and `_high`; p_no_change and p_equivalence, adjusted; g, prompts and would_decide as of `Contrast`;
-        wrong, the share of pictures under the condition that are wrong, and wrong_before, of baseline. Undefined is
-        NaN."""
+        look, the one at which it was decided, 0 where it is not; wrong, the share of pictures under the condition that
+        are wrong, and wrong_before, of baseline. Undefined is NaN."""
         import pandas as pd
 
         return pd.DataFrame([row for strategy in self.strategies.values() for row in rows_of(strategy)])
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether more prompts have nothing left to decide, of any model."""
+        return all(one.is_settled for one in self.strategies.values())
 
     @property
     def headline(self) -> str:
@@ -59,7 +70,7 @@ class Verdict(Shown):
     @property
     def blocks(self) -> list[Block]:
         """One per model: its contrasts, its strategy and what speaks for it."""
-        return [block_of(strategy) for strategy in self.strategies.values()]
+        return [block_of(strategy, len(self.looks) > 0) for strategy in self.strategies.values()]
 
     @property
     def notes(self) -> list[str]:
@@ -68,10 +79,12 @@ class Verdict(Shown):
             'right: LPIPS diversity among the pictures the judge names right, which decides; "wrong %": how many are '
             "left out, and of baseline. "
         )
+        sizes = ", ".join(f"{size.prompts} prompts with {size.n} samples" for size in self.looks)
+        looks = f"look: the one that decided, of {self.planned} that share the 5%; {sizes}. " if sizes else ""
         return [
             "drop, rise: a sign-flip test over prompts. equivalent: two one-sided tests within "
             f"{100 * self.margin:.0f}% of baseline. Each kind is adjusted for all contrasts of a model (Holm), at "
-            f"{100 * LEVEL:.0f}%. g: Hedges' g over prompts. {right if judged else ''}Chances: under "
+            f"{100 * LEVEL:.0f}%. g: Hedges' g over prompts. {right if judged else ''}{looks}Chances: under "
             "resampling of prompts. See docs/statistics.md."
         ]
 
@@ -85,27 +98,28 @@ def rows_of(strategy: Strategy) -> Iterator[dict[str, object]]:
                 **columns.with_ends(columns.RELATIVE_CHANGE, contrast.change),
                 **{"p_no_change": contrast.of_no_change, "p_equivalence": contrast.of_equivalence},
                 **{"g": contrast.effect, "prompts": contrast.prompts, "would_decide": contrast.would_decide},
+                "look": contrast.look,
                 "wrong": kept.wrong if kept else np.nan,
                 "wrong_before": kept.wrong_before if kept else np.nan,
             }
 
 
-def block_of(strategy: Strategy) -> Block:
+def block_of(strategy: Strategy, with_looks: bool) -> Block:
     rows: list[Sequence[str]] = []
     for kind, plain in strategy.contrasts.items():
-        if not strategy.kept:
-            rows.append((kind, *cells_of(plain)))
-            continue
-        kept = strategy.kept[kind]
-        wrong = f"{100 * kept.wrong:.0f} ({100 * kept.wrong_before:.0f})"
-        rows += [(kind, *cells_of(plain), ""), ("  right", *cells_of(kept.contrast), wrong)]
-    headings = ("contrast", "change %", "g", "outcome", *(["wrong %"] if strategy.kept else []))
+        kept = strategy.kept.get(kind)
+        wrong = f"{100 * kept.wrong:.0f} ({100 * kept.wrong_before:.0f})" if kept else ""
+        both = [(kind, plain, ""), *([("  right", kept.contrast, wrong)] if kept else [])]
+        rows += [(name, *cells_of(contrast, with_looks), *([last] if kept else [])) for name, contrast, last in both]
+    judged = ["wrong %"] if strategy.kept else []
+    headings = ("contrast", "change %", "g", "outcome", *(["look"] if with_looks else []), *judged)
     return Block(strategy.model, headings, rows, lines=[answer(strategy), *strategy.reasons])
 
 
-def cells_of(contrast: Contrast) -> tuple[str, str, str]:
+def cells_of(contrast: Contrast, with_looks: bool) -> list[str]:
     effect = UNKNOWN if np.isnan(contrast.effect) else f"{contrast.effect:+.1f}"
-    return interval_text(contrast.change, "+.0f", 100), effect, contrast.outcome
+    look = [str(contrast.look or "-")] if with_looks else []
+    return [interval_text(contrast.change, "+.0f", 100), effect, contrast.outcome, *look]
 
 
 def answer(strategy: Strategy) -> str:
@@ -130,11 +144,23 @@ def verdict(result_or_run: ProbeResult | StoredRun | str | Path, *, margin: floa
     check_evidence(evidence)
     found: dict[str, Strategy] = {}
     for model in evidence.models:
-        figures = figures_of(evidence, model)
-        strategy = strategy_of(model, *figures, margin=margin, n=evidence.n, seed=evidence.seed)
-        argmax = strategy.decisive[ARGMAX].outcome
-        found[model] = replace(strategy, exact=tuple(exact_answers(evidence.exact, model, argmax, margin)))
-    return Verdict(strategies=found, margin=margin)
+        strategy = strategy_seen(evidence, model, margin)
+        decisive, restriction = strategy.decisive, evidence.conditions[evidence.names[SUBSET]]
+        asked = Asked(decisive[ARGMAX].outcome, decisive[SUBSET].outcome, restriction, margin)
+        found[model] = replace(strategy, exact=tuple(exact_answers(evidence.exact, model, asked)))
+    grew = (*evidence.earlier, evidence) if evidence.look != ONLY_LOOK else ()
+    looks = tuple(Size(each.prompts, each.n) for each in grew)
+    return Verdict(strategies=found, margin=margin, looks=looks, planned=evidence.look.planned)
+
+
+def strategy_seen(evidence: Evidence, model: str, margin: float) -> Strategy:
+    """The strategy of a model at the last look; what was decided at one before stands."""
+    before: Strategy | None = None
+    for seen in (*evidence.earlier, evidence):
+        figures = figures_of(seen, model)
+        before = strategy_of(model, *figures, margin=margin, n=seen.n, seed=seen.seed, look=seen.look, before=before)
+    assert before is not None  # there is one look at least
+    return before
 
 
 def has_conditions(probed: ProbeResult) -> bool:

@@ -85,7 +85,7 @@ def hedges_g(differences: Float[np.ndarray, " prompts"]) -> float:
 def fewest_prompts(tests: int, level: float) -> int:
     """With fewer prompts no sign-flip test of no change can reject, whatever is drawn: of k prompts the smallest p
     value, two-sided, is 2 / 2^k, which Holm's method multiplies by the number of tests."""
-    return next(count for count in range(2, EXACT) if tests * 2.0 ** (1 - count) < level)
+    return next(count for count in range(2, 64) if tests * 2.0 ** (1 - count) < level)
 
 
 def prompts_that_decide(
@@ -117,8 +117,3 @@ def size_for(values: Float[np.ndarray, " prompts"], standard_errors: float) -> f
     """How many values have a mean so many standard errors above 0; infinite where it is not above."""
     mean, scatter = float(values.mean()), float(values.std(ddof=1))
     return (standard_errors * scatter / mean) ** 2 if mean > 0 else math.inf
-
-
-def p_text(p: float) -> str:
-    """`p = .012`, `p < .001`, `p = 1`."""
-    return "p < .001" if p < 0.001 else f"p = {p:.3f}".replace("0.", ".", 1) if p < 1 else "p = 1"

@@ -15,14 +15,16 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float
 
 from divlens.fidelity.breakage import fidelity_change
 from divlens.showing import counted
-from divlens.verdict.contrasts import Contrast, Outcome, contrasts_of
+from divlens.verdict.contrasts import ONLY_LOOK, Contrast, Look, Outcome, contrasts_of
 from divlens.verdict.evidence import ARGMAX, DECISIVE, PARAPHRASE, SUBSET, Figures
+from divlens.verdict.significance import MOST_PROMPTS
 
 PATTERNS: Mapping[str, Mapping[str, Outcome]] = {
     # What each strategy's contrasts come out as. "Minimal" and "stable" are claims: equivalent within the margin.
@@ -63,6 +65,11 @@ class Kept:
     fell: bool
     held_back: bool
 
+    @property
+    def holds_rises_back(self) -> bool:
+        """Whether a rise was seen, decided or not, that is not claimed."""
+        return self.held_back or (self.fell and self.contrast.change.value > self.contrast.margin)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Strategy:
@@ -88,9 +95,18 @@ class Strategy:
         return {kind: one.contrast for kind, one in self.kept.items()} or dict(self.contrasts)
 
     @property
+    def is_settled(self) -> bool:
+        """Whether more prompts have nothing left to decide: every contrast is, or is a rise that is not claimed."""
+        return all(
+            one.outcome != "undecided" or (kind in self.kept and self.kept[kind].held_back)
+            for kind, one in self.decisive.items()
+        )
+
+    @property
     def reasons(self) -> list[str]:
-        """Why, a sentence for each contrast, what the paper says of Paraphrase, and what would change the answer."""
-        lines = [self.reason(kind) for kind in self.contrasts]
+        """What the figures of the contrasts do not say: why one is open and what would decide it, what the paper says
+        of Paraphrase, and what would change the answer."""
+        lines = [f"{kind}: {'; '.join(said)}." for kind in self.contrasts if (said := self.remarks(kind))]
         if self.name in PATTERNS and PARAPHRASE in self.decisive:
             seen, expected = self.decisive[PARAPHRASE].outcome, PATTERNS[self.name][PARAPHRASE]
             agrees = "agrees" if seen == expected else "does not agree"
@@ -98,16 +114,19 @@ class Strategy:
         lines += [*self.other_answers(), *self.exact]
         return lines if self.kept else [*lines, BREAKAGE_UNSEEN]
 
-    def reason(self, kind: str) -> str:
-        plain = self.contrasts[kind]
-        if kind not in self.kept:
-            return f"{kind}: {plain.words}."
-        kept = self.kept[kind]
-        if plain.outcome == "zero":
-            return f"{kind}: {plain.words}; {wrong_text(kept)}."
-        over = "" if kept.contrast.prompts == plain.prompts else f", over {counted(kept.contrast.prompts, 'prompt')}"
-        among = f"of the pictures that are right {kept.contrast.words}{over}"
-        return f"{kind}: {plain.words}; {among}; {wrong_text(kept)}.{difference(plain, kept)}"
+    def remarks(self, kind: str) -> list[str]:
+        plain, decisive, said = self.contrasts[kind], self.decisive[kind], list[str]()
+        if decisive.prompts < plain.prompts:
+            said.append(f"{decisive.prompts} of {counted(plain.prompts, 'prompt')} have 2 right pictures to compare")
+        if decisive.outcome != "undecided" or decisive.prompts < 2:
+            return said
+        if kind in self.kept and self.kept[kind].holds_rises_back:
+            said.append("no rise is claimed, for fidelity fell, and what is right may be damaged")
+        elif math.isnan(decisive.would_decide):
+            said.append(f"not even {MOST_PROMPTS:,} prompts would decide")
+        else:
+            said.append(f"about {decisive.would_decide:.0f} prompts would decide")
+        return said
 
     def other_answers(self) -> list[str]:
         """What would have to come out otherwise for each strategy that it is one contrast away from."""
@@ -122,41 +141,36 @@ class Strategy:
 BREAKAGE_UNSEEN = "No judge knows these prompts: a rise may be of pictures that broke."
 
 
-def wrong_text(kept: Kept) -> str:
-    return f"{100 * kept.wrong:.0f}% of the pictures are wrong, {100 * kept.wrong_before:.0f}% at baseline"
-
-
 def without_rise(contrast: Contrast) -> Contrast:
     """The contrast, where no rise may be claimed: one is undecided, and no number of prompts would make it one."""
     if contrast.outcome == "rise" or (contrast.outcome == "undecided" and contrast.change.value > contrast.margin):
-        return replace(contrast, outcome="undecided", would_decide=math.nan)
+        return replace(contrast, outcome="undecided", would_decide=math.nan, look=0)
     return contrast
 
 
-def difference(plain: Contrast, kept: Kept) -> str:
-    """Which of the two counts, where all pictures and those that are right say something else."""
-    above = kept.contrast.outcome == "undecided" and kept.contrast.change.value > kept.contrast.margin
-    if kept.held_back or (kept.fell and above):
-        return " Fidelity fell, so what is right may be damaged, too: no rise is claimed."
-    if plain.outcome == kept.contrast.outcome:
-        return ""
-    seen = f"all pictures show {SAID[plain.outcome]}, those that are right {SAID[kept.contrast.outcome]}"
-    return f" The two differ: {seen}, and the latter counts."
-
-
 def strategy_of(
-    model: str, baseline: Figures, conditions: Mapping[str, Figures], *, margin: float, n: int, seed: int
+    model: str,
+    baseline: Figures,
+    conditions: Mapping[str, Figures],
+    *,
+    margin: float,
+    n: int,
+    seed: int,
+    look: Look = ONLY_LOOK,
+    before: Strategy | None = None,
 ) -> Strategy:
     """`conditions`: the figures under each intervention, Argmax and Subset among them, of `n` samples of each prompt.
-    Raises DivlensError for a margin outside of (0, 1)."""
+    `before`: what the look before found. Raises DivlensError for a margin outside of (0, 1)."""
     same = {kind: one.only_duplicates for kind, one in conditions.items()}
     diversity = {kind: one.diversity for kind, one in conditions.items()}
-    contrasts = contrasts_of(baseline.diversity, diversity, same, margin=margin, seed=seed)
+    decide = partial(contrasts_of, only_duplicates=same, margin=margin, seed=seed, look=look)
+    contrasts = decide(baseline.diversity, diversity, before=before and before.contrasts)
     kept: dict[str, Kept] = {}
-    before, after = baseline.diversity, diversity
+    first, second = baseline.diversity, diversity
     if (~np.isnan(baseline.right)).sum() >= FEWEST_KNOWN:
-        before, after = baseline.kept, {kind: one.kept for kind, one in conditions.items()}
-        among = contrasts_of(before, after, same, margin=margin, seed=seed)
+        first, second = baseline.kept, {kind: one.kept for kind, one in conditions.items()}
+        earlier = {kind: one.contrast for kind, one in before.kept.items()} if before else None
+        among = decide(first, second, before=earlier)
         for kind, one in conditions.items():
             fell = fidelity_change(baseline.right, one.right, n, seed).fell
             held_back = fell and among[kind].outcome == "rise"
@@ -166,7 +180,7 @@ def strategy_of(
     return Strategy(
         model=model,
         name=name_of({kind: contrast.outcome for kind, contrast in decisive.items()}),
-        chances=chances_of(before, after, same, margin, seed, [kind for kind, one in kept.items() if one.fell]),
+        chances=chances_of(first, second, same, margin, seed, [kind for kind, one in kept.items() if one.fell]),
         contrasts=contrasts,
         kept=kept,
     )
