@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from divlens.models import load
     from divlens.models.wrap import wrap
     from divlens.models.zoo.prompts import default_prompts
+    from divlens.pages import report
     from divlens.prompts import read_prompts
     from divlens.results import save
     from divlens.resume import resume
@@ -71,6 +72,7 @@ _PLACES = {
     "open_run": "store.reader",
     "probe": "experiment.probe",
     "read_prompts": "prompts",
+    "report": "pages",
     "resume": "resume",
     "sample": "sampler",
     "save": "results",
@@ -115,6 +117,7 @@ __all__ = [
     "open_run",
     "probe",
     "read_prompts",
+    "report",
     "resume",
     "sample",
     "save",

@@ -16,6 +16,7 @@ from divlens import __version__
 from divlens.cli import commands, runs
 from divlens.cli.existing import diversity
 from divlens.cli.merge import merge
+from divlens.cli.report import report
 from divlens.cli.verdict import verdict
 from divlens.errors import DivlensError
 from divlens.report.terminal import discard, is_full, put
@@ -63,7 +64,7 @@ zoo = LazyZoo(
     callback=help_alone,
 )
 MEASURING = (commands.probe, commands.enhance, commands.information, commands.decompose, commands.resume)
-READING = (runs.score, runs.compare, verdict, runs.sample, diversity)
+READING = (runs.score, runs.compare, verdict, report, runs.sample, diversity)
 for command in (zoo, *MEASURING, merge, *READING, commands.models):
     cli.add_command(command)
 

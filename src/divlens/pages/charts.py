@@ -18,8 +18,8 @@ LABEL_WIDTH = 220  # pixels
 Spec = dict[str, Any]
 
 
-def changes(margin: float | None, both: bool) -> Spec:
-    """The change under each condition of a model, with its interval and what was decided of it. `margin`: the share of
+def changes(conditions: int, margin: float | None, both: bool) -> Spec:
+    """The change under each of so many conditions of a model, with its interval and what was decided of it. `margin`: the share of
     baseline below which a change counts as none; None where nothing is decided. `both`: of all pictures and of those
     that are right."""
     import altair as alt
@@ -27,7 +27,9 @@ def changes(margin: float | None, both: bool) -> Spec:
     base = alt.Chart(alt.NamedData(ROWS))
     y = alt.Y("condition:N", sort=None, title=None, axis=alt.Axis(labelLimit=LABEL_WIDTH, ticks=False, domain=False))
     kinds = [ALL, RIGHT] if both else [ALL]
-    x = alt.X("change:Q", title="change of LPIPS diversity against baseline, %", axis=alt.Axis(format="+d", tickCount=7))
+    x = alt.X(
+        "change:Q", title="change of LPIPS diversity against baseline, %", axis=alt.Axis(format="+d", tickCount=5)
+    )
     place: Spec = {"yOffset": alt.YOffset("pictures:N", sort=kinds)} if both else {}
     tooltip = [
         alt.Tooltip("condition:N"),
@@ -51,11 +53,11 @@ def changes(margin: float | None, both: bool) -> Spec:
             x=alt.value("width"), y=y, text="outcome:N", **place
         ),
     ]
-    return finished(alt.layer(*layers), 44 if both else 30)
+    return finished(alt.layer(*layers), conditions * (44 if both else 30))
 
 
-def prompts() -> Spec:
-    """The diversity of each prompt at baseline and under a condition, sorted by change."""
+def prompts(count: int) -> Spec:
+    """The diversity of each of so many prompts at baseline and under a condition, sorted by change."""
     import altair as alt
 
     base = alt.Chart(alt.NamedData(ROWS))
@@ -70,7 +72,9 @@ def prompts() -> Spec:
     ]
     title = "LPIPS diversity of the prompt's pictures"
     layers = [
-        base.mark_bar(color=BAND, height=14).encode(x=alt.X("baseline:Q", title=title), x2="diversity:Q", y=y),
+        base.mark_bar(color=BAND, height=14).encode(
+            x=alt.X("baseline:Q", title=title, axis=alt.Axis(tickCount=8)), x2="diversity:Q", y=y
+        ),
     ]
     for value, colour, filled, shift in (("baseline", QUIET, False, -5), ("diversity", FIRST, True, 5)):
         layers += [
@@ -81,7 +85,7 @@ def prompts() -> Spec:
                 color=colour, fill=colour if filled else "@paper", size=80, opacity=1, yOffset=shift, cursor="pointer"
             ).encode(x=alt.X(f"{value}:Q", title=title), y=y, tooltip=tooltip),
         ]
-    return finished(alt.layer(*layers), 34)
+    return finished(alt.layer(*layers), 34 * count)
 
 
 def shares(series: Sequence[str], sources: Sequence[str]) -> Spec:
@@ -102,7 +106,7 @@ def shares(series: Sequence[str], sources: Sequence[str]) -> Spec:
         base.mark_bar(opacity=0.75).encode(x=x, y=y, yOffset=offset, color=coloured(series), tooltip=tooltip),
         base.mark_rule(color=INK, strokeWidth=1.5).encode(x=alt.X("low:Q"), x2="high:Q", y=y, yOffset=offset),
     ]
-    return finished(alt.layer(*layers), 16 * len(series) + 14)
+    return finished(alt.layer(*layers), len(sources) * (16 * len(series) + 14))
 
 
 def bits(series: Sequence[str], quantities: Sequence[str]) -> Spec:
@@ -132,11 +136,15 @@ def bits(series: Sequence[str], quantities: Sequence[str]) -> Spec:
                 y=y,
                 yOffset=offset,
                 color=coloured(series),
-                shape=alt.Shape("series:N", legend=None, scale=alt.Scale(domain=list(series), range=cycled(SHAPES, series))),
+                shape=alt.Shape(
+                    "series:N",
+                    scale=alt.Scale(domain=list(series), range=cycled(SHAPES, series)),
+                    legend=legend_of(series),
+                ),
                 tooltip=tooltip,
             )
         )
-    return finished(alt.layer(*layers), 18 * len(series) + 14)
+    return finished(alt.layer(*layers), len(quantities) * (18 * len(series) + 14))
 
 
 def numbers(fields: Mapping[str, str], form: str) -> list[Any]:
@@ -149,19 +157,23 @@ def numbers(fields: Mapping[str, str], form: str) -> list[Any]:
 def coloured(series: Sequence[str]) -> Any:
     import altair as alt
 
-    legend = None if len(series) < 2 else alt.Legend(title=None, orient="top", direction="horizontal", labelLimit=300)
     scale = alt.Scale(domain=list(series), range=cycled(SERIES, series))
-    return alt.Color("series:N", scale=scale, legend=legend)
+    return alt.Color("series:N", scale=scale, legend=legend_of(series))
+
+
+def legend_of(series: Sequence[str]) -> Any:
+    """None where there is one only."""
+    import altair as alt
+
+    return None if len(series) < 2 else alt.Legend(title=None, orient="top", direction="horizontal", labelLimit=300)
 
 
 def cycled(values: Sequence[str], series: Sequence[str]) -> list[str]:
     return [values[place % len(values)] for place in range(len(series))]
 
 
-def finished(chart: Any, step: int) -> Spec:
-    """As wide as the place that it gets, and so many pixels high for each row."""
-    import altair as alt
-
-    spec = chart.properties(width="container", height=alt.Step(step, **{"for": "position"})).to_dict()
+def finished(chart: Any, height: int) -> Spec:
+    """As wide as the place that it gets, and so many pixels high."""
+    spec = chart.properties(width="container", height=height).to_dict()
     spec.pop("config", None)
     return spec | {"autosize": {"type": "fit-x", "contains": "padding"}, "background": None}

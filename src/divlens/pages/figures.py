@@ -106,4 +106,3 @@ def bit_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 def series_of(record: Mapping[str, Any]) -> str:
     """Whose a row is: the model, and the condition where it is not the model as it is."""
     return str(record["model"]) if record["condition"] == BASELINE else f"{record['model']}, {record['condition']}"
-

@@ -195,7 +195,9 @@ class Maker:
                 continue
             grid_of = whose.reshape(-1)[here]
             shown = tuple(
-                picture_of(records[at], images[whose.reshape(-1)[at]], right[at], twin_of(grid_of, column, records, here))
+                picture_of(
+                    records[at], images[whose.reshape(-1)[at]], right[at], twin_of(grid_of, column, records, here)
+                )
                 for column, at in enumerate(here)
             )
             row = Row(
@@ -328,6 +330,4 @@ def cut(row: Row, columns: int) -> Row:
     def within(pair: Pair | None) -> Pair | None:
         return pair if pair is not None and max(pair[:2]) < columns else None
 
-    return replace(
-        row, pictures=row.pictures[:columns], nearest=within(row.nearest), farthest=within(row.farthest)
-    )
+    return replace(row, pictures=row.pictures[:columns], nearest=within(row.nearest), farthest=within(row.farthest))

@@ -60,7 +60,9 @@ def floors(table: pd.DataFrame) -> list[tuple[str, float, float]]:
 def warnings_of(table: pd.DataFrame) -> dict[str, list[str]]:
     """By the model, where fidelity fell."""
     return {
-        str(model): fall_warnings(falls([{str(key): value for key, value in row.items()} for row in rows.to_dict("records")]))
+        str(model): fall_warnings(
+            falls([{str(key): value for key, value in row.items()} for row in rows.to_dict("records")])
+        )
         for model, rows in table.groupby("model", sort=False)
     }
 

@@ -68,7 +68,9 @@ def html_of(page: Page) -> str:
         lstrip_blocks=True,
     )
     scripts = [chart_library(), read("report.js")]
-    data = page.data | {"figures": {one.key: {"spec": one.spec, "rows": one.rows, "title": one.title} for one in page.figures}}
+    data = page.data | {
+        "figures": {one.key: {"spec": one.spec, "rows": one.rows, "title": one.title} for one in page.figures}
+    }
     return environment.get_template("report.html").render(
         page=page,
         figures={one.key: one for one in page.figures},

@@ -3,7 +3,7 @@ not."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +23,7 @@ from divlens.pages.texts import command_line, file_name
 from divlens.pages.verdicts import (
     ALL,
     RIGHT,
+    Card,
     cards_of,
     contrast_rows,
     number,
@@ -132,7 +133,7 @@ def contents(run: StoredRun, pictures: int, device: str | None) -> Page:
     single = len(request["conditions"]) < 2
     return Page(
         title=run.place.address("").rstrip("/").rpartition("/")[2] or str(run.place),
-        headline=headline(found.headline.removeprefix("Verdict: ") if found else "", run),
+        headline=headline(cards, run),
         facts=tuple(facts(run, request)),
         cards=tuple(cards),
         warnings={} if probed is None else honesty.warnings_of(probed),
@@ -163,24 +164,38 @@ def contents(run: StoredRun, pictures: int, device: str | None) -> Page:
     )
 
 
-def headline(decided: str, run: StoredRun) -> str:
-    """The answer or, where there is none, what the run is."""
-    if decided:
-        return decided
-    return f"{' and '.join(run.requests)} of {', '.join(run.model_names)}"
+def headline(cards: Sequence[Card], run: StoredRun) -> str:
+    """The answers, models of one answer together; without any what the run is."""
+    by_answer: dict[str, list[str]] = {}
+    for card in cards:
+        by_answer.setdefault(card.name, []).append(card.model)
+    if "" in by_answer or not cards:
+        return f"{' and '.join(run.requests)} of {', '.join(run.model_names)}"
+    return "; ".join(
+        f"{' and '.join(models)} {'is' if len(models) == 1 else 'are'} {name}" for name, models in by_answer.items()
+    )
 
 
 def facts(run: StoredRun, request: Record) -> Iterator[tuple[str, str]]:
     yield "run", str(run.place)
-    yield "commands", ", ".join(f"{name}{'' if name not in run.unfinished else ' (not complete)'}" for name in run.requests)
+    yield (
+        "commands",
+        ", ".join(f"{name}{'' if name not in run.unfinished else ' (not complete)'}" for name in run.requests),
+    )
     yield "models", ", ".join(request["models"])
     size = f", {counted(request['n'], 'sample')} each" if "n" in request else ""
-    yield "size", f"{counted(len(request['prompts']), 'prompt')}, {counted(len(request['conditions']), 'condition')}{size}"
+    yield (
+        "size",
+        f"{counted(len(request['prompts']), 'prompt')}, {counted(len(request['conditions']), 'condition')}{size}",
+    )
     yield "seed", str(request["seed"])
     for model, setup in request["setup"].items():
         yield f"{model} drawn with", f"{setup['device']}, {setup['dtype']}, batches of {setup['batch_size']}"
     if versions := (run.record["sessions"] or [{}])[-1].get("versions", {}):
-        yield "versions", ", ".join(f"{name} {versions[name]}" for name in ("divlens", "torch", "python") if name in versions)
+        yield (
+            "versions",
+            ", ".join(f"{name} {versions[name]}" for name in ("divlens", "torch", "python") if name in versions),
+        )
 
 
 def sessions_of(run: StoredRun) -> Iterator[dict[str, str]]:
@@ -202,9 +217,16 @@ def figures_of(
         kinds = {row["pictures"] for row in rows}
         if rows:
             title = f"Change of LPIPS diversity, {model}"
-            yield Figure(f"changes-{place}", title, charts.changes(margin, kinds == {ALL, RIGHT}), rows)
+            yield Figure(
+                f"changes-{place}",
+                title,
+                charts.changes(len(names_in(rows, "condition")), margin, kinds == {ALL, RIGHT}),
+                rows,
+            )
     if of_prompts:
-        yield Figure("prompts", "Diversity of each prompt", charts.prompts(), of_prompts)
+        yield Figure(
+            "prompts", "Diversity of each prompt", charts.prompts(len(names_in(of_prompts, "prompt"))), of_prompts
+        )
     shares = tables.of(DECOMPOSE, "table")
     if shares is not None and (rows := share_rows(shares)):
         spec = charts.shares(names_in(rows, "series"), names_in(rows, "source"))

@@ -128,9 +128,9 @@
     };
   }
 
-  function pictureButton(row, place) {
+  function pictureButton(row, place, brief) {
     const picture = row.pictures[place];
-    const marks = marksOf(row, place);
+    const marks = { ...marksOf(row, place), ...(brief ? { near: false, far: false } : {}) };
     const said = [
       `sample ${picture.sample} of ${row.prompt}, ${row.condition}, ${row.model}`,
       marks.twin ? "a duplicate" : "", marks.near ? "of the nearest pair" : "", marks.far ? "of the farthest pair" : "",
@@ -175,10 +175,13 @@
       "tr", {}, rowLabel(row, brief),
       ...columns.map((number) => {
         const place = row.pictures.findIndex((picture) => picture.sample === number);
-        return make("td", {}, place < 0 ? null : pictureButton(row, place));
+        return make("td", {}, place < 0 ? null : pictureButton(row, place, brief));
       }),
     ));
-    return make("div", { class: "scroll" }, make("table", { class: "grid" }, make("thead", {}, brief ? null : head), make("tbody", {}, ...body)));
+    const table = make("table", { class: "grid" }, make("thead", {}, brief ? null : head), make("tbody", {}, ...body));
+    const room = Math.min(1112, root.clientWidth - 28) - (root.clientWidth > 760 ? 200 : 116);
+    if (!brief) table.style.setProperty("--cell", `${Math.min(112, Math.max(62, Math.floor(room / columns.length) - 3))}px`);
+    return make("div", { class: "scroll" }, table);
   }
 
   const models = [...new Set(data.rows.map((row) => row.model))];
@@ -316,7 +319,7 @@
   for (const place of document.querySelectorAll("[data-strip]")) {
     const model = place.closest("[data-model]").dataset.model;
     const rows = data.rows.filter((row) => row.model === model && row.prompt === place.dataset.strip);
-    place.querySelector(".rows").replaceChildren(grid(rows, true, 8));
+    place.querySelector(".rows").replaceChildren(grid(rows, true, 6));
   }
   for (const button of document.querySelectorAll("[data-save]")) {
     button.addEventListener("click", () => save(button.closest("[data-chart]").dataset.chart, button.dataset.save));
