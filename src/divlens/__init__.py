@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from divlens.models import load
     from divlens.models.wrap import wrap
     from divlens.models.zoo.prompts import default_prompts
-    from divlens.pages import report
+    from divlens.pages.report import report
     from divlens.prompts import read_prompts
     from divlens.results import save
     from divlens.resume import resume
@@ -72,7 +72,7 @@ _PLACES = {
     "open_run": "store.reader",
     "probe": "experiment.probe",
     "read_prompts": "prompts",
-    "report": "pages",
+    "report": "pages.report",
     "resume": "resume",
     "sample": "sampler",
     "save": "results",

@@ -29,8 +29,8 @@ PICTURES = 4000
     help="Embed at most so many pictures.",
 )
 def report(run: str, out: Path | None, force: bool, device: str | None, pictures: int) -> None:
-    """One HTML file about the folder RUN that needs no network: verdict, pictures, figures, and what they cannot show."""
-    from divlens.pages import report as written
+    """Write one HTML file about the folder RUN that needs no network: verdict, pictures, figures, limits."""
+    from divlens.pages.report import report as written
     from divlens.pages.texts import file_name
 
     target = out or Path(f"{file_name(run.rstrip('/').rpartition('/')[2])}.html")

@@ -19,9 +19,11 @@ Spec = dict[str, Any]
 
 
 def changes(conditions: int, margin: float | None, both: bool) -> Spec:
-    """The change under each of so many conditions of a model, with its interval and what was decided of it. `margin`: the share of
-    baseline below which a change counts as none; None where nothing is decided. `both`: of all pictures and of those
-    that are right."""
+    """The change under each of so many conditions of a model, with its interval and what was decided of it.
+
+    `margin`: the share of baseline below which a change counts as none; None where nothing is decided. `both`: of all
+    pictures and of those that are right.
+    """
     import altair as alt
 
     base = alt.Chart(alt.NamedData(ROWS))

@@ -56,15 +56,18 @@ def data_address(picture: Image.Image) -> str:
 class Extent:
     """How much of a run a page shows: the first so many prompts, and the first so many samples of each."""
 
-    prompts: int
-    samples: int
+    prompts: int = 0
+    samples: int = 0
+
+
+NOTHING = Extent()
 
 
 def extent_of(prompts: int, n: int, rows_each: int, most: float) -> Extent:
     """As many samples of every prompt as make at most so many pictures; fewer prompts where that would leave fewer
     than FEWEST_COLUMNS of each. `rows_each`: rows of a prompt, one for each model and condition."""
     if most < 1 or not (prompts and n and rows_each):
-        return Extent(0, 0)
+        return NOTHING
     columns = int(min(n, most // (prompts * rows_each)))
     if columns >= min(n, FEWEST_COLUMNS):
         return Extent(prompts, columns)

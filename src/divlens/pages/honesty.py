@@ -72,9 +72,9 @@ def notes_on(request: Record, found: Record, table: pd.DataFrame | None) -> Iter
     prompts, n = len(request["prompts"]), request.get("n")
     if n is not None:
         yield (
-            f"Figures are means over {counted(prompts, 'prompt')}, {counted(n, 'sample')} each, with 95% intervals over "
-            "prompts: how much they would move with other prompts of the same kind. Changes are paired by prompt and "
-            "have the same noise on both sides."
+            f"Figures are means over {counted(prompts, 'prompt')}, {counted(n, 'sample')} each, with 95% intervals "
+            "over prompts: how much they would move with other prompts of the same kind. Changes are paired by prompt "
+            "and have the same noise on both sides."
         )
         yield (
             "The interval of a single prompt is of another kind: it is over its samples, by leaving out one picture at "

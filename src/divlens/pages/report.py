@@ -3,22 +3,21 @@ not."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from divlens.compare import measure_of
 from divlens.errors import DivlensError, check_whole
-from divlens.experiment import columns
-from divlens.experiment.result import change_text, measure_text
 from divlens.files import written_beside
 from divlens.output import Record
 from divlens.pages import charts, honesty
 from divlens.pages.figures import bit_rows, prompt_rows, share_rows
-from divlens.pages.gallery import Gallery, Row, gallery_of, reference_of
+from divlens.pages.gallery import Gallery, Row
 from divlens.pages.page import Figure, Page, html_of
+from divlens.pages.stored import gallery_of
+from divlens.pages.tables import COMPARED, PROBE, Tables, blocks_of, facts, sessions_of, tables_of
 from divlens.pages.texts import command_line, file_name
 from divlens.pages.verdicts import (
     ALL,
@@ -31,14 +30,13 @@ from divlens.pages.verdicts import (
     percent,
     verdict_of,
 )
-from divlens.showing import Block, counted, interval_text
+from divlens.showing import counted
 from divlens.store.reader import StoredRun, open_run
 
 if TYPE_CHECKING:
     import pandas as pd
 
-PROBE, ENHANCE, DECOMPOSE, INFORMATION = "probe", "enhance", "decompose", "information"
-COMPARED = (PROBE, ENHANCE)  # of these there are conditions and a diversity of every prompt
+DECOMPOSE, INFORMATION = "decompose", "information"
 MOST_PICTURES = 4000
 PACKAGES = ("jinja2", "altair", "vl_convert")
 
@@ -89,27 +87,6 @@ def check_target(target: Path, force: bool) -> None:
         raise DivlensError(f"a report expects a folder that exists, {target.parent} does not")
 
 
-@dataclass(frozen=True)
-class Tables:
-    """The tables of a run that are written, and why others are not."""
-
-    by_command: Mapping[str, Mapping[str, pd.DataFrame]]
-    missing: tuple[str, ...]
-
-    def of(self, command: str | None, name: str) -> pd.DataFrame | None:
-        return self.by_command.get(command or "", {}).get(name)
-
-
-def tables_of(run: StoredRun) -> Tables:
-    found, missing = {}, []
-    for command in run.requests:
-        try:
-            found[command] = run.tables(command)
-        except DivlensError as error:
-            missing.append(f"No figures of {command}: {error}.")
-    return Tables(found, tuple(missing))
-
-
 def contents(run: StoredRun, pictures: int, device: str | None) -> Page:
     """Raises DivlensError for a run of which nothing was asked."""
     if not run.requests:
@@ -117,6 +94,7 @@ def contents(run: StoredRun, pictures: int, device: str | None) -> Page:
     compared = next((command for command in COMPARED if command in run.requests), None)
     with_samples = next((name for name, request in run.requests.items() if "n" in request), None)
     of_gallery = compared or with_samples
+    name = str(run.place).rstrip("/").rpartition("/")[2]
     tables = tables_of(run)
     gallery = (
         gallery_of(run, run.requests[of_gallery], pictures, device)
@@ -132,7 +110,7 @@ def contents(run: StoredRun, pictures: int, device: str | None) -> Page:
     of_prompts = prompt_rows(per_prompt, gallery)
     single = len(request["conditions"]) < 2
     return Page(
-        title=run.place.address("").rstrip("/").rpartition("/")[2] or str(run.place),
+        title=name,
         headline=headline(cards, run),
         facts=tuple(facts(run, request)),
         cards=tuple(cards),
@@ -155,10 +133,10 @@ def contents(run: StoredRun, pictures: int, device: str | None) -> Page:
         notes=tuple(honesty.notes_on(request, run.record["found"].get(request["command"], {}), probed)),
         sessions=tuple(sessions_of(run)),
         data={
-            "name": file_name(str(run.place).rstrip("/").rpartition("/")[2]),
+            "name": file_name(name),
             "images": list(gallery.images),
             "rows": [row_data(row, request, per_prompt, run, gallery.is_whole) for row in gallery.rows],
-            "reference": reference_of(list(request["conditions"])),
+            "conditions": list(request["conditions"]),
             "typical": next((card.typical for card in cards if card.typical), ""),
         },
     )
@@ -174,34 +152,6 @@ def headline(cards: Sequence[Card], run: StoredRun) -> str:
     return "; ".join(
         f"{' and '.join(models)} {'is' if len(models) == 1 else 'are'} {name}" for name, models in by_answer.items()
     )
-
-
-def facts(run: StoredRun, request: Record) -> Iterator[tuple[str, str]]:
-    yield "run", str(run.place)
-    yield (
-        "commands",
-        ", ".join(f"{name}{'' if name not in run.unfinished else ' (not complete)'}" for name in run.requests),
-    )
-    yield "models", ", ".join(request["models"])
-    size = f", {counted(request['n'], 'sample')} each" if "n" in request else ""
-    yield (
-        "size",
-        f"{counted(len(request['prompts']), 'prompt')}, {counted(len(request['conditions']), 'condition')}{size}",
-    )
-    yield "seed", str(request["seed"])
-    for model, setup in request["setup"].items():
-        yield f"{model} drawn with", f"{setup['device']}, {setup['dtype']}, batches of {setup['batch_size']}"
-    if versions := (run.record["sessions"] or [{}])[-1].get("versions", {}):
-        yield (
-            "versions",
-            ", ".join(f"{name} {versions[name]}" for name in ("divlens", "torch", "python") if name in versions),
-        )
-
-
-def sessions_of(run: StoredRun) -> Iterator[dict[str, str]]:
-    for one in run.record["sessions"]:
-        line = command_line(["divlens", *map(str, one.get("arguments", ()))])
-        yield {"started": str(one.get("started", "")), "command": line, "how": str(one.get("how", ""))}
 
 
 def figures_of(
@@ -245,10 +195,10 @@ def gallery_note(gallery: Gallery) -> str:
     """What of the run is not among the pictures."""
     if gallery.is_whole or not gallery.rows:
         return ""
-    here = f"the first {counted(gallery.extent.samples, 'sample')} of the first {counted(gallery.extent.prompts, 'prompt')}"
+    samples, prompts = counted(gallery.extent.samples, "sample"), counted(gallery.extent.prompts, "prompt")
     return (
-        f"Shown are {here}; the run has {gallery.n} of {gallery.prompts}. Figures are over all of them; intervals of single "
-        "prompts are left out, for they need every picture. The pair marks are among the pictures that were looked at."
+        f"Shown are the first {samples} of the first {prompts}; the run has {gallery.n} of {gallery.prompts}. Figures "
+        "are over all of them. Single prompts have no intervals here, for these need every picture."
     )
 
 
@@ -278,40 +228,3 @@ def row_data(
         **{"nearest": row.nearest, "farthest": row.farthest, "command": command_line([*words, *several])},
         **{"figures": figures | ends, "pictures": [asdict(picture) for picture in row.pictures]},
     }
-
-
-def blocks_of(command: str | None, table: pd.DataFrame | None) -> Iterator[Block]:
-    """The tables of a command as they are read: each figure with its interval."""
-    if table is None:
-        return
-    if command == ENHANCE:
-        sides = ("before", "after", "change")
-        for model, of_model in table.groupby("model", sort=False):
-            rows = []
-            for record in of_model.to_dict("records"):
-                measure = measure_of(record["figure"])
-                form, scale = measure.form
-                cells = [
-                    interval_text(columns.interval_in(record, side), f"{'+' if side == 'change' else ''}{form}", scale)
-                    for side in sides
-                ]
-                rows.append((measure.heading, *cells))
-            yield Block(str(model), ("", *sides), rows)
-        return
-    names = [name.removesuffix(columns.COUNT) for name in table.columns if name.endswith(columns.COUNT)]
-    first, *others = [measure_of(name) for name in names]
-    headings = ("condition", first.heading, "change %", *(each.heading for each in others), "duplicates")
-    for model, of_model in table.groupby("model", sort=False):
-        records = [{str(key): value for key, value in one.items()} for one in of_model.to_dict("records")]
-        conditions = [str(one["condition"]) for one in records]
-        cells = [
-            (
-                str(record["condition"]),
-                measure_text(first, record),
-                "–" if record["condition"] == reference_of(conditions) else change_text(record),
-                *(measure_text(each, record) for each in others),
-                str(record[columns.DUPLICATES]),
-            )
-            for record in records
-        ]
-        yield Block(str(model), headings, cells)

@@ -190,7 +190,7 @@
   function showGallery() {
     const model = find("filter-model").value, prompt = find("filter-prompt").value;
     const checked = [...document.querySelectorAll("#filters [name=condition]")];
-    const conditions = checked.filter((box) => box.checked).map((box) => box.closest("label").textContent.trim());
+    const conditions = checked.filter((box) => box.checked).map((box) => data.conditions[Number(box.value)]);
     const blocks = [];
     for (const text of prompt === "" ? prompts : [prompts[Number(prompt)]]) {
       for (const name of model === "" ? models : [models[Number(model)]]) {
