@@ -326,7 +326,7 @@ def test_force_writes_over_and_the_name_follows_from_the_run(run_folder, tmp_pat
     name = "it-s-b.html"
     (tmp_path / name).write_text("old")
     main(["report", str(run_folder), "--force"])
-    assert (tmp_path / name).read_text().startswith("<!doctype html>")
+    assert (tmp_path / name).read_text().startswith("<!doctype html>\n<!-- Made by divlens")
     assert f"written: {name}" in capsys.readouterr().out
 
 

@@ -30,7 +30,10 @@ def changes(conditions: int, margin: float | None, both: bool) -> Spec:
     y = alt.Y("condition:N", sort=None, title=None, axis=alt.Axis(labelLimit=LABEL_WIDTH, ticks=False, domain=False))
     kinds = [ALL, RIGHT] if both else [ALL]
     x = alt.X(
-        "change:Q", title="change of LPIPS diversity against baseline, %", axis=alt.Axis(format="+d", tickCount=5)
+        "change:Q",
+        title="change of LPIPS diversity against baseline, %",
+        axis=alt.Axis(format="+d", tickCount=5),
+        scale=alt.Scale(padding=10),
     )
     place: Spec = {"yOffset": alt.YOffset("pictures:N", sort=kinds)} if both else {}
     tooltip = [
@@ -72,7 +75,7 @@ def prompts(count: int) -> Spec:
         *numbers({"baseline_fidelity": "fidelity % before", "fidelity": "fidelity % after"}, ".0f"),
         *numbers({"baseline_openness": "openness % before", "openness": "openness % after"}, ".0f"),
     ]
-    title = "LPIPS diversity of the prompt's pictures"
+    title = "LPIPS diversity"
     layers = [
         base.mark_bar(color=BAND, height=14).encode(
             x=alt.X("baseline:Q", title=title, axis=alt.Axis(tickCount=8)), x2="diversity:Q", y=y
@@ -97,7 +100,7 @@ def shares(series: Sequence[str], sources: Sequence[str]) -> Spec:
     base = alt.Chart(alt.NamedData(ROWS))
     y = alt.Y("source:N", sort=list(sources), title=None, axis=alt.Axis(labelLimit=LABEL_WIDTH, ticks=False))
     offset = alt.YOffset("series:N", sort=list(series))
-    x = alt.X("share:Q", title="share of LPIPS diversity, %")
+    x = alt.X("share:Q", title="share of LPIPS diversity, %", axis=alt.Axis(tickCount=8))
     tooltip = [
         alt.Tooltip("series:N", title="model"),
         alt.Tooltip("source:N"),
@@ -119,7 +122,7 @@ def bits(series: Sequence[str], quantities: Sequence[str]) -> Spec:
     base = alt.Chart(alt.NamedData(ROWS))
     y = alt.Y("quantity:N", sort=list(quantities), title=None, axis=alt.Axis(labelLimit=LABEL_WIDTH + 60, ticks=False))
     offset = alt.YOffset("series:N", sort=list(series))
-    x = alt.X("least:Q", title="bits per image")
+    x = alt.X("least:Q", title="bits per image", axis=alt.Axis(tickCount=8))
     tooltip = [
         alt.Tooltip("series:N", title="model"),
         alt.Tooltip("quantity:N"),

@@ -14,7 +14,8 @@ from divlens.errors import DivlensError
 from divlens.experiment import columns
 from divlens.experiment.measures import DIVERSITY, FIDELITY, OPENNESS
 from divlens.pages.gallery import reference_of
-from divlens.showing import counted
+from divlens.showing import counted, interval_text
+from divlens.statistics import Interval
 from divlens.store.reader import StoredRun
 from divlens.verdict import Verdict, verdict
 from divlens.verdict.evidence import evidence_of
@@ -140,4 +141,6 @@ def open_questions(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         if row["outcome"] == OPEN:
             enough = row["would_decide"]
             said = "no number of prompts up to 10,000" if enough is None else f"about {enough:.0f} prompts"
-            yield row | {"now": counted(row["prompts"], "prompt"), "needs": said}
+            ends = (math.nan if row[end] is None else row[end] for end in ENDS)
+            change = interval_text(Interval(*ends), "+.0f")
+            yield row | {"said": change, "now": counted(row["prompts"], "prompt"), "needs": said}

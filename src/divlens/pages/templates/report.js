@@ -152,7 +152,7 @@
     const figures = row.figures;
     const lines = [make("span", { class: "name" }, make("bdi", { text: row.condition }))];
     const name = brief || row.done === row.condition || row.done === "none" ? null : row.done;
-    if (name) lines.push(make("span", { class: "beside" }, make("bdi", { text: name })));
+    if (name) lines.push(make("span", { class: "beside done" }, make("bdi", { text: name })));
     if (known(figures.diversity)) {
       const ends = brief ? "" : within(figures.low, figures.high, plain);
       lines.push(make("span", { class: "beside", text: `LPIPS ${plain(figures.diversity)}${ends}` }));
