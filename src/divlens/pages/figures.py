@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from divlens.conditions import BASELINE
 from divlens.experiment import columns
 from divlens.experiment.measures import DIVERSITY, FIDELITY, OPENNESS
-from divlens.pages.gallery import Gallery, Row, reference_of
+from divlens.pages.gallery import UNKNOWN, Gallery, Row, reference_of
 from divlens.pages.verdicts import number, percent
 
 if TYPE_CHECKING:
@@ -54,6 +54,27 @@ def prompt_rows(per_prompt: pd.DataFrame | None, gallery: Gallery) -> list[dict[
             }
         )
     return rows
+
+
+def row_figures(per_prompt: pd.DataFrame | None, gallery: Gallery) -> list[dict[str, float | None]]:
+    """Of each row of a gallery what is known of its pictures: diversity, with the interval over its samples where all
+    of them are there, fidelity and openness."""
+    records = [] if per_prompt is None else per_prompt.to_dict("records")
+    stored = {(one["model"], one["condition"], one["prompt"]): one for one in records}
+    found: list[dict[str, float | None]] = []
+    for row in gallery.rows:
+        record = stored.get((row.model, row.condition, row.prompt))
+        if record is None:
+            found.append({})
+            continue
+        ends = row.mean if gallery.is_whole else UNKNOWN
+        found.append(
+            {
+                **{"diversity": number(record[DIVERSITY]), "low": number(ends.low), "high": number(ends.high)},
+                **{"fidelity": percent(record[FIDELITY]), "openness": percent(record[OPENNESS])},
+            }
+        )
+    return found
 
 
 def around(name: str, value: float | None, row: Row | None, part: str) -> dict[str, float | None]:

@@ -41,7 +41,7 @@ class Row:
     """The pictures of a prompt under a condition, in the order of their samples.
 
     mean, change: LPIPS diversity of exactly these pictures, and its change against baseline, each with its interval
-    over samples; NaN where it is not known. nearest, farthest: places in the row. distinct: how many different ones.
+    over samples; NaN where it is not known. nearest, farthest: places in the row.
     """
 
     model: str
@@ -49,11 +49,15 @@ class Row:
     prompt: str
     place: int
     pictures: tuple[Picture, ...]
-    distinct: int
     mean: Interval = UNKNOWN
     change: Interval = UNKNOWN
     nearest: Pair | None = None
     farthest: Pair | None = None
+
+    @property
+    def distinct(self) -> int:
+        """How many different pictures there are."""
+        return len({picture.tokens for picture in self.pictures})
 
 
 @dataclass(frozen=True, kw_only=True)

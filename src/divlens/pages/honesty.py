@@ -52,8 +52,8 @@ def floors(table: pd.DataFrame) -> list[tuple[str, float, float]]:
     """Of each model the LPIPS diversity that one grey level of noise makes, at most, and the diversity at baseline."""
     found = []
     for model, rows in table.groupby("model", sort=False):
-        baseline = rows.loc[rows["condition"] == BASELINE, DIVERSITY]
-        found.append((str(model), float(rows[columns.NOISE_FLOOR].max()), float(baseline.iloc[0])))
+        diversity = dict(zip(rows["condition"], rows[DIVERSITY], strict=True))
+        found.append((str(model), float(rows[columns.NOISE_FLOOR].max()), float(diversity[BASELINE])))
     return found
 
 

@@ -3,17 +3,17 @@ not."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from divlens.errors import DivlensError, check_whole
 from divlens.files import written_beside
 from divlens.output import Record
 from divlens.pages import charts, honesty
-from divlens.pages.figures import bit_rows, prompt_rows, share_rows
+from divlens.pages.figures import bit_rows, prompt_rows, row_figures, share_rows
 from divlens.pages.gallery import Gallery, Row
 from divlens.pages.page import Figure, Page, html_of
 from divlens.pages.stored import gallery_of
@@ -25,16 +25,11 @@ from divlens.pages.verdicts import (
     Card,
     cards_of,
     contrast_rows,
-    number,
     open_questions,
-    percent,
     verdict_of,
 )
 from divlens.showing import counted
 from divlens.store.reader import StoredRun, open_run
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 DECOMPOSE, INFORMATION = "decompose", "information"
 MOST_PICTURES = 4000
@@ -135,7 +130,10 @@ def contents(run: StoredRun, pictures: int, device: str | None) -> Page:
         data={
             "name": file_name(name),
             "images": list(gallery.images),
-            "rows": [row_data(row, request, per_prompt, run, gallery.is_whole) for row in gallery.rows],
+            "rows": [
+                row_data(row, request, figures, run)
+                for row, figures in zip(gallery.rows, row_figures(per_prompt, gallery), strict=True)
+            ],
             "conditions": list(request["conditions"]),
             "typical": next((card.typical for card in cards if card.typical), ""),
         },
@@ -202,29 +200,13 @@ def gallery_note(gallery: Gallery) -> str:
     )
 
 
-def row_data(
-    row: Row, request: Record, per_prompt: pd.DataFrame | None, run: StoredRun, is_whole: bool
-) -> dict[str, Any]:
+def row_data(row: Row, request: Record, figures: Mapping[str, float | None], run: StoredRun) -> dict[str, Any]:
     """A row of the gallery for the script: its figures, its pictures, and the command that draws one of them again."""
     words = ["divlens", "sample", str(run.place), "--prompt", str(row.place), "--condition", row.condition]
     several = ["--model", row.model] if len(run.model_names) > 1 else []
-    figures: dict[str, float | None] = {}
-    if per_prompt is not None:
-        mine = per_prompt[
-            (per_prompt["model"] == row.model)
-            & (per_prompt["condition"] == row.condition)
-            & (per_prompt["prompt"] == row.prompt)
-        ]
-        for record in mine.to_dict("records"):
-            figures = {
-                "diversity": number(record["diversity"]),
-                "fidelity": percent(record["fidelity"]),
-                "openness": percent(record["openness"]),
-            }
-    ends = {"low": number(row.mean.low), "high": number(row.mean.high)} if is_whole else {}
     return {
         **{"model": row.model, "condition": row.condition, "done": request["conditions"][row.condition]},
-        **{"prompt": row.prompt, "place": row.place, "distinct": row.distinct, "count": len(row.pictures)},
+        **{"prompt": row.prompt, "place": row.place, "distinct": row.distinct, "figures": figures},
         **{"nearest": row.nearest, "farthest": row.farthest, "command": command_line([*words, *several])},
-        **{"figures": figures | ends, "pictures": [asdict(picture) for picture in row.pictures]},
+        "pictures": [asdict(picture) for picture in row.pictures],
     }

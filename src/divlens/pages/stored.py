@@ -106,7 +106,7 @@ class Maker:
         images = [self.budget.embedded.add(picture) for picture in pictures]
         self.budget.seen += len(found)
         between = self.distances(pictures)
-        right = self.right(prompt, found["judged"])
+        right = self.right(prompt, list(found["judged"]))
         records: list[dict[str, Any]] = found.to_dict("records")
         rows: dict[str, tuple[Row, np.ndarray]] = {}
         for condition in conditions:
@@ -126,7 +126,6 @@ class Maker:
                 prompt=prompt.text,
                 place=place,
                 pictures=shown,
-                distinct=len(set(grid_of.tolist())),
             )
             apart = between[np.ix_(grid_of, grid_of)]
             rows[condition] = with_distances(row, apart, rows.get(reference_of(conditions))), apart

@@ -161,8 +161,8 @@
       const open = known(figures.openness) ? `, open ${percent(figures.openness)}` : "";
       lines.push(make("span", { class: "beside", text: `right ${percent(figures.fidelity)}${open}` }));
     }
-    if (!brief && row.distinct < row.count) {
-      lines.push(make("span", { class: "beside", text: `${row.distinct} of ${row.count} distinct` }));
+    if (!brief && row.distinct < row.pictures.length) {
+      lines.push(make("span", { class: "beside", text: `${row.distinct} of ${row.pictures.length} distinct` }));
     }
     return make("th", { scope: "row" }, ...lines);
   }
