@@ -38,7 +38,7 @@ HOSTILE = "<script>alert(1)</script> \"q\" 'r' &amp; </textarea>"
 TURNED = "\u202eright \u05e9\u05dc\u05d5\u05dd to left"
 PROMPTS = ["red heart", HOSTILE, TURNED, "=1+1"]
 ODD = "<img src=x onerror=alert(2)> 'odd'"
-CONDITIONS = {"baseline": (), "argmax": divlens.Argmax(), ODD: divlens.Temperature(1.5), "half": divlens.Subset(0.5)}
+CONDITIONS = {"argmax": divlens.Argmax(), "baseline": (), ODD: divlens.Temperature(1.5), "half": divlens.Subset(0.5)}
 N = 5
 
 
@@ -289,6 +289,17 @@ def test_one_condition_only_and_a_run_that_is_not_finished(tmp_path, colours_for
     assert any("No figures of probe" in line and "divlens resume" in line for line in found.missing)
     assert len(found.data["rows"]) == 2 and not found.figures
     divlens.report(tmp_path / "run", tmp_path / "page.html")
+
+
+def test_without_the_network_pairs_are_left_out(run_folder, monkeypatch):
+    def missing(name):
+        raise DivlensError("lpips is not installed")
+
+    monkeypatch.setattr(stored, "load_network", missing)
+    found = report_module.contents(divlens.open_run(run_folder), 1000, None)
+    assert found.missing == ("No pairs of pictures and no intervals of single prompts: lpips is not installed.",)
+    assert all(row["nearest"] is None for row in found.data["rows"]) and len(found.data["images"]) > 5
+    assert all(row["change"] is not None and row["change_low"] is None for row in found.figures[-1].rows)
 
 
 def newer(folder: Path) -> None:

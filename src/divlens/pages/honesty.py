@@ -50,11 +50,12 @@ def blind_spots(table: pd.DataFrame) -> list[tuple[str, str, str]]:
 
 def floors(table: pd.DataFrame) -> list[tuple[str, float, float]]:
     """Of each model the LPIPS diversity that one grey level of noise makes, at most, and the diversity at baseline."""
-    found = []
-    for model, rows in table.groupby("model", sort=False):
-        diversity = dict(zip(rows["condition"], rows[DIVERSITY], strict=True))
-        found.append((str(model), float(rows[columns.NOISE_FLOOR].max()), float(diversity[BASELINE])))
-    return found
+    records = table.to_dict("records")
+    diversity = {str(one["model"]): float(one[DIVERSITY]) for one in records if one["condition"] == BASELINE}
+    highest = {
+        model: max(float(one[columns.NOISE_FLOOR]) for one in records if one["model"] == model) for model in diversity
+    }
+    return [(model, highest[model], value) for model, value in diversity.items()]
 
 
 def warnings_of(table: pd.DataFrame) -> dict[str, list[str]]:

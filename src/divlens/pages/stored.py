@@ -38,7 +38,7 @@ def gallery_of(run: StoredRun, request: Record, most: int, device: str | None) -
     unless `device` is given: then the DivlensError is raised."""
     prompts, n = prompts_of(request), request["n"]
     budget = Budget(len(prompts), n, len(request["models"]) * len(request["conditions"]), most)
-    network = load_network(request.get("lpips") or NETWORKS[0])
+    network, unmeasured = network_of(request)
     rows: list[Row] = []
     missing: list[str] = []
     for name in request["models"] if budget.extent.samples else ():
@@ -57,7 +57,15 @@ def gallery_of(run: StoredRun, request: Record, most: int, device: str | None) -
     elif not rows and not missing:
         missing.append(f"No pictures: {run.place} holds no samples of {request['command']} yet.")
     shown = {prompt.text for prompt in prompts[: budget.extent.prompts]}
-    return trimmed([row for row in rows if row.prompt in shown], budget, missing)
+    return trimmed([row for row in rows if row.prompt in shown], budget, [*missing, *unmeasured])
+
+
+def network_of(request: Record) -> tuple[FeatureNetwork | None, list[str]]:
+    """The network that the run was measured with or, where its package is not installed, what is missing without it."""
+    try:
+        return load_network(request.get("lpips") or NETWORKS[0]), []
+    except DivlensError as error:
+        return None, [f"No pairs of pictures and no intervals of single prompts: {error}."]
 
 
 def rows_of(run: StoredRun, request: Record, prompts: Sequence[Prompt], maker: Maker) -> Iterator[Row]:
@@ -93,50 +101,44 @@ class Maker:
     model: Model
     device: str
     judge: Judge | None
-    network: FeatureNetwork
+    network: FeatureNetwork | None
     budget: Budget
 
     def rows(self, found: pd.DataFrame, prompt: Prompt, place: int, conditions: Sequence[str]) -> Iterator[Row]:
         """Those of a prompt, each different grid decoded and looked at once."""
         tokens = np.stack(found["tokens"].to_list()).astype(np.int64)
-        grids, whose = np.unique(tokens, axis=0, return_inverse=True)
-        pictures = pictures_of(
-            self.model, torch.from_numpy(grids).view(-1, *self.model.grid).to(self.device), Room(BATCH_SIZE)
-        )
+        grids, grid_of = np.unique(tokens, axis=0, return_inverse=True)
+        grid_of = grid_of.reshape(-1)  # numpy 2.0 gives it another shape
+        shaped = torch.from_numpy(grids).view(-1, *self.model.grid).to(self.device)
+        pictures = pictures_of(self.model, shaped, Room(BATCH_SIZE))
         images = [self.budget.embedded.add(picture) for picture in pictures]
         self.budget.seen += len(found)
-        between = self.distances(pictures)
-        right = self.right(prompt, list(found["judged"]))
+        between, right = self.distances(pictures), self.right(prompt, list(found["judged"]))
         records: list[dict[str, Any]] = found.to_dict("records")
-        rows: dict[str, tuple[Row, np.ndarray]] = {}
+        sides: dict[str, tuple[Row, Float[np.ndarray, "n n"]]] = {}
         for condition in conditions:
             here = [at for at, record in enumerate(records) if record["condition"] == condition]
-            if not here:
-                continue
-            grid_of = whose.reshape(-1)[here]
+            twins = twins_in([(int(grid_of[at]), int(records[at]["sample"])) for at in here])
             shown = tuple(
-                picture_of(
-                    records[at], images[whose.reshape(-1)[at]], right[at], twin_of(grid_of, column, records, here)
-                )
-                for column, at in enumerate(here)
+                picture_of(records[at], images[grid_of[at]], right[at], twin)
+                for at, twin in zip(here, twins, strict=True)
             )
-            row = Row(
-                model=self.model.name,
-                condition=condition,
-                prompt=prompt.text,
-                place=place,
-                pictures=shown,
-            )
-            apart = between[np.ix_(grid_of, grid_of)]
-            rows[condition] = with_distances(row, apart, rows.get(reference_of(conditions))), apart
-        yield from (row for row, _ in rows.values())
+            row = Row(model=self.model.name, condition=condition, prompt=prompt.text, place=place, pictures=shown)
+            if here:
+                sides[condition] = row, between[np.ix_(grid_of[here], grid_of[here])]
+        reference = sides.get(reference_of(conditions))
+        for row, apart in sides.values():
+            yield with_distances(row, apart, reference)
 
     def distances(self, pictures: Float[Tensor, "some 3 h w"]) -> Float[np.ndarray, "some some"]:
-        """Between all of them; NaN for pictures too small for the network."""
+        """Between all of them; NaN without a network, and for pictures too small for it."""
+        unknown = np.full((len(pictures), len(pictures)), np.nan)
+        if self.network is None:
+            return unknown
         try:
             self.network.check_size(pictures)
         except DivlensError:
-            return np.full((len(pictures),) * 2, np.nan)
+            return unknown
         with torch.inference_mode():
             parts = [self.network(part.to(self.network.device)).cpu() for part in pictures.split(BATCH_SIZE)]
         return squared_distances(torch.cat(parts).numpy())
@@ -160,10 +162,12 @@ class Maker:
         return [one(words) for words in judged]
 
 
-def twin_of(grid_of: np.ndarray, column: int, records: Sequence[Mapping[str, Any]], here: Sequence[int]) -> int | None:
-    """The first sample of a row with the same tokens as that in a column, where it is not alone."""
-    same = np.flatnonzero(grid_of == grid_of[column])
-    return int(records[here[same[0]]]["sample"]) if len(same) > 1 else None
+def twins_in(samples: Sequence[tuple[int, int]]) -> list[int | None]:
+    """Of each (grid, sample) of a row the first sample with the same grid; None for one that is alone."""
+    by_grid: dict[int, list[int]] = {}
+    for grid, sample in samples:
+        by_grid.setdefault(grid, []).append(sample)
+    return [by_grid[grid][0] if len(by_grid[grid]) > 1 else None for grid, _ in samples]
 
 
 def picture_of(record: Mapping[str, Any], image: int, right: bool | None, twin: int | None) -> Picture:
@@ -188,21 +192,17 @@ def hash_of(tokens: Int[np.ndarray, " positions"]) -> str:
     return hashlib.sha256(tokens.astype("<i4").tobytes()).hexdigest()[:12]
 
 
-def with_distances(row: Row, apart: Float[np.ndarray, "n n"], baseline: tuple[Row, np.ndarray] | None) -> Row:
-    """`apart`: distances in the row. `baseline`: that of the same prompt, where there is one and it is another."""
+def with_distances(
+    row: Row, apart: Float[np.ndarray, "n n"], reference: tuple[Row, Float[np.ndarray, "m m"]] | None
+) -> Row:
+    """`apart`: distances in the row. `reference`: the row that it is held against, where there is one."""
     if np.isnan(apart).any():
         return row
-    pairs = nearest_and_farthest(apart)
+    near, far = nearest_and_farthest(apart) or (None, None)
     change = UNKNOWN
-    if baseline is not None and samples_in(baseline[0]) == samples_in(row) and not np.isnan(baseline[1]).any():
-        change = changed_distance(apart, baseline[1])
-    return replace(
-        row,
-        mean=mean_distance(apart),
-        change=change,
-        nearest=pairs and pairs[0],
-        farthest=pairs and pairs[1],
-    )
+    if reference is not None and reference[0] is not row and samples_in(reference[0]) == samples_in(row):
+        change = changed_distance(apart, reference[1])
+    return replace(row, mean=mean_distance(apart), change=change, nearest=near, farthest=far)
 
 
 def samples_in(row: Row) -> list[int]:
