@@ -12,11 +12,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from PIL import Image
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import ViewportSize, sync_playwright
 
 from divlens.pages.report import report
 
-SIZE = {"width": 1200, "height": 800}
+SIZE = ViewportSize(width=1200, height=800)
 NAMES = ("chromium-headless-shell", "chromium", "google-chrome")
 COLOURS = 256  # of the file; a screen of text and small pictures has few
 

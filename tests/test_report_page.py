@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 import divlens
 from divlens.cli import main
 from divlens.errors import DivlensError
-from divlens.pages import embedding, page, stored
+from divlens.fidelity.breakage import fidelity_change
+from divlens.fidelity.notes import fall_text, fall_warnings
+from divlens.pages import embedding, honesty, page, stored
 from divlens.pages.distances import (
     changed_distance,
     mean_distance,
@@ -300,6 +303,28 @@ def test_without_the_network_pairs_are_left_out(run_folder, monkeypatch):
     assert found.missing == ("No pairs of pictures and no intervals of single prompts: lpips is not installed.",)
     assert all(row["nearest"] is None for row in found.data["rows"]) and len(found.data["images"]) > 5
     assert all(row["change"] is not None and row["change_low"] is None for row in found.figures[-1].rows)
+
+
+def test_falls_of_fidelity_are_those_of_the_probe():
+    shares = {"baseline": [1.0, 1.0, 0.75, 1.0], "broken": [0.25, 0.0, 0.25, 0.5], "same": [1.0, 0.75, 1.0, 1.0]}
+    rows = [("m", name, str(i), share) for name, of in shares.items() for i, share in enumerate(of)]
+    table = pd.DataFrame(rows, columns=["model", "condition", "prompt", "fidelity"])
+    fall = fidelity_change(np.array(shares["baseline"]), np.array(shares["broken"]), 4)
+    said = fall_warnings([f"under broken {fall_text(fall, 4)}"])
+    assert honesty.warnings_of(table, 4, 0) == {"m": said} and "from 94 to 25 %" in said[0]
+    unbroken: Any = table[table["condition"] != "broken"]
+    assert honesty.warnings_of(unbroken, 4, 0) == {"m": []}
+
+
+def test_a_run_of_enhance_says_that_breakage_cannot_be_seen(tmp_path, colours_for_lpips):
+    result = divlens.enhance("toy/mim", ["a cat", "snow"], 3, out=tmp_path / "run")
+    found = report_module.contents(divlens.open_run(tmp_path / "run"), 100, None)
+    assert any("whether pictures break cannot be seen" in note for note in found.notes)
+    assert [row["condition"] for row in found.data["rows"]] == ["before", "after"] * 2
+    assert found.floors == ()  # enhance does not measure it
+    (block,) = found.tables
+    assert list(block.rows) == list(result.blocks[0].rows)
+    divlens.report(tmp_path / "run", tmp_path / "page.html")
 
 
 def newer(folder: Path) -> None:

@@ -3,15 +3,18 @@ each measure cannot see."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from divlens.conditions import BASELINE
+import numpy as np
+
 from divlens.experiment import columns
 from divlens.experiment.measures import DIVERSITY, FIDELITY, KEPT, OPENNESS
-from divlens.experiment.result import falls
-from divlens.fidelity.notes import UNSEEN, fall_warnings, judged_note
+from divlens.fidelity.breakage import fidelity_change
+from divlens.fidelity.notes import UNSEEN, fall_text, fall_warnings, judged_note
 from divlens.output import Record
+from divlens.pages.gallery import reference_of
 from divlens.paraphrase.notes import wording_lines
 from divlens.showing import counted
 
@@ -43,32 +46,39 @@ BLIND: Mapping[str, tuple[str, str]] = {
 }
 
 
-def blind_spots(table: pd.DataFrame) -> list[tuple[str, str, str]]:
+def blind_spots(per_prompt: pd.DataFrame) -> list[tuple[str, str, str]]:
     """Of each measure of a table its name, what it is, and what it cannot see."""
-    return [(name.replace("_", " "), *said) for name, said in BLIND.items() if name in table]
+    return [(name.replace("_", " "), *said) for name, said in BLIND.items() if name in per_prompt]
 
 
-def floors(table: pd.DataFrame) -> list[tuple[str, float, float]]:
-    """Of each model the LPIPS diversity that one grey level of noise makes, at most, and the diversity at baseline."""
-    records = table.to_dict("records")
-    diversity = {str(one["model"]): float(one[DIVERSITY]) for one in records if one["condition"] == BASELINE}
-    highest = {
-        model: max(float(one[columns.NOISE_FLOOR]) for one in records if one["model"] == model) for model in diversity
-    }
-    return [(model, highest[model], value) for model, value in diversity.items()]
+def floors(per_prompt: pd.DataFrame) -> list[tuple[str, float, float]]:
+    """Of each model the LPIPS diversity that one grey level of noise makes, at most, and the mean diversity of its
+    pictures without a condition; nothing where that was not measured."""
+    rows: Any = per_prompt[per_prompt["condition"] == reference_of(list(per_prompt["condition"]))]
+    found = [
+        (str(model), float(of_model[columns.NOISE_FLOOR].max()), float(of_model[DIVERSITY].mean()))
+        for model, of_model in rows.groupby("model", sort=False)
+    ]
+    return [one for one in found if not math.isnan(one[1])]
 
 
-def warnings_of(table: pd.DataFrame) -> dict[str, list[str]]:
-    """By the model, where fidelity fell."""
-    return {
-        str(model): fall_warnings(
-            falls([{str(key): value for key, value in row.items()} for row in rows.to_dict("records")])
+def warnings_of(per_prompt: pd.DataFrame, n: int, seed: int) -> dict[str, list[str]]:
+    """By the model, under which conditions fidelity fell. `n`: samples of each prompt."""
+    found = {}
+    for model, of_model in per_prompt.groupby("model", sort=False):
+        shares = {
+            str(condition): np.array(rows[FIDELITY], float)
+            for condition, rows in of_model.groupby("condition", sort=False)
+        }
+        first = reference_of(list(shares))
+        changes = {name: fidelity_change(shares[first], share, n, seed) for name, share in shares.items()}
+        found[str(model)] = fall_warnings(
+            f"under {name} {fall_text(change, n)}" for name, change in changes.items() if change.fell
         )
-        for model, rows in table.groupby("model", sort=False)
-    }
+    return found
 
 
-def notes_on(request: Record, found: Record, table: pd.DataFrame | None) -> Iterator[str]:
+def notes_on(request: Record, found: Record, per_prompt: pd.DataFrame | None) -> Iterator[str]:
     """Sentences on how the figures came about."""
     prompts, n = len(request["prompts"]), request.get("n")
     if n is not None:
@@ -81,9 +91,10 @@ def notes_on(request: Record, found: Record, table: pd.DataFrame | None) -> Iter
             "The interval of a single prompt is of another kind: it is over its samples, by leaving out one picture at "
             "a time, and says nothing of other prompts."
         )
-    if table is not None and FIDELITY in table:
-        known = [int(count) for count in table[FIDELITY + columns.COUNT] if count > 0]
-        if len(known) < len(table):
+    if per_prompt is not None:
+        counts: Any = per_prompt.groupby(["model", "condition"])[FIDELITY].count()
+        known = [int(count) for count in counts if count > 0]
+        if len(known) < len(counts):
             yield UNSEEN
         yield from judged_note(min(known, default=0), prompts)
     yield from wording_lines(tuple(found.get("templated", ())), prompts, found.get("wording_notes", {}))

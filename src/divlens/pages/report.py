@@ -109,7 +109,7 @@ def contents(run: StoredRun, pictures: int, device: str | None) -> Page:
         headline=headline(cards, run),
         facts=tuple(facts(run, request)),
         cards=tuple(cards),
-        warnings={} if probed is None else honesty.warnings_of(probed),
+        warnings={} if per_prompt is None else honesty.warnings_of(per_prompt, request["n"], request["seed"]),
         verdict_notes=tuple(found.notes) if found else (why_none,),
         missing=(
             *tables.missing,
@@ -122,10 +122,10 @@ def contents(run: StoredRun, pictures: int, device: str | None) -> Page:
         models=tuple(dict.fromkeys(row.model for row in gallery.rows)),
         conditions=tuple(request["conditions"].items()),
         prompts=tuple(dict.fromkeys(row.prompt for row in gallery.rows)),
-        floors=() if probed is None else tuple(honesty.floors(probed)),
+        floors=() if per_prompt is None else tuple(honesty.floors(per_prompt)),
         undecided=tuple(open_questions(contrasts)),
-        blind=() if probed is None else tuple(honesty.blind_spots(probed)),
-        notes=tuple(honesty.notes_on(request, run.record["found"].get(request["command"], {}), probed)),
+        blind=() if per_prompt is None else tuple(honesty.blind_spots(per_prompt)),
+        notes=tuple(honesty.notes_on(request, run.record["found"].get(request["command"], {}), per_prompt)),
         sessions=tuple(sessions_of(run)),
         data={
             "name": file_name(name),
