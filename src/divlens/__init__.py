@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from divlens.models import load
     from divlens.models.wrap import wrap
     from divlens.models.zoo.prompts import default_prompts
+    from divlens.pages.report import report
     from divlens.prompts import read_prompts
     from divlens.results import save
     from divlens.resume import resume
@@ -77,6 +78,7 @@ _PLACES = {
     "probe": "experiment.probe",
     "probe_until_decided": "until_decided",
     "read_prompts": "prompts",
+    "report": "pages.report",
     "resume": "resume",
     "sample": "sampler",
     "save": "results",
@@ -125,6 +127,7 @@ __all__ = [
     "probe",
     "probe_until_decided",
     "read_prompts",
+    "report",
     "resume",
     "sample",
     "save",

@@ -16,6 +16,7 @@ from divlens import __version__
 from divlens.cli import commands, runs
 from divlens.cli.existing import diversity
 from divlens.cli.merge import merge
+from divlens.cli.report import report
 from divlens.cli.study import study
 from divlens.cli.verdict import doses, verdict
 from divlens.errors import DivlensError
@@ -64,7 +65,7 @@ zoo = LazyZoo(
     callback=help_alone,
 )
 MEASURING = (commands.probe, commands.enhance, commands.information, commands.decompose, study, commands.resume)
-READING = (runs.score, runs.compare, verdict, doses, runs.sample, diversity)
+READING = (runs.score, runs.compare, verdict, doses, report, runs.sample, diversity)
 for command in (zoo, *MEASURING, merge, *READING, commands.models):
     cli.add_command(command)
 

@@ -1,0 +1,38 @@
+"""`divlens report`. Thin: arguments in, a call of the library, the name of a file out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from divlens.report.terminal import put
+from divlens.showing import visible
+
+PICTURES = 4000
+
+
+@click.command()
+@click.argument("run", metavar="RUN")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="The file; default: RUN's name with .html, in this folder."
+)
+@click.option("--force", is_flag=True, help="Write over a file that exists.")
+@click.option(
+    "--device", help="A torch device on which pictures are made of the stored tokens; default: that of the run."
+)
+@click.option(
+    "--pictures",
+    default=PICTURES,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Embed at most so many pictures.",
+)
+def report(run: str, out: Path | None, force: bool, device: str | None, pictures: int) -> None:
+    """Write one HTML file about the folder RUN that needs no network: verdict, pictures, figures, limits."""
+    from divlens.pages.report import report as written
+    from divlens.pages.texts import file_name
+
+    target = out or Path(f"{file_name(run.rstrip('/').rpartition('/')[2])}.html")
+    found = written(run, target, force=force, device=device, pictures=pictures)
+    put(f"written: {visible(str(found))}, {found.stat().st_size / 1e6:.1f} MB\n")

@@ -1,0 +1,212 @@
+"""`report`: a run as one HTML file. It asks for nothing from anywhere, and shows what is there of any run, finished or
+not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from divlens.errors import DivlensError, check_whole
+from divlens.files import written_beside
+from divlens.output import Record
+from divlens.pages import charts, honesty
+from divlens.pages.figures import bit_rows, prompt_rows, row_figures, share_rows
+from divlens.pages.gallery import Gallery, Row
+from divlens.pages.page import Figure, Page, html_of
+from divlens.pages.stored import gallery_of
+from divlens.pages.tables import COMPARED, PROBE, Tables, blocks_of, facts, sessions_of, tables_of
+from divlens.pages.texts import command_line, file_name
+from divlens.pages.verdicts import (
+    ALL,
+    RIGHT,
+    Card,
+    cards_of,
+    contrast_rows,
+    open_questions,
+    verdict_of,
+)
+from divlens.showing import counted
+from divlens.store.reader import StoredRun, open_run
+
+DECOMPOSE, INFORMATION = "decompose", "information"
+MOST_PICTURES = 4000
+PACKAGES = ("jinja2", "altair", "vl_convert")
+
+
+def report(
+    run: str | Path | StoredRun,
+    path: str | Path,
+    *,
+    force: bool = False,
+    device: str | None = None,
+    pictures: int = MOST_PICTURES,
+) -> Path:
+    """Write a page about a run to `path`, one HTML file that needs no network, and return where it is.
+
+    `run`: a folder, an address that fsspec knows, or what `divlens.open_run` returns; finished or not. `force`: also
+    over a file that exists. `device`: where pictures are made of the stored tokens, in place of the one that they were
+    drawn on. `pictures`: embed at most so many; fewer where they would take more than 9 MB, and the page says what is
+    left out.
+
+    Raises DivlensError where there is no run, or one of a newer format, where `path` exists or cannot be written, for a
+    `device` that cannot be used, and where the extra `report` is not installed. A model that cannot be loaded again
+    leaves its pictures out, which the page says.
+    """
+    check_packages()
+    check_whole("pictures", pictures, 0)
+    target = Path(path)
+    check_target(target, force)
+    page = contents(run if isinstance(run, StoredRun) else open_run(run), pictures, device)
+    try:
+        with written_beside(target) as partial:
+            partial.write_text(html_of(page), encoding="utf-8")
+    except OSError as error:
+        raise DivlensError(f"cannot write to {target}: {error.strerror or error}") from error
+    return target
+
+
+def check_packages() -> None:
+    if lacking := [name for name in PACKAGES if find_spec(name) is None]:
+        raise DivlensError(f"a report needs {', '.join(lacking)}: pip install 'divlens[report]'")
+
+
+def check_target(target: Path, force: bool) -> None:
+    if target.is_dir():
+        raise DivlensError(f"a report expects the name of a file, {target} is a folder")
+    if target.exists() and not force:
+        raise DivlensError(f"{target} exists: --force, or force=True, writes over it")
+    if not target.parent.is_dir():
+        raise DivlensError(f"a report expects a folder that exists, {target.parent} does not")
+
+
+def contents(run: StoredRun, pictures: int, device: str | None) -> Page:
+    """Raises DivlensError for a run of which nothing was asked."""
+    if not run.requests:
+        raise DivlensError(f"{run.place} holds no command yet: there is nothing to report")
+    compared = next((command for command in COMPARED if command in run.requests), None)
+    with_samples = next((name for name, request in run.requests.items() if "n" in request), None)
+    of_gallery = compared or with_samples
+    name = str(run.place).rstrip("/").rpartition("/")[2]
+    tables = tables_of(run)
+    gallery = (
+        gallery_of(run, run.requests[of_gallery], pictures, device)
+        if of_gallery
+        else Gallery(missing=("No gallery: decompose alone has crossed samples, and no conditions beside each other.",))
+    )
+    table, per_prompt = tables.of(compared, "table"), tables.of(compared, "per_prompt")
+    found, why_none = verdict_of(run)
+    request = run.requests[compared or of_gallery or next(iter(run.requests))]
+    probed = table if compared == PROBE else None
+    contrasts = [] if probed is None else contrast_rows(run, found, probed)
+    cards = cards_of(found, request["models"], per_prompt)
+    of_prompts = prompt_rows(per_prompt, gallery)
+    single = len(request["conditions"]) < 2
+    return Page(
+        title=name,
+        headline=headline(cards, run),
+        facts=tuple(facts(run, request)),
+        cards=tuple(cards),
+        warnings={} if per_prompt is None else honesty.warnings_of(per_prompt, request["n"], request["seed"]),
+        verdict_notes=tuple(found.notes) if found else (why_none,),
+        missing=(
+            *tables.missing,
+            *gallery.missing,
+            *(["One condition only: there is nothing to hold its pictures against."] if single else []),
+        ),
+        figures=tuple(figures_of(contrasts, of_prompts, tables, found.margin if found else None, request)),
+        tables=tuple(blocks_of(compared, table)),
+        gallery_note=gallery_note(gallery),
+        models=tuple(dict.fromkeys(row.model for row in gallery.rows)),
+        conditions=tuple(request["conditions"].items()),
+        prompts=tuple(dict.fromkeys(row.prompt for row in gallery.rows)),
+        floors=() if per_prompt is None else tuple(honesty.floors(per_prompt)),
+        undecided=tuple(open_questions(contrasts)),
+        blind=() if per_prompt is None else tuple(honesty.blind_spots(per_prompt)),
+        notes=tuple(honesty.notes_on(request, run.record["found"].get(request["command"], {}), per_prompt)),
+        sessions=tuple(sessions_of(run)),
+        data={
+            "name": file_name(name),
+            "images": list(gallery.images),
+            "rows": [
+                row_data(row, request, figures, run)
+                for row, figures in zip(gallery.rows, row_figures(per_prompt, gallery), strict=True)
+            ],
+            "conditions": list(request["conditions"]),
+            "typical": next((card.typical for card in cards if card.typical), ""),
+        },
+    )
+
+
+def headline(cards: Sequence[Card], run: StoredRun) -> str:
+    """The answers, models of one answer together; without any what the run is."""
+    by_answer: dict[str, list[str]] = {}
+    for card in cards:
+        by_answer.setdefault(card.name, []).append(card.model)
+    if "" in by_answer or not cards:
+        return f"{' and '.join(run.requests)} of {', '.join(run.model_names)}"
+    return "; ".join(
+        f"{' and '.join(models)} {'is' if len(models) == 1 else 'are'} {name}" for name, models in by_answer.items()
+    )
+
+
+def figures_of(
+    contrasts: list[dict[str, Any]],
+    of_prompts: list[dict[str, Any]],
+    tables: Tables,
+    margin: float | None,
+    request: Record,
+) -> Iterator[Figure]:
+    """The charts of a page; those that have no rows are left out."""
+    for place, model in enumerate(request["models"]):
+        rows = [row for row in contrasts if row["model"] == model]
+        kinds = {row["pictures"] for row in rows}
+        if rows:
+            title = f"Change of LPIPS diversity, {model}"
+            yield Figure(
+                f"changes-{place}",
+                title,
+                charts.changes(len(names_in(rows, "condition")), margin, kinds == {ALL, RIGHT}),
+                rows,
+            )
+    if of_prompts:
+        yield Figure(
+            "prompts", "Diversity of each prompt", charts.prompts(len(names_in(of_prompts, "prompt"))), of_prompts
+        )
+    shares = tables.of(DECOMPOSE, "table")
+    if shares is not None and (rows := share_rows(shares)):
+        spec = charts.shares(names_in(rows, "series"), names_in(rows, "source"))
+        yield Figure("sources", "Where LPIPS diversity comes from", spec, rows)
+    bits = tables.of(INFORMATION, "table")
+    if bits is not None and (rows := bit_rows(bits)):
+        spec = charts.bits(names_in(rows, "series"), names_in(rows, "quantity"))
+        yield Figure("bits", "Bits of an image", spec, rows)
+
+
+def names_in(rows: list[dict[str, Any]], column: str) -> list[str]:
+    return list(dict.fromkeys(row[column] for row in rows))
+
+
+def gallery_note(gallery: Gallery) -> str:
+    """What of the run is not among the pictures."""
+    if gallery.is_whole or not gallery.rows:
+        return ""
+    samples, prompts = counted(gallery.extent.samples, "sample"), counted(gallery.extent.prompts, "prompt")
+    return (
+        f"Shown are the first {samples} of the first {prompts}; the run has {gallery.n} of {gallery.prompts}. Figures "
+        "are over all of them. Single prompts have no intervals here, for these need every picture."
+    )
+
+
+def row_data(row: Row, request: Record, figures: Mapping[str, float | None], run: StoredRun) -> dict[str, Any]:
+    """A row of the gallery for the script: its figures, its pictures, and the command that draws one of them again."""
+    words = ["divlens", "sample", str(run.place), "--prompt", str(row.place), "--condition", row.condition]
+    several = ["--model", row.model] if len(run.model_names) > 1 else []
+    return {
+        **{"model": row.model, "condition": row.condition, "done": request["conditions"][row.condition]},
+        **{"prompt": row.prompt, "place": row.place, "distinct": row.distinct, "figures": figures},
+        **{"nearest": row.nearest, "farthest": row.farthest, "command": command_line([*words, *several])},
+        "pictures": [asdict(picture) for picture in row.pictures],
+    }

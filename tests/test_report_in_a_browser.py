@@ -1,0 +1,142 @@
+"""The page of `divlens report` in a headless Chromium, where this machine has one: charts are drawn, clicks answered,
+nothing is asked for from anywhere, and no text does anything."""
+
+import csv
+import io
+import shutil
+from importlib import import_module
+from typing import Any
+
+import pytest
+
+import divlens
+from divlens.pages.texts import shown
+from oracles.colour_network import colour_network
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "google-chrome"))), None)
+HOSTILE = "<script>alert(1)</script> <img src=x onerror=alert(1)>, \"q\" 'r'"
+TURNED = "\u202eright \u05e9\u05dc\u05d5\u05dd"
+PROMPTS = ["red heart", HOSTILE, TURNED, "snow", "a cat", "blue sea", "green hill"]
+ODD = "</script><b>odd</b>"
+
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium: apt-get install chromium-headless-shell")
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory, cache_of_the_session):
+    """A page with every kind of chart."""
+    folder = tmp_path_factory.mktemp("page")
+    conditions = {
+        "baseline": (),
+        "subset": divlens.Subset(0.5),
+        "argmax": divlens.Argmax(),
+        ODD: divlens.Temperature(2),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for module, loader in {"experiment.comparison": "load_network", "pages.stored": "load_network"}.items():
+            patch.setattr(import_module(f"divlens.{module}"), loader, lambda name=None: colour_network())
+        divlens.probe(["toy/ar", "toy/mim"], PROMPTS, 4, conditions=conditions, out=folder / "a<b>run")
+        divlens.information("toy/mim", PROMPTS[:2], n=4, out=folder / "a<b>run")
+        return divlens.report(folder / "a<b>run", folder / "page.html")
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(chromium, written):
+    """The page, drawn; at the end nothing was complained of, asked for elsewhere, or run that is not its own."""
+    complaints: list[str] = []
+    context = chromium.new_context(viewport={"width": 1200, "height": 900}, color_scheme="light")
+    page = context.new_page()
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("dialog", lambda dialog: (complaints.append(f"dialog {dialog.message}"), dialog.dismiss()))
+    page.on("request", lambda one: one.url.startswith(("data:", "file:", "blob:")) or complaints.append(one.url))
+    page.goto(written.as_uri())
+    page.wait_for_selector("html[data-drawn=light]", timeout=60_000)
+    yield page
+    context.close()
+    assert not complaints
+
+
+def test_every_chart_is_drawn_and_shows_hostile_text_as_text(opened):
+    charts = opened.locator("[data-chart]")
+    assert [charts.nth(i).get_attribute("data-chart") for i in range(charts.count())] == [
+        *("changes-0", "changes-1"),
+        *("prompts", "bits"),
+    ]
+    for i in range(charts.count()):
+        assert charts.nth(i).locator("svg path[d]").count() > 3
+    labels = opened.locator("[data-chart=prompts] svg text").all_text_contents()
+    assert shown(TURNED) in labels and any(label.startswith("<script>alert(1)</script>") for label in labels)
+    assert any(label.startswith("</script><b>odd") for label in opened.locator("#verdict svg text").all_text_contents())
+    assert opened.locator("#blocks b").count() == 0
+
+
+def test_filters_choose_models_prompts_and_conditions(opened):
+    rows = opened.locator("#blocks tbody tr")
+    assert rows.count() == 2 * 4 and opened.locator("#blocks .pic img").first.evaluate("e => e.naturalWidth") > 0
+    opened.select_option("#filter-model", label="toy/mim:0")
+    assert rows.count() == 4
+    opened.locator("#filters [name=condition]").nth(3).uncheck()  # the odd name
+    assert rows.count() == 3
+    before = opened.locator("#blocks h3").inner_text()
+    opened.click("#after")
+    assert opened.locator("#blocks h3").inner_text() != before
+    opened.select_option("#filter-prompt", label="all prompts")
+    assert rows.count() == 3 * len(PROMPTS)
+
+
+def test_a_picture_opens_its_record_and_keys_move_on(opened):
+    opened.locator("#blocks .pic").nth(1).click()
+    assert opened.locator("#picture-command").inner_text().endswith("--index 1")
+    opened.keyboard.press("ArrowRight")
+    assert opened.locator("#picture-command").inner_text().endswith("--index 2")
+    facts = opened.locator("#picture-facts dt").all_inner_texts()
+    assert {"model", "condition", "prompt", "wording", "sample", "seed", "tokens"} <= set(facts)
+    opened.keyboard.press("Escape")
+    assert not opened.locator("#picture").is_visible()
+
+
+def test_a_dot_opens_its_two_rows(opened):
+    opened.locator("[data-chart=prompts] svg .mark-symbol path").last.click()
+    assert opened.locator("#pair tbody tr").count() == 2
+    opened.locator("#prompts summary").click()
+    opened.locator("#prompts-table button").first.click()
+    first = opened.locator("#prompts-table tbody th").first.inner_text()
+    assert opened.locator("#pair h3").inner_text() == first
+
+
+def test_light_and_dark(opened):
+    paper = "() => getComputedStyle(document.body).backgroundColor"
+    colour = "() => document.querySelector('[data-chart=prompts] svg text').getAttribute('fill')"
+    light = opened.evaluate(paper), opened.evaluate(colour)
+    opened.click("#theme")
+    opened.wait_for_selector("html[data-drawn=dark]")
+    dark = opened.evaluate(paper), opened.evaluate(colour)
+    assert light[0] != dark[0] and light[1] != dark[1]
+
+
+def test_charts_and_their_data_are_saved(opened, tmp_path):
+    for kind in ("svg", "png", "csv"):
+        with opened.expect_download() as waiting:
+            opened.locator(f"[data-chart=prompts] [data-save={kind}]").click()
+        waiting.value.save_as(tmp_path / kind)
+        assert waiting.value.suggested_filename == f"a-b-run-prompts.{kind}"
+    assert (tmp_path / "svg").read_text().startswith("<svg") and (tmp_path / "png").read_bytes().startswith(b"\x89PNG")
+    rows: list[dict[str, Any]] = list(csv.DictReader(io.StringIO((tmp_path / "csv").read_text(), newline="")))
+    assert {row["prompt"] for row in rows} == {shown(prompt) for prompt in PROMPTS}
+    assert all(float(row["change_low"]) <= float(row["change"]) for row in rows)
+
+
+def test_a_phone_needs_no_sideways_scrolling(opened):
+    opened.set_viewport_size({"width": 375, "height": 800})
+    opened.wait_for_function("document.documentElement.scrollWidth <= 375", timeout=10_000)
