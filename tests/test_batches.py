@@ -102,6 +102,43 @@ def test_a_batch_that_matters_would_be_seen(family, monkeypatch):
     assert not torch.equal(logits_of(model, conditions[:1], tokens[:1]), logits_of(model, conditions, tokens)[:1])
 
 
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@torch.inference_mode()
+def test_logits_and_pictures_are_the_same_on_any_number_of_threads(threads):
+    """Bit for bit, and each block has a thread to itself, which leaves torch's own number as it was."""
+    model, tokens = zoo("mim"), torch.randint(1024, (9, 64))
+    conditions = model.encode(PROMPTS).repeat(3, 1)
+    found = []
+    for count in (1, 2, 3):
+        threads(count)
+        found.append((logits_of(model, conditions, tokens), model.decode(tokens.view(-1, 8, 8))))
+        assert torch.get_num_threads() == count
+    for logits, pictures in found[1:]:
+        assert torch.equal(logits, found[0][0]) and torch.equal(pictures, found[0][1])
+
+
+def test_each_block_has_a_thread_alone_in_the_mode_of_its_caller(threads):
+    threads(2)
+
+    def seen() -> torch.Tensor:
+        return torch.tensor([torch.get_num_threads(), int(torch.is_inference_mode_enabled())])
+
+    for mode in (True, False):
+        with torch.inference_mode(mode):
+            assert adapter.side_by_side([seen, seen]).tolist() == [1, int(mode)] * 2
+            assert adapter.side_by_side([seen]).tolist() == [1, int(mode)]
+            assert seen().tolist() == [2, int(mode)]  # the control
+    with pytest.raises(ZeroDivisionError):
+        adapter.side_by_side([seen, lambda: torch.tensor(1 // 0)])
+    assert torch.get_num_threads() == 2
+
+
 @pytest.mark.parametrize("count", [0, 1, 4, 5, 8])
 def test_blocks_hold_all_rows_in_order_and_all_have_one_size(count):
     rows = torch.arange(3 * count).view(count, 3) + 1

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -62,9 +63,30 @@ def in_blocks(rows: Tensor, size: int) -> Sequence[Tensor]:
     return F.pad(rows, (0, 0) * (rows.ndim - 1) + (0, -len(rows) % size)).split(size)
 
 
+def side_by_side(results: Sequence[Callable[[], Tensor]]) -> Tensor:
+    """The results one below the other, each made by one thread, as many at a time as torch may use threads.
+
+    The products of a block are too small to be shared by threads, and a kernel that shares its work rounds in another
+    way: so blocks side by side are faster, and the same on any number of threads.
+    """
+    threads, inferring = torch.get_num_threads(), torch.is_inference_mode_enabled()
+    if threads == 1:
+        return torch.cat([result() for result in results])
+
+    def made(result: Callable[[], Tensor]) -> Tensor:
+        with torch.inference_mode(inferring):  # a mode of a thread, as gradients are: the networks here want none
+            return result()
+
+    try:
+        with ThreadPoolExecutor(min(threads, len(results)), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return torch.cat(list(pool.map(made, results)))
+    finally:
+        torch.set_num_threads(threads)  # what the threads set for themselves is what torch gives to every later thread
+
+
 def block_by_block(network: Callable[[Tensor], Tensor], rows: Tensor, size: int) -> Tensor:
     """What the network makes of each row, whatever rows stand beside it."""
-    return torch.cat([network(block) for block in in_blocks(rows, size)])[: len(rows)]
+    return side_by_side([partial(network, block) for block in in_blocks(rows, size)])[: len(rows)]
 
 
 class GridBlock:
@@ -112,8 +134,8 @@ class BlockPredictor:
     def __call__(self, view: View) -> tuple[Tensor, Tensor | None]:
         tokens = for_branches(view.tokens, self.guided)
         asked = zip(self.blocks, in_blocks(tokens, self.rows), strict=True)
-        logits = torch.cat([block.logits(part, view.first) for block, part in asked])[: len(tokens)]
-        return branches_of(logits, self.guided)
+        logits = side_by_side([partial(block.logits, part, view.first) for block, part in asked])
+        return branches_of(logits[: len(tokens)], self.guided)
 
 
 def both_branches(backbone: Backbone, conditions: Float[Tensor, "batch d"]) -> Float[Tensor, "two_batch d"]:
