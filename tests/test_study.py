@@ -246,7 +246,14 @@ def test_one_run_has_all_parts_and_nothing_is_drawn_twice(carried_out, counted, 
     before = tables_in("run")
     code, out, err = run("study", "study.yaml", "--out", "run", "--quiet")
     assert (code, err, sum(counted)) == (0, "", 0) and tables_in("run") == before
-    for title in ("probe: toy/ar:0", "information: toy/mim:0", "decompose: toy/ar:0", "score: ", "verdict: toy/mim:0"):
+    for title in (
+        "probe: toy/ar:0",
+        "information: toy/mim:0",
+        "decompose: toy/ar:0",
+        "score: ",
+        "doses: toy/ar:0",
+        "verdict: toy/mim:0",
+    ):
         assert title in out
     assert max(map(len, out.splitlines())) <= 80 and out.endswith("written: run\n")
     assert str(carried_out).endswith(out[: out.rindex("written: ")].rstrip()[-200:])  # the library shows the same

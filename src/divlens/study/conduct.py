@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from divlens.doses.result import doses, sweeps_in
 from divlens.errors import DivlensWarning
 from divlens.experiment.result import ProbeResult
 from divlens.experiment.shares import draw_share
@@ -53,7 +54,8 @@ def study(
     (probed,) = (one for one in results if isinstance(one, ProbeResult))
     reason = why_no_verdict(probed)
     judged = None if reason else verdict(out, margin=protocol.margin)
-    return Study(run=str(out), results=results, verdict=judged, no_verdict=reason)
+    curves = doses(probed) if sweeps_in(probed.conditions) else None
+    return Study(run=str(out), results=results, verdict=judged, no_verdict=reason, doses=curves)
 
 
 def study_share(
