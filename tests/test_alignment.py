@@ -172,3 +172,96 @@ def test_without_baseline_there_is_nothing_to_hold_pictures_against(tmp_path, cl
         divlens.score(tmp_path / "run", f"kept:clipscore:{clip}")
     with pytest.raises(DivlensError, match="so it is measured of a run, by divlens score RUN"):
         divlens.probe("toy/ar", PROMPTS[:2], 2, measures=[f"kept:clipscore:{clip}"])
+
+
+class TestPlanted:
+    """Of each prompt's pictures under a condition every third broke: it is noise, where the others are one grey or
+    another."""
+
+    broken = np.arange(12) % 3 == 0
+    prompts = [Prompt(text) for text in PROMPTS]
+
+    def pictures(self, seed, broken):
+        random = torch.Generator().manual_seed(seed)
+        greys = torch.rand(12, 1, 1, 1, generator=random).expand(-1, 3, 8, 8).clone()
+        greys[torch.from_numpy(broken)] = torch.rand(int(broken.sum()), 3, 8, 8, generator=random)
+        return greys
+
+    def values(self, monkeypatch, score):
+        """Of the condition, the kept diversity and the lost share of every prompt; and its pictures. `score`: of which
+        pictures broke, how much less they fit."""
+        random = np.random.default_rng(0)
+        monkeypatch.setattr(Alignment, "digits", "")
+        baseline = 0.3 + 0.01 * random.normal(size=(len(PROMPTS), 12))
+        bars = dict(zip(PROMPTS, bars_of(baseline), strict=True))
+        scores = baseline + 0.001 * random.normal(size=baseline.shape) - score(random)
+        monkeypatch.setattr(
+            Alignment, "scores", lambda self, look: scores[PROMPTS.index(look.prompt.text)][look.first :]
+        )
+        kept, lost = Alignment("planted").measures(lambda prompt: bars[prompt.text])
+        looks = [
+            Look(prompt, self.pictures(seed, self.broken), "toy", colour_network(), None)
+            for seed, prompt in enumerate(self.prompts)
+        ]
+        found = []
+        for look in looks:
+            gauges = kept.gauge(look.prompt), lost.gauge(look.prompt)
+            for gauge in gauges:
+                gauge.add(look)
+            found.append([gauge.value() for gauge in gauges])
+        return np.array(found).T, torch.stack([look.pictures for look in looks])
+
+    def test_the_pictures_that_broke_are_left_out(self, monkeypatch):
+        (kept, lost), pictures = self.values(monkeypatch, lambda random: 0.1 * self.broken)
+        assert lost.min() >= self.broken.mean() and lost.mean() < self.broken.mean() + 2 * LOST / 100
+        good = divlens.lpips_diversity(pictures[:, ~self.broken], colour_network()).numpy()
+        everything = divlens.lpips_diversity(pictures, colour_network()).numpy()
+        whole = lost == self.broken.mean()  # no good picture was left out with them
+        assert whole.sum() >= 2
+        np.testing.assert_allclose(kept[whole], good[whole], rtol=1e-5)
+        assert np.abs(everything / good - 1).min() > 0.02  # what broke shows in the diversity of all
+
+    def test_where_alignment_says_nothing_they_are_not(self, monkeypatch):
+        blind = lambda random: 0.1 * random.permuted(np.tile(self.broken, (len(PROMPTS), 1)), axis=1)  # noqa: E731
+        (kept, lost), pictures = self.values(monkeypatch, blind)
+        good = divlens.lpips_diversity(pictures[:, ~self.broken], colour_network()).numpy()
+        assert lost.mean() == pytest.approx(1 / 3, abs=0.1) and np.abs(kept / good - 1).max() > 0.02
+
+
+def test_a_verdict_rests_on_alignment_where_no_judge_knows_the_prompts(run_of_toy, clip, tmp_path, run):
+    name = f"kept:clipscore:{clip}"
+    without = divlens.verdict(run_of_toy)
+    assert (without.strategies["toy/ar:0"].kept, without.strategies["toy/ar:0"].right_by) == ({}, "")
+    divlens.score(run_of_toy, "vendi")
+    assert str(divlens.verdict(run_of_toy)) == str(without)
+    scored = divlens.score(run_of_toy, name)
+    divlens.score(run_of_toy, "rke")  # of another call; the figures stay
+    found = divlens.verdict(run_of_toy)
+    strategy = found.strategies["toy/ar:0"]
+    assert strategy.right_by == name and set(strategy.kept) == {"Argmax", "Subset"}
+    for kind, condition in {"Argmax": "argmax", "Subset": "subset"}.items():
+        share = of(scored, condition, f"lost:clipscore:{clip}").mean()
+        assert strategy.kept[kind].wrong == pytest.approx(share)
+        assert strategy.kept[kind].wrong_before == pytest.approx(
+            of(scored, "baseline", f"lost:clipscore:{clip}").mean()
+        )
+    text = " ".join(str(found).split())
+    assert "No judge, but alignment with the prompt tells which pictures are right (kept:clipscore:clip" in text
+    assert "the pictures whose alignment with the prompt is near baseline's, which decides" in text
+    assert "No judge knows these prompts" not in text and "the judge names right" not in text
+    assert all(len(line) <= 80 for line in str(found).splitlines())
+    assert set(found.table["right_by"]) == {name}
+    code, out, _ = run("verdict", run_of_toy, "--kept", name)
+    assert code == 0 and " ".join(out.split()) == text
+    other = tiny_features.clip(tmp_path / "other", seed=1)
+    divlens.score(run_of_toy, f"kept:clipscore:{other}")
+    several = divlens.verdict(run_of_toy)
+    assert several.strategies["toy/ar:0"].kept == {} and "names the one that is to tell" in " ".join(
+        str(several).split()
+    )
+    assert str(divlens.verdict(run_of_toy, kept=name)) == str(found)
+    code, out, err = run("verdict", run_of_toy, "--kept", "kept:clipscore:nowhere")
+    assert (code, out, err.count("\n")) == (2, "", 1) and "kept expects a measure that the run has of all" in err
+    divlens.probe("toy/ar", [*PROMPTS, "moon"], N, conditions=CONDITIONS, out=run_of_toy)
+    grown = divlens.verdict(run_of_toy)  # one prompt has not been scored
+    assert grown.strategies["toy/ar:0"].kept == {}

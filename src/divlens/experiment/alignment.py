@@ -20,7 +20,7 @@ from torch import Tensor
 
 from divlens.diversity import FeatureSums
 from divlens.errors import DivlensError
-from divlens.experiment.families import CLIPSCORE, KEPT_BY, Asked, parts_of, shortened
+from divlens.experiment.families import CLIPSCORE, KEPT_BY, Asked, lost_beside, parts_of, shortened
 from divlens.experiment.measure import Instruments, looks, prompt_by_prompt, samples_each
 from divlens.experiment.measures import Gauge, Look, Measure
 from divlens.metrics.clip import Clip, clip_of, text_direction
@@ -34,7 +34,6 @@ from divlens.store.folder import RunFolder
 from divlens.store.place import Place
 from divlens.types import Prompt
 
-LOST_BY = "lost:"
 LOST = 5.0  # percent of baseline's own pictures that count as lost, at most
 ROUNDING = 1e-5  # of cosines: pictures that are equal but for it are not told apart
 
@@ -147,11 +146,6 @@ class Alignment:
                 version,
             ),
         )
-
-
-def lost_beside(kept: str) -> str:
-    """The name of the share that is left out by a measure `kept:...`."""
-    return f"{LOST_BY}{kept.removeprefix(f'{KEPT_BY}:')}"
 
 
 @dataclass

@@ -251,6 +251,11 @@ def clipiqa(asked: Asked) -> Measure:
     return Measure(asked.name, qualities, "sample", "", (0.0, 1.0), title, note, version)
 
 
+def lost_beside(kept: str) -> str:
+    """The name of the share that is left out by a measure `kept:...`."""
+    return f"lost{kept.removeprefix(KEPT_BY)}"
+
+
 def kept_by(asked: Asked) -> Measure:
     """Raises DivlensError: what is kept follows from baseline's pictures, so `alignment` makes that of a run."""
     raise DivlensError(
