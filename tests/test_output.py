@@ -5,6 +5,7 @@ import math
 import sys
 import tempfile
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -296,6 +297,6 @@ def test_tables_that_differ_in_the_sign_of_nan_alone_are_the_same_files(tmp_path
         "control": np.array([np.nan, 2.0]),
     }.items():
         (tmp_path / name).mkdir()
-        write_tables({"table": [pd.DataFrame({"value": values})]}, tmp_path / name)
+        output.write_tables({"table": [pd.DataFrame({"value": values})]}, tmp_path / name)
         written.append((tmp_path / name / "table.parquet").read_bytes())
     assert written[0] == written[1] != written[2]
