@@ -151,8 +151,7 @@ def verdict(
     what `divlens.open_run` returns. Of a run the tables are read: nothing is drawn, and no model is loaded. `margin`:
     the share of baseline, in (0, 1), below which a change counts as none. `kept`: a measure `kept:...` that
     `divlens.score` has put into the run, by which to tell right pictures; None is the judge where it knows the prompts,
-    else the only one that the run has. Strategies: Wu, Zhao and Liu, 2025, arXiv
-    2512.01831.
+    else the only one that the run has. Strategies: Wu, Zhao and Liu, 2025, arXiv 2512.01831.
 
     Raises DivlensError for another margin, for a measure that the run does not have of all samples, for a probe without
     Argmax and Subset alone as conditions, for fewer than 2 prompts or samples, and for a folder without a complete run
@@ -167,7 +166,8 @@ def verdict(
         asked = Asked(decisive[ARGMAX].outcome, decisive[SUBSET].outcome, restriction, margin)
         found[model] = replace(strategy, exact=tuple(exact_answers(evidence.exact, model, asked)))
     grew = (*evidence.earlier, evidence) if evidence.look != ONLY_LOOK else ()
-    unused = evidence.alignments if not all(one.kept for one in found.values()) else ()
+    several = len(evidence.alignments) > 1 and not all(one.kept for one in found.values())
+    unused = evidence.alignments if several else ()
     looks = tuple(Size(each.prompts, each.n) for each in grew)
     return Verdict(strategies=found, margin=margin, looks=looks, planned=evidence.look.planned, unused=unused)
 

@@ -77,10 +77,9 @@ class Strategy:
 
     name: one of the three, "mixed" where no strategy fits what is decided, "undecided" where what is decided fits
     several or is too little. chances: of each name, the share of resamples of the prompts whose changes, taken as they
-    are, fit it. contrasts: by intervention, of LPIPS diversity. kept: the same among the pictures that
-    are right, none where these are not known of at least two prompts. right_by: who says which are, JUDGE or the name
-    of a measure; empty for nobody. exact: what the exact shares of a run say of the
-    same question.
+    are, fit it. contrasts: by intervention, of LPIPS diversity. kept: the same among the pictures that are right, none
+    where these are not known of at least two prompts. right_by: who says which are, JUDGE or the name of a measure;
+    empty for nobody. exact: what the exact shares of a run say of the same question.
     """
 
     model: str
