@@ -5,6 +5,7 @@ import math
 import sys
 import tempfile
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -285,3 +286,17 @@ def test_a_rename_that_fails_brings_the_earlier_run_back(tmp_path, monkeypatch):
     with pytest.raises(DivlensError, match="Device or resource busy"):
         result().save(out)
     assert snapshot(tmp_path) == before
+
+
+def test_tables_that_differ_in_the_sign_of_nan_alone_are_the_same_files(tmp_path):
+    nan = np.array([np.nan, 1.0])
+    written = []
+    for name, values in {
+        "one": nan,
+        "other": np.copysign(nan, [-1.0, 1.0]),
+        "control": np.array([np.nan, 2.0]),
+    }.items():
+        (tmp_path / name).mkdir()
+        output.write_tables({"table": [pd.DataFrame({"value": values})]}, tmp_path / name)
+        written.append((tmp_path / name / "table.parquet").read_bytes())
+    assert written[0] == written[1] != written[2]

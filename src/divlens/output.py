@@ -15,6 +15,8 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from divlens.errors import DivlensError
 from divlens.files import BESIDE
 from divlens.showing import first_few
@@ -167,6 +169,11 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in sorted(used)}, "divlens": own}
 
 
+def with_one_nan(values: np.ndarray) -> np.ndarray:
+    """With the same bits for every NaN, whose sign an operation may leave either way: equal tables are equal files."""
+    return np.where(np.isnan(values), np.nan, values).astype(values.dtype) if values.dtype.kind == "f" else values
+
+
 def write_tables(tables: Mapping[str, Sequence[pd.DataFrame]], folder: Path) -> None:
     """`<name>.csv` and `<name>.parquet` for each name, its tables one below the other; undefined is NaN, never empty.
 
@@ -183,7 +190,7 @@ def write_tables(tables: Mapping[str, Sequence[pd.DataFrame]], folder: Path) -> 
         table.to_csv(folder / f"{name}.csv", index=False, na_rep="NaN")
         # Column by column: pyarrow's own way from pandas would make null of NaN.
         columns = {
-            str(column): pa.array(values.to_numpy(), from_pandas=False)
+            str(column): pa.array(with_one_nan(values.to_numpy()), from_pandas=False)
             if pd.api.types.is_numeric_dtype(values)
             else pa.array(values.tolist(), pa.string(), from_pandas=False)
             for column, values in table.items()

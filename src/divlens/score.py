@@ -13,8 +13,10 @@ from jaxtyping import Float
 from divlens.diversity import NETWORKS
 from divlens.errors import DivlensError
 from divlens.experiment import columns
+from divlens.experiment.alignment import Alignment, check_baselines, untouched_in
 from divlens.experiment.built_in import KNOWN, known_names, measure_or_name
 from divlens.experiment.comparison import instruments_of
+from divlens.experiment.families import KEPT_BY, parts_of
 from divlens.experiment.measure import Instruments, looks, prompt_by_prompt, samples_each, values_of
 from divlens.experiment.measures import Measure, checked_measures, notes_of, partial_notes
 from divlens.output import Record, as_read, write_tables
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COMMAND = "score"
+Wanted = str | Measure | Alignment
 Values = Mapping[str, Float[np.ndarray, " prompts"]]  # by the name of the measure
 
 
@@ -174,27 +177,34 @@ def score(
     """
     wanted = checked(measures, skip_broken)
     requests = scorable(Place(run))
+    check_baselines(requests, wanted, Place(run))
     with writing_run(run, arguments) as folder:
         parts: list[Part] = []
         total = sum(pictures_of(request) for request in requests)
         with followed(progress, on_batch, total, COMMAND) as told:
             for request in requests:
-                parts += parts_of(request, wanted, folder, told.advance)
+                parts += measured_parts(request, wanted, folder, told.advance)
         result = Scores(request=request_of(requests, wanted), parts=tuple(parts))
         folder.put_tables(COMMAND, lambda partial: Scores.write_files([result], partial))
         folder.save()
     return result
 
 
-def checked(measures: str | Measure | Sequence[str | Measure], skip_broken: bool = False) -> list[str | Measure]:
-    """The measures, each once; a name that depends on the judge stays one. Raises DivlensError for none, for an unknown
-    name, and for what is no measure."""
+def checked(measures: str | Measure | Sequence[str | Measure], skip_broken: bool = False) -> list[Wanted]:
+    """The measures, each once; a name that depends on the judge stays one, and one that depends on baseline's pictures
+    is an `Alignment`. Raises DivlensError for none, for an unknown name, and for what is no measure."""
     asked = [measures] if isinstance(measures, str | Measure) else list(measures)
     if not asked:
         raise DivlensError(f"expected a measure, got none; known: {known_names()}")
-    wanted = [measure_or_name(each, skip_broken) for each in dict.fromkeys(asked)]
-    checked_measures([each for each in wanted if not isinstance(each, str)])
+    wanted = [measured_by(each, skip_broken) for each in dict.fromkeys(asked)]
+    checked_measures([each for each in wanted if isinstance(each, Measure)])
     return wanted
+
+
+def measured_by(asked: str | Measure, skip_broken: bool) -> Wanted:
+    if isinstance(asked, str) and parts_of(asked).family == KEPT_BY:
+        return Alignment.named(asked)
+    return measure_or_name(asked, skip_broken)
 
 
 def scorable(place: Place) -> list[Record]:
@@ -220,31 +230,43 @@ def pictures_of(request: Record) -> int:
     return len(request["models"]) * len(request["conditions"]) * len(request["prompts"]) * request["n"]
 
 
-def request_of(requests: Sequence[Record], wanted: Sequence[str | Measure]) -> Record:
+def request_of(requests: Sequence[Record], wanted: Sequence[Wanted]) -> Record:
     """What was asked for, as a record holds it: of which models under which conditions what was measured."""
     whole = merged([{"models": one["models"], "conditions": one["conditions"]} for one in requests])
     names = [each if isinstance(each, str) else each.name for each in wanted]
     return as_read({"command": COMMAND, **whole, "measures": names})
 
 
-def parts_of(request: Record, wanted: Sequence[str | Measure], folder: RunFolder, on_batch: OnBatch) -> list[Part]:
+def measured_parts(request: Record, wanted: Sequence[Wanted], folder: RunFolder, on_batch: OnBatch) -> list[Part]:
     """The figures of a request's samples: read where they are stored, else measured and stored."""
     models = models_of(request)
     folder.enter_models(models)
-    eyes = instruments_of(models, request.get("lpips", NETWORKS[0]))
+    eyes, untouched = instruments_of(models, request.get("lpips", NETWORKS[0])), untouched_in(request)
     parts: list[Part] = []
     for model, of_model in runs_of(request, models).items():
-        judge = eyes[model].judge
-        measures = tuple(KNOWN[each](judge) if isinstance(each, str) else each for each in wanted)
+        held = ((of_model, untouched), eyes[model], folder)
+        measures = tuple(measure for each in wanted for measure in measures_by(each, *held))
         seeing = replace(eyes[model], measures=measures)
         found = {name: figures(run, name, seeing, folder, on_batch) for name, run in of_model.items()}
-        untouched = next((name for name, done in request["conditions"].items() if done == "none"), None)
         for name, values in found.items():
             whose = (request["command"], model, name, tuple(one["text"] for one in request["prompts"]))
             baseline = None if name == untouched or untouched is None else found[untouched]
             parts.append(Part(*whose, request["n"], request["seed"], measures, values, baseline))
     folder.written()
     return parts
+
+
+def measures_by(
+    wanted: Wanted, runs: tuple[Mapping[str, Run], str | None], instruments: Instruments, folder: RunFolder
+) -> Sequence[Measure]:
+    """What is measured of a model's pictures. `runs`: by the name of the condition, and which of them is baseline."""
+    if isinstance(wanted, Measure):
+        return [wanted]
+    if isinstance(wanted, str):
+        return [KNOWN[wanted](instruments.judge)]
+    of_model, baseline = runs
+    assert baseline is not None  # see `check_baselines`
+    return wanted.against(of_model[baseline], baseline, instruments, folder)
 
 
 def figures(run: Run, condition: str, instruments: Instruments, folder: RunFolder, on_batch: OnBatch) -> Values:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     metavar="NAME,...",
     help="Of diversity, openness, fidelity, kept_diversity, law_distance, lpips:stlpips, lpips:alex, lpips:vgg, "
     "token_entropy, vendi, rke, repeat, prdc_precision:FOLDER, prdc_recall:FOLDER, prdc_density:FOLDER, "
-    "prdc_coverage:FOLDER, dinov2:PLACE, clip:PLACE, dreamsim, clipscore:PLACE, clipiqa:PLACE. docs/measures.md "
-    "explains them.",
+    "prdc_coverage:FOLDER, dinov2:PLACE, clip:PLACE, dreamsim, clipscore:PLACE, clipiqa:PLACE, kept:clipscore:PLACE. "
+    "docs/measures.md explains them.",
 )
 @skip_broken_option
 @quiet_option

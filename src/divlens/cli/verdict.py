@@ -19,12 +19,18 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("run", metavar="RUN")
 @click.option("--margin", default=0.1, show_default=True, help="Share of baseline below which a change counts as none.")
-def verdict(run: str, margin: float) -> None:
+@click.option(
+    "--kept",
+    metavar="NAME",
+    help="Which pictures are right, by a measure kept:... that `divlens score` put into the run; default: the judge "
+    "where it knows the prompts, else the only such measure.",
+)
+def verdict(run: str, margin: float, kept: str | None) -> None:
     """Which strategy each model of the probe in the folder RUN has, and why. Nothing is drawn."""
     from divlens.showing import together
     from divlens.verdict import verdict as found
 
-    show(together([found(run, margin=margin)]))
+    show(together([found(run, margin=margin, kept=kept)]))
 
 
 @click.command()

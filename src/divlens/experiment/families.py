@@ -30,6 +30,7 @@ from divlens.types import Prompt
 
 Features = Sequence[Float[Tensor, "_ features"]]
 OTHER_NETWORK = re.compile(rf"@(?=(?:{'|'.join(NETWORKS)}|{DREAMSIM})$|(?:{CLIP}|{DINO}|{DREAMSIM}):)")
+KEPT_BY, CLIPSCORE = "kept", "clipscore"
 AGAINST, RATIOS = "prdc_", ("precision", "recall", "density", "coverage")
 
 
@@ -250,14 +251,28 @@ def clipiqa(asked: Asked) -> Measure:
     return Measure(asked.name, qualities, "sample", "", (0.0, 1.0), title, note, version)
 
 
+def lost_beside(kept: str) -> str:
+    """The name of the share that is left out by a measure `kept:...`."""
+    return f"lost{kept.removeprefix(KEPT_BY)}"
+
+
+def kept_by(asked: Asked) -> Measure:
+    """Raises DivlensError: what is kept follows from baseline's pictures, so `alignment` makes that of a run."""
+    raise DivlensError(
+        f"{asked.name:.80} holds pictures against those of baseline, so it is measured of a run, by divlens score RUN "
+        f"--measures {asked.name:.80}"
+    )
+
+
 FAMILIES: Mapping[str, Callable[[Asked], Measure]] = {
     "vendi": vendi,
     "rke": rke,
     "repeat": repeat,
     **dict.fromkeys((f"{AGAINST}{ratio}" for ratio in RATIOS), manifold_ratio),
     **dict.fromkeys((DINO, CLIP, DREAMSIM), distance),
-    "clipscore": clipscore,
+    CLIPSCORE: clipscore,
     "clipiqa": clipiqa,
+    KEPT_BY: kept_by,
 }
 # As a user may write them, for messages and for the command line.
 WRITTEN = (
@@ -273,6 +288,7 @@ WRITTEN = (
     "dreamsim[:FOLDER]",
     "clipscore:PLACE",
     "clipiqa:PLACE",
+    f"{KEPT_BY}:{CLIPSCORE}:PLACE",
 )
 
 

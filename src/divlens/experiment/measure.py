@@ -199,9 +199,10 @@ def score(
 def looks(run: Run, prompt: Prompt, tokens: Int[Tensor, "n positions"], instruments: Instruments) -> Iterator[Look]:
     """The pictures of a prompt's samples, a few at a time: always the same few, so that figures do not depend on how
     they were drawn."""
-    for part in tokens.split(IMAGES_PER_PASS):
+    for first in range(0, len(tokens), IMAGES_PER_PASS):
+        part = tokens[first : first + IMAGES_PER_PASS]
         pictures = pictures_of(run.model, grids_of(run, part), run.rooms.decoding)
-        yield Look(prompt, pictures, run.model.name, instruments.network, instruments.judge)
+        yield Look(prompt, pictures, run.model.name, instruments.network, instruments.judge, first)
 
 
 def values_of(

@@ -26,13 +26,15 @@ from divlens.types import Prompt
 @dataclass(frozen=True)
 class Look:
     """A few pictures of one prompt, float32 in [0, 1], and what measures share of them, made when first asked for: the
-    features of the LPIPS network, and what the judge reads in them, None where the model has no judge."""
+    features of the LPIPS network, and what the judge reads in them, None where the model has no judge. `first`: which
+    of the prompt's samples the first picture is, from 0."""
 
     prompt: Prompt
     pictures: Float[Tensor, "some 3 h w"]
     model: str
     network: FeatureNetwork
     judge: Judge | None
+    first: int = 0
 
     @property
     def features(self) -> Float[Tensor, "some features"]:

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from divlens.conditions import BASELINE
 from divlens.errors import DivlensError
 from divlens.experiment import columns
+from divlens.experiment.families import lost_beside
 from divlens.experiment.measures import DIVERSITY, FIDELITY, KEPT
 from divlens.experiment.result import PER_LOOK, UNTIL_DECIDED, ProbeResult
 from divlens.interventions import Argmax, Paraphrase, Subset
@@ -24,6 +25,7 @@ from divlens.output import Record
 from divlens.showing import counted
 from divlens.store.reader import StoredRun, open_run
 from divlens.store.record import share_in
+from divlens.verdict.alignments import alignments_in
 from divlens.verdict.contrasts import ONLY_LOOK, Look
 from divlens.verdict.exact import COMMANDS
 from divlens.verdict.looks import Size
@@ -35,13 +37,17 @@ ARGMAX, SUBSET, PARAPHRASE = "Argmax", "Subset", "Paraphrase"
 DECISIVE = (ARGMAX, SUBSET)
 USUAL = {repr(Argmax()), repr(Subset()), repr(Paraphrase())}
 PROBE = "probe"
+JUDGE = "judge"
+FEWEST_KNOWN = 2  # prompts whose right pictures are known, from which on these decide
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Evidence:
     """`conditions`: what was done, as text, by name. `prompts`, `n`: how many, and samples of each. `per_prompt`: as of
     `ProbeResult`. `request`: all that was asked. `exact`: of a run, the tables of `decompose` and `information`, where
-    it has them. `look`: which look at a growing run it is; `earlier`: what was there at those before.
+    it has them. `alignments`: the measures of `score` that tell right pictures without a judge, where the run has them
+    of all samples; they are columns of `per_prompt`, too. `look`: which look at a growing run it is; `earlier`: what
+    was there at those before.
     """
 
     conditions: Mapping[str, str]
@@ -51,6 +57,7 @@ class Evidence:
     per_prompt: pd.DataFrame
     request: Record
     exact: Mapping[str, Mapping[str, pd.DataFrame]] = field(default_factory=dict)
+    alignments: tuple[str, ...] = ()
     look: Look = ONLY_LOOK
     earlier: tuple[Evidence, ...] = ()
 
@@ -66,8 +73,8 @@ class Evidence:
 
 @dataclass(frozen=True, eq=False)
 class Figures:
-    """Of a model under one condition the values of every prompt; NaN where undefined. `only_duplicates`: all samples of
-    every prompt are one."""
+    """Of a model under one condition the values of every prompt; NaN where undefined. `kept`: the diversity of the
+    right pictures, and `right` how many are. `only_duplicates`: all samples of every prompt are one."""
 
     diversity: Float[np.ndarray, " prompts"]
     kept: Float[np.ndarray, " prompts"]
@@ -76,7 +83,7 @@ class Figures:
 
     @property
     def wrong(self) -> float:
-        """The share of pictures that are wrong, over the prompts that the judge knows; there is one at least."""
+        """The share of pictures that are wrong, over the prompts where that is known; there is one at least."""
         return float(np.nanmean(1 - self.right))
 
 
@@ -147,6 +154,9 @@ def evidence_in(run: StoredRun, reader: str = "verdict") -> Evidence:
             f"{place} was measured by a divlens without {KEPT}: the command that made it, given again, measures that "
             "and draws nothing"
         )
+    alignments = alignments_in(run, request)
+    for table in alignments.values():
+        per_prompt = per_prompt.merge(table, on=list(columns.OF_PROMPT))
     done = [command for command in COMMANDS if command in run.requests and command not in run.unfinished]
     whole = Evidence(
         conditions=request["conditions"],
@@ -156,6 +166,7 @@ def evidence_in(run: StoredRun, reader: str = "verdict") -> Evidence:
         per_prompt=per_prompt,
         request=request,
         exact={command: run.tables(command) for command in done},
+        alignments=tuple(alignments),
     )
     return with_looks(whole, request, tables.get(PER_LOOK))
 
@@ -170,7 +181,8 @@ def with_looks(whole: Evidence, request: Record, per_look: pd.DataFrame | None) 
     for number in range(1, int(whose.max()) + 1):
         rows: Any = per_look[whose == number]
         size, look = sizes[number - 1], Look(number, len(sizes))
-        earlier.append(replace(whole, prompts=size.prompts, n=size.n, per_prompt=rows, look=look))
+        # Alignments stand in no table of a look: what they decide is decided at the last.
+        earlier.append(replace(whole, prompts=size.prompts, n=size.n, per_prompt=rows, alignments=(), look=look))
     return replace(whole, look=earlier.pop().look, earlier=tuple(earlier))
 
 
@@ -194,19 +206,43 @@ def missing_conditions(names: Mapping[str, str]) -> list[str]:
     return [kind for kind in DECISIVE if kind not in names]
 
 
-def figures_of(evidence: Evidence, model: str) -> tuple[Figures, dict[str, Figures]]:
-    """Of a model: those of baseline, and those under each intervention of the paper."""
+def right_by(evidence: Evidence, model: str, asked: str | None) -> str:
+    """Who says which pictures of a model are right: a measure that was asked for, JUDGE where it knows the prompts, or
+    the only measure that the run has; empty for nobody. Raises DivlensError for one that the run does not have."""
+    if asked is not None and asked not in evidence.alignments:
+        raise DivlensError(
+            f"kept expects a measure that the run has of all its samples, it has "
+            f"{', '.join(evidence.alignments) or 'none'}, got {asked!r:.120}: divlens score RUN --measures "
+            "kept:clipscore:PLACE measures one"
+        )
+    if asked is not None:
+        return asked
+    rows: Any = evidence.per_prompt.groupby("model").get_group(model)
+    if (~np.isnan(values_in(rows, BASELINE, FIDELITY))).sum() >= FEWEST_KNOWN:
+        return JUDGE
+    return evidence.alignments[0] if len(evidence.alignments) == 1 else ""
+
+
+def figures_of(evidence: Evidence, model: str, by: str = JUDGE) -> tuple[Figures, dict[str, Figures]]:
+    """Of a model: those of baseline, and those under each intervention of the paper. `by`: see `right_by`."""
     rows: Any = evidence.per_prompt.groupby("model").get_group(model)
     floor = values_in(rows, BASELINE, columns.NOISE_FLOOR)
+
+    def kept_and_right(condition: str) -> tuple[Float[np.ndarray, " prompts"], Float[np.ndarray, " prompts"]]:
+        if by in evidence.alignments:
+            return values_in(rows, condition, by), 1 - values_in(rows, condition, lost_beside(by))
+        found = values_in(rows, condition, KEPT), values_in(rows, condition, FIDELITY)
+        return found if by == JUDGE else (np.full_like(found[0], np.nan), np.full_like(found[1], np.nan))
 
     def figures(condition: str) -> Figures:
         diversity = values_in(rows, condition, DIVERSITY)
         # Two pairs of duplicates are duplicates, too: only where nothing can be seen between them they are one.
         same = values_in(rows, condition, columns.DUPLICATES) == evidence.n
+        kept, right = kept_and_right(condition)
         return Figures(
             diversity=diversity,
-            kept=values_in(rows, condition, KEPT),
-            right=values_in(rows, condition, FIDELITY),
+            kept=kept,
+            right=right,
             only_duplicates=bool((same & (diversity <= floor)).all()),
         )
 

@@ -18,6 +18,7 @@ from divlens.store.reader import StoredRun
 from divlens.verdict.contrasts import LEVEL, MARGIN, ONLY_LOOK, Contrast
 from divlens.verdict.evidence import (
     ARGMAX,
+    JUDGE,
     SUBSET,
     Evidence,
     check_evidence,
@@ -25,6 +26,7 @@ from divlens.verdict.evidence import (
     figures_of,
     interventions_alone,
     missing_conditions,
+    right_by,
     what_is_missing,
 )
 from divlens.verdict.exact import Asked, exact_answers
@@ -36,24 +38,28 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ALL, RIGHT = "all", "right"  # which pictures a contrast is of
+IS_ALIGNED = "whose alignment with the prompt is near baseline's"
 
 
 @dataclass(frozen=True, repr=False, eq=False, kw_only=True)
 class Verdict(Shown):
     """The strategies of the models of a probe, by name; `margin`: a smaller change counts as none. `looks`: the prompts
-    and samples of each at every look at a run that grew, of `planned`; none of one that was looked at once."""
+    and samples of each at every look at a run that grew, of `planned`; none of one that was looked at once. `unused`:
+    the measures of the run of which one, if named, could tell right pictures."""
 
     strategies: Mapping[str, Strategy]
     margin: float
     looks: tuple[Size, ...] = ()
     planned: int = 1
+    unused: tuple[str, ...] = ()
 
     @property
     def table(self) -> pd.DataFrame:
         """One row per model, contrast and which pictures it is of, "all" or "right": its outcome; relative_change with
         `_low` and `_high`; p_no_change and p_equivalence, adjusted; g, prompts and would_decide as of `Contrast`;
         look, the one at which it was decided, 0 where it is not; wrong, the share of pictures under the condition that
-        are wrong, and wrong_before, of baseline. Undefined is NaN."""
+        are wrong, and wrong_before, of baseline; right_by, who says so, "judge" or the name of a measure, else empty.
+        Undefined is NaN."""
         import pandas as pd
 
         return pd.DataFrame([row for strategy in self.strategies.values() for row in rows_of(strategy)])
@@ -74,18 +80,24 @@ class Verdict(Shown):
 
     @property
     def notes(self) -> list[str]:
-        judged = any(one.kept for one in self.strategies.values())
+        by = {one.right_by for one in self.strategies.values()} - {""}
+        whose = " or ".join(sorted("the judge names right" if each == JUDGE else IS_ALIGNED for each in by))
         right = (
-            'right: LPIPS diversity among the pictures the judge names right, which decides; "wrong %": how many are '
-            "left out, and of baseline. "
+            f'right: LPIPS diversity among the pictures {whose}, which decides; "wrong %": how many are left out, and '
+            "of baseline. "
+        )
+        unused = (
+            f" The run has {' and '.join(self.unused)}: kept, or --kept, names the one that is to tell right pictures."
+            if self.unused
+            else ""
         )
         sizes = ", ".join(f"{size.prompts} prompts with {size.n} samples" for size in self.looks)
         looks = f"look: the one that decided, of {self.planned} that share the 5%; {sizes}. " if sizes else ""
         return [
             "drop, rise: a sign-flip test over prompts. equivalent: two one-sided tests within "
             f"{100 * self.margin:.0f}% of baseline. Each kind is adjusted for all contrasts of a model (Holm), at "
-            f"{100 * LEVEL:.0f}%. g: Hedges' g over prompts. {right if judged else ''}{looks}Chances: under "
-            "resampling of prompts. See docs/statistics.md."
+            f"{100 * LEVEL:.0f}%. g: Hedges' g over prompts. {right if by else ''}{looks}Chances: under "
+            f"resampling of prompts. See docs/statistics.md.{unused}"
         ]
 
 
@@ -101,6 +113,7 @@ def rows_of(strategy: Strategy) -> Iterator[dict[str, object]]:
                 "look": contrast.look,
                 "wrong": kept.wrong if kept else np.nan,
                 "wrong_before": kept.wrong_before if kept else np.nan,
+                "right_by": strategy.right_by,
             }
 
 
@@ -129,36 +142,42 @@ def answer(strategy: Strategy) -> str:
     return f"{strategy.model} is {strategy.name}: {MEANING[strategy.name]}. Chances: {chances or UNKNOWN}."
 
 
-def verdict(result_or_run: ProbeResult | StoredRun | str | Path, *, margin: float = MARGIN) -> Verdict:
+def verdict(
+    result_or_run: ProbeResult | StoredRun | str | Path, *, margin: float = MARGIN, kept: str | None = None
+) -> Verdict:
     """The strategy of each model of a probe, from its contrasts under Argmax, Subset and Paraphrase.
 
     `result_or_run`: what `divlens.probe` returns, or the run that it wrote: a folder, an address that fsspec knows, or
     what `divlens.open_run` returns. Of a run the tables are read: nothing is drawn, and no model is loaded. `margin`:
-    the share of baseline, in (0, 1), below which a change counts as none. Strategies: Wu, Zhao and Liu, 2025, arXiv
-    2512.01831.
+    the share of baseline, in (0, 1), below which a change counts as none. `kept`: a measure `kept:...` that
+    `divlens.score` has put into the run, by which to tell right pictures; None is the judge where it knows the prompts,
+    else the only one that the run has. Strategies: Wu, Zhao and Liu, 2025, arXiv 2512.01831.
 
-    Raises DivlensError for another margin, for a probe without Argmax and Subset alone as conditions, for fewer than 2
-    prompts or samples, and for a folder without a complete run of `probe`.
+    Raises DivlensError for another margin, for a measure that the run does not have of all samples, for a probe without
+    Argmax and Subset alone as conditions, for fewer than 2 prompts or samples, and for a folder without a complete run
+    of `probe`.
     """
     evidence = evidence_of(result_or_run)
     check_evidence(evidence)
     found: dict[str, Strategy] = {}
     for model in evidence.models:
-        strategy = strategy_seen(evidence, model, margin)
+        strategy = strategy_seen(evidence, model, margin, right_by(evidence, model, kept))
         decisive, restriction = strategy.decisive, evidence.conditions[evidence.names[SUBSET]]
         asked = Asked(decisive[ARGMAX].outcome, decisive[SUBSET].outcome, restriction, margin)
         found[model] = replace(strategy, exact=tuple(exact_answers(evidence.exact, model, asked)))
     grew = (*evidence.earlier, evidence) if evidence.look != ONLY_LOOK else ()
+    several = len(evidence.alignments) > 1 and not all(one.kept for one in found.values())
+    unused = evidence.alignments if several else ()
     looks = tuple(Size(each.prompts, each.n) for each in grew)
-    return Verdict(strategies=found, margin=margin, looks=looks, planned=evidence.look.planned)
+    return Verdict(strategies=found, margin=margin, looks=looks, planned=evidence.look.planned, unused=unused)
 
 
-def strategy_seen(evidence: Evidence, model: str, margin: float) -> Strategy:
-    """The strategy of a model at the last look; what was decided at one before stands."""
+def strategy_seen(evidence: Evidence, model: str, margin: float, by: str) -> Strategy:
+    """The strategy of a model at the last look; what was decided at one before stands. `by`: see `right_by`."""
     before: Strategy | None = None
     for seen in (*evidence.earlier, evidence):
-        figures = figures_of(seen, model)
-        before = strategy_of(model, *figures, margin=margin, n=seen.n, seed=seen.seed, look=seen.look, before=before)
+        figures, sizes = figures_of(seen, model, by), {"n": seen.n, "seed": seen.seed}
+        before = strategy_of(model, *figures, margin=margin, **sizes, right_by=by, look=seen.look, before=before)
     assert before is not None  # there is one look at least
     return before
 

@@ -4,9 +4,9 @@ Three strategies (Wu, Zhao and Liu, 2025, arXiv 2512.01831) differ in what two i
 (Argmax) diversity drops, goes to zero, or stays; with half of the codebook (Subset) it drops or stays. Paraphrase
 agrees with the paper or does not; it decides nothing.
 
-Broken pictures differ from each other, too. Where a judge knows what was asked for, the strategy is therefore that of
-the diversity among the pictures that are right; and where fidelity fell, no rise is claimed, for what the judge still
-recognises may be damaged as well.
+Broken pictures differ from each other, too. Where a judge knows what was asked for, or a measure tells which pictures
+fit to their prompts as baseline's do, the strategy is therefore that of the diversity among the pictures that are
+right; and where these became fewer, no rise is claimed, for what still counts as right may be damaged as well.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from functools import partial
 import numpy as np
 from jaxtyping import Float
 
+from divlens.experiment.families import shortened
 from divlens.fidelity.breakage import fidelity_change
 from divlens.showing import counted
 from divlens.verdict.contrasts import ONLY_LOOK, Contrast, Look, Outcome, contrasts_of
-from divlens.verdict.evidence import ARGMAX, DECISIVE, PARAPHRASE, SUBSET, Figures
+from divlens.verdict.evidence import ARGMAX, DECISIVE, FEWEST_KNOWN, JUDGE, PARAPHRASE, SUBSET, Figures
 from divlens.verdict.significance import MOST_PROMPTS
 
 PATTERNS: Mapping[str, Mapping[str, Outcome]] = {
@@ -48,13 +49,12 @@ SAID: Mapping[str, str] = {
     "undecided": "nothing decided",
 }
 RESAMPLES = 2000
-FEWEST_KNOWN = 2  # prompts that the judge knows, from which on the pictures that are right decide
 
 
 @dataclass(frozen=True)
 class Kept:
     """A contrast among the pictures that are right, and the share of pictures that are wrong, and so left out, under
-    the condition and at baseline: means over the prompts that the judge knows, in [0, 1].
+    the condition and at baseline: means over the prompts where that is known, in [0, 1].
 
     fell: whether fidelity fell (see `FidelityChange`); then a rise is undecided. held_back: whether it was one.
     """
@@ -77,9 +77,9 @@ class Strategy:
 
     name: one of the three, "mixed" where no strategy fits what is decided, "undecided" where what is decided fits
     several or is too little. chances: of each name, the share of resamples of the prompts whose changes, taken as they
-    are, fit it. contrasts: by intervention, of LPIPS diversity. kept: the same among the pictures that
-    are right, none where no judge knows at least two of the prompts. exact: what the exact shares of a run say of the
-    same question.
+    are, fit it. contrasts: by intervention, of LPIPS diversity. kept: the same among the pictures that are right, none
+    where these are not known of at least two prompts. right_by: who says which are, JUDGE or the name of a measure;
+    empty for nobody. exact: what the exact shares of a run say of the same question.
     """
 
     model: str
@@ -88,6 +88,7 @@ class Strategy:
     contrasts: Mapping[str, Contrast]
     kept: Mapping[str, Kept]
     exact: tuple[str, ...] = ()
+    right_by: str = ""
 
     @property
     def decisive(self) -> dict[str, Contrast]:
@@ -112,7 +113,9 @@ class Strategy:
             agrees = "agrees" if seen == expected else "does not agree"
             lines.append(f"Paraphrase {agrees} with the paper, where it shows {SAID[expected]}.")
         lines += [*self.other_answers(), *self.exact]
-        return lines if self.kept else [*lines, BREAKAGE_UNSEEN]
+        if not self.kept:
+            return [*lines, BREAKAGE_UNSEEN]
+        return lines if self.right_by == JUDGE else [*lines, f"{ALIGNED} ({shortened(self.right_by)})."]
 
     def remarks(self, kind: str) -> list[str]:
         plain, decisive, said = self.contrasts[kind], self.decisive[kind], list[str]()
@@ -138,6 +141,7 @@ class Strategy:
         return lines
 
 
+ALIGNED = "No judge, but alignment with the prompt tells which pictures are right"
 BREAKAGE_UNSEEN = "No judge knows these prompts: a rise may be of pictures that broke."
 
 
@@ -156,11 +160,13 @@ def strategy_of(
     margin: float,
     n: int,
     seed: int,
+    right_by: str = JUDGE,
     look: Look = ONLY_LOOK,
     before: Strategy | None = None,
 ) -> Strategy:
     """`conditions`: the figures under each intervention, Argmax and Subset among them, of `n` samples of each prompt.
-    `before`: what the look before found. Raises DivlensError for a margin outside of (0, 1)."""
+    `right_by`: who says which pictures are right, where anybody does. `before`: what the look before found. Raises
+    DivlensError for a margin outside of (0, 1)."""
     same = {kind: one.only_duplicates for kind, one in conditions.items()}
     diversity = {kind: one.diversity for kind, one in conditions.items()}
     decide = partial(contrasts_of, only_duplicates=same, margin=margin, seed=seed, look=look)
@@ -183,6 +189,7 @@ def strategy_of(
         chances=chances_of(first, second, same, margin, seed, [kind for kind, one in kept.items() if one.fell]),
         contrasts=contrasts,
         kept=kept,
+        right_by=right_by if kept else "",
     )
 
 
