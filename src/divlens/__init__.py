@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from divlens.decompose import decompose
     from divlens.diversity import load_network, lpips_diversity
     from divlens.doses import doses
+    from divlens.drop_in.pipelines import apply
     from divlens.enhance import enhance
     from divlens.errors import DivlensError
     from divlens.existing import diversity
@@ -60,6 +61,7 @@ _PLACES = {
     "Look": "experiment.measures",
     "Measure": "experiment.measures",
     "Prompt": "types",
+    "apply": "drop_in.pipelines",
     "compare": "compare",
     "decompose": "decompose",
     "default_conditions": "conditions",
@@ -109,6 +111,7 @@ __all__ = [
     "Temperature",
     "TopK",
     "TopP",
+    "apply",
     "compare",
     "decompose",
     "default_conditions",

@@ -36,6 +36,7 @@ from divlens.paths import ConfidenceUnmasking
 from divlens.types import View
 
 PUBLISHED = "amused/amused-256"
+OTHERS = ("AmusedImg2ImgPipeline", "AmusedInpaintPipeline")
 STEPS, TEMPERATURE, GUIDANCE = 12, (2.0, 0.0), 10.0  # the defaults of AmusedPipeline.__call__
 CROP, AESTHETIC_SCORE = (0, 0), 6  # the micro-conditioning it uses, besides the size in pixels
 
@@ -49,7 +50,7 @@ def layout() -> Layout:
         "transformer": diffusers.UVit2DModel,
         "scheduler": diffusers.AmusedScheduler,
     }
-    return Layout("amused", "AmusedPipeline", parts, PUBLISHED)
+    return Layout("amused", "AmusedPipeline", parts, PUBLISHED, OTHERS)
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ def load(checkpoint: str | None, options: Options) -> AmusedModel:
 
 
 def from_pipeline(pipeline: Any, options: Options) -> AmusedModel:
-    """aMUSEd from a loaded `diffusers.AmusedPipeline`.
+    """aMUSEd from a loaded `diffusers.AmusedPipeline`, or one of `OTHERS`: text to image, whatever that is for.
 
     Its networks are used as `wrapped_parts` says. Raises DivlensError as that does, and for parts that do not fit
     together.

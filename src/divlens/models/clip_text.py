@@ -28,12 +28,13 @@ CONFIGS = {"tokenizer": "tokenizer_config.json", "scheduler": "scheduler_config.
 @dataclass(frozen=True)
 class Layout:
     """A published diffusers folder: the model's name, the pipeline's class, its parts with theirs, and where one can be
-    had."""
+    had. `others`: further classes of pipelines that are made of the same parts."""
 
     name: str
     pipeline: str
     parts: Mapping[str, Any]
     source: str
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def wrapped_parts(pipeline: Any, layout: Layout) -> tuple[str, dict[str, Any]]:
     Its networks are set to evaluation and otherwise used as they are, where they are: of a model's options, `truncate`
     and `compile` count.
     """
-    if type(pipeline).__name__ != layout.pipeline:
+    if type(pipeline).__name__ not in (layout.pipeline, *layout.others):
         raise DivlensError(f"expected a diffusers {layout.pipeline}, got a {type(pipeline).__name__}")
     parts = {name: getattr(pipeline, name) for name in layout.parts}
     for name, kind in layout.parts.items():
