@@ -26,6 +26,7 @@ from divlens.interventions import (
 from divlens.loop import filled, moments
 from divlens.models import amused, vq_diffusion
 from divlens.models.loading import Options
+from divlens.models.open_domain import Uncalibrated
 from divlens.noise import TorchNoise
 from divlens.planning import Reading
 from oracles import tiny_diffusers as tiny
@@ -42,6 +43,12 @@ pytestmark = [
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore:.*is deprecated.*:FutureWarning:diffusers"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def few_prompts(monkeypatch):
+    """That calibrate: which codes are the most used ones is of no consequence here."""
+    monkeypatch.setattr(Uncalibrated, "calibration_prompts", lambda model: ["red", "a cat"])
 
 
 @pytest.fixture(scope="module")

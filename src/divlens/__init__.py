@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from divlens.decompose import decompose
     from divlens.diversity import load_network, lpips_diversity
     from divlens.doses import doses
+    from divlens.drop_in.generation import logits_processor
     from divlens.drop_in.pipelines import apply
     from divlens.enhance import enhance
     from divlens.errors import DivlensError
@@ -74,6 +75,7 @@ _PLACES = {
     "load": "models",
     "load_judge": "fidelity.judge",
     "load_network": "diversity",
+    "logits_processor": "drop_in.generation",
     "lpips_diversity": "diversity",
     "merge": "merge",
     "open_run": "store.reader",
@@ -124,6 +126,7 @@ __all__ = [
     "load",
     "load_judge",
     "load_network",
+    "logits_processor",
     "lpips_diversity",
     "merge",
     "open_run",

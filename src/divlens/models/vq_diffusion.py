@@ -12,7 +12,6 @@ differ by design:
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,19 +41,15 @@ LEARNED = "learned_classifier_free_sampling_embeddings"
 
 def layout() -> Layout:
     diffusers, transformers = clip_text.packages_for("vq-diffusion")
-    try:
-        home = importlib.import_module(diffusers.VQDiffusionPipeline.__module__)
-    except (ImportError, AttributeError) as error:
-        raise DivlensError(
-            f"vq-diffusion needs a diffusers that has VQDiffusionPipeline, got {diffusers.__version__} without it"
-        ) from error
+    from divlens.models.learned_embeddings import LearnedClassifierFreeSamplingEmbeddings
+
     parts = {
         "tokenizer": transformers.CLIPTokenizer,
         "text_encoder": transformers.CLIPTextModel,
         "vqvae": diffusers.VQModel,
         "transformer": diffusers.Transformer2DModel,
         "scheduler": diffusers.VQDiffusionScheduler,
-        LEARNED: home.LearnedClassifierFreeSamplingEmbeddings,
+        LEARNED: LearnedClassifierFreeSamplingEmbeddings,
     }
     return Layout("vq-diffusion", "VQDiffusionPipeline", parts, PUBLISHED)
 
