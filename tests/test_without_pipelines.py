@@ -4,14 +4,20 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from diffusers.models.autoencoders.vq_model import VQModel
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.pipelines.deprecated.vq_diffusion.pipeline_vq_diffusion import (
     LearnedClassifierFreeSamplingEmbeddings,
     VQDiffusionPipeline,
 )
+from diffusers.schedulers.scheduling_vq_diffusion import VQDiffusionScheduler
 from safetensors.torch import load_file
+from transformers.models.clip.modeling_clip import CLIPTextModel
+from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
 from divlens.models import vq_diffusion
 from divlens.models.fingerprint import fingerprint_of
@@ -61,10 +67,19 @@ def test_a_pipeline_to_wrap_is_had_as_the_docs_say(tmp_path, published):
     place = tiny.saved(tiny.vq_diffusion(), tmp_path)
     if published:
         as_published(tmp_path)
-    with pytest.raises(Exception, match=r"LearnedClassifierFreeSamplingEmbeddings|vq_diffusion"):
+    with pytest.raises(ValueError, match=r"LearnedClassifierFreeSamplingEmbeddings|vq_diffusion"):
         VQDiffusionPipeline.from_pretrained(place)  # where this passes, docs/models.md need no longer say how
-    learned = LearnedClassifierFreeSamplingEmbeddings.from_pretrained(place, subfolder=vq_diffusion.LEARNED)
-    pipeline = VQDiffusionPipeline.from_pretrained(place, learned_classifier_free_sampling_embeddings=learned)
+    kinds: dict[str, Any] = {
+        "tokenizer": CLIPTokenizer,
+        "text_encoder": CLIPTextModel,
+        "vqvae": VQModel,
+        "transformer": Transformer2DModel,
+        "scheduler": VQDiffusionScheduler,
+        "learned_classifier_free_sampling_embeddings": LearnedClassifierFreeSamplingEmbeddings,
+    }
+    pipeline = VQDiffusionPipeline(
+        **{name: kind.from_pretrained(place, subfolder=name) for name, kind in kinds.items()}
+    )
     wrapped, loaded = vq_diffusion.from_pipeline(pipeline, Options()), vq_diffusion.load(place, Options())
     tokens = torch.randint(wrapped.codes, (1, *wrapped.grid))
     assert torch.equal(wrapped.decode(tokens), loaded.decode(tokens))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from divlens.calibrate import calibrate
     from divlens.compare import compare
     from divlens.conditions import default_conditions, enhancer
     from divlens.decompose import decompose
@@ -63,6 +64,7 @@ _PLACES = {
     "Measure": "experiment.measures",
     "Prompt": "types",
     "apply": "drop_in.pipelines",
+    "calibrate": "calibrate",
     "compare": "compare",
     "decompose": "decompose",
     "default_conditions": "conditions",
@@ -114,6 +116,7 @@ __all__ = [
     "TopK",
     "TopP",
     "apply",
+    "calibrate",
     "compare",
     "decompose",
     "default_conditions",

@@ -24,6 +24,7 @@ from divlens.models.clip_text import (
     Layout,
     clip_text_of,
     load_parts,
+    nearest_codes,
     packages_for,
     wrapped_parts,
 )
@@ -138,6 +139,10 @@ class AmusedModel(Uncalibrated):
             return self.vqvae.decode(part, force_not_quantize=True, shape=(*part.shape, channels)).sample
 
         return pictures_of(self.name, tokens, pictures, DECODED_AT_ONCE)
+
+    @reported("encoder")
+    def encode_pictures(self, pictures: Float[Tensor, "batch 3 H W"]) -> Int[Tensor, "batch h w"]:
+        return nearest_codes(self.vqvae, pictures)
 
 
 @torch.no_grad()

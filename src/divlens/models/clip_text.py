@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from divlens.errors import DivlensError, is_whole
@@ -127,6 +127,12 @@ def load_part(checkpoint: str, name: str, layout: Layout, config: Path) -> Any:
         return kind.from_pretrained(checkpoint, subfolder=name)
 
     return read_parts(f"{checkpoint}/{name}", f"the files of a {kind.__name__}", layout.source, read)
+
+
+def nearest_codes(vqvae: Any, pixels: Float[Tensor, "batch 3 H W"]) -> Int[Tensor, "batch h w"]:
+    """The tokens of pictures, by a `VQModel` of diffusers, in the range of pixels that it knows."""
+    latents = vqvae.encode(pixels.to(vqvae.device, vqvae.dtype)).latents
+    return vqvae.quantize(latents)[2][2].view(len(pixels), *latents.shape[2:])
 
 
 def wrapped_parts(pipeline: Any, layout: Layout) -> tuple[str, dict[str, Any]]:

@@ -13,10 +13,10 @@ from torch import nn
 
 
 class LearnedClassifierFreeSamplingEmbeddings(ModelMixin, ConfigMixin):
-    """`embeddings`: (length, hidden_size), or None where the model learned none."""
+    """`embeddings`: (length, hidden_size), or none at all, as files have it, where the model learned none."""
 
     @register_to_config
     def __init__(self, learnable: bool, hidden_size: int | None = None, length: int | None = None) -> None:
         super().__init__()
         self.learnable = learnable
-        self.embeddings = nn.Parameter(torch.zeros(length or 0, hidden_size or 0)) if learnable else None
+        self.embeddings = nn.Parameter(torch.zeros(length or 0, hidden_size or 0) if learnable else torch.empty(0))

@@ -181,6 +181,10 @@ class VQDiffusionModel(Uncalibrated):
 
         return pictures_of(self.name, tokens, pictures, clip_text.DECODED_AT_ONCE, lambda pixels: pixels / 2 + 0.5)
 
+    @reported("encoder")
+    def encode_pictures(self, pictures: Float[Tensor, "batch 3 H W"]) -> Int[Tensor, "batch h w"]:
+        return clip_text.nearest_codes(self.vqvae, pictures * 2 - 1)
+
 
 @torch.no_grad()
 def conditions_of(text: ClipText, text_encoder: Any, wordings: Sequence[str]) -> Float[Tensor, "wordings words d"]:
