@@ -36,8 +36,8 @@ def frequencies_of(
 ) -> Float[Tensor, " codes"]:
     """Global code frequencies of `model`, float64, summing to 1.
 
-    Those that `divlens.calibrate` kept, where it did; else taken from the model when it ships them; else from the cache;
-    else `generate()` draws the tokens of a calibration run, and the result is kept. Nothing of a model without a
+    Those that `divlens.calibrate` kept, where it did; else taken from the model when it ships them; else from the
+    cache; else `generate()` draws the tokens of a calibration run, and the result is kept. Nothing of a model without a
     fingerprint is kept.
     """
     shipped = frequencies_that_ship(model)
