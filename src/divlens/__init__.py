@@ -55,11 +55,16 @@ if TYPE_CHECKING:
     from divlens.types import Prompt
     from divlens.until_decided import probe_until_decided
     from divlens.verdict import verdict
+    from divlens.wordings.asking import reworded
+    from divlens.wordings.endpoint import Endpoint
+    from divlens.wordings.sources import LocalModel
 
 _PLACES = {
     "DivlensError": "errors",
+    "Endpoint": "wordings.endpoint",
     "Effort": "information",
     "Gauge": "experiment.measures",
+    "LocalModel": "wordings.sources",
     "Look": "experiment.measures",
     "Measure": "experiment.measures",
     "Prompt": "types",
@@ -86,6 +91,7 @@ _PLACES = {
     "read_prompts": "prompts",
     "report": "pages.report",
     "resume": "resume",
+    "reworded": "wordings.asking",
     "sample": "sampler",
     "save": "results",
     "score": "score",
@@ -104,9 +110,11 @@ __all__ = [
     "DisableTop",
     "DivlensError",
     "Effort",
+    "Endpoint",
     "Freeze",
     "Gauge",
     "Guidance",
+    "LocalModel",
     "Look",
     "Measure",
     "Paraphrase",
@@ -138,6 +146,7 @@ __all__ = [
     "read_prompts",
     "report",
     "resume",
+    "reworded",
     "sample",
     "save",
     "score",
