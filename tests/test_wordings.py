@@ -150,7 +150,7 @@ def test_a_run_may_have_answers_in_its_folder(tmp_path, monkeypatch):
         found = reworded(
             ["a cat", "a fox"], Fixed({"a cat": ["one cat"], "a fox": ["one fox"]}), answers=tmp_path / "run"
         )
-        divlens.probe("toy/ar", found.prompts, n=2, conditions=[divlens.Paraphrase()], out=str(tmp_path / "run"))
+        divlens.probe("toy/ar", found.prompts, n=2, conditions=[divlens.Paraphrase(2)], out=str(tmp_path / "run"))
     asked = divlens.open_run(tmp_path / "run").samples["wording"]
     assert {"one cat", "one fox"} <= set(asked) and len(list((tmp_path / "run" / "paraphrases").iterdir())) == 2
 
