@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from divlens.calibrate import calibrate
     from divlens.compare import compare
     from divlens.conditions import default_conditions, enhancer
     from divlens.decompose import decompose
     from divlens.diversity import load_network, lpips_diversity
     from divlens.doses import doses
+    from divlens.drop_in.generation import logits_processor
+    from divlens.drop_in.pipelines import apply
     from divlens.enhance import enhance
     from divlens.errors import DivlensError
     from divlens.existing import diversity
@@ -52,14 +55,21 @@ if TYPE_CHECKING:
     from divlens.types import Prompt
     from divlens.until_decided import probe_until_decided
     from divlens.verdict import verdict
+    from divlens.wordings.asking import reworded
+    from divlens.wordings.endpoint import Endpoint
+    from divlens.wordings.sources import LocalModel
 
 _PLACES = {
     "DivlensError": "errors",
+    "Endpoint": "wordings.endpoint",
     "Effort": "information",
     "Gauge": "experiment.measures",
+    "LocalModel": "wordings.sources",
     "Look": "experiment.measures",
     "Measure": "experiment.measures",
     "Prompt": "types",
+    "apply": "drop_in.pipelines",
+    "calibrate": "calibrate",
     "compare": "compare",
     "decompose": "decompose",
     "default_conditions": "conditions",
@@ -72,6 +82,7 @@ _PLACES = {
     "load": "models",
     "load_judge": "fidelity.judge",
     "load_network": "diversity",
+    "logits_processor": "drop_in.generation",
     "lpips_diversity": "diversity",
     "merge": "merge",
     "open_run": "store.reader",
@@ -80,6 +91,7 @@ _PLACES = {
     "read_prompts": "prompts",
     "report": "pages.report",
     "resume": "resume",
+    "reworded": "wordings.asking",
     "sample": "sampler",
     "save": "results",
     "score": "score",
@@ -98,9 +110,11 @@ __all__ = [
     "DisableTop",
     "DivlensError",
     "Effort",
+    "Endpoint",
     "Freeze",
     "Gauge",
     "Guidance",
+    "LocalModel",
     "Look",
     "Measure",
     "Paraphrase",
@@ -109,6 +123,8 @@ __all__ = [
     "Temperature",
     "TopK",
     "TopP",
+    "apply",
+    "calibrate",
     "compare",
     "decompose",
     "default_conditions",
@@ -121,6 +137,7 @@ __all__ = [
     "load",
     "load_judge",
     "load_network",
+    "logits_processor",
     "lpips_diversity",
     "merge",
     "open_run",
@@ -129,6 +146,7 @@ __all__ = [
     "read_prompts",
     "report",
     "resume",
+    "reworded",
     "sample",
     "save",
     "score",

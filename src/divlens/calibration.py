@@ -11,6 +11,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from divlens.models.fingerprint import content_hash
 from divlens.models.protocol import Model
 
 SAMPLES = 8  # per calibration prompt
+OWN = "own-"  # begins the names of files that hold what the user calibrated a model by
 FOLDER = "DIVLENS_CACHE"  # the environment's word for another place
 SUM_ROUNDING = 1e-9  # of tens of thousands of float64 shares
 
@@ -34,21 +36,54 @@ def frequencies_of(
 ) -> Float[Tensor, " codes"]:
     """Global code frequencies of `model`, float64, summing to 1.
 
-    Taken from the model when it ships them; else from the cache; else `generate()` draws the tokens of a calibration
-    run, and the result is kept. Nothing of a model without a fingerprint is kept.
+    Those that `divlens.calibrate` kept, where it did; else taken from the model when it ships them; else from the
+    cache; else `generate()` draws the tokens of a calibration run, and the result is kept. Nothing of a model without a
+    fingerprint is kept.
     """
     shipped = frequencies_that_ship(model)
+    own = has_own()  # a fingerprint takes its time, so it is asked for where it is needed
+    known = fingerprint() if own or shipped is None else None
+    if own and known is not None and (kept := read(own_name(known), model.codes)) is not None:
+        return kept
     if shipped is not None:
         return shipped
-    known = fingerprint()
     place = None if known is None else cache_name(known, calibration_prompts_of(model))
     if place is not None and (kept := read(place, model.codes)) is not None:
         return kept
-    counts = torch.bincount(generate().flatten(), minlength=model.codes).double()
-    share = counts / counts.sum()
+    share = share_of(generate(), model.codes)
     if place is not None:
         keep(share, place)
     return share
+
+
+def share_of(tokens: Int[Tensor, "*any"], codes: int) -> Float[Tensor, " codes"]:
+    """How often each code is among the tokens, float64, summing to 1."""
+    counts = torch.bincount(tokens.flatten(), minlength=codes).double()
+    return counts / counts.sum()
+
+
+def own_name(fingerprint: str) -> str:
+    """The file of what the user calibrated a model by."""
+    return f"{OWN}{fingerprint}.npy"
+
+
+def has_own() -> bool:
+    """Whether any model is calibrated by what the user gave."""
+    try:
+        return any(cache_folder().glob(f"{OWN}*.npy"))
+    except OSError:
+        return False
+
+
+def keep_own(share: Float[Tensor, " codes"], fingerprint: str) -> None:
+    """From now on these are the frequencies of the model. Warns where they cannot be kept."""
+    keep(share, own_name(fingerprint))
+
+
+def forget_own(fingerprint: str) -> None:
+    """The model is calibrated as usual again."""
+    with suppress(OSError):
+        (cache_folder() / own_name(fingerprint)).unlink(missing_ok=True)
 
 
 def cache_name(fingerprint: str, prompts: Sequence[str]) -> str:

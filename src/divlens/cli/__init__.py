@@ -14,6 +14,7 @@ import click
 
 from divlens import __version__
 from divlens.cli import commands, runs
+from divlens.cli.calibrate import calibrate
 from divlens.cli.existing import diversity
 from divlens.cli.merge import merge
 from divlens.cli.report import report
@@ -66,7 +67,7 @@ zoo = LazyZoo(
 )
 MEASURING = (commands.probe, commands.enhance, commands.information, commands.decompose, study, commands.resume)
 READING = (runs.score, runs.compare, verdict, doses, report, runs.sample, diversity)
-for command in (zoo, *MEASURING, merge, *READING, commands.models):
+for command in (zoo, *MEASURING, merge, calibrate, *READING, commands.models):
     cli.add_command(command)
 
 

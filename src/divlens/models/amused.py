@@ -24,6 +24,7 @@ from divlens.models.clip_text import (
     Layout,
     clip_text_of,
     load_parts,
+    nearest_codes,
     packages_for,
     wrapped_parts,
 )
@@ -36,6 +37,7 @@ from divlens.paths import ConfidenceUnmasking
 from divlens.types import View
 
 PUBLISHED = "amused/amused-256"
+OTHERS = ("AmusedImg2ImgPipeline", "AmusedInpaintPipeline")
 STEPS, TEMPERATURE, GUIDANCE = 12, (2.0, 0.0), 10.0  # the defaults of AmusedPipeline.__call__
 CROP, AESTHETIC_SCORE = (0, 0), 6  # the micro-conditioning it uses, besides the size in pixels
 
@@ -49,7 +51,7 @@ def layout() -> Layout:
         "transformer": diffusers.UVit2DModel,
         "scheduler": diffusers.AmusedScheduler,
     }
-    return Layout("amused", "AmusedPipeline", parts, PUBLISHED)
+    return Layout("amused", "AmusedPipeline", parts, PUBLISHED, OTHERS)
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,10 @@ class AmusedModel(Uncalibrated):
 
         return pictures_of(self.name, tokens, pictures, DECODED_AT_ONCE)
 
+    @reported("encoder")
+    def encode_pictures(self, pictures: Float[Tensor, "batch 3 H W"]) -> Int[Tensor, "batch h w"]:
+        return nearest_codes(self.vqvae, pictures)
+
 
 @torch.no_grad()
 def conditions_of(text: ClipText, text_encoder: Any, wordings: Sequence[str]) -> Float[Tensor, "wordings rows d"]:
@@ -157,7 +163,7 @@ def load(checkpoint: str | None, options: Options) -> AmusedModel:
 
 
 def from_pipeline(pipeline: Any, options: Options) -> AmusedModel:
-    """aMUSEd from a loaded `diffusers.AmusedPipeline`.
+    """aMUSEd from a loaded `diffusers.AmusedPipeline`, or one of `OTHERS`: text to image, whatever that is for.
 
     Its networks are used as `wrapped_parts` says. Raises DivlensError as that does, and for parts that do not fit
     together.

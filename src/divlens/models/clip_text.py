@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from divlens.errors import DivlensError, is_whole
@@ -28,12 +28,13 @@ CONFIGS = {"tokenizer": "tokenizer_config.json", "scheduler": "scheduler_config.
 @dataclass(frozen=True)
 class Layout:
     """A published diffusers folder: the model's name, the pipeline's class, its parts with theirs, and where one can be
-    had."""
+    had. `others`: further classes of pipelines that are made of the same parts."""
 
     name: str
     pipeline: str
     parts: Mapping[str, Any]
     source: str
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,12 @@ def load_part(checkpoint: str, name: str, layout: Layout, config: Path) -> Any:
     return read_parts(f"{checkpoint}/{name}", f"the files of a {kind.__name__}", layout.source, read)
 
 
+def nearest_codes(vqvae: Any, pixels: Float[Tensor, "batch 3 H W"]) -> Int[Tensor, "batch h w"]:
+    """The tokens of pictures, by a `VQModel` of diffusers, in the range of pixels that it knows."""
+    latents = vqvae.encode(pixels.to(vqvae.device, vqvae.dtype)).latents
+    return vqvae.quantize(latents)[2][2].view(len(pixels), *latents.shape[2:])
+
+
 def wrapped_parts(pipeline: Any, layout: Layout) -> tuple[str, dict[str, Any]]:
     """The model's name, and the parts of a pipeline that is loaded already. Raises DivlensError for another pipeline or
     part.
@@ -135,11 +142,12 @@ def wrapped_parts(pipeline: Any, layout: Layout) -> tuple[str, dict[str, Any]]:
     Its networks are set to evaluation and otherwise used as they are, where they are: of a model's options, `truncate`
     and `compile` count.
     """
-    if type(pipeline).__name__ != layout.pipeline:
+    if type(pipeline).__name__ not in (layout.pipeline, *layout.others):
         raise DivlensError(f"expected a diffusers {layout.pipeline}, got a {type(pipeline).__name__}")
     parts = {name: getattr(pipeline, name) for name in layout.parts}
     for name, kind in layout.parts.items():
-        if not isinstance(parts[name], kind):
+        # By name: the class of one part stands beside its pipeline in diffusers, and in divlens, too.
+        if kind.__name__ not in [one.__name__ for one in type(parts[name]).__mro__]:
             raise DivlensError(
                 f"the {name} of a {layout.pipeline} expects a {kind.__name__}, got {type(parts[name]).__name__}"
             )

@@ -122,6 +122,15 @@ class Limited(Protocol):
 
 
 @runtime_checkable
+class Tokenizing(Protocol):
+    """A model whose tokenizer reads pictures, too."""
+
+    def encode_pictures(self, pictures: Float[Tensor, "batch 3 H W"]) -> Int[Tensor, "batch h w"]:
+        """The tokens of pictures, in the size of those that it draws, float32 in [0, 1]."""
+        ...
+
+
+@runtime_checkable
 class Lexical(Protocol):
     """A model that knows some words only, and reads all others alike."""
 

@@ -12,7 +12,6 @@ differ by design:
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,19 +41,15 @@ LEARNED = "learned_classifier_free_sampling_embeddings"
 
 def layout() -> Layout:
     diffusers, transformers = clip_text.packages_for("vq-diffusion")
-    try:
-        home = importlib.import_module(diffusers.VQDiffusionPipeline.__module__)
-    except (ImportError, AttributeError) as error:
-        raise DivlensError(
-            f"vq-diffusion needs a diffusers that has VQDiffusionPipeline, got {diffusers.__version__} without it"
-        ) from error
+    from divlens.models.learned_embeddings import LearnedClassifierFreeSamplingEmbeddings
+
     parts = {
         "tokenizer": transformers.CLIPTokenizer,
         "text_encoder": transformers.CLIPTextModel,
         "vqvae": diffusers.VQModel,
         "transformer": diffusers.Transformer2DModel,
         "scheduler": diffusers.VQDiffusionScheduler,
-        LEARNED: home.LearnedClassifierFreeSamplingEmbeddings,
+        LEARNED: LearnedClassifierFreeSamplingEmbeddings,
     }
     return Layout("vq-diffusion", "VQDiffusionPipeline", parts, PUBLISHED)
 
@@ -185,6 +180,10 @@ class VQDiffusionModel(Uncalibrated):
             return self.vqvae.decode(embedded, force_not_quantize=True).sample
 
         return pictures_of(self.name, tokens, pictures, clip_text.DECODED_AT_ONCE, lambda pixels: pixels / 2 + 0.5)
+
+    @reported("encoder")
+    def encode_pictures(self, pictures: Float[Tensor, "batch 3 H W"]) -> Int[Tensor, "batch h w"]:
+        return clip_text.nearest_codes(self.vqvae, pictures * 2 - 1)
 
 
 @torch.no_grad()

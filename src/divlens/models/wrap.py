@@ -13,6 +13,8 @@ from divlens.models.protocol import Model
 # By class name, so that neither package is imported before it is needed.
 PIPELINES = {
     "AmusedPipeline": "divlens.models.amused",
+    "AmusedImg2ImgPipeline": "divlens.models.amused",
+    "AmusedInpaintPipeline": "divlens.models.amused",
     "VQDiffusionPipeline": "divlens.models.vq_diffusion",
 }
 NETWORKS = {

@@ -18,6 +18,7 @@ from divlens.store.place import Place
 from divlens.store.share import Share
 
 NAME = "run.json"
+ANSWERS = "paraphrases"  # the folder in a run for what sources of wordings answered, which may be there before it
 MARKER, FORMAT = "divlens run", 1
 # Fields of a request that may grow: what is stored stays as it is, and only what is missing is drawn.
 GROWING = ("models", "prompts", "conditions", "setup", "n", "measures", "levels")
@@ -34,7 +35,7 @@ def read_record(place: Place) -> dict[str, Any] | None:
         found = json.loads(place.read(NAME))
         marker, number = found["written by"], found["format"]
     except FileNotFoundError:
-        if others := place.names():
+        if others := [name for name in place.names() if name != ANSWERS]:
             expected = "a run needs a new or empty folder, or one of a run"
             raise DivlensError(f"{expected}; {place} holds {first_few(others)}") from None
         return None

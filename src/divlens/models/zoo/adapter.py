@@ -184,6 +184,9 @@ class ZooModel:
     def decode(self, tokens: Int[Tensor, "batch h w"]) -> Float[Tensor, "batch 3 H W"]:
         return block_by_block(self.tokenizer.decode, tokens, DECODED).float().cpu().contiguous()
 
+    def encode_pictures(self, pictures: Float[Tensor, "batch 3 H W"]) -> Int[Tensor, "batch h w"]:
+        return self.tokenizer.encode(pictures.to(self.backbone.places.device))
+
     def frequencies(self) -> Float[Tensor, " codes"] | None:
         return self.shipped_frequencies
 

@@ -1,0 +1,155 @@
+"""`apply`: interventions in a diffusers pipeline, for as long as a `with` block lasts.
+
+Each pipeline hands its guided logits to one function: that of its scheduler, or one of its own. `apply` puts a function
+in its place that changes the logits first; all else is the pipeline's own code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from divlens.drop_in.law import law_settings, log_law
+from divlens.errors import DivlensError
+from divlens.interventions import Intervention, Settings, check_interventions, filter_logits
+from divlens.models.failures import one_line
+from divlens.models.loading import Options
+from divlens.paths import ConfidenceUnmasking
+from divlens.planning import Reading
+
+
+class GreedyDraw(TorchFunctionMode):
+    """While it is entered, `torch.multinomial` gives the most probable of each row."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.multinomial:
+            return args[0].argmax(-1, keepdim=True)
+        return func(*args, **(kwargs or {}))
+
+
+@dataclass(frozen=True)
+class Hook:
+    """What stands in the place of a function of the pipeline: `usual` is that function, `interventions` all that were
+    asked for, those of the blocks around this one first."""
+
+    usual: Callable[..., Any]
+    interventions: tuple[Intervention, ...]
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class UnmaskingHook(Hook):
+    """For `AmusedScheduler.step`, which is given (batch, codes, h, w), and draws and orders by the same softmax.
+
+    A greedy draw keeps its probability, for the order depends on it: so the logits are filtered, and the draw changed.
+    """
+
+    def __call__(self, model_output: Float[Tensor, "batch codes h w"], *others: Any, **named: Any) -> Any:
+        if not self.interventions:
+            return self.usual(model_output, *others, **named)
+        log_p = filter_logits(model_output.flatten(2).transpose(1, 2), self.settings)
+        changed = log_p.transpose(1, 2).reshape(model_output.shape)
+        if not self.settings.greedy:
+            return self.usual(changed, *others, **named)
+        with GreedyDraw():
+            return self.usual(changed, *others, **named)
+
+
+@dataclass(frozen=True)
+class DiffusionHook(Hook):
+    """For `VQDiffusionPipeline.truncate`, which is given guided log-probabilities (batch, codes, n) of x_0.
+
+    Before the truncation, whose codes would come back at a high temperature. The pipeline then lifts all logarithms to
+    -70: too little for any draw in float32."""
+
+    def __call__(self, log_p_x_0: Float[Tensor, "batch codes n"], truncation_rate: float) -> Tensor:
+        if self.interventions:
+            log_p_x_0 = log_law(log_p_x_0.transpose(1, 2), self.settings).transpose(1, 2)
+        return self.usual(log_p_x_0, truncation_rate)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of pipeline. `module`: that of its divlens model. `part`, `function`: what is given the guided logits, a
+    function of this part, or of the pipeline itself where it is empty. `codes`: of a pipeline, the codebook's size."""
+
+    module: str
+    part: str
+    function: str
+    hook: type[UnmaskingHook | DiffusionHook]
+    codes: Callable[[Any], int]
+
+
+UNMASKING = Kind(
+    "divlens.models.amused", "scheduler", "step", UnmaskingHook, lambda pipe: pipe.transformer.config.codebook_size
+)
+DIFFUSION = Kind(
+    "divlens.models.vq_diffusion",
+    "",
+    "truncate",
+    DiffusionHook,
+    lambda pipe: pipe.transformer.config.num_vector_embeds - 1,
+)
+# By class name, so that diffusers is not imported before it is needed.
+KINDS = {
+    "AmusedPipeline": UNMASKING,
+    "AmusedImg2ImgPipeline": UNMASKING,
+    "AmusedInpaintPipeline": UNMASKING,
+    "VQDiffusionPipeline": DIFFUSION,
+}
+# What the interventions change; the pipeline has a path and a guidance of its own, which these stand for.
+DEFAULTS = Settings(ConfidenceUnmasking(), guidance=1.0)
+
+
+@contextmanager
+def apply(pipe: Any, interventions: Sequence[Intervention]) -> Iterator[Any]:
+    """A diffusers pipeline under interventions while a block lasts: `with divlens.apply(pipe, [...]): pipe(...)`.
+
+    `interventions`: on the law of the tokens: Subset, DisableTop, Temperature, TopK, TopP, Argmax(). They act on the
+    guided logits, as in the loop; prompts, guidance, steps and generators are those of your own call. Of a block within
+    a block, those of the outer one come first. An empty list changes nothing. Subset and DisableTop ask how often the
+    model uses each code: that is calibrated once and kept (`divlens.calibrate`).
+
+    The pipeline is as it was when the block ends, however that happens. Raises DivlensError for a pipeline of another
+    class, for other interventions, and where no code would be left.
+    """
+    kind = KINDS.get(type(pipe).__name__)
+    if kind is None:
+        raise DivlensError(f"apply expects one of {', '.join(KINDS)}, got {type(pipe).__name__}")
+    holder = getattr(pipe, kind.part) if kind.part else pipe
+    own = vars(holder)
+    before = own.get(kind.function)
+    usual = before.usual if isinstance(before, Hook) else getattr(holder, kind.function)
+    check_interventions(interventions)
+    asked = (*before.interventions, *interventions) if isinstance(before, Hook) else tuple(interventions)
+    settings = law_settings("apply", asked, DEFAULTS, kind.codes(pipe), lambda: frequencies_of_pipeline(pipe, kind))
+    own[kind.function] = kind.hook(usual, asked, settings)
+    try:
+        yield pipe
+    finally:
+        if before is None:
+            del own[kind.function]
+        else:
+            own[kind.function] = before
+
+
+def frequencies_of_pipeline(pipe: Any, kind: Kind) -> Float[Tensor, " codes"]:
+    """How often the pipeline's model uses each code, by a calibration run where that is not known.
+
+    Its networks are in evaluation for that, and then as they were."""
+    networks = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
+    modes = [(module, module.training) for network in networks for module in network.modules()]
+    try:
+        with one_line(f"apply expects a {type(pipe).__name__} whose parts fit each other"):
+            return Reading(import_module(kind.module).from_pipeline(pipe, Options())).frequencies()
+    finally:
+        for module, training in modes:
+            module.training = training
