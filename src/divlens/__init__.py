@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from divlens.experiment.measures import Gauge, Look, Measure
     from divlens.experiment.probe import probe
     from divlens.fidelity.judge import load_judge
+    from divlens.frontier import frontier
     from divlens.information import Effort, information
     from divlens.interventions import (
         Argmax,
+        Detailed,
         DisableTop,
         Freeze,
         Guidance,
@@ -68,6 +70,7 @@ _PLACES = {
     "doses": "doses",
     "enhance": "enhance",
     "enhancer": "conditions",
+    "frontier": "frontier",
     "information": "information",
     "load": "models",
     "load_judge": "fidelity.judge",
@@ -88,13 +91,25 @@ _PLACES = {
     "verdict": "verdict",
     "wrap": "models.wrap",
     **dict.fromkeys(
-        ("Argmax", "DisableTop", "Freeze", "Guidance", "Paraphrase", "Subset", "Temperature", "TopK", "TopP"),
+        (
+            "Argmax",
+            "Detailed",
+            "DisableTop",
+            "Freeze",
+            "Guidance",
+            "Paraphrase",
+            "Subset",
+            "Temperature",
+            "TopK",
+            "TopP",
+        ),
         "interventions",
     ),
 }
 
 __all__ = [
     "Argmax",
+    "Detailed",
     "DisableTop",
     "DivlensError",
     "Effort",
@@ -117,6 +132,7 @@ __all__ = [
     "doses",
     "enhance",
     "enhancer",
+    "frontier",
     "information",
     "load",
     "load_judge",
