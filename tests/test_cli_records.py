@@ -17,6 +17,7 @@ pytestmark = pytest.mark.usefixtures("colours_for_lpips")
 RUNS = {
     "probe": ("probe", "toy/ar", "--limit", 2, "-n", 2),
     "enhance": ("enhance", "toy/ar", "rocket", "-n", 2),
+    "frontier": ("frontier", "toy/ar", "--limit", 4, "-n", 2, "--method", "top-p"),
     "information": ("information", "toy/ar", "--limit", 2, "-n", 2, "--under", "baseline", "--under", "paraphrase"),
     "decompose": ("decompose", "toy/ar", "--limit", 2, "--wordings", 2, "--executions", 2),
 }

@@ -132,7 +132,7 @@ WRONG = [
     lambda: DisableTop(10**5000),  # more digits than Python writes
     lambda: Argmax(scope="some"),  # type: ignore[arg-type]
     lambda: Paraphrase(n=0),
-    lambda: Paraphrase(lengths="long"),  # type: ignore[arg-type]
+    lambda: Paraphrase(lengths="longest"),  # type: ignore[arg-type]
     lambda: Temperature(0.0),
     lambda: Temperature(math.inf),
     lambda: Temperature(1e-50),  # float32 holds neither: 0 / 0 and infinity / infinity are NaN

@@ -93,7 +93,7 @@ def analysed(probed: ProbeResult, fidelity: str | None = None) -> Analysis:
     unit = unit_of(measure, float(figures.chooses.fidelity[BASELINE].mean()))
     tried = by_method(probed.conditions)
     choices = {method: choice_of(figures.chooses, settings, MOST_LOSS * unit) for method, settings in tried.items()}
-    standings = standings_of(figures.reports, choices, seed)
+    standings = standings_of(figures.reports, choices, MOST_LOSS * unit, seed)
     return Analysis(
         figures=figures,
         diversity=named(probed.measures, figures.diversity),

@@ -40,12 +40,12 @@ class Half:
 
     def of(self, some: Bool[np.ndarray, " prompts"]) -> Half:
         """The figures of some of the prompts."""
+        distance = None if self.distance is None else part_of(self.distance, some)
+        return Half(part_of(self.diversity, some), part_of(self.fidelity, some), distance)
 
-        def part(values: Values) -> Values:
-            return {name: column[some] for name, column in values.items()}
 
-        distance = None if self.distance is None else part(self.distance)
-        return Half(part(self.diversity), part(self.fidelity), distance)
+def part_of(values: Values, some: Bool[np.ndarray, " prompts"]) -> Mapping[str, Float[np.ndarray, " some"]]:
+    return {name: column[some] for name, column in values.items()}
 
 
 @dataclass(frozen=True, eq=False)

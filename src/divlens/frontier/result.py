@@ -184,8 +184,8 @@ class Frontier(Result):
             "diverse setting at no loss of fidelity, against baseline. fidelity +: of the most faithful setting at no "
             "loss of diversity. guidance +: the area against that of plain guidance.",
             f"stands: ahead or behind where a sign-flip test over prompts says so, level within {100 * MARGIN:.0f}%; "
-            f"adjusted for all methods (Holm), at {100 * LEVEL:.0f}%; and never ahead with less fidelity, behind with "
-            "more. See docs/diversity.md.",
+            f"adjusted for all methods (Holm), at {100 * LEVEL:.0f}%; undecided where the better one lost more "
+            "fidelity than was allowed. See docs/diversity.md.",
             self.passes_note(),
         ]
         fewest = fewest_prompts(max(1, len(self.analysis.methods) - 1), LEVEL)

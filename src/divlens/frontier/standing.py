@@ -14,7 +14,7 @@ import numpy as np
 
 from divlens.conditions import BASELINE
 from divlens.frontier.choices import Choice, means_of
-from divlens.frontier.figures import Half, mixture
+from divlens.frontier.figures import Half, Shares, mixture
 from divlens.frontier.methods import GUIDANCE
 from divlens.statistics import Interval, bootstrap_mean, paired_change
 from divlens.verdict.contrasts import LEVEL, MARGIN, Contrast, contrasts_of
@@ -27,36 +27,43 @@ WORDS: Mapping[str, Word] = {"rise": "ahead", "equivalent": "level", "drop": "be
 @dataclass(frozen=True)
 class Standing:
     """A method against guidance, each with all of its frontier. diversity: that of the one against that of the other.
-    fidelity: the difference, in the unit of the measure."""
+    fidelity: the difference, in the unit of the measure; both were allowed to lose the same of it."""
 
     word: Word
     diversity: Contrast
     fidelity: Interval
 
 
-def standings_of(half: Half, choices: Mapping[str, Choice], seed: int, margin: float = MARGIN) -> dict[str, Standing]:
-    """Of every method but guidance; `half`: the prompts that report.
+def standings_of(
+    half: Half, choices: Mapping[str, Choice], most_loss: float, seed: int, margin: float = MARGIN
+) -> dict[str, Standing]:
+    """Of every method but guidance; `half`: the prompts that report. `most_loss`: as of `choice_of`.
 
     A method is ahead or behind where its diversity is, and level where that is equivalent within `margin` of that of
-    guidance; and where fidelity, which both were allowed to lose alike, does not say otherwise: a method that is more
-    diverse and lost more fidelity, beyond the 95% interval, is not ahead.
+    guidance. Settings that kept to a loss of fidelity on the prompts that choose may lose more on others: who lost more
+    than was allowed, beyond the 95% interval, is not ahead, and the other not behind.
     """
     rival, others = choices[GUIDANCE].shares, {name: one for name, one in choices.items() if name != GUIDANCE}
     if not others:
         return {}
     diversity = {name: mixture(half.diversity, one.shares) for name, one in others.items()}
     contrasts = contrasts_of(mixture(half.diversity, rival), diversity, {}, margin=margin, seed=seed)
+
+    def overran(shares: Shares) -> bool:
+        lost = paired_change(half.fidelity[BASELINE], mixture(half.fidelity, shares), seed)
+        return lost.low > most_loss / 2  # the mean of all losses that are allowed
+
     found: dict[str, Standing] = {}
     for name, one in others.items():
         change = paired_change(mixture(half.fidelity, one.shares), mixture(half.fidelity, rival), seed)
-        found[name] = Standing(word_for(contrasts[name].outcome, change), contrasts[name], change)
+        word = word_for(contrasts[name].outcome, overran(one.shares), overran(rival))
+        found[name] = Standing(word, contrasts[name], change)
     return found
 
 
-def word_for(outcome: str, fidelity: Interval) -> Word:
+def word_for(outcome: str, overran: bool, rival_overran: bool) -> Word:
     word = WORDS.get(outcome, "undecided")
-    fell, rose = fidelity.high < 0, fidelity.low > 0
-    against = {"ahead": fell, "behind": rose, "level": fell or rose}
+    against = {"ahead": overran, "behind": rival_overran, "level": overran or rival_overran}
     return "undecided" if against.get(word, False) else word
 
 
