@@ -285,11 +285,6 @@ BOUNDS = "--paths 0 --path-samples 0 --mixture-samples 0"
 COMMANDS = {
     "probe": (["toy/mim"], "-n 3", lambda model, **out: divlens.probe(model, PROMPTS, 3, **out)),
     "enhance": (["toy/mim"], "-n 3", lambda model, **out: divlens.enhance(model, PROMPTS, 3, **out)),
-    "frontier": (
-        ["toy/mim"],
-        "-n 2 --method top-p",
-        lambda model, **out: divlens.frontier(model, PROMPTS, 2, methods=["top-p"], **out),
-    ),
     "information": (
         ["toy/diffusion", "toy/ar"],
         f"-n 3 {BOUNDS}",
