@@ -212,7 +212,7 @@ def of_one_law(repetitions: int, halves: bool) -> tuple[int, float]:
         values = {name: level + 0.1 * random.standard_normal(24) for name in names}
         whole, first = Half(values, dict.fromkeys(names, np.zeros(24))), np.arange(24) < 12
         chooses, reports = whole.of(first), whole.of(~first if halves else first)
-        tried = by_method(dict.fromkeys(names, ()))
+        tried = by_method(names)
         choices = {method: choice_of(chooses, settings, MOST_LOSS) for method, settings in tried.items()}
         standings = standings_of(reports, choices, MOST_LOSS, seed)
         decided += any(one.word in ("ahead", "behind") for one in standings.values())
@@ -243,7 +243,7 @@ def goal_table(changes: dict[str, tuple[float, float]], prompts: int = 60, seed:
 
 def goal_in(changes: dict[str, tuple[float, float]]) -> Any:
     chooses, reports = goal_table(changes), goal_table(changes, seed=1)
-    tried = by_method(changes)  # type: ignore[arg-type]
+    tried = by_method(changes)
     choices = {method: choice_of(chooses, settings, MOST_LOSS) for method, settings in tried.items()}
     return goal_of(chooses, reports, choices, tried[GUIDANCE], SAME_FIDELITY, 0)
 
@@ -283,7 +283,7 @@ def test_a_method_of_the_law_of_baseline_seldom_reaches_the_goal():
     for seed in range(60):
         names = {BASELINE: (0.0, 0.0), "guidance=1": (0.0, 0.0), "a=1": (0.0, 0.05), "b=1": (0.0, 0.05)}
         chooses, reports = goal_table(names, 12, 2 * seed), goal_table(names, 12, 2 * seed + 1)
-        choices = {method: choice_of(chooses, tried, MOST_LOSS) for method, tried in by_method(names).items()}  # type: ignore[arg-type]
+        choices = {method: choice_of(chooses, tried, MOST_LOSS) for method, tried in by_method(names).items()}
         goal = goal_of(chooses, reports, choices, ["guidance=1"], SAME_FIDELITY, 0)
         reached += bool(goal is not None and goal.reached_by)
     assert reached <= 9
@@ -416,8 +416,31 @@ def test_a_measure_stands_for_fidelity_where_it_is_asked_for():
     assert result.analysis.fidelity is not None and result.analysis.fidelity.name == "brightness"
     assert "No figure of fidelity" not in str(result) and "20 % of it" in str(result).replace("\n", " ")
     shown = result.settings.set_index("condition")["fidelity"]
-    mean = result.per_prompt.query("condition == 'guidance=1'")["brightness"].to_numpy()[~choosing(PROMPTS)].mean()
-    assert shown["guidance=1"] == pytest.approx(mean)
+    table: Any = result.per_prompt
+    values = table.loc[table["condition"] == "guidance=1", "brightness"].to_numpy()
+    assert shown["guidance=1"] == pytest.approx(values[~choosing(PROMPTS)].mean())
+
+
+def test_a_measure_that_nobody_can_take_is_no_fidelity():
+    """law_distance needs a judge, which toys have none of."""
+    result = frontier("toy/mim", PROMPTS, n=2, methods=[], fidelity="law_distance")
+    assert result.analysis.fidelity is None and "No figure of fidelity exists" in str(result)
+
+
+def test_the_command_writes_what_the_call_does(run, tmp_path):
+    (tmp_path / "p.txt").write_text("\n".join(PROMPTS))
+    line = ["frontier", "toy/ar", "--prompts", "p.txt", "-n", 2, "--method", "subset", "--out", "command"]
+    code, out, _ = run(*line)
+    assert code == 0 and "Pareto set" in out and "guidance=1" in out
+    result = frontier("toy/ar", PROMPTS, n=2, methods=["subset"], out=tmp_path / "library")
+    assert files_in(tmp_path / "command") == files_in(tmp_path / "library")
+    assert record_of(tmp_path / "command")["requests"] == record_of(tmp_path / "library")["requests"]
+    result.save(tmp_path / "saved")
+    written, saved = files_in(tmp_path / "command" / "tables" / "frontier"), files_in(tmp_path / "saved")
+    assert {name: saved[name] for name in written} == written and "samples.parquet" in saved
+    code, out, err = run("frontier", "toy/ar", "--method", "subsets", "--out", "other")
+    assert (code, out, err.count("\n")) == (2, "", 1) and "did you mean subset?" in err
+    assert not (tmp_path / "other").exists()
 
 
 def test_the_run_is_resumed_to_the_same_tables_and_shares_its_cells(found, folder, tmp_path, counted):

@@ -65,24 +65,25 @@ class Analysis:
 
 def figures_of(probed: ProbeResult, fidelity: str | None) -> Figures:
     """What stands for diversity and for fidelity: openness and respect of what was named where a judge can tell both;
-    else LPIPS diversity and, where it was asked for, the measure `fidelity`."""
+    else LPIPS diversity and, where it was asked for, the measure `fidelity`. A figure counts that enough prompts of
+    each half have; LPIPS diversity is one of every prompt."""
     names = {each.name for each in probed.measures}
-    choices = [(DIVERSITY, fidelity, None)]
+    choices: list[tuple[str, str | None, str | None]] = [(DIVERSITY, fidelity, None)]
     if fidelity in (None, FIDELITY):
-        choices = [(OPENNESS, FIDELITY, LAW_DISTANCE.name), (DIVERSITY, FIDELITY, None), (DIVERSITY, None, None)]
+        choices = [(OPENNESS, FIDELITY, LAW_DISTANCE.name), (DIVERSITY, FIDELITY, None)]
 
     def column(setting: str, name: str) -> Float[np.ndarray, " prompts"]:
         return values_in(probed.per_prompt, setting, name)
 
     found: Figures | None = None
-    for listed in choices:
+    for listed in [*choices, (DIVERSITY, None, None)]:
         if not names.issuperset(name for name in listed if name is not None):
             continue
         texts = [prompt.text for prompt in probed.prompts]
         found = halves_of(texts, list(probed.conditions), column, *listed)
         if min(found.chooses.prompts, found.reports.prompts) >= FEWEST:
             break
-    assert found is not None  # every probe has LPIPS diversity
+    assert found is not None  # the last of them has no measure that could be missing
     return found
 
 

@@ -6,10 +6,10 @@ A method is a line of `METHODS`. Its settings are conditions of a probe, which a
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from divlens.conditions import BASELINE, Conditions
+from divlens.conditions import BASELINE
 from divlens.errors import DivlensError
 from divlens.interventions import (
     Detailed,
@@ -117,8 +117,8 @@ def conditions_of(methods: Sequence[Method], model: Model) -> dict[str, Sequence
     return found
 
 
-def by_method(conditions: Conditions) -> dict[str, tuple[str, ...]]:
-    """The settings of each method, by their names, of conditions that `conditions_of` named."""
+def by_method(conditions: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """The settings of each method, by their names; `conditions`: names that `conditions_of` gave."""
     found: dict[str, tuple[str, ...]] = {}
     for name in conditions:
         if name != BASELINE:
