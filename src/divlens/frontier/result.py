@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NO_FIDELITY = (
-    "No figure of fidelity exists: no judge knows these prompts, and no other measure was asked for that has a value of "
-    "them. So nothing here says whether what is more diverse is broken."
+    "No figure of fidelity exists: no judge knows these prompts, and no other measure was asked for that has a value "
+    "of them. So nothing here says whether what is more diverse is broken."
 )
 
 
