@@ -5,9 +5,9 @@
 Prompts name a concept and none, one or two attributes in turn. Half of them choose settings, the others report. Each
 generator has a run of its own in the folder, which goes on where it was stopped. Columns: see docs/diversity.md.
 
-Wants some 400 minutes of a core as it stands: 37,632 samples of each generator, at about 0.02 (ar) and 0.25 (mim) seconds
-a sample, of 192 samples each on a busy machine, start-up taken off by estimate; and 0.38 (diffusion), which is not measured
-but taken from its passes. In proportion to --prompts times -n, and to the methods that are asked for.
+Wants some 400 minutes of a core as it stands: 37,632 samples of each generator. Of 192 samples on a busy machine, with
+start-up taken off by estimate, one took about 0.02 (ar) and 0.25 (mim) seconds; 0.38 (diffusion) is not measured but
+taken from its passes. In proportion to --prompts times -n, and to the methods that are asked for.
 [95% interval over prompts].
 """
 
