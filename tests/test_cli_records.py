@@ -17,6 +17,7 @@ pytestmark = pytest.mark.usefixtures("colours_for_lpips")
 RUNS = {
     "probe": ("probe", "toy/ar", "--limit", 2, "-n", 2),
     "enhance": ("enhance", "toy/ar", "rocket", "-n", 2),
+    "frontier": ("frontier", "toy/ar", "--limit", 4, "-n", 2, "--method", "top-p"),
     "information": ("information", "toy/ar", "--limit", 2, "-n", 2, "--under", "baseline", "--under", "paraphrase"),
     "decompose": ("decompose", "toy/ar", "--limit", 2, "--wordings", 2, "--executions", 2),
 }
@@ -63,6 +64,7 @@ OTHERWISE = {
         ("--lpips", "alex"): "lpips was 'stlpips', now 'alex'",
     },
     "enhance": {("--disable-top", 0.5): "conditions 'after' no longer"},
+    "frontier": {("--lpips", "alex"): "lpips was 'stlpips', now 'alex'"},
     "information": {
         ("--reading", "trajectory"): "reading was 'schedule', now 'trajectory'",
         ("--paths", 2): "effort was ",
@@ -72,7 +74,7 @@ OTHERWISE = {
         ("--executions", 3): "levels 'toy/ar:0' no longer asked for, or otherwise",
     },
 }
-FEWER = {command: {("-n", 2): "n was 3, now 2"} for command in ("probe", "enhance", "information")}
+FEWER = {command: {("-n", 2): "n was 3, now 2"} for command in ("probe", "enhance", "frontier", "information")}
 
 
 @pytest.mark.parametrize("command", RUNS)
@@ -95,6 +97,7 @@ def test_a_run_is_not_mixed_with_another(command, run, tmp_path, monkeypatch):
 GROWN = {
     "probe": (("-n", 3), 5 * 2),  # under each of five conditions one more of each of two prompts
     "enhance": (("a cat",), 2 * 2),
+    "frontier": (("--method", "subset"), 4 * 4 * 2),
     "information": (("-n", 5), 2 * 2 * 3),
     "decompose": (("--limit", 3), 2 * 2),  # toy/ar draws no path
 }

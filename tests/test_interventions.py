@@ -13,6 +13,7 @@ from divlens.codebook import WAYS, fraction_of_codes
 from divlens.errors import DivlensError
 from divlens.interventions import (
     Argmax,
+    Detailed,
     DisableTop,
     Freeze,
     Guidance,
@@ -132,7 +133,10 @@ WRONG = [
     lambda: DisableTop(10**5000),  # more digits than Python writes
     lambda: Argmax(scope="some"),  # type: ignore[arg-type]
     lambda: Paraphrase(n=0),
-    lambda: Paraphrase(lengths="long"),  # type: ignore[arg-type]
+    lambda: Paraphrase(lengths="longest"),  # type: ignore[arg-type]
+    lambda: Detailed(0),
+    lambda: Detailed(n=0),
+    lambda: Detailed(seed=-1),
     lambda: Temperature(0.0),
     lambda: Temperature(math.inf),
     lambda: Temperature(1e-50),  # float32 holds neither: 0 / 0 and infinity / infinity are NaN

@@ -11,6 +11,7 @@ from divlens.codebook import WAYS
 from divlens.errors import DivlensError
 from divlens.interventions import (
     Argmax,
+    Detailed,
     DisableTop,
     Freeze,
     Guidance,
@@ -35,7 +36,8 @@ ONE = st.one_of(
     st.builds(Guidance, st.floats(0, 100)),
     st.builds(Argmax, st.sampled_from(["tokens", "all"]), st.floats(0, 1)),
     st.builds(Freeze, st.sampled_from(["path", "execution"])),
-    st.builds(Paraphrase, st.none() | st.integers(1, 9), st.sampled_from(["similar", "mixed"])),
+    st.builds(Paraphrase, st.none() | st.integers(1, 9), st.sampled_from(["similar", "mixed", "short", "long"])),
+    st.builds(Detailed, st.none() | st.integers(1, 4), st.integers(1, 64), st.integers(0, 9)),
 )
 
 

@@ -153,7 +153,7 @@ words = st.lists(st.sampled_from("abcde"), min_size=1, max_size=9).map(" ".join)
     text=words,
     paraphrases=st.lists(words, max_size=12),
     n=st.one_of(st.none(), st.integers(1, 15)),
-    lengths=st.sampled_from(["similar", "mixed"]),
+    lengths=st.sampled_from(["similar", "mixed", "short", "long"]),
 )
 def test_chosen_wordings_are_distinct_wordings_of_the_prompt(text, paraphrases, n, lengths):
     prompt = Prompt(text, tuple(paraphrases))
@@ -162,9 +162,13 @@ def test_chosen_wordings_are_distinct_wordings_of_the_prompt(text, paraphrases, 
     assert set(got) <= set(available) and len(set(got)) == len(got)
     if n is not None:
         assert len(got) == min(n, len(available))
+    sizes = sorted(map(length, available))
     if lengths == "mixed" and len(got) > 1:
-        sizes = [length(wording) for wording in available]
-        assert (length(got[0]), length(got[1])) == (min(sizes), max(sizes))
+        assert (length(got[0]), length(got[1])) == (sizes[0], sizes[-1])
+    if lengths == "short":
+        assert [length(wording) for wording in got] == sizes[: len(got)]
+    if lengths == "long":
+        assert [length(wording) for wording in got] == sizes[::-1][: len(got)]
 
 
 def test_samples_take_the_wordings_in_turn():

@@ -27,9 +27,11 @@ if TYPE_CHECKING:
     from divlens.experiment.measures import Gauge, Look, Measure
     from divlens.experiment.probe import probe
     from divlens.fidelity.judge import load_judge
+    from divlens.frontier import frontier
     from divlens.information import Effort, information
     from divlens.interventions import (
         Argmax,
+        Detailed,
         DisableTop,
         Freeze,
         Guidance,
@@ -78,6 +80,7 @@ _PLACES = {
     "doses": "doses",
     "enhance": "enhance",
     "enhancer": "conditions",
+    "frontier": "frontier",
     "information": "information",
     "load": "models",
     "load_judge": "fidelity.judge",
@@ -100,13 +103,25 @@ _PLACES = {
     "verdict": "verdict",
     "wrap": "models.wrap",
     **dict.fromkeys(
-        ("Argmax", "DisableTop", "Freeze", "Guidance", "Paraphrase", "Subset", "Temperature", "TopK", "TopP"),
+        (
+            "Argmax",
+            "Detailed",
+            "DisableTop",
+            "Freeze",
+            "Guidance",
+            "Paraphrase",
+            "Subset",
+            "Temperature",
+            "TopK",
+            "TopP",
+        ),
         "interventions",
     ),
 }
 
 __all__ = [
     "Argmax",
+    "Detailed",
     "DisableTop",
     "DivlensError",
     "Effort",
@@ -133,6 +148,7 @@ __all__ = [
     "doses",
     "enhance",
     "enhancer",
+    "frontier",
     "information",
     "load",
     "load_judge",

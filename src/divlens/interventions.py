@@ -1,8 +1,8 @@
 """Interventions: frozen dataclasses, each a pure change of a sampler's settings or of a prompt's wordings.
 
-An intervention touches exactly one place: the prompt (Paraphrase), the predicted distribution (Subset, DisableTop,
-Temperature, TopK, TopP, Guidance), the execution draw (Argmax, Freeze) or the path draw (Argmax(scope="all"),
-Freeze).
+An intervention touches exactly one place: the prompt (Paraphrase, Detailed), the predicted distribution (Subset,
+DisableTop, Temperature, TopK, TopP, Guidance), the execution draw (Argmax, Freeze) or the path draw
+(Argmax(scope="all"), Freeze).
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from torch import Tensor
 
 from divlens.codebook import WAYS, By, fraction_of_codes
 from divlens.errors import DivlensError, check_whole, is_number, shown
-from divlens.paraphrase import mixed_in_length, similar_in_length
+from divlens.lab.captions import NAMING, detailed_wordings
+from divlens.lab.reading import first_read
+from divlens.paraphrase import longest, mixed_in_length, shortest, similar_in_length
 from divlens.paths import PathRule
 from divlens.types import Prompt
 
@@ -189,25 +191,60 @@ class Paraphrase:
     """One meaning, several wordings: sample i of a prompt gets wording i mod n.
 
     `lengths`: "similar" takes the wordings whose number of words is nearest to the prompt's, "mixed" spreads them
-    evenly from the shortest to the longest, these two first. `n`: how many, at most; None is all of them for "mixed"
-    and the nearer half for "similar". A prompt without paraphrases of its own gets templates around it ("a picture of
-    ..."): the model's own, or neutral ones.
+    evenly from the shortest to the longest, these two first; "short" and "long" take the shortest and the longest.
+    `n`: how many, at most; None is all of them for "mixed" and half of them for the others. A prompt without
+    paraphrases of its own gets templates around it ("a picture of ..."): the model's own, or neutral ones.
     """
 
     n: int | None = None
-    lengths: Literal["similar", "mixed"] = "similar"
+    lengths: Literal["similar", "mixed", "short", "long"] = "similar"
 
     def __post_init__(self) -> None:
         if self.n is not None:
             check_whole("Paraphrase(n=...)", self.n, 1)
-        if self.lengths not in ("similar", "mixed"):
-            raise DivlensError(f'Paraphrase(lengths=...) expects "similar" or "mixed", got {self.lengths!r}')
+        if self.lengths not in ("similar", "mixed", "short", "long"):
+            raise DivlensError(
+                f'Paraphrase(lengths=...) expects "similar", "mixed", "short" or "long", got {self.lengths!r}'
+            )
 
     def wordings(self, prompt: Prompt, known: Wordings) -> tuple[str, ...]:
         wordings = known(prompt)
+        if self.lengths == "mixed":
+            return mixed_in_length(wordings, min(self.n or len(wordings), len(wordings)))
+        count = self.n or (len(wordings) + 1) // 2
         if self.lengths == "similar":
-            return similar_in_length(wordings, prompt.text, self.n or (len(wordings) + 1) // 2)
-        return mixed_in_length(wordings, min(self.n or len(wordings), len(wordings)))
+            return similar_in_length(wordings, prompt.text, count)
+        return shortest(wordings, count) if self.lengths == "short" else longest(wordings, count)
+
+
+@dataclass(frozen=True)
+class Detailed:
+    """More is said than was asked for: sample i of a prompt gets wording i mod n, each of which names `details`
+    attributes that the prompt leaves open, with values that are drawn evenly (`lab.captions.detailed_wordings`).
+
+    `details`: at most; None is all that there are words for. It knows what is open and the law of it, so it is for
+    prompts of the laboratory only. A prompt that names everything stays as it is.
+    """
+
+    details: int | None = None
+    n: int = 32
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.details is not None:
+            check_whole("Detailed(details=...)", self.details, 1)
+        check_whole("Detailed(n=...)", self.n, 1)
+        check_whole("Detailed(seed=...)", self.seed, 0)
+
+    def wordings(self, prompt: Prompt, known: Wordings) -> tuple[str, ...]:
+        """Raises DivlensError for a prompt that the laboratory cannot read."""
+        meaning = first_read((prompt.text, *prompt.paraphrases))
+        if meaning is None:
+            raise DivlensError(f"Detailed expects prompts that the laboratory can read, got {prompt.text!r:.60}")
+        open_ = len(set(NAMING) - set(meaning.named))
+        if not open_:
+            return (prompt.text,)
+        return detailed_wordings(meaning, self.n, self.seed, min(self.details or open_, open_))
 
 
 @dataclass(frozen=True)

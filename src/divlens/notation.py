@@ -75,9 +75,13 @@ def kind_called(name: str) -> Any:
 
 def example(name: str) -> str:
     """A call that works."""
-    return {"Freeze": 'Freeze("path")', "Argmax": "Argmax()", "Paraphrase": 'Paraphrase(lengths="mixed")'}.get(
-        name, f"{name}({2 if name in ('Guidance', 'TopK') else 0.5})"
-    )
+    examples = {
+        "Argmax": "Argmax()",
+        "Detailed": "Detailed(1)",
+        "Freeze": 'Freeze("path")',
+        "Paraphrase": 'Paraphrase(lengths="mixed")',
+    }
+    return examples.get(name, f"{name}({2 if name in ('Guidance', 'TopK') else 0.5})")
 
 
 def condition_from(text: str) -> tuple[str, tuple[Intervention, ...]]:

@@ -17,6 +17,7 @@ from divlens.experiment.measures import usual_measures
 from divlens.experiment.probe import probe_of
 from divlens.experiment.result import UNTIL_DECIDED
 from divlens.experiment.shares import draw_share
+from divlens.frontier.api import frontier_of, plan_of
 from divlens.information.api import information_of
 from divlens.information.plan import Effort, accountings
 from divlens.interventions import DisableTop
@@ -105,6 +106,12 @@ def enhance_again(request: Record, models: Sequence[Model]) -> tuple[Record, Dra
     return compared_again("enhance", comparison, partial(enhanced_of, comparison, sum(disabled)))
 
 
+def frontier_again(request: Record, models: Sequence[Model]) -> tuple[Record, Draw]:
+    plan = plan_of(comparison_of(request, models), request["fidelity"])
+    _, draw = compared_again("frontier", plan.comparison, partial(frontier_of, plan))
+    return plan.request, draw
+
+
 def compared_again(command: str, comparison: Comparison, measured: Callable[..., Result]) -> tuple[Record, Draw]:
     """A comparison or, in the folder of a share, that share of it."""
 
@@ -169,6 +176,7 @@ def decompose_again(request: Record, models: Sequence[Model]) -> tuple[Record, D
 PLANS: Mapping[str, Callable[[Record, Sequence[Model]], tuple[Record, Draw]]] = {
     "probe": probe_again,
     "enhance": enhance_again,
+    "frontier": frontier_again,
     "information": information_again,
     "decompose": decompose_again,
 }

@@ -45,8 +45,9 @@ DOSES: Mapping[Any, Dose] = {
     TopK: Dose("k", math.inf),
     Guidance: Dose("scale", -math.inf),  # every model has a scale of its own, so that 1 is no "as it is"
 }
-# One wording of mixed lengths is the shortest and not the prompt's own; without its noise the path is another.
-NEVER_NOTHING = {("lengths", "mixed"), ("scope", "all")}
+# One wording of these lengths is the shortest or the longest, and not the prompt's own; without its noise the path is
+# another.
+NEVER_NOTHING = {("lengths", "mixed"), ("lengths", "short"), ("lengths", "long"), ("scope", "all")}
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,8 @@ zoo = LazyZoo(
     invoke_without_command=True,
     callback=help_alone,
 )
-MEASURING = (commands.probe, commands.enhance, commands.information, commands.decompose, study, commands.resume)
+COMPARING = (commands.probe, commands.enhance, commands.frontier)
+MEASURING = (*COMPARING, commands.information, commands.decompose, study, commands.resume)
 READING = (runs.score, runs.compare, verdict, doses, report, runs.sample, diversity)
 for command in (zoo, *MEASURING, merge, calibrate, *READING, commands.models):
     cli.add_command(command)

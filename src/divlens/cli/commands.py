@@ -164,6 +164,59 @@ def enhance(
         deliver_compared("enhance", comparison, folder, ray, setup.reporter, measured)
 
 
+@command()
+@click.argument("model")
+@prompts_option
+@limit_option
+@click.option("-n", "n", default=8, show_default=True, help="Samples per prompt, at least 2.")
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    metavar="NAME",
+    help="A method to hold against lower guidance (repeatable); default: all that the prompts are suited for.",
+)
+@click.option(
+    "--fidelity",
+    metavar="MEASURE",
+    help="What fidelity is where no judge knows the prompts, such as clipscore:PLACE; more of it is better.",
+)
+@lpips_option
+@ray_option
+@shard_option
+def frontier(
+    model: str,
+    prompt_file: Path | None,
+    limit: int | None,
+    n: int,
+    methods: Sequence[str],
+    fidelity: str | None,
+    lpips: str,
+    share: Share | None,
+    ray: str | None,
+    seed: int,
+    out: str | None,
+    setup: Setup,
+) -> None:
+    """Diversity against fidelity of MODEL over the settings of each method, and which is ahead of lower guidance.
+
+    Half of the prompts choose the settings, the others report what they give.
+    """
+    need_two(n)
+    from divlens.frontier.api import frontier_of, planned
+    from divlens.frontier.methods import methods_named
+
+    prompts = chosen_prompts(prompt_file, limit, None)
+    named = list(methods) or None
+    methods_named(named)
+    check_folder(out, {"command": "frontier", "seed": seed, "fidelity": fidelity}, share, ray)
+    (loaded,) = setup.load([model])
+    plan = planned(loaded, prompts, n, seed, named, fidelity, (), lpips, setup.batch_size)
+    with storing(out, plan.request, [loaded], share) as folder:
+        measured = partial(frontier_of, plan)
+        deliver_compared("frontier", plan.comparison, folder, ray, setup.reporter, measured)
+
+
 def deliver_compared(
     name: str,
     comparison: Comparison,

@@ -7,6 +7,8 @@ concept; so "a green apple" is refused and not read as an apple on green.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 
 from divlens.errors import DivlensError
@@ -54,6 +56,14 @@ def read(caption: str) -> Meaning:
     if values[CONCEPT] is None:
         raise DivlensError(f"expected the name of a concept, got none in {caption!r}")
     return Meaning(tuple(values))
+
+
+def first_read(captions: Iterable[str]) -> Meaning | None:
+    """What the first of some captions names that can be read; None where none can."""
+    for caption in captions:
+        with suppress(DivlensError):
+            return read(caption)
+    return None
 
 
 def phrase_at(words: list[str], place: int) -> tuple[int, tuple[int, int] | None]:

@@ -99,6 +99,16 @@ def similar_in_length(wordings: Sequence[str], text: str, count: int) -> tuple[s
     return tuple(sorted(wordings, key=lambda wording: abs(length(wording) - target))[:count])
 
 
+def shortest(wordings: Sequence[str], count: int) -> tuple[str, ...]:
+    """The `count` wordings of the fewest words, the shortest first."""
+    return tuple(sorted(wordings, key=length)[:count])
+
+
+def longest(wordings: Sequence[str], count: int) -> tuple[str, ...]:
+    """The `count` wordings of the most words, the longest first."""
+    return tuple(sorted(wordings, key=length, reverse=True)[:count])
+
+
 def mixed_in_length(wordings: Sequence[str], count: int) -> tuple[str, ...]:
     """`count` wordings spread evenly from the shortest to the longest, these two first."""
     by_length = sorted(wordings, key=length)

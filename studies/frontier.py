@@ -1,0 +1,59 @@
+"""Diversity against fidelity of the laboratory's three generators, and whether the goal is reached by any method.
+
+    python studies/frontier.py --out frontier-runs > studies/frontier.txt
+
+Prompts name a concept and none, one or two attributes in turn. Half of them choose settings, the others report. Each
+generator has a run of its own in the folder, which goes on where it was stopped. Columns: see docs/diversity.md.
+
+Wants some 400 minutes of a core as it stands: 37,632 samples of each generator. Of 192 samples on a busy machine, with
+start-up taken off by estimate, one took about 0.02 (ar) and 0.25 (mim) seconds; 0.38 (diffusion) is not measured but
+taken from its passes. In proportion to --prompts times -n, and to the methods that are asked for.
+[95% interval over prompts].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import numpy as np
+
+import divlens
+from divlens.lab.attributes import ATTRIBUTES, CONCEPT
+from divlens.lab.captions import as_prompt, detailed_meanings, neutral_wordings
+from divlens.lab.meanings import Meaning
+from divlens.types import Prompt
+
+FAMILIES = ("zoo/ar", "zoo/mim", "zoo/diffusion")
+MOST_NAMED = 2  # attributes beside the concept: so much stays open that there is a law to be near to
+
+
+def prompts_of(count: int) -> list[Prompt]:
+    """Concepts evenly spread over all that there are, with as many attributes named as comes in turn."""
+    places = np.linspace(0, len(ATTRIBUTES[CONCEPT]) - 1, count).round().astype(int)
+    found: list[Prompt] = []
+    for number, place in enumerate(places):
+        meaning = Meaning.of(concept=ATTRIBUTES[CONCEPT].values[place])
+        if details := number % (MOST_NAMED + 1):
+            (meaning,) = detailed_meanings(meaning, 1, number, details)
+        found.append(as_prompt(meaning, neutral_wordings(meaning)[1:]))  # the first is the prompt itself
+    return found
+
+
+@click.command()
+@click.option("--model", "models", multiple=True, default=FAMILIES)
+@click.option("--method", "methods", multiple=True, help="Default: all.")
+@click.option("--prompts", default=48, show_default=True, help="At most one for each concept.")
+@click.option("-n", default=16, show_default=True, help="Samples of each under each setting.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="A folder for the runs.")
+def main(models: Sequence[str], methods: Sequence[str], prompts: int, n: int, out: Path) -> None:
+    asked = prompts_of(prompts)
+    for spec in models:
+        run = out / spec.replace("/", "-")
+        found = divlens.frontier(spec, asked, n, methods=list(methods) or None, out=run, progress=True)
+        print(f"{found}\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()
