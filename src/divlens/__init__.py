@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         TopP,
     )
     from divlens.merge import merge
+    from divlens.methods import EntropyTemperature, GuidanceInterval, MinP
     from divlens.models import load
     from divlens.models.wrap import wrap
     from divlens.models.zoo.prompts import default_prompts
@@ -91,6 +92,14 @@ _PLACES = {
         ("Argmax", "DisableTop", "Freeze", "Guidance", "Paraphrase", "Subset", "Temperature", "TopK", "TopP"),
         "interventions",
     ),
+    **dict.fromkeys(
+        (
+            "EntropyTemperature",
+            "GuidanceInterval",
+            "MinP",
+        ),
+        "methods",
+    ),
 }
 
 __all__ = [
@@ -98,11 +107,14 @@ __all__ = [
     "DisableTop",
     "DivlensError",
     "Effort",
+    "EntropyTemperature",
     "Freeze",
     "Gauge",
     "Guidance",
+    "GuidanceInterval",
     "Look",
     "Measure",
+    "MinP",
     "Paraphrase",
     "Prompt",
     "Subset",

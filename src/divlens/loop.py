@@ -72,7 +72,7 @@ def moments(
     rule, tokens = settings.rule, start
     for step in range(rule.steps):
         view = rule.view(tokens, step)
-        log_p = filter_logits(guide(*predictor(view), settings.guidance), settings)
+        log_p = filter_logits(guide(*predictor(view), settings.scale_at(step)), settings)
         if log_p.isnan().any():
             raise DivlensError(f"{name} gave NaN logits at step {step}, or infinite ones: expected finite numbers")
         greedy = step < settings.greedy_steps

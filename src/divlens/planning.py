@@ -40,7 +40,7 @@ class Reading:
     def defaults(self) -> Settings:
         """The model's published settings."""
         model = self.model
-        return Settings(rule=model.rule, guidance=model.guidance, top_k=getattr(model, "top_k", 0))
+        return Settings(model.rule, model.guidance, top_k=getattr(model, "top_k", 0), grid=model.grid)
 
     @torch.inference_mode()
     def read(self, wordings: Sequence[str]) -> None:

@@ -164,6 +164,12 @@ class Run:
                 # By the number of steps, for two shares may be as many; none and all as in samples that are stored.
                 "greedy": {0: False, settings.rule.steps: True}.get(settings.greedy_steps, settings.greedy_steps),
                 "frozen": sorted(settings.frozen),
+                "grid": settings.grid,
+                # Those that came later are None where they are as usual, see `store.cells`.
+                "log_factors": None if settings.log_factors is None else digest(settings.log_factors.tolist()),
+                "min_p": settings.min_p or None,
+                "by_entropy": settings.by_entropy,
+                "guided": None if settings.guided_steps == (0, settings.rule.steps) else settings.guided_steps,
             },
             "seed": self.seed,
             "drawn_with": asdict(self.drawn_with),
@@ -186,7 +192,7 @@ def steps(run: Run, wordings: Sequence[str], noise: Noise) -> Iterator[Moment]:
     conditions = torch.stack([run.conditions[wording] for wording in wordings])
     positions = math.prod(model.grid)
     start = torch.full((len(wordings), positions), model.mask, dtype=torch.long, device=conditions.device)
-    guided = settings.guidance != 1.0
+    guided = settings.needs_guidance
     predictor = checked_predictor(model, model.predictor(conditions, guided=guided), guided)
     return moments(predictor, settings, noise, start, model.mask, model.name)
 

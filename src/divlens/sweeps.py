@@ -21,6 +21,7 @@ from divlens.interventions import (
     TopK,
     TopP,
 )
+from divlens.methods import MinP
 from divlens.notation import call_from
 
 EXPECTED = 'expected a sweep such as "Subset=1,0.5,0.25" or "Subset(by=\'random\')=1,0.5,0.25"'
@@ -42,6 +43,7 @@ DOSES: Mapping[Any, Dose] = {
     Paraphrase: Dose("n", 1),
     Temperature: Dose("t", 1.0),
     TopP: Dose("p", 1.0),
+    MinP: Dose("p", 0.0),
     TopK: Dose("k", math.inf),
     Guidance: Dose("scale", -math.inf),  # every model has a scale of its own, so that 1 is no "as it is"
 }

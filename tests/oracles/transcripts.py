@@ -27,11 +27,13 @@ class Case:
     """What is enumerated. `transform`: guided logits (n, codes) to log-probabilities; `greedy`: the draw is its mode,
     at the steps before `greedy_until` where that is given. `draw`: a token that the draw must give at (step, state,
     position), where the execution noise is known; `gumbel` and `uniform`: the path's noise at (step, position), of
-    unmasking and of diffusion, where that is."""
+    unmasking and of diffusion, where that is. `guided`: the steps from which and to which guidance acts, where it does
+    not at all of them."""
 
     model: object
     prompt: str
     guidance: float | None = None
+    guided: tuple[int, int] | None = None
     rule: object = None
     transform: Callable[[np.ndarray], np.ndarray] | None = None
     greedy: bool = False
@@ -49,6 +51,8 @@ def log_chances(case: Case, step: int, state: State) -> np.ndarray:
     """log p(x0 | state, prompt), float64 (positions, codes)."""
     model, n = case.model, len(state)
     rule, scale = case.path_rule, model.guidance if case.guidance is None else case.guidance  # type: ignore
+    if case.guided is not None and not case.guided[0] <= step < case.guided[1]:
+        scale = 1.0
     predictor = model.predictor(model.encode([case.prompt]), guided=True)  # type: ignore[attr-defined]
     seen = rule.view(torch.tensor([state]), step)
     conditional, unconditional = predictor(View(step, torch.tensor([state]), 0, n, seen.time))

@@ -1,0 +1,8 @@
+"""Methods that may raise diversity at inference time: interventions like any other, by the place of the loop.
+
+What each does, its law and its source stand in docs/diversity.md.
+"""
+
+from divlens.methods.tokens import EntropyTemperature, GuidanceInterval, MinP
+
+__all__ = ["EntropyTemperature", "GuidanceInterval", "MinP"]
