@@ -13,9 +13,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from divlens import paths
 from divlens.errors import DivlensError
-from divlens.interventions import DisableTop, Guidance, Intervention, Settings, Temperature, TopK, filter_logits
-from divlens.methods import EntropyTemperature, GuidanceInterval, MinP
+from divlens.interventions import DisableTop, Guidance, Intervention, Settings, filter_logits
+from divlens.methods import (
+    ChooseThenSample,
+    EntropyTemperature,
+    FixedOrder,
+    GuidanceInterval,
+    MinP,
+    PathTemperature,
+    RandomOrder,
+)
 from divlens.models.toy import ToyModel
 from divlens.paths import Raster
 from divlens.planning import plan
@@ -23,7 +32,8 @@ from divlens.run import fill
 from divlens.sampler import sample
 from divlens.types import Prompt
 from oracles.interventions import heat_by_entropy, keep_near_the_best, make_rarer
-from oracles.toy_grids import toy
+from oracles.toy_grids import GRIDS, chi_square_p, counts_of, exact, toy
+from oracles.transcripts import Case, truth
 
 FAMILIES = ("ar", "mim", "diffusion")
 PROMPTS = ["red heart", "a cat"]
@@ -67,6 +77,17 @@ WRONG = [
     lambda: GuidanceInterval(-0.1, 0.4),
     lambda: GuidanceInterval(0.1, 1.4),
     lambda: GuidanceInterval(math.nan, 1),
+    lambda: PathTemperature(-1),
+    lambda: PathTemperature(math.inf),
+    lambda: PathTemperature(1, "quadratic"),  # type: ignore[arg-type]
+    lambda: FixedOrder("spiral"),  # type: ignore[arg-type]
+    lambda: FixedOrder((0, 2)),
+    lambda: FixedOrder((0, 1, 1)),
+    lambda: FixedOrder(roll=2),  # type: ignore[arg-type]
+    lambda: paths.ConfidenceUnmasking(cooling="quick"),  # type: ignore[arg-type]
+    lambda: paths.ConfidenceUnmasking(temperature=(2.0, 1.0), cooling="running product"),
+    lambda: paths.ChooseThenSample(temperature=(-1.0, 0.0)),
+    lambda: paths.ChooseThenSample(steps=0),
 ]
 
 
@@ -198,3 +219,101 @@ def test_methods_and_filters_are_applied_in_one_order():
     chance = np.where([1, 1, 1, 0, 0], chance, 0)
     chance = np.where(chance >= 0.5 * chance.max(), chance, 0)
     np.testing.assert_allclose(found, chance / chance.sum(), atol=1e-6)
+
+
+# --- the path of masked models ---------------------------------------------------------------------------------------
+
+
+def rule_under(*interventions: Intervention, family: str = "mim") -> Any:
+    return plan(toy(family), [Prompt("a cat")], 1, 0, interventions).settings.rule
+
+
+def test_what_a_masked_model_does_already_changes_no_token():
+    model = toy("mim")  # tau from 2 to 0
+    assert torch.equal(tokens(model, PathTemperature(2.0)), tokens(model))
+    for tau, schedule in ((0.2, "linear"), (2.0, "constant"), (2.0, "running product")):
+        assert not torch.equal(tokens(model, PathTemperature(tau, schedule)), tokens(model))  # type: ignore[arg-type]
+    for method, rule in (
+        (RandomOrder(), paths.RandomOrder(3)),
+        (FixedOrder("raster", roll=False), paths.FixedOrder((0, 1, 2), 3)),
+        (ChooseThenSample(), paths.ChooseThenSample(3)),
+    ):
+        own = ToyModel("mim", rule)
+        assert torch.equal(tokens(own, method), tokens(own)) and torch.equal(tokens(model, method), tokens(own))
+        assert not torch.equal(tokens(model, method), tokens(model))  # the control
+
+
+def test_the_rule_is_the_one_that_is_asked_for_with_the_steps_of_the_model():
+    assert rule_under(PathTemperature(3.0, "constant")) == paths.ConfidenceUnmasking(3, (3.0, 3.0))
+    assert rule_under(PathTemperature(3.0)) == paths.ConfidenceUnmasking(3, (3.0, 0.0))
+    product = paths.ConfidenceUnmasking(3, (3.0, 0.0), cooling="running product")
+    assert rule_under(PathTemperature(3.0, "running product")) == product
+    assert rule_under(ChooseThenSample(), PathTemperature(1.0)) == paths.ChooseThenSample(3, (1.0, 0.0))
+    assert rule_under(PathTemperature(1.0), ChooseThenSample()) == paths.ChooseThenSample(3, (1.0, 0.0))
+    assert rule_under(RandomOrder()) == paths.RandomOrder(3)
+    assert rule_under(FixedOrder()) == paths.FixedOrder(paths.halton_order((1, 3)), 3, roll=True)
+    assert rule_under(FixedOrder((2, 0, 1), roll=False)) == paths.FixedOrder((2, 0, 1), 3)
+
+
+def test_the_running_product_is_that_of_the_published_loop():
+    """Show-o and MMaDA: `temperature = temperature * (1.0 - ratio)` at every step, before it is used."""
+    for steps in (1, 2, 8, 18):
+        rule, temperature = paths.ConfidenceUnmasking(steps, (4.5, 0.0), cooling="running product"), 4.5
+        for step in range(steps):
+            temperature = temperature * (1.0 - 1.0 * (step + 1) / steps)
+            assert math.isclose(rule.tau(step), temperature, abs_tol=1e-12)
+    linear = paths.ConfidenceUnmasking(8, (4.5, 0.0))
+    assert rule.tau(4) < linear.tau(4)  # type: ignore[possibly-undefined]
+
+
+def test_a_rule_as_usual_is_called_as_in_stored_runs():
+    assert (
+        repr(paths.ConfidenceUnmasking(3)) == "ConfidenceUnmasking(steps=3, temperature=(2.0, 0.0), schedule='cosine')"
+    )
+    assert "cooling='running product'" in repr(paths.ConfidenceUnmasking(3, cooling="running product"))
+
+
+@pytest.mark.parametrize("method", [PathTemperature(1.0), RandomOrder(), FixedOrder(), ChooseThenSample()], ids=repr)
+@pytest.mark.parametrize("family", ["ar", "diffusion"])
+def test_a_model_that_is_not_masked_is_refused_in_one_line(family, method):
+    with pytest.raises(DivlensError, match=f"^{type(method).__name__} expects a masked model, got") as caught:
+        rule_under(method, family=family)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [[RandomOrder(), PathTemperature(1.0)], [FixedOrder(), ChooseThenSample()], [FixedOrder(tuple(range(4)))]],
+    ids=repr,
+)
+def test_a_path_that_does_not_fit_is_refused_in_one_line(chain):
+    with pytest.raises(DivlensError, match="expects") as caught:
+        rule_under(*chain)
+    assert "\n" not in str(caught.value)
+
+
+def counts_of_grids(model: Any, *interventions: Intervention, n: int = 6000) -> np.ndarray:
+    run = plan(model, [Prompt("red heart")], n, 0, interventions, batch_size=3000)
+    return counts_of(torch.cat([batch.tokens for batch in fill(run)]))
+
+
+@pytest.mark.parametrize(
+    "method",
+    [RandomOrder(), FixedOrder(roll=False), ChooseThenSample(), PathTemperature(0.3, "running product")],
+    ids=repr,
+)
+def test_grids_follow_the_law_of_the_path(method):
+    """Pearson's test against the enumeration; it rejects at 1e-6, which is its false-alarm rate."""
+    model, counts = toy("mim"), counts_of_grids(toy("mim"), method)
+    law = truth(Case(model, "red heart", rule=rule_under(method))).grids
+    assert chi_square_p(counts, np.array([law.get(grid, 0.0) for grid in GRIDS])) > 1e-6
+    assert chi_square_p(counts, exact(model, "red heart")) < 1e-6  # the control: the law of the model as it is
+
+
+def test_choosing_first_makes_tokens_less_probable_than_drawing_first():
+    """What it is for: the entropy of grids is higher than that of confidence unmasking."""
+    model = toy("mim")
+    as_it_is, chosen = (
+        truth(Case(model, "red heart", rule=rule)) for rule in (model.rule, rule_under(ChooseThenSample()))
+    )
+    assert chosen.conditional > as_it_is.conditional + 0.02

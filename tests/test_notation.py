@@ -23,7 +23,15 @@ from divlens.interventions import (
     TopK,
     TopP,
 )
-from divlens.methods import EntropyTemperature, GuidanceInterval, MinP
+from divlens.methods import (
+    ChooseThenSample,
+    EntropyTemperature,
+    FixedOrder,
+    GuidanceInterval,
+    MinP,
+    PathTemperature,
+    RandomOrder,
+)
 from divlens.notation import KNOWN, condition_from, conditions_from, example, interventions_from
 
 fixed = settings(derandomize=True, deadline=None, max_examples=40)
@@ -33,6 +41,9 @@ ONE = st.one_of(
     st.builds(DisableTop, fractions, st.sampled_from(WAYS), st.floats(0, 1)),
     st.builds(MinP, st.floats(0, 1)),
     st.builds(EntropyTemperature, st.floats(0.1, 9), st.floats(0, 9), st.floats(0.1, 9)),
+    st.builds(PathTemperature, st.floats(0, 9), st.sampled_from(["constant", "linear", "running product"])),
+    st.builds(FixedOrder, st.sampled_from(["halton", "raster", (2, 0, 1)]), st.booleans()),
+    st.sampled_from([RandomOrder(), ChooseThenSample()]),
     st.builds(GuidanceInterval, st.floats(0, 0.5), st.floats(0.5, 1)),
     st.builds(Temperature, st.floats(1e-3, 1e3)),
     st.builds(TopK, st.integers(1, 10**6)),

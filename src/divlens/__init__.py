@@ -37,7 +37,15 @@ if TYPE_CHECKING:
         TopP,
     )
     from divlens.merge import merge
-    from divlens.methods import EntropyTemperature, GuidanceInterval, MinP
+    from divlens.methods import (
+        ChooseThenSample,
+        EntropyTemperature,
+        FixedOrder,
+        GuidanceInterval,
+        MinP,
+        PathTemperature,
+        RandomOrder,
+    )
     from divlens.models import load
     from divlens.models.wrap import wrap
     from divlens.models.zoo.prompts import default_prompts
@@ -94,6 +102,18 @@ _PLACES = {
     ),
     **dict.fromkeys(
         (
+            "ChooseThenSample",
+            "EntropyTemperature",
+            "FixedOrder",
+            "GuidanceInterval",
+            "MinP",
+            "PathTemperature",
+            "RandomOrder",
+        ),
+        "methods",
+    ),
+    **dict.fromkeys(
+        (
             "EntropyTemperature",
             "GuidanceInterval",
             "MinP",
@@ -104,10 +124,12 @@ _PLACES = {
 
 __all__ = [
     "Argmax",
+    "ChooseThenSample",
     "DisableTop",
     "DivlensError",
     "Effort",
     "EntropyTemperature",
+    "FixedOrder",
     "Freeze",
     "Gauge",
     "Guidance",
@@ -116,7 +138,9 @@ __all__ = [
     "Measure",
     "MinP",
     "Paraphrase",
+    "PathTemperature",
     "Prompt",
+    "RandomOrder",
     "Subset",
     "Temperature",
     "TopK",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -17,10 +17,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from divlens.codebook import WAYS, By, fraction_of_codes
+from divlens.condition_noise import FadingNoise
 from divlens.errors import DivlensError, check_whole, is_number, shown
 from divlens.paraphrase import mixed_in_length, similar_in_length
 from divlens.paths import PathRule
-from divlens.types import Prompt
+from divlens.types import Prompt, written
 
 MOST_GUIDANCE = 1e6  # published scales are below 20; far beyond this, guided logits leave float32
 COLDEST, HOTTEST = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max  # what float32 can divide by
@@ -34,7 +35,8 @@ class Settings:
     is deterministic, in [0, 1]; one step at least where it is above 0. log_factors: what is added to the logits of each
     code after guidance, (codes,), natural, or None for nothing. by_entropy: (t0, alpha, theta) of the temperature that
     follows the entropy of each draw, see `methods.EntropyTemperature`, or None. guided: from which to which share of
-    the steps guidance acts. grid: (h, w) of the model, for orders of positions.
+    the steps guidance acts. grid: (h, w) of the model, for orders of positions. condition_noise: what is done to
+    encoded conditions at every step, or None. strata: see `noise.CounterNoise`; 1 for independent executions.
     """
 
     rule: PathRule
@@ -50,6 +52,13 @@ class Settings:
     by_entropy: tuple[float, float, float] | None = None
     guided: tuple[float, float] = (0.0, 1.0)
     grid: tuple[int, int] | None = None
+    condition_noise: FadingNoise | None = None
+    strata: int = 1
+
+    @property
+    def joint(self) -> str:
+        """The method under which samples of a prompt are not independent of each other; empty for none."""
+        return f"StratifiedNoise({self.strata})" if self.strata > 1 else ""
 
     @property
     def guided_steps(self) -> tuple[int, int]:
@@ -130,14 +139,6 @@ def with_log_factors(settings: Settings, log_factors: Float[Tensor, " codes"]) -
 def check_way(name: str, by: object) -> None:
     if by not in WAYS:
         raise DivlensError(f'{name}(by=...) expects "frequency", "mass" or "random", got {shown(by)}')
-
-
-def written(intervention: Subset | DisableTop | Argmax, *rare: str) -> str:
-    """As Python writes it, but without the fields `rare` where these are as usual: so names of conditions stay short,
-    and what a stored run says was done means the same as ever."""
-    parts = ((field.name, getattr(intervention, field.name), field.default) for field in fields(intervention))
-    shown_parts = [f"{name}={value!r}" for name, value, usual in parts if name not in rare or value != usual]
-    return f"{type(intervention).__name__}({', '.join(shown_parts)})"
 
 
 @dataclass(frozen=True)

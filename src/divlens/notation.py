@@ -21,9 +21,12 @@ KINDS: Mapping[str, Any] = {
 KNOWN = tuple(KINDS)
 EXAMPLES: Mapping[str, str] = {
     "Argmax": "Argmax()",
+    "ChooseThenSample": "ChooseThenSample()",
+    "FixedOrder": 'FixedOrder("halton", roll=True)',
     "Freeze": 'Freeze("path")',
     "GuidanceInterval": "GuidanceInterval(0.25, 0.75)",
     "Paraphrase": 'Paraphrase(lengths="mixed")',
+    "RandomOrder": "RandomOrder()",
 }
 EXPECTED = 'expected interventions such as "Subset(0.25)" or "Temperature(1.3), TopP(0.9)"'
 

@@ -3,6 +3,15 @@
 What each does, its law and its source stand in docs/diversity.md.
 """
 
+from divlens.methods.path import ChooseThenSample, FixedOrder, PathTemperature, RandomOrder
 from divlens.methods.tokens import EntropyTemperature, GuidanceInterval, MinP
 
-__all__ = ["EntropyTemperature", "GuidanceInterval", "MinP"]
+__all__ = [
+    "ChooseThenSample",
+    "EntropyTemperature",
+    "FixedOrder",
+    "GuidanceInterval",
+    "MinP",
+    "PathTemperature",
+    "RandomOrder",
+]

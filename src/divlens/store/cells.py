@@ -37,6 +37,8 @@ COUNTS: Mapping[str, bool] = {
     "settings.min_p": True,
     "settings.by_entropy": True,
     "settings.guided": True,
+    "settings.condition_noise": True,
+    "settings.strata": True,
     "seed": True,
     "rows": False,  # the list of all; each row makes a cell
     "drawn_with.device": False,
@@ -51,7 +53,9 @@ COUNTS: Mapping[str, bool] = {
     "row.execution": True,
 }
 # Fields that came when runs were stored already: where they are None, as usual, cells are called as before.
-LATER = frozenset(f"settings.{name}" for name in ("log_factors", "min_p", "by_entropy", "guided"))
+LATER = frozenset(
+    f"settings.{name}" for name in ("log_factors", "min_p", "by_entropy", "guided", "condition_noise", "strata")
+)
 
 
 def stratum_of(run: Run, content: str | None) -> str:
