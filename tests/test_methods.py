@@ -5,6 +5,7 @@ information/test_causal_accounting.py.
 """
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,23 +15,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from divlens import paths
+from divlens.condition_noise import FadingNoise
+from divlens.decompose import decompose
 from divlens.errors import DivlensError
-from divlens.interventions import DisableTop, Guidance, Intervention, Settings, filter_logits
+from divlens.information import Effort, information
+from divlens.interventions import DisableTop, Freeze, Guidance, Intervention, Settings, filter_logits
 from divlens.methods import (
     ChooseThenSample,
+    ConditionNoise,
     EntropyTemperature,
     FixedOrder,
     GuidanceInterval,
     MinP,
     PathTemperature,
     RandomOrder,
+    StratifiedNoise,
 )
 from divlens.models.toy import ToyModel
+from divlens.noise import CounterNoise, stream_key
 from divlens.paths import Raster
 from divlens.planning import plan
-from divlens.run import fill
+from divlens.run import Row, fill
 from divlens.sampler import sample
-from divlens.types import Prompt
+from divlens.types import Prompt, View
 from oracles.interventions import heat_by_entropy, keep_near_the_best, make_rarer
 from oracles.toy_grids import GRIDS, chi_square_p, counts_of, exact, toy
 from oracles.transcripts import Case, truth
@@ -52,6 +59,7 @@ NEUTRAL: list[tuple[Intervention, Intervention]] = [
     (MinP(0.0), MinP(1.0)),
     (EntropyTemperature(theta=1, t0=0), EntropyTemperature(theta=0.05, t0=0)),
     (GuidanceInterval(0, 1), GuidanceInterval(0, 0)),
+    (StratifiedNoise(1), StratifiedNoise(2)),
 ]
 
 
@@ -77,6 +85,14 @@ WRONG = [
     lambda: GuidanceInterval(-0.1, 0.4),
     lambda: GuidanceInterval(0.1, 1.4),
     lambda: GuidanceInterval(math.nan, 1),
+    lambda: ConditionNoise(-0.1),
+    lambda: ConditionNoise(psi=1.5),
+    lambda: ConditionNoise(tau1=0.9, tau2=0.5),
+    lambda: ConditionNoise(tau2=1.1),
+    lambda: ConditionNoise(s=math.nan),
+    lambda: StratifiedNoise(0),
+    lambda: StratifiedNoise(2.5),  # type: ignore[arg-type]
+    lambda: StratifiedNoise(10**6),
     lambda: PathTemperature(-1),
     lambda: PathTemperature(math.inf),
     lambda: PathTemperature(1, "quadratic"),  # type: ignore[arg-type]
@@ -317,3 +333,200 @@ def test_choosing_first_makes_tokens_less_probable_than_drawing_first():
         truth(Case(model, "red heart", rule=rule)) for rule in (model.rule, rule_under(ChooseThenSample()))
     )
     assert chosen.conditional > as_it_is.conditional + 0.02
+
+
+# --- noise on the condition ------------------------------------------------------------------------------------------
+
+
+def noisy_by_hand(y: np.ndarray, normal: np.ndarray, gamma: float, s: float, psi: float) -> np.ndarray:
+    """CADS as its authors write it, of one row."""
+    noisy = math.sqrt(gamma) * y + s * math.sqrt(1 - gamma) * normal
+    scaled = (noisy - noisy.mean()) / noisy.std(ddof=1) * y.std(ddof=1) + y.mean()
+    return psi * scaled + (1 - psi) * noisy
+
+
+@fixed
+@given(gamma=st.floats(0, 1), s=st.floats(0.01, 2), psi=st.floats(0, 1), seed=st.integers(0, 99))
+def test_the_condition_is_that_of_cads(gamma, s, psi, seed):
+    random = np.random.default_rng(seed)
+    y, normal = random.normal(size=(2, 4, 3, 5))  # rows of 3 x 5 numbers
+    found = FadingNoise(s, psi, 0.6, 0.9).on(torch.from_numpy(y), torch.from_numpy(normal.reshape(4, 15)), gamma)
+    expected = [noisy_by_hand(a.flatten(), b.flatten(), gamma, s, psi) for a, b in zip(y, normal, strict=True)]
+    np.testing.assert_allclose(found.flatten(1).numpy(), expected, atol=1e-9)
+
+
+def test_gamma_rises_from_0_to_1():
+    """Time is 1 - step / steps; gamma (tau2 - time) / (tau2 - tau1) within the two."""
+    fading = FadingNoise(1.0, 1.0, 0.6, 0.9)
+    assert [round(fading.gamma(step, 10), 6) for step in range(10)] == [0, 0, 0.333333, 0.666667, *[1] * 6]
+    assert [FadingNoise(1.0, 1.0, 0.5, 0.5).gamma(step, 4) for step in range(4)] == [0, 0, 1, 1]
+    alike = FadingNoise(0.0, 1.0, 0.6, 0.9).on(torch.ones(2, 3), torch.zeros(2, 3), 0.0)
+    assert bool((alike == 0).all())  # nothing to scale back, and no NaN
+
+
+@pytest.mark.parametrize("family", ["mim", "diffusion"])
+def test_every_step_asks_under_the_condition_with_its_noise(family):
+    """Against the model asked by hand, with the numbers of the noise drawn anew one by one."""
+    model, method = toy(family), ConditionNoise(s=0.7, psi=0.5, tau1=0.3, tau2=0.8)
+    rows, steps = 5, model.rule.steps
+    run = plan(model, [Prompt("a cat")], rows, 3, [method])
+    worst, noisy_steps = [], 0
+
+    def see(place, passing):
+        nonlocal noisy_steps
+        for moment in passing:
+            time = 1 - moment.view.step / steps
+            gamma = min(1.0, max(0.0, (0.8 - time) / 0.5))
+            noisy_steps += gamma < 1
+            y = model.encode(["a cat"])[0].numpy()
+            for row in range(rows):
+                single = CounterNoise.of(3, ["a cat"], [row], [row])
+                normal = single.condition_normal(moment.view.step, len(y), torch.device("cpu"))[0].numpy()
+                told = torch.from_numpy(noisy_by_hand(y, normal, gamma, 0.7, 0.5) if gamma < 1 else y)
+                state = View(moment.view.step, moment.view.tokens[row : row + 1], 0, 3, moment.view.time)
+                conditional, without = model.predictor(told[None], guided=True)(state)
+                assert without is not None
+                logits = without + model.guidance * (conditional - without)
+                worst.append(float((logits.log_softmax(-1)[0] - moment.log_p[row]).abs().max()))
+
+    list(fill(run, see))
+    assert max(worst) < 1e-5 and 0 < noisy_steps < steps
+
+
+def test_the_noise_of_a_condition_is_normal_and_a_stream_of_its_own():
+    """Kolmogorov-Smirnov at 20,000 numbers: the distance exceeds 2.5 / sqrt(n) in 7 of a million cases."""
+    noise = CounterNoise.of(0, ["a cat"] * 4, range(4), range(4))
+    numbers = noise.condition_normal(0, 5000, torch.device("cpu"))
+    ordered = numbers.flatten().sort().values
+    distance = (torch.special.ndtr(ordered) - torch.arange(1, 20_001) / 20_000).abs().max()
+    assert distance < 2.5 / math.sqrt(20_000)
+    again = CounterNoise.of(0, ["a cat"], [2], [2]).condition_normal(0, 5000, torch.device("cpu"))
+    assert torch.equal(again[0], numbers[2])  # whatever the batch
+    for other in (
+        CounterNoise.of(1, ["a cat"], [2], [2]),
+        CounterNoise.of(0, ["a dog"], [2], [2]),
+        CounterNoise.of(0, ["a cat"], [2], [3]),
+    ):
+        assert not torch.equal(other.condition_normal(0, 5000, torch.device("cpu"))[0], numbers[2])
+    assert not torch.equal(noise.condition_normal(1, 5000, torch.device("cpu")), numbers)
+    frozen = CounterNoise.of(0, ["a cat"], [0], [2]).condition_normal(0, 5000, torch.device("cpu"))
+    assert torch.equal(frozen[0], numbers[2])  # one frozen stream does not hold it
+
+
+@pytest.mark.parametrize("family", ["mim", "diffusion"])
+def test_a_condition_that_never_fades_changes_no_token(family):
+    model = toy(family)
+    assert torch.equal(tokens(model, ConditionNoise(s=1.0, tau1=1.0, tau2=1.0)), tokens(model))
+    assert not torch.equal(tokens(model, ConditionNoise(s=1.0)), tokens(model))  # the control
+    both = [tokens(model, ConditionNoise(s=1.0), Freeze("path"), Freeze("execution"))[:24] for _ in range(2)]
+    assert torch.equal(*both)
+
+
+def test_what_condition_noise_cannot_work_on_is_refused():
+    with pytest.raises(
+        DivlensError, match=r"^ConditionNoise expects a model that reads its condition at every step, got"
+    ):
+        plan(toy("ar"), [Prompt("a cat")], 1, 0, [ConditionNoise()])
+
+    class Words(ToyModel):
+        def encode(self, wordings):
+            return torch.ones(len(wordings), 6, dtype=torch.long)
+
+    with pytest.raises(DivlensError, match=r"^ConditionNoise expects conditions that are numbers, got toy/mim"):
+        plan(Words("mim", toy("mim").rule), [Prompt("a cat")], 1, 0, [ConditionNoise()])
+    with pytest.raises(DivlensError, match=r"^decompose splits path and execution, got ConditionNoise"):
+        decompose(toy("mim"), ["a cat"], interventions=[ConditionNoise()])
+
+
+def test_information_says_that_it_does_not_average_over_the_noise_of_conditions():
+    """Path and execution are those given the noise; H(Z|X) is at least that, and I(X;Z) is not known."""
+    quick = Effort(paths=2, mixture_samples=4)
+    found = information(toy("mim"), PROMPTS, n=40, interventions=[ConditionNoise(s=1.0)], effort=quick)
+    assert any("given the noise of each sample's condition" in note for note in found.notes)
+    assert found.path.value > 0 and found.conditional_lower.value > 0
+    assert abs(found.conditional_upper.value - 3 * math.log2(3)) < 1e-9  # every code alike: all that is known
+    assert math.isnan(found.mutual_upper.value) and "ConditionNoise" in found.mutual_upper.note
+    plain = information(toy("mim"), PROMPTS, n=40, effort=quick)  # the control
+    assert plain.conditional_upper.value < 3 * math.log2(3) and math.isfinite(plain.mutual_upper.value)
+
+
+# --- noise spread over samples ---------------------------------------------------------------------------------------
+
+
+def uniforms(strata: int, samples: int, prompts: int = 1, positions: int = 3, seed: int = 0) -> np.ndarray:
+    """The uniforms of the execution draws of each sample at each position, (prompts * samples, positions): a code of
+    probability 1/256 each is the uniform, cut."""
+    texts = [f"prompt {i}" for i in range(prompts) for _ in range(samples)]
+    index = list(range(samples)) * prompts
+    noise = CounterNoise.of(seed, texts, index, index, strata)
+    return noise.draw(torch.ones(len(texts), positions, 256), 0, 0).numpy()
+
+
+@pytest.mark.parametrize("strata", [2, 4, 8])
+def test_every_block_of_samples_falls_into_all_strata(strata):
+    found = uniforms(strata, 4 * strata, prompts=3) * strata // 256
+    blocks = found.reshape(-1, strata, 3)
+    assert (np.sort(blocks, 1) == np.arange(strata)[:, None]).all()
+    assert len({tuple(block.flatten()) for block in blocks}) > 6  # in another order everywhere
+    plain = uniforms(1, 4 * strata, prompts=3) * strata // 256  # the control
+    assert not (np.sort(plain.reshape(-1, strata, 3), 1) == np.arange(strata)[:, None]).all()
+
+
+def test_a_stratum_depends_on_neither_batch_nor_number_of_samples():
+    whole = uniforms(4, 10)
+    assert np.array_equal(uniforms(4, 3), whole[:3])
+    single = CounterNoise.of(0, ["prompt 0"], [6], [6], 4).draw(torch.ones(1, 3, 256), 0, 0).numpy()
+    assert np.array_equal(single[0], whole[6])
+    assert not np.array_equal(uniforms(2, 10), whole)  # the control
+
+
+@every_family
+@pytest.mark.parametrize("sample_of_block", [0, 3])
+def test_each_sample_alone_has_exactly_the_law_that_it_has(family, sample_of_block):
+    """One sample of a block, over 4000 seeds: Pearson's test rejects at 1e-6, which is its false-alarm rate."""
+    model = toy(family)
+    rows = [Row(Prompt("red heart"), "red heart", sample_of_block, sample_of_block)] * 4000
+    run = replace(plan(model, [Prompt("red heart")], 1, 0, [StratifiedNoise(4)], batch_size=4000), rows=rows)
+
+    def other_seeds(rows, seed):
+        keys = tuple(stream_key(one, "red heart") for one in range(len(rows)))
+        index = (sample_of_block,) * len(rows)
+        return CounterNoise(keys, index, index, 4)
+
+    (batch,) = fill(run, noise=other_seeds)
+    counts = counts_of(batch.tokens)
+    assert chi_square_p(counts, exact(model, "red heart")) > 1e-6
+    assert chi_square_p(counts, exact(model, "a cat")) < 1e-6  # the control
+
+
+@every_family
+def test_the_set_spreads(family):
+    """How often a code comes out at a position among the 8 samples of a prompt varies less from prompt to prompt: at
+    the first draw, where nothing else differs, the variance of a count falls from 8 p (1 - p) to below 1/4, for the
+    uniforms of all samples are in different eighths."""
+    model, prompts = toy(family), [Prompt("red heart")]
+
+    def counts(strata: int) -> np.ndarray:
+        found = []
+        for seed in range(60):
+            run = plan(model, prompts, 8, seed, [StratifiedNoise(strata)])
+            first: list[torch.Tensor] = []
+
+            def see(place, passing, first=first):
+                first.extend(moment.draws.tokens[:, 0] for moment in passing if moment.view.step == 0)
+
+            list(fill(run, see))
+            found.append(np.bincount(first[0].numpy(), minlength=3))
+        return np.array(found)
+
+    spread, plain = counts(8).var(0), counts(1).var(0)
+    assert spread.max() <= 0.36 and plain.max() > 0.8  # a count is one of two or three neighbours at most
+    assert (spread < plain).all()
+
+
+def test_joint_samples_are_refused_where_samples_must_be_independent():
+    with pytest.raises(DivlensError, match=r"^information expects samples that are drawn apart .*StratifiedNoise\(8\)"):
+        information(toy("ar"), PROMPTS, n=8, interventions=[StratifiedNoise()])
+    with pytest.raises(DivlensError, match=r"^decompose expects samples that are drawn apart .*StratifiedNoise\(8\)"):
+        decompose(toy("mim"), PROMPTS, interventions=[StratifiedNoise()])
+    assert information(toy("ar"), PROMPTS, n=8, interventions=[StratifiedNoise(1)]).joint.value > 0  # the control

@@ -25,12 +25,14 @@ from divlens.interventions import (
 )
 from divlens.methods import (
     ChooseThenSample,
+    ConditionNoise,
     EntropyTemperature,
     FixedOrder,
     GuidanceInterval,
     MinP,
     PathTemperature,
     RandomOrder,
+    StratifiedNoise,
 )
 from divlens.notation import KNOWN, condition_from, conditions_from, example, interventions_from
 
@@ -43,6 +45,8 @@ ONE = st.one_of(
     st.builds(EntropyTemperature, st.floats(0.1, 9), st.floats(0, 9), st.floats(0.1, 9)),
     st.builds(PathTemperature, st.floats(0, 9), st.sampled_from(["constant", "linear", "running product"])),
     st.builds(FixedOrder, st.sampled_from(["halton", "raster", (2, 0, 1)]), st.booleans()),
+    st.builds(ConditionNoise, st.floats(0, 9), st.floats(0, 1), st.floats(0, 0.5), st.floats(0.5, 1)),
+    st.builds(StratifiedNoise, st.integers(1, 64)),
     st.sampled_from([RandomOrder(), ChooseThenSample()]),
     st.builds(GuidanceInterval, st.floats(0, 0.5), st.floats(0.5, 1)),
     st.builds(Temperature, st.floats(1e-3, 1e3)),

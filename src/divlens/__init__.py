@@ -39,12 +39,14 @@ if TYPE_CHECKING:
     from divlens.merge import merge
     from divlens.methods import (
         ChooseThenSample,
+        ConditionNoise,
         EntropyTemperature,
         FixedOrder,
         GuidanceInterval,
         MinP,
         PathTemperature,
         RandomOrder,
+        StratifiedNoise,
     )
     from divlens.models import load
     from divlens.models.wrap import wrap
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from divlens.resume import resume
     from divlens.sampler import sample
     from divlens.score import score
+    from divlens.select import select
     from divlens.store.reader import open_run
     from divlens.study import study
     from divlens.sweeps import sweep
@@ -92,6 +95,7 @@ _PLACES = {
     "sample": "sampler",
     "save": "results",
     "score": "score",
+    "select": "select",
     "sweep": "sweeps",
     "study": "study",
     "verdict": "verdict",
@@ -99,6 +103,20 @@ _PLACES = {
     **dict.fromkeys(
         ("Argmax", "DisableTop", "Freeze", "Guidance", "Paraphrase", "Subset", "Temperature", "TopK", "TopP"),
         "interventions",
+    ),
+    **dict.fromkeys(
+        (
+            "ChooseThenSample",
+            "ConditionNoise",
+            "EntropyTemperature",
+            "FixedOrder",
+            "GuidanceInterval",
+            "MinP",
+            "PathTemperature",
+            "RandomOrder",
+            "StratifiedNoise",
+        ),
+        "methods",
     ),
     **dict.fromkeys(
         (
@@ -125,6 +143,7 @@ _PLACES = {
 __all__ = [
     "Argmax",
     "ChooseThenSample",
+    "ConditionNoise",
     "DisableTop",
     "DivlensError",
     "Effort",
@@ -141,6 +160,7 @@ __all__ = [
     "PathTemperature",
     "Prompt",
     "RandomOrder",
+    "StratifiedNoise",
     "Subset",
     "Temperature",
     "TopK",
@@ -168,6 +188,7 @@ __all__ = [
     "sample",
     "save",
     "score",
+    "select",
     "study",
     "sweep",
     "verdict",

@@ -56,6 +56,11 @@ class Settings:
     strata: int = 1
 
     @property
+    def given(self) -> frozenset[str]:
+        """The streams of noise whose numbers a likelihood would need: what is frozen, and the noise of a condition."""
+        return self.frozen | (frozenset() if self.condition_noise is None else {"condition"})
+
+    @property
     def joint(self) -> str:
         """The method under which samples of a prompt are not independent of each other; empty for none."""
         return f"StratifiedNoise({self.strata})" if self.strata > 1 else ""

@@ -28,6 +28,7 @@ EXAMPLES: Mapping[str, str] = {
     "Paraphrase": 'Paraphrase(lengths="mixed")',
     "RandomOrder": "RandomOrder()",
 }
+WHOLE = ("Guidance", "StratifiedNoise", "TopK")  # whose example has a 2
 EXPECTED = 'expected interventions such as "Subset(0.25)" or "Temperature(1.3), TopP(0.9)"'
 
 
@@ -87,7 +88,7 @@ def kind_called(name: str) -> Any:
 
 def example(name: str) -> str:
     """A call that works."""
-    return EXAMPLES.get(name, f"{name}({2 if name in ('Guidance', 'TopK') else 0.5})")
+    return EXAMPLES.get(name, f"{name}({2 if name in WHOLE else 0.5})")
 
 
 def condition_from(text: str) -> tuple[str, tuple[Intervention, ...]]:

@@ -185,8 +185,8 @@ def digest(values: object) -> str:
 
 def noise_of(rows: Sequence[Row], seed: int, strata: int = 1) -> Noise:
     """The noise that these rows are drawn with."""
-    prompts, paths, executions = zip(*((row.prompt.text, row.path, row.execution) for row in rows), strict=True)
-    return CounterNoise.of(seed, prompts, paths, executions, strata)
+    prompts, paths = [row.prompt.text for row in rows], [row.path for row in rows]
+    return CounterNoise.of(seed, prompts, paths, [row.execution for row in rows], strata)
 
 
 def steps(run: Run, wordings: Sequence[str], noise: Noise) -> Iterator[Moment]:

@@ -21,7 +21,7 @@ from divlens.interventions import (
     TopK,
     TopP,
 )
-from divlens.methods import MinP, PathTemperature
+from divlens.methods import ConditionNoise, MinP, PathTemperature, StratifiedNoise
 from divlens.notation import call_from
 
 EXPECTED = 'expected a sweep such as "Subset=1,0.5,0.25" or "Subset(by=\'random\')=1,0.5,0.25"'
@@ -47,6 +47,8 @@ DOSES: Mapping[Any, Dose] = {
     TopK: Dose("k", math.inf),
     Guidance: Dose("scale", -math.inf),  # every model has a scale of its own, so that 1 is no "as it is"
     PathTemperature: Dose("tau", -math.inf),  # the same
+    ConditionNoise: Dose("s", -math.inf),  # at s = 0 the condition fades in all the same
+    StratifiedNoise: Dose("strata", 1),
 }
 # One wording of mixed lengths is the shortest and not the prompt's own; without its noise the path is another.
 NEVER_NOTHING = {("lengths", "mixed"), ("scope", "all")}
