@@ -367,7 +367,7 @@ def test_gamma_rises_from_0_to_1():
 @pytest.mark.parametrize("family", ["mim", "diffusion"])
 def test_every_step_asks_under_the_condition_with_its_noise(family):
     """Against the model asked by hand, with the numbers of the noise drawn anew one by one."""
-    model, method = toy(family), ConditionNoise(s=0.7, psi=0.5, tau1=0.3, tau2=0.8)
+    model, method = toy(family), ConditionNoise(s=0.7, psi=0.5, tau1=0.4, tau2=0.8)
     rows, steps = 5, model.rule.steps
     run = plan(model, [Prompt("a cat")], rows, 3, [method])
     worst, noisy_steps = [], 0
@@ -376,7 +376,7 @@ def test_every_step_asks_under_the_condition_with_its_noise(family):
         nonlocal noisy_steps
         for moment in passing:
             time = 1 - moment.view.step / steps
-            gamma = min(1.0, max(0.0, (0.8 - time) / 0.5))
+            gamma = min(1.0, max(0.0, (0.8 - time) / 0.4))
             noisy_steps += gamma < 1
             y = model.encode(["a cat"])[0].numpy()
             for row in range(rows):
@@ -442,7 +442,7 @@ def test_information_says_that_it_does_not_average_over_the_noise_of_conditions(
     """Path and execution are those given the noise; H(Z|X) is at least that, and I(X;Z) is not known."""
     quick = Effort(paths=2, mixture_samples=4)
     found = information(toy("mim"), PROMPTS, n=40, interventions=[ConditionNoise(s=1.0)], effort=quick)
-    assert any("given the noise of each sample's condition" in note for note in found.notes)
+    assert any("the noise of each sample's condition" in remark for remark in found.remarks)
     assert found.path.value > 0 and found.conditional_lower.value > 0
     assert abs(found.conditional_upper.value - 3 * math.log2(3)) < 1e-9  # every code alike: all that is known
     assert math.isnan(found.mutual_upper.value) and "ConditionNoise" in found.mutual_upper.note
@@ -467,7 +467,7 @@ def test_every_block_of_samples_falls_into_all_strata(strata):
     found = uniforms(strata, 4 * strata, prompts=3) * strata // 256
     blocks = found.reshape(-1, strata, 3)
     assert (np.sort(blocks, 1) == np.arange(strata)[:, None]).all()
-    assert len({tuple(block.flatten()) for block in blocks}) > 6  # in another order everywhere
+    assert len({tuple(block.flatten()) for block in blocks}) > 4  # in another order everywhere
     plain = uniforms(1, 4 * strata, prompts=3) * strata // 256  # the control
     assert not (np.sort(plain.reshape(-1, strata, 3), 1) == np.arange(strata)[:, None]).all()
 
