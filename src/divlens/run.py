@@ -207,8 +207,10 @@ def predictor_under(run: Run, conditions: Float[Tensor, "batch *shape"], noise: 
 
     def call(view: View) -> tuple[Tensor, Tensor | None]:
         gamma = fading.gamma(view.step, run.settings.rule.steps)
-        normal = noise.condition_normal(view.step, conditions[0].numel(), conditions.device)
-        seen = fading.on(conditions, normal, gamma) if gamma < 1 else conditions
+        seen = conditions
+        if gamma < 1:
+            normal = noise.condition_normal(view.step, conditions[0].numel(), conditions.device)
+            seen = fading.on(conditions, normal, gamma)
         return checked_predictor(model, model.predictor(seen, guided=guided), guided)(view)
 
     return call
