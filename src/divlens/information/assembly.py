@@ -134,11 +134,11 @@ def bracket_of(
         return Bracket(undefined(found["path"].note), full_support(run))
     if exact is not None and has_several_wordings(run):
         return Bracket(exact.conditional, exact.conditional)
-    found = conditional_entropy(run, tally, stored, paths, note_of_given_noise(run.settings))
+    bracket = conditional_entropy(run, tally, stored, paths, note_of_given_noise(run.settings))
     if run.settings.condition_noise is None:
-        return found
+        return bracket
     # What is given lowers an entropy: so the lower bound holds without the noise, too, and the upper one does not.
-    return Bracket(found.lower, full_support(run))
+    return Bracket(bracket.lower, full_support(run))
 
 
 def over_prompts(
