@@ -16,7 +16,16 @@ from divlens import paths
 from divlens.interventions import Argmax, Freeze, Subset
 from divlens.models.toy import CODES, RULES, ToyModel
 from divlens.noise import CounterNoise
-from divlens.paths import ConfidenceUnmasking, Draws, FixedOrder, MaskReplaceDiffusion, PathRule, RandomOrder, Raster
+from divlens.paths import (
+    ChooseThenSample,
+    ConfidenceUnmasking,
+    Draws,
+    FixedOrder,
+    MaskReplaceDiffusion,
+    PathRule,
+    RandomOrder,
+    Raster,
+)
 from divlens.sampler import sample
 
 POSITIONS, ROWS, MASK = 3, 64, CODES
@@ -26,6 +35,7 @@ EVERY_RULE: dict[str, Any] = {
     "confidence unmasking in two steps": ConfidenceUnmasking(2, (1.0, 1.0), "linear"),
     "diffusion": RULES["diffusion"],
     "diffusion that never replaces": MaskReplaceDiffusion((1.0, 0.6, 0.3, 0.0), (0.0, 0.4, 0.7, 1.0), CODES),
+    "choose, then sample": ChooseThenSample(3, (2.0, 0.0), "linear"),
     "random order": RandomOrder(3, "linear"),
     "fixed order": FixedOrder((2, 0, 1), 3, schedule="linear"),
     "fixed order from anywhere": FixedOrder((2, 0, 1), 3, roll=True, schedule="linear"),
@@ -46,13 +56,20 @@ def drawn_codes(step: int, rows: int = ROWS) -> torch.Tensor:
     return torch.randint(CODES, (ROWS, POSITIONS), generator=torch.Generator().manual_seed(step))[:rows]
 
 
+def law_of_draws(step: int, rows: int = ROWS) -> torch.Tensor:
+    """log p of every code at every position, another at each step. The codes that are drawn do not follow it."""
+    random = torch.Generator().manual_seed(100 + step)
+    return torch.randn(ROWS, POSITIONS, CODES, generator=random)[:rows].log_softmax(-1)
+
+
 def walked(rule: Any, seed: int = 0, rows: int = ROWS, mask: int = MASK) -> list[Any]:
     """(view, draws, result) of each step, from a masked grid."""
     tokens, found = torch.full((rows, POSITIONS), mask), []
     for step in range(rule.steps):
         view = rule.view(tokens, step)
         codes = drawn_codes(step, rows)[:, view.first : view.first + view.count]
-        draws = Draws(codes, torch.zeros(codes.shape) - 1 - codes)
+        law = law_of_draws(step, rows)[:, view.first : view.first + view.count]
+        draws = Draws(codes, torch.zeros(codes.shape) - 1 - codes, law)
         found.append((view, draws, rule.advance(view, draws, mask, noise_of(seed, rows))))
         tokens = found[-1][2].tokens
     return found
@@ -90,7 +107,8 @@ def test_a_walk_fills_the_grid_with_what_was_drawn(name, silent):
         assert result.committed.shape == before.shape and result.committed[moved].all()
         chance = result.path_log_probability
         assert chance.shape == (ROWS,) and (chance.nan_to_num() <= 0).all()
-        assert isinstance(rule, ConfidenceUnmasking) or not chance.isnan().any()  # only there it has no closed form
+        no_closed_form = isinstance(rule, ConfidenceUnmasking | ChooseThenSample)
+        assert no_closed_form or not chance.isnan().any()
         before = result.tokens
     assert before.min() >= 0 and before.max() < CODES
     with_others = walked(rule)[-1]  # the control: the last step takes what is drawn at it, where it is still drawn
@@ -102,10 +120,10 @@ def test_a_draw_that_does_not_matter_does_not_matter(name):
     rule = EVERY_RULE[name]
     seen = False
     for view, draws, result in walked(rule):
-        matters = rule.drawn(view, MASK)
-        others = Draws(torch.where(matters, draws.tokens, (draws.tokens + 1) % CODES), draws.log_probability)
+        matters, laws = rule.drawn(view, MASK), (draws.log_probability, draws.log_p)
+        others = Draws(torch.where(matters, draws.tokens, (draws.tokens + 1) % CODES), *laws)
         assert torch.equal(rule.advance(view, others, MASK, noise_of(0)).tokens, result.tokens)
-        others = Draws((draws.tokens + 1) % CODES, draws.log_probability)
+        others = Draws((draws.tokens + 1) % CODES, *laws)
         seen |= not torch.equal(rule.advance(view, others, MASK, noise_of(0)).tokens, result.tokens)
     assert seen  # the control
 

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 import divlens
 from divlens import interventions as module
+from divlens import methods
 from divlens.cli import main
 from divlens.codebook import WAYS
 from divlens.errors import DivlensError
@@ -23,13 +24,32 @@ from divlens.interventions import (
     TopK,
     TopP,
 )
+from divlens.methods import (
+    ChooseThenSample,
+    ConditionNoise,
+    EntropyTemperature,
+    FixedOrder,
+    GuidanceInterval,
+    MinP,
+    PathTemperature,
+    RandomOrder,
+    StratifiedNoise,
+)
 from divlens.notation import KNOWN, condition_from, conditions_from, example, interventions_from
 
 fixed = settings(derandomize=True, deadline=None, max_examples=40)
 fractions = st.floats(0.001, 1.0)
 ONE = st.one_of(
     st.builds(Subset, fractions, st.sampled_from(WAYS)),
-    st.builds(DisableTop, fractions, st.sampled_from(WAYS)),
+    st.builds(DisableTop, fractions, st.sampled_from(WAYS), st.floats(0, 1)),
+    st.builds(MinP, st.floats(0, 1)),
+    st.builds(EntropyTemperature, st.floats(0.1, 9), st.floats(0, 9), st.floats(0.1, 9)),
+    st.builds(PathTemperature, st.floats(0, 9), st.sampled_from(["constant", "linear", "running product"])),
+    st.builds(FixedOrder, st.sampled_from(["halton", "raster", (2, 0, 1)]), st.booleans()),
+    st.builds(ConditionNoise, st.floats(0, 9), st.floats(0, 1), st.floats(0, 0.5), st.floats(0.5, 1)),
+    st.builds(StratifiedNoise, st.integers(1, 64)),
+    st.sampled_from([RandomOrder(), ChooseThenSample()]),
+    st.builds(GuidanceInterval, st.floats(0, 0.5), st.floats(0.5, 1)),
     st.builds(Temperature, st.floats(1e-3, 1e3)),
     st.builds(TopK, st.integers(1, 10**6)),
     st.builds(TopP, fractions),
@@ -53,7 +73,7 @@ def test_every_intervention_has_its_word_and_an_example_that_works():
         for name, thing in vars(module).items()
         if isinstance(thing, type) and thing.__module__ == module.__name__ and hasattr(thing, "__dataclass_fields__")
     }
-    assert public - {"Settings"} == set(KNOWN) and all(hasattr(divlens, name) for name in KNOWN)
+    assert public - {"Settings"} | set(methods.__all__) == set(KNOWN) and all(hasattr(divlens, name) for name in KNOWN)
     for name in KNOWN:
         (found,) = interventions_from(example(name))
         assert type(found).__name__ == name and isinstance(found, OnSettings | OnPrompt)

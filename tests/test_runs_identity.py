@@ -8,7 +8,16 @@ import pytest
 import torch
 
 import divlens
-from divlens.interventions import Argmax, Freeze, Guidance, Settings, Subset, Temperature, TopK, TopP
+from divlens.interventions import Argmax, DisableTop, Freeze, Guidance, Settings, Subset, Temperature, TopK, TopP
+from divlens.methods import (
+    ConditionNoise,
+    EntropyTemperature,
+    GuidanceInterval,
+    MinP,
+    PathTemperature,
+    RandomOrder,
+    StratifiedNoise,
+)
 from divlens.models import load
 from divlens.paths import Raster
 from divlens.planning import plan
@@ -102,7 +111,11 @@ def test_a_field_of_a_row_makes_another_cell_when_it_counts(name):
     assert (one != other) == COUNTS[name]
 
 
-INTERVENTIONS = (Argmax(), Temperature(2.0), Guidance(2.0), Freeze("path"), Subset(0.5), TopK(2), TopP(0.9))
+INTERVENTIONS = (
+    *(Argmax(), Temperature(2.0), Guidance(2.0), Freeze("path"), Subset(0.5), TopK(2), TopP(0.9)),
+    *(DisableTop(0.5, strength=0.5), MinP(0.1), EntropyTemperature(), GuidanceInterval(0.5, 1.0)),
+    *(ConditionNoise(), StratifiedNoise(4), PathTemperature(1.0), RandomOrder()),
+)
 
 
 def test_runs_of_another_seed_model_or_settings_share_no_cell():

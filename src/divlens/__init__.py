@@ -42,6 +42,17 @@ if TYPE_CHECKING:
         TopP,
     )
     from divlens.merge import merge
+    from divlens.methods import (
+        ChooseThenSample,
+        ConditionNoise,
+        EntropyTemperature,
+        FixedOrder,
+        GuidanceInterval,
+        MinP,
+        PathTemperature,
+        RandomOrder,
+        StratifiedNoise,
+    )
     from divlens.models import load
     from divlens.models.wrap import wrap
     from divlens.models.zoo.prompts import default_prompts
@@ -51,6 +62,7 @@ if TYPE_CHECKING:
     from divlens.resume import resume
     from divlens.sampler import sample
     from divlens.score import score
+    from divlens.select import select
     from divlens.store.reader import open_run
     from divlens.study import study
     from divlens.sweeps import sweep
@@ -98,6 +110,7 @@ _PLACES = {
     "sample": "sampler",
     "save": "results",
     "score": "score",
+    "select": "select",
     "sweep": "sweeps",
     "study": "study",
     "verdict": "verdict",
@@ -117,23 +130,46 @@ _PLACES = {
         ),
         "interventions",
     ),
+    **dict.fromkeys(
+        (
+            "ChooseThenSample",
+            "ConditionNoise",
+            "EntropyTemperature",
+            "FixedOrder",
+            "GuidanceInterval",
+            "MinP",
+            "PathTemperature",
+            "RandomOrder",
+            "StratifiedNoise",
+        ),
+        "methods",
+    ),
 }
 
 __all__ = [
     "Argmax",
+    "ChooseThenSample",
+    "ConditionNoise",
     "Detailed",
     "DisableTop",
     "DivlensError",
     "Effort",
     "Endpoint",
+    "EntropyTemperature",
+    "FixedOrder",
     "Freeze",
     "Gauge",
     "Guidance",
+    "GuidanceInterval",
     "LocalModel",
     "Look",
     "Measure",
+    "MinP",
     "Paraphrase",
+    "PathTemperature",
     "Prompt",
+    "RandomOrder",
+    "StratifiedNoise",
     "Subset",
     "Temperature",
     "TopK",
@@ -166,6 +202,7 @@ __all__ = [
     "sample",
     "save",
     "score",
+    "select",
     "study",
     "sweep",
     "verdict",

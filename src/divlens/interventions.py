@@ -2,14 +2,14 @@
 
 An intervention touches exactly one place: the prompt (Paraphrase, Detailed), the predicted distribution (Subset,
 DisableTop, Temperature, TopK, TopP, Guidance), the execution draw (Argmax, Freeze) or the path draw
-(Argmax(scope="all"), Freeze).
+(Argmax(scope="all"), Freeze). Those that are there to raise diversity are in `methods`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -17,12 +17,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from divlens.codebook import WAYS, By, fraction_of_codes
+from divlens.condition_noise import FadingNoise
 from divlens.errors import DivlensError, check_whole, is_number, shown
 from divlens.lab.captions import NAMING, detailed_wordings
 from divlens.lab.reading import first_read
 from divlens.paraphrase import longest, mixed_in_length, shortest, similar_in_length
 from divlens.paths import PathRule
-from divlens.types import Prompt
+from divlens.types import Prompt, written
 
 MOST_GUIDANCE = 1e6  # published scales are below 20; far beyond this, guided logits leave float32
 COLDEST, HOTTEST = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max  # what float32 can divide by
@@ -33,7 +34,11 @@ class Settings:
     """Everything an intervention may change, besides the wording.
 
     allowed: bool (codes,), or None for all. greedy: the share of the steps, from the first on, in which the token draw
-    is deterministic, in [0, 1]; one step at least where it is above 0.
+    is deterministic, in [0, 1]; one step at least where it is above 0. log_factors: what is added to the logits of each
+    code after guidance, (codes,), natural, or None for nothing. by_entropy: (t0, alpha, theta) of the temperature that
+    follows the entropy of each draw, see `methods.EntropyTemperature`, or None. guided: from which to which share of
+    the steps guidance acts. grid: (h, w) of the model, for orders of positions. condition_noise: what is done to
+    encoded conditions at every step, or None. strata: see `noise.CounterNoise`; 1 for independent executions.
     """
 
     rule: PathRule
@@ -44,6 +49,40 @@ class Settings:
     top_p: float = 1.0
     greedy: float = 0.0
     frozen: frozenset[str] = frozenset()
+    log_factors: Float[Tensor, " codes"] | None = None
+    min_p: float = 0.0
+    by_entropy: tuple[float, float, float] | None = None
+    guided: tuple[float, float] = (0.0, 1.0)
+    grid: tuple[int, int] | None = None
+    condition_noise: FadingNoise | None = None
+    strata: int = 1
+
+    @property
+    def given(self) -> frozenset[str]:
+        """The streams of noise whose numbers a likelihood would need: what is frozen, and the noise of a condition."""
+        return self.frozen | (frozenset() if self.condition_noise is None else {"condition"})
+
+    @property
+    def joint(self) -> str:
+        """The method under which samples of a prompt are not independent of each other; empty for none."""
+        return f"StratifiedNoise({self.strata})" if self.strata > 1 else ""
+
+    @property
+    def guided_steps(self) -> tuple[int, int]:
+        """The first step in which guidance acts, and the first after it in which it does no more."""
+        first, last = (round(share * self.rule.steps) for share in self.guided)
+        return first, last
+
+    def scale_at(self, step: int) -> float:
+        """The scale of guidance at a step; 1 is off."""
+        first, last = self.guided_steps
+        return self.guidance if first <= step < last else 1.0
+
+    @property
+    def needs_guidance(self) -> bool:
+        """Whether unconditional logits are needed at some step."""
+        first, last = self.guided_steps
+        return self.guidance != 1.0 and first < last
 
     @property
     def greedy_steps(self) -> int:
@@ -98,17 +137,15 @@ def restrict(settings: Settings, allowed: Bool[Tensor, " codes"], name: str) -> 
     return replace(settings, allowed=both)
 
 
+def with_log_factors(settings: Settings, log_factors: Float[Tensor, " codes"]) -> Settings:
+    """The probability of each code multiplied by a factor more, given by its natural logarithm."""
+    before = 0.0 if settings.log_factors is None else settings.log_factors
+    return replace(settings, log_factors=before + log_factors.double())
+
+
 def check_way(name: str, by: object) -> None:
     if by not in WAYS:
         raise DivlensError(f'{name}(by=...) expects "frequency", "mass" or "random", got {shown(by)}')
-
-
-def written(intervention: Subset | DisableTop | Argmax, *rare: str) -> str:
-    """As Python writes it, but without the fields `rare` where these are as usual: so names of conditions stay short,
-    and what a stored run says was done means the same as ever."""
-    parts = ((field.name, getattr(intervention, field.name), field.default) for field in fields(intervention))
-    shown_parts = [f"{name}={value!r}" for name, value, usual in parts if name not in rare or value != usual]
-    return f"{type(intervention).__name__}({', '.join(shown_parts)})"
 
 
 @dataclass(frozen=True)
@@ -140,25 +177,32 @@ class DisableTop:
     """A `fraction` of the codebook, at least one code, may not be drawn: the most used codes (the paper's enhancer).
 
     `by`: what a fraction is, as of `Subset`; "random" disables random codes in place of the most used ones, which is a
-    control. 0 disables nothing, and asks for no calibration run.
+    control. `strength`: in [0, 1]; the probability of these codes is multiplied by 1 - strength, and all are scaled to
+    sum to 1 again, before any temperature. 1 is a ban. A fraction or a strength of 0 changes nothing, and asks for no
+    calibration run.
     """
 
     fraction: float = 0.05
     by: By = "frequency"
+    strength: float = 1.0
 
     def __post_init__(self) -> None:
         if not (is_number(self.fraction) and 0 <= self.fraction <= 1):
             raise DivlensError(f"DisableTop expects a fraction in [0, 1], got {shown(self.fraction)}")
+        if not (is_number(self.strength) and 0 <= self.strength <= 1):
+            raise DivlensError(f"DisableTop(strength=...) expects a number in [0, 1], got {shown(self.strength)}")
         check_way("DisableTop", self.by)
 
     def __repr__(self) -> str:
-        return written(self, "by")
+        return written(self, "by", "strength")
 
     def apply(self, settings: Settings, frequencies: Frequencies) -> Settings:
-        if self.fraction == 0:
+        if self.fraction == 0 or self.strength == 0:
             return settings
         disabled = fraction_of_codes(frequencies(), self.fraction, self.by)
-        return restrict(settings, ~disabled, f"DisableTop({self.fraction})")
+        if self.strength == 1:
+            return restrict(settings, ~disabled, f"DisableTop({self.fraction})")
+        return with_log_factors(settings, disabled * math.log1p(-self.strength))
 
 
 @dataclass(frozen=True, repr=False)
@@ -351,7 +395,7 @@ def templated(prompts: Sequence[Prompt], interventions: Sequence[Intervention]) 
 
 
 def filter_logits(logits: Float[Tensor, "batch m codes"], settings: Settings) -> Float[Tensor, "batch m codes"]:
-    """Guided logits to log-probabilities of the draw, float32: banned codes, top-k, temperature, top-p.
+    """Guided logits to log-probabilities of the draw, float32: banned codes, factors, top-k, temperature, top-p, min-p.
 
     Codes are banned here, after guidance: minus infinity before it would give NaN. Codes tied with the k-th stay, as
     in LlamaGen; top-k comes before the division by the temperature, whose rounding could tie others.
@@ -359,12 +403,14 @@ def filter_logits(logits: Float[Tensor, "batch m codes"], settings: Settings) ->
     logits = logits.float()
     if settings.allowed is not None:
         logits = logits.masked_fill(~settings.allowed.to(logits.device), -math.inf)
+    if settings.log_factors is not None:
+        logits = logits + settings.log_factors.to(logits)
     if 0 < settings.top_k < logits.shape[-1]:
         least = logits.topk(settings.top_k, dim=-1).values[..., -1:]
         logits = logits.masked_fill(logits < least, -math.inf)
-    if settings.temperature != 1.0:
+    if settings.temperature != 1.0 or settings.by_entropy is not None:
         # The largest is 0 before the division, so that a low temperature cannot overflow.
-        logits = (logits - logits.amax(-1, keepdim=True)) / settings.temperature
+        logits = (logits - logits.amax(-1, keepdim=True)) / temperature_of(logits, settings)
     if settings.top_p < 1.0:
         ordered, order = logits.softmax(-1).sort(dim=-1, descending=True, stable=True)
         # A code stays when those before it have not reached p yet; the first always stays, however small p is: in
@@ -372,4 +418,17 @@ def filter_logits(logits: Float[Tensor, "batch m codes"], settings: Settings) ->
         dropped = (ordered.cumsum(-1) - ordered) >= settings.top_p
         dropped[..., 0] = False
         logits = logits.masked_fill(torch.zeros_like(dropped).scatter(-1, order, dropped), -math.inf)
+    if settings.min_p > 0:
+        least = logits.amax(-1, keepdim=True) + math.log(settings.min_p)
+        logits = logits.masked_fill(logits < least, -math.inf)
     return logits.log_softmax(-1)
+
+
+def temperature_of(logits: Float[Tensor, "batch m codes"], settings: Settings) -> Float[Tensor, "batch m one"] | float:
+    """What the logits of each draw are divided by."""
+    if settings.by_entropy is None:
+        return settings.temperature
+    t0, alpha, theta = settings.by_entropy
+    entropy = torch.special.entr(logits.softmax(-1)).sum(-1, keepdim=True)
+    found = settings.temperature * (t0 * torch.exp(-entropy.double() / alpha) + theta)
+    return found.clamp(COLDEST, HOTTEST).to(logits.dtype)

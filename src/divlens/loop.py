@@ -72,12 +72,12 @@ def moments(
     rule, tokens = settings.rule, start
     for step in range(rule.steps):
         view = rule.view(tokens, step)
-        log_p = filter_logits(guide(*predictor(view), settings.guidance), settings)
+        log_p = filter_logits(guide(*predictor(view), settings.scale_at(step)), settings)
         if log_p.isnan().any():
             raise DivlensError(f"{name} gave NaN logits at step {step}, or infinite ones: expected finite numbers")
         greedy = step < settings.greedy_steps
         proposed = log_p.argmax(-1) if greedy else noise.draw(log_p.exp(), step, view.first)
-        draws = Draws(proposed, log_p.gather(-1, proposed.unsqueeze(-1)).squeeze(-1))
+        draws = Draws(proposed, log_p.gather(-1, proposed.unsqueeze(-1)).squeeze(-1), log_p)
         result = rule.advance(view, draws, mask, noise)
         yield Moment(view, log_p, rule.drawn(view, mask), draws, result, settings, mask, noise)
         tokens = result.tokens

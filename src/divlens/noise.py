@@ -1,8 +1,9 @@
-"""The two random streams of a generation.
+"""The random streams of a generation.
 
 Path noise and execution noise are separate, per sample and counter based: the number at (stream, step, position) of a
 sample is a pure function of (seed, prompt, sample). So a sample's noise does not depend on the batch it was drawn in,
-the same seed under two interventions uses the same noise, and either stream can be frozen while the other varies.
+the same seed under two interventions uses the same noise, and either stream can be frozen while the other varies. Two
+methods have streams of their own: the noise of a condition, and which stratum a sample's execution noise falls into.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-Stream = Literal["path", "execution"]
-STREAMS: dict[Stream, int] = {"path": 0, "execution": 1}
+Stream = Literal["path", "execution", "condition", "stratum"]
+STREAMS: dict[Stream, int] = {"path": 0, "execution": 1, "condition": 2, "stratum": 3}
+NUMBERS_AT_ONCE = 2**18  # of a condition's noise: it bounds memory
 
 
 def philox4x32(counter: np.ndarray, key: np.ndarray) -> np.ndarray:
@@ -60,6 +62,10 @@ class Noise(Protocol):
 
     def path_gumbel(self, step: int, positions: int, device: torch.device) -> Float[Tensor, "batch n"]:
         """A standard Gumbel per position for the path draw, float64."""
+        ...
+
+    def condition_normal(self, step: int, numbers: int, device: torch.device) -> Float[Tensor, "batch numbers"]:
+        """As many standard normal numbers for the condition of each row, float64."""
         ...
 
 
@@ -115,17 +121,31 @@ class CounterNoise:
     """The library's own noise: Philox words keyed by (seed, prompt text, index, stream, step, position).
 
     `keys` are those of `stream_key`, one per row of the batch; `path` and `execution` say which of a prompt's many
-    paths and executions a row gets. Two rows with the same index share that stream, whatever the other does.
+    paths and executions a row gets. Two rows with the same index share that stream, whatever the other does. A
+    condition's noise goes with the larger of the two, which is the number of the sample while one of them varies.
+
+    `strata`: of each block of so many executions of a prompt, at every step and position the uniforms of the draws fall
+    one each into so many equal parts of (0, 1), in a random order that is another at every step and position (Latin
+    hypercube sampling, McKay, Beckman and Conover, 1979). So each execution alone has independent uniforms, as ever.
     """
 
     keys: tuple[int, ...]
     path: tuple[int, ...]
     execution: tuple[int, ...]
+    strata: int = 1
 
     @classmethod
-    def of(cls, seed: int, prompts: Sequence[str], path: Sequence[int], execution: Sequence[int]) -> CounterNoise:
+    def of(
+        cls, seed: int, prompts: Sequence[str], path: Sequence[int], execution: Sequence[int], strata: int = 1
+    ) -> CounterNoise:
         key_of = {text: stream_key(seed, text) for text in set(prompts)}
-        return cls(tuple(key_of[text] for text in prompts), tuple(path), tuple(execution))
+        return cls(tuple(key_of[text] for text in prompts), tuple(path), tuple(execution), strata)
+
+    def index(self, stream: Stream) -> Int[np.ndarray, " batch"]:
+        """Which of its prompt's noises of a stream each row gets."""
+        if stream == "condition":
+            return np.maximum(self.path, self.execution)
+        return np.array(self.path if stream == "path" else self.execution)
 
     def uniform(self, stream: Stream, step: int, first: int, positions: int, two: bool = False) -> np.ndarray:
         """Uniforms in (0, 1): float64 (batch, positions, 1 or 2), of 52 or twice 32 bits."""
@@ -135,7 +155,7 @@ class CounterNoise:
         counter = np.empty((len(self.keys), positions, 4), np.uint32)
         counter[..., 0] = np.arange(first, first + positions)
         counter[..., 1] = 4 * step + STREAMS[stream]
-        counter[..., 2] = np.array(self.path if stream == "path" else self.execution)[:, None]
+        counter[..., 2] = self.index(stream)[:, None]
         counter[..., 3] = high[:, None]
         words = philox4x32(counter, np.stack([low, middle], axis=-1)[:, None]).astype(np.float64)
         if two:
@@ -144,7 +164,20 @@ class CounterNoise:
 
     def draw(self, probabilities: Float[Tensor, "batch m codes"], step: int, first: int) -> Int[Tensor, "batch m"]:
         uniform = self.uniform("execution", step, first, probabilities.shape[1])[..., 0]
+        if self.strata > 1:
+            uniform = (self.stratum(step, first, probabilities.shape[1]) + uniform) / self.strata
         return draw_by_inversion(probabilities, torch.from_numpy(uniform).to(probabilities.device))
+
+    def stratum(self, step: int, first: int, positions: int) -> Int[np.ndarray, "batch positions"]:
+        """Which of the strata each row's execution falls into, from 0: its rank among the numbers that the executions
+        of its block have in the stream of the strata."""
+        own = [(key, execution // self.strata) for key, execution in zip(self.keys, self.execution, strict=True)]
+        blocks = {block: number for number, block in enumerate(dict.fromkeys(own))}
+        members = [(key, block * self.strata + member) for key, block in blocks for member in range(self.strata)]
+        keys, executions = zip(*members, strict=True)
+        numbers = CounterNoise(keys, (), executions).uniform("stratum", step, first, positions)[..., 0]
+        ranks = numbers.reshape(len(blocks), self.strata, positions).argsort(1).argsort(1)
+        return ranks[[blocks[block] for block in own], np.array(self.execution) % self.strata]
 
     def path_uniform(self, step: int, positions: int, device: torch.device) -> Float[Tensor, "batch n two"]:
         return torch.from_numpy(self.uniform("path", step, 0, positions, two=True)).to(device)
@@ -152,6 +185,13 @@ class CounterNoise:
     def path_gumbel(self, step: int, positions: int, device: torch.device) -> Float[Tensor, "batch n"]:
         uniform = self.uniform("path", step, 0, positions)[..., 0]
         return torch.from_numpy(-np.log(-np.log(uniform))).to(device)
+
+    def condition_normal(self, step: int, numbers: int, device: torch.device) -> Float[Tensor, "batch numbers"]:
+        rows = max(1, NUMBERS_AT_ONCE // numbers)
+        parts = (slice(start, start + rows) for start in range(0, len(self.keys), rows))
+        some = (CounterNoise(self.keys[part], self.path[part], self.execution[part]) for part in parts)
+        uniform = np.concatenate([noise.uniform("condition", step, 0, numbers)[..., 0] for noise in some])
+        return torch.special.ndtri(torch.from_numpy(uniform)).to(device)
 
 
 @dataclass(frozen=True)
@@ -178,6 +218,9 @@ class TorchNoise:
         # The clamps are the reference's: they keep the two logarithms finite.
         uniform = self.rand(positions).clamp(1e-20)
         return (-torch.log((-torch.log(uniform)).clamp(1e-20))).double().to(device)
+
+    def condition_normal(self, step: int, numbers: int, device: torch.device) -> Float[Tensor, "batch numbers"]:
+        return torch.special.ndtri(self.rand(numbers).double().clamp(2.0**-25, 1 - 2.0**-25)).to(device)
 
     def rand(self, *shape: int) -> Float[Tensor, "batch *shape"]:
         empty = torch.zeros(self.batch, *shape, device=self.generator.device)

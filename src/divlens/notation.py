@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import ast
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from divlens import interventions
+from divlens import interventions, methods
 from divlens.conditions import name_of
 from divlens.errors import DivlensError
 from divlens.interventions import Intervention, described
 
-KNOWN = tuple(
-    sorted(name for name, kind in vars(interventions).items() if is_dataclass(kind) and isinstance(kind, Intervention))
-)
+KINDS: Mapping[str, Any] = {
+    name: kind
+    for name, kind in sorted((vars(interventions) | vars(methods)).items())
+    if is_dataclass(kind) and isinstance(kind, Intervention)
+}
+KNOWN = tuple(KINDS)
+EXAMPLES: Mapping[str, str] = {
+    "Argmax": "Argmax()",
+    "ChooseThenSample": "ChooseThenSample()",
+    "Detailed": "Detailed(1)",
+    "FixedOrder": 'FixedOrder("halton", roll=True)',
+    "Freeze": 'Freeze("path")',
+    "GuidanceInterval": "GuidanceInterval(0.25, 0.75)",
+    "Paraphrase": 'Paraphrase(lengths="mixed")',
+    "RandomOrder": "RandomOrder()",
+}
+WHOLE = ("Guidance", "StratifiedNoise", "TopK")  # whose example has a 2
 EXPECTED = 'expected interventions such as "Subset(0.25)" or "Temperature(1.3), TopP(0.9)"'
 
 
@@ -70,18 +84,12 @@ def kind_called(name: str) -> Any:
         close = difflib.get_close_matches(name, KNOWN, 1, cutoff=0.6)
         hint = f" (did you mean {close[0]}?)" if close else ""
         raise DivlensError(f"no intervention is called {name!r:.40}{hint}; known: {', '.join(KNOWN)}")
-    return getattr(interventions, name)
+    return KINDS[name]
 
 
 def example(name: str) -> str:
     """A call that works."""
-    examples = {
-        "Argmax": "Argmax()",
-        "Detailed": "Detailed(1)",
-        "Freeze": 'Freeze("path")',
-        "Paraphrase": 'Paraphrase(lengths="mixed")',
-    }
-    return examples.get(name, f"{name}({2 if name in ('Guidance', 'TopK') else 0.5})")
+    return EXAMPLES.get(name, f"{name}({2 if name in WHOLE else 0.5})")
 
 
 def condition_from(text: str) -> tuple[str, tuple[Intervention, ...]]:

@@ -40,7 +40,7 @@ class Reading:
     def defaults(self) -> Settings:
         """The model's published settings."""
         model = self.model
-        return Settings(rule=model.rule, guidance=model.guidance, top_k=getattr(model, "top_k", 0))
+        return Settings(model.rule, model.guidance, top_k=getattr(model, "top_k", 0), grid=model.grid)
 
     @torch.inference_mode()
     def read(self, wordings: Sequence[str]) -> None:
@@ -89,6 +89,11 @@ class Reading:
     def run(self, rows: Sequence[Row], settings: Settings, seed: int) -> Run:
         """The run of these rows, all of whose wordings are read."""
         self.read(list(dict.fromkeys(row.wording for row in rows)))
+        kind = next(iter(self.conditions.values())).dtype
+        if settings.condition_noise is not None and not kind.is_floating_point:
+            raise DivlensError(
+                f"ConditionNoise expects conditions that are numbers, got {self.model.name}, whose are {kind}"
+            )
         return Run(self.model, settings, seed, rows, self.conditions, self.rooms)
 
 

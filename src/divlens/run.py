@@ -22,10 +22,10 @@ from divlens.interventions import Settings
 from divlens.loop import Moment, Watched, moments
 from divlens.models.answers import checked_predictor, pictures_of
 from divlens.models.fingerprint import fingerprint_of, is_compiled
-from divlens.models.protocol import Lexical, Limited, Model
+from divlens.models.protocol import Lexical, Limited, Model, Predictor
 from divlens.models.room import Rooms
 from divlens.noise import CounterNoise, Noise
-from divlens.types import DrawnWith, Prompt
+from divlens.types import DrawnWith, Prompt, View
 
 Seen = TypeVar("Seen")
 
@@ -164,6 +164,14 @@ class Run:
                 # By the number of steps, for two shares may be as many; none and all as in samples that are stored.
                 "greedy": {0: False, settings.rule.steps: True}.get(settings.greedy_steps, settings.greedy_steps),
                 "frozen": sorted(settings.frozen),
+                "grid": settings.grid,
+                # Those that came later are None where they are as usual, see `store.cells`.
+                "log_factors": None if settings.log_factors is None else digest(settings.log_factors.tolist()),
+                "min_p": settings.min_p or None,
+                "by_entropy": settings.by_entropy,
+                "guided": None if settings.guided_steps == (0, settings.rule.steps) else settings.guided_steps,
+                "condition_noise": settings.condition_noise and asdict(settings.condition_noise),
+                "strata": settings.strata if settings.strata > 1 else None,
             },
             "seed": self.seed,
             "drawn_with": asdict(self.drawn_with),
@@ -175,9 +183,10 @@ def digest(values: object) -> str:
     return hashlib.blake2b(json.dumps(values).encode(), digest_size=16).hexdigest()
 
 
-def noise_of(rows: Sequence[Row], seed: int) -> Noise:
+def noise_of(rows: Sequence[Row], seed: int, strata: int = 1) -> Noise:
     """The noise that these rows are drawn with."""
-    return CounterNoise.of(seed, [r.prompt.text for r in rows], [r.path for r in rows], [r.execution for r in rows])
+    prompts, paths = [row.prompt.text for row in rows], [row.path for row in rows]
+    return CounterNoise.of(seed, prompts, paths, [row.execution for row in rows], strata)
 
 
 def steps(run: Run, wordings: Sequence[str], noise: Noise) -> Iterator[Moment]:
@@ -186,9 +195,25 @@ def steps(run: Run, wordings: Sequence[str], noise: Noise) -> Iterator[Moment]:
     conditions = torch.stack([run.conditions[wording] for wording in wordings])
     positions = math.prod(model.grid)
     start = torch.full((len(wordings), positions), model.mask, dtype=torch.long, device=conditions.device)
-    guided = settings.guidance != 1.0
-    predictor = checked_predictor(model, model.predictor(conditions, guided=guided), guided)
+    predictor = predictor_under(run, conditions, noise)
     return moments(predictor, settings, noise, start, model.mask, model.name)
+
+
+def predictor_under(run: Run, conditions: Float[Tensor, "batch *shape"], noise: Noise) -> Predictor:
+    """What the model answers, given these conditions; with noise on them, another predictor at every step."""
+    model, guided, fading = run.model, run.settings.needs_guidance, run.settings.condition_noise
+    if fading is None:
+        return checked_predictor(model, model.predictor(conditions, guided=guided), guided)
+
+    def call(view: View) -> tuple[Tensor, Tensor | None]:
+        gamma = fading.gamma(view.step, run.settings.rule.steps)
+        seen = conditions
+        if gamma < 1:
+            normal = noise.condition_normal(view.step, conditions[0].numel(), conditions.device)
+            seen = fading.on(conditions, normal, gamma)
+        return checked_predictor(model, model.predictor(seen, guided=guided), guided)(view)
+
+    return call
 
 
 @dataclass(frozen=True)
@@ -220,15 +245,17 @@ def unseen(place: slice, passing: Iterator[Moment]) -> None:
 
 
 def fill(
-    run: Run, see: See[Seen] = unseen, noise: Callable[[Sequence[Row], int], Noise] = noise_of
+    run: Run, see: See[Seen] = unseen, noise: Callable[[Sequence[Row], int], Noise] | None = None
 ) -> Iterator[Filled[Seen]]:
     """Fill the grids of a run, batch by batch. `see` makes what it likes of a batch's steps as they happen; steps that
-    it leaves are taken all the same. Of a batch that did not fit into memory nothing is kept."""
+    it leaves are taken all the same. Of a batch that did not fit into memory nothing is kept. `noise`: of rows and the
+    seed, in place of the run's own."""
 
     @torch.inference_mode()
     def filled(place: slice) -> Filled[Seen]:
         rows = run.rows[place]
-        watched = Watched(steps(run, [row.wording for row in rows], noise(rows, run.seed)))
+        own = noise_of(rows, run.seed, run.settings.strata) if noise is None else noise(rows, run.seed)
+        watched = Watched(steps(run, [row.wording for row in rows], own))
         seen, tokens = see(place, iter(watched)), watched.to_the_end()
         if bool((tokens == run.model.mask).any()):
             raise DivlensError(

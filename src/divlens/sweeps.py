@@ -21,6 +21,7 @@ from divlens.interventions import (
     TopK,
     TopP,
 )
+from divlens.methods import ConditionNoise, MinP, PathTemperature, StratifiedNoise
 from divlens.notation import call_from
 
 EXPECTED = 'expected a sweep such as "Subset=1,0.5,0.25" or "Subset(by=\'random\')=1,0.5,0.25"'
@@ -42,8 +43,12 @@ DOSES: Mapping[Any, Dose] = {
     Paraphrase: Dose("n", 1),
     Temperature: Dose("t", 1.0),
     TopP: Dose("p", 1.0),
+    MinP: Dose("p", 0.0),
     TopK: Dose("k", math.inf),
     Guidance: Dose("scale", -math.inf),  # every model has a scale of its own, so that 1 is no "as it is"
+    PathTemperature: Dose("tau", -math.inf),  # the same
+    ConditionNoise: Dose("s", -math.inf),  # at s = 0 the condition fades in all the same
+    StratifiedNoise: Dose("strata", 1),
 }
 # One wording of these lengths is the shortest or the longest, and not the prompt's own; without its noise the path is
 # another.

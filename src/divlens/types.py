@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,6 +20,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_ROOM)
+
+
+def written(record: Any, *rare: str) -> str:
+    """A dataclass as Python writes it, but without the fields `rare` where these are as usual: so names of conditions
+    stay short, and what a stored run says was done means the same as ever."""
+    parts = ((field.name, getattr(record, field.name), field.default) for field in fields(record))
+    shown_parts = [f"{name}={value!r}" for name, value, usual in parts if name not in rare or value != usual]
+    return f"{type(record).__name__}({', '.join(shown_parts)})"
 
 
 @dataclass(frozen=True)
@@ -70,7 +79,7 @@ class Step:
     `log_probability`: natural logarithm of the probability with which the token was drawn, after guidance and filters.
     `entropy`: conditional entropy of that draw, nats. Both are 0 where nothing was drawn.
     `path_log_probability`: (batch,), log of the path event's probability given the draws; 0 for a deterministic path,
-    NaN where the rule has no closed form for it (ConfidenceUnmasking).
+    NaN where the rule has no closed form for it (ConfidenceUnmasking, ChooseThenSample).
     """
 
     drawn: Bool[Tensor, "batch n"]

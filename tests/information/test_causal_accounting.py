@@ -99,6 +99,15 @@ def test_temperatures_of_confidence_unmasking(codes, temperature):
     check(drawn_sums(model, count), truth(Case(model, PROMPT)), QUANTITIES[:3])
 
 
+def test_the_running_product_of_temperatures():
+    rule = ConfidenceUnmasking(3, (2.0, 0.0), cooling="running product")
+    model: Any = Small(rule, codes=3)
+    sums = drawn_sums(model, 1200)
+    check(sums, truth(Case(model, PROMPT)), QUANTITIES[:3])
+    with pytest.raises(AssertionError):
+        check(sums, truth(Case(model, PROMPT, rule=replace(rule, cooling="linear"))), QUANTITIES[:3])
+
+
 @pytest.mark.parametrize("schedule", ["cosine", "linear"])
 def test_several_positions_a_step(schedule):
     model: Any = Small(ConfidenceUnmasking(2, (1.5, 0.5), schedule), codes=3, positions=4)

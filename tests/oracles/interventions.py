@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from divlens.interventions import Argmax, DisableTop, Guidance, Intervention, Subset, Temperature, TopK, TopP
+from divlens.methods import EntropyTemperature, GuidanceInterval, MinP
 from divlens.noise import CounterNoise, draw_by_inversion
 from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion, PathRule, Raster
 
@@ -40,6 +41,36 @@ def keep_mass(p: float) -> Transform:
     return transform
 
 
+def keep_near_the_best(p: float) -> Transform:
+    def transform(logits: np.ndarray) -> np.ndarray:
+        ratio = np.exp(logits - logits.max(-1, keepdims=True))
+        return np.where(ratio >= p, logits, -np.inf)
+
+    return transform
+
+
+def heat_by_entropy(t0: float, alpha: float, theta: float) -> Transform:
+    def transform(logits: np.ndarray) -> np.ndarray:
+        result = np.empty_like(logits)
+        for i, row in enumerate(logits):
+            chance = np.exp(row - row.max())
+            chance /= chance.sum()
+            entropy = -sum(p * math.log(p) for p in chance if p > 0)
+            result[i] = row / (t0 * math.exp(-entropy / alpha) + theta)
+        return result
+
+    return transform
+
+
+def make_rarer(codes: tuple[int, ...], strength: float) -> Transform:
+    def transform(logits: np.ndarray) -> np.ndarray:
+        chance = np.exp(logits - logits.max(-1, keepdims=True))
+        chance[:, list(codes)] *= 1 - strength
+        return np.log(chance)
+
+    return transform
+
+
 def ban(codes: tuple[int, ...]) -> Transform:
     def transform(logits: np.ndarray) -> np.ndarray:
         result = logits.copy()
@@ -57,6 +88,10 @@ INTERVENTIONS: Mapping[str, tuple[Intervention, Mapping[str, Any]]] = {
     "top-p": (TopP(0.7), {"transform": keep_mass(0.7)}),
     "subset": (Subset(0.5), {"transform": ban((2, 3))}),
     "disable-top": (DisableTop(0.25), {"transform": ban((0,))}),
+    "disable-top, softly": (DisableTop(0.5, strength=0.9), {"transform": make_rarer((0, 1), 0.9)}),
+    "min-p": (MinP(0.4), {"transform": keep_near_the_best(0.4)}),
+    "temperature by entropy": (EntropyTemperature(), {"transform": heat_by_entropy(2.5, 3.0, 0.6)}),
+    "guidance at one of three steps": (GuidanceInterval(0.3, 0.7), {"guided": (1, 2)}),
     "argmax": (Argmax(), {"greedy": True}),
     "argmax at two of three steps": (Argmax(share=0.6), {"greedy": True, "greedy_until": 2}),
 }

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from divlens.paths import ConfidenceUnmasking, FixedOrder, MaskReplaceDiffusion, RandomOrder, Raster
+from divlens.paths import ChooseThenSample, ConfidenceUnmasking, FixedOrder, MaskReplaceDiffusion, RandomOrder, Raster
 from divlens.types import View
 from oracles.toy_grids import posterior, selection_chance
 
@@ -27,11 +27,13 @@ class Case:
     """What is enumerated. `transform`: guided logits (n, codes) to log-probabilities; `greedy`: the draw is its mode,
     at the steps before `greedy_until` where that is given. `draw`: a token that the draw must give at (step, state,
     position), where the execution noise is known; `gumbel` and `uniform`: the path's noise at (step, position), of
-    unmasking and of diffusion, where that is."""
+    unmasking and of diffusion, where that is. `guided`: the steps from which and to which guidance acts, where it does
+    not at all of them."""
 
     model: object
     prompt: str
     guidance: float | None = None
+    guided: tuple[int, int] | None = None
     rule: object = None
     transform: Callable[[np.ndarray], np.ndarray] | None = None
     greedy: bool = False
@@ -49,6 +51,8 @@ def log_chances(case: Case, step: int, state: State) -> np.ndarray:
     """log p(x0 | state, prompt), float64 (positions, codes)."""
     model, n = case.model, len(state)
     rule, scale = case.path_rule, model.guidance if case.guidance is None else case.guidance  # type: ignore
+    if case.guided is not None and not case.guided[0] <= step < case.guided[1]:
+        scale = 1.0
     predictor = model.predictor(model.encode([case.prompt]), guided=True)  # type: ignore[attr-defined]
     seen = rule.view(torch.tensor([state]), step)
     conditional, unconditional = predictor(View(step, torch.tensor([state]), 0, n, seen.time))
@@ -77,8 +81,8 @@ def outcomes(case: Case, step: int, state: State) -> Iterator[Outcome]:
             yield (), code, (*state[:step], code, *state[step + 1 :]), chance
     elif isinstance(rule, ConfidenceUnmasking):
         yield from unmasked(case, rule, step, state, log_p, draws)
-    elif isinstance(rule, RandomOrder | FixedOrder):
-        yield from chosen_first(case, rule, step, state, draws)
+    elif isinstance(rule, RandomOrder | FixedOrder | ChooseThenSample):
+        yield from chosen_first(case, rule, step, state, draws, log_p)
     else:
         assert isinstance(rule, MaskReplaceDiffusion)
         time, known = rule.steps - step, case.uniform(step) if case.uniform else [None] * n
@@ -132,11 +136,7 @@ def unmasked(
     mask = case.model.mask  # type: ignore[attr-defined]
     opened = [i for i, token in enumerate(state) if token == mask]
     left = still_masked(rule, step, len(opened), len(state))
-    tau = (
-        0.0
-        if rule.steps == 1
-        else rule.temperature[0] + (rule.temperature[1] - rule.temperature[0]) * step / (rule.steps - 1)
-    )
+    tau = tau_at(rule, step)
     table: dict[tuple, float] = defaultdict(float)
     for every in itertools.product(*(draws[i] for i in opened)):
         drawn = {i: code for i, (code, _) in zip(opened, every, strict=True)}
@@ -153,6 +153,16 @@ def unmasked(
             yield chosen, tokens, tuple(following), chance
 
 
+def tau_at(rule: Any, step: int) -> float:
+    """The temperature of the path's noise."""
+    first, last = rule.temperature
+    if rule.cooling == "running product":
+        for done in range(1, step + 2):
+            first *= 1.0 - done / rule.steps
+        return first
+    return 0.0 if rule.steps == 1 else first + (last - first) * step / (rule.steps - 1)
+
+
 def still_masked(rule: Any, step: int, opened: int, positions: int) -> int:
     """How many positions the step leaves masked."""
     ratio = (step + 1) / rule.steps
@@ -162,22 +172,29 @@ def still_masked(rule: Any, step: int, opened: int, positions: int) -> int:
     return 0 if step == rule.steps - 1 else max(1, min(opened - 1, wanted))
 
 
-def chosen_first(case: Case, rule: Any, step: int, state: State, draws: list) -> Iterator[Outcome]:
+def chosen_first(case: Case, rule: Any, step: int, state: State, draws: list, log_p: np.ndarray) -> Iterator[Outcome]:
     """Positions chosen without a look at the tokens; of a fixed order, one that is not rolled."""
     opened = [i for i, token in enumerate(state) if token == case.model.mask]  # type: ignore[attr-defined]
     count = len(opened) - still_masked(rule, step, len(opened), len(state))
+    sets = list(itertools.combinations(opened, count))
+    chances = [1 / len(sets)] * len(sets)
     if isinstance(rule, FixedOrder):
         assert not rule.roll
-        sets = [tuple(sorted([i for i in rule.order if i in opened][:count]))]
-    else:
-        sets = list(itertools.combinations(opened, count))
-    for chosen in sets:
+        sets, chances = [tuple(sorted([i for i in rule.order if i in opened][:count]))], [1.0]
+    elif isinstance(rule, ChooseThenSample):
+        tau = tau_at(rule, step)
+        scores = {
+            i: math.log((np.exp(log_p[i]) ** (1 + 1 / tau)).sum()) * tau if tau else log_p[i].max() for i in opened
+        }
+        chances = [chosen_chance(case, step, chosen, scores, tau) for chosen in sets]
+    for chosen, chance_of_set in zip(sets, chances, strict=True):
         for every in itertools.product(*(draws[i] for i in chosen)):
             following = list(state)
             for i, (code, _) in zip(chosen, every, strict=True):
                 following[i] = code
-            chance = math.prod(part for _, part in every) / len(sets)
-            yield chosen, tuple(code for code, _ in every), tuple(following), chance
+            chance = math.prod(part for _, part in every) * chance_of_set
+            if chance > 0:
+                yield chosen, tuple(code for code, _ in every), tuple(following), chance
 
 
 def chosen_chance(case: Case, step: int, chosen: tuple, log_p: dict[int, float], tau: float) -> float:
@@ -256,7 +273,7 @@ def truth(case: Case) -> Truth:
             moved += weight * entropy(list(states.values()))
             for after, chance in states.items():
                 following[after] += weight * chance
-            if isinstance(rule, ConfidenceUnmasking | RandomOrder | FixedOrder):
+            if isinstance(rule, ConfidenceUnmasking | RandomOrder | FixedOrder | ChooseThenSample):
                 for (route, at), before in records.items():
                     if at == state:
                         for event, _, after, chance in listed:

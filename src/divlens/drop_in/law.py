@@ -22,8 +22,8 @@ from divlens.interventions import (
 )
 
 # What `filter_logits` reads of the settings, and the draw itself. A new setting of the law needs its name here.
-LAW = frozenset({"temperature", "allowed", "top_k", "top_p", "greedy"})
-POSSIBLE = "Subset, DisableTop, Temperature, TopK, TopP and Argmax()"
+LAW = frozenset({"temperature", "by_entropy", "allowed", "log_factors", "top_k", "top_p", "min_p", "greedy"})
+POSSIBLE = "Subset, DisableTop, Temperature, EntropyTemperature, TopK, TopP, MinP and Argmax()"
 
 
 def law_settings(

@@ -44,8 +44,8 @@ class Levels(NamedTuple):
 def levels_of(settings: Settings, asked: Levels, name: str) -> Levels:
     """The levels that are drawn: one path where the rule makes no path draw, one execution where draws are greedy.
 
-    `name`: the model's. Raises DivlensError for levels below 1, for nothing to vary, asked for or left, and for a
-    stream that is frozen.
+    `name`: the model's. Raises DivlensError for levels below 1, for nothing to vary, asked for or left, for a stream
+    that is frozen, for samples that depend on each other, and for noise of a third kind.
     """
     for factor, count in zip(Levels._fields, asked, strict=True):
         check_whole(factor, count, 1)
@@ -59,6 +59,10 @@ def levels_of(settings: Settings, asked: Levels, name: str) -> Levels:
     if settings.frozen:
         streams = " and ".join(sorted(settings.frozen))
         raise DivlensError(f"decompose varies the noise itself, got Freeze of {streams}: ask for 1 level instead")
+    if settings.joint:
+        raise DivlensError(f"decompose expects samples that are drawn apart from each other, got {settings.joint}")
+    if settings.condition_noise is not None:
+        raise DivlensError("decompose splits path and execution, got ConditionNoise, which is a third source")
     still = settings.without_noise
     drawn = Levels(
         asked.wordings, 1 if "path" in still else asked.paths, 1 if "execution" in still else asked.executions

@@ -24,6 +24,7 @@ from divlens.interventions import (
     TopP,
 )
 from divlens.lab.reading import first_read
+from divlens.methods import EntropyTemperature, GuidanceInterval, MinP
 from divlens.models.protocol import Model
 from divlens.types import Prompt
 
@@ -72,20 +73,31 @@ def fewer_codes(model: Model) -> Tried:
     return {f"{k}": (TopK(k),) for k in (max(1, model.codes // part) for part in (2, 4, 8, 16))}
 
 
+def part_of_the_steps(model: Model) -> Tried:
+    """Guidance in the later half or three quarters of the steps, or in the earlier."""
+    shares = ((0.25, 1.0), (0.5, 1.0), (0.0, 0.75), (0.0, 0.5))
+    return {f"{first:g}-{last:g}": (GuidanceInterval(first, last),) for first, last in shares}
+
+
 def random_top(fraction: float) -> DisableTop:
     return DisableTop(fraction, by="random")
 
 
 MIXED, SHORT, LONG = ([Paraphrase(lengths=lengths)] for lengths in ("mixed", "short", "long"))
+ALL_NAMED = [Detailed(4)]
 METHODS: tuple[Method, ...] = (
     Method(GUIDANCE, lower_guidance),
     Method("temperature", at(Temperature, 1.1, 1.25, 1.5, 2.0)),
     Method("top-k", fewer_codes),
     Method("top-p", at(TopP, 0.98, 0.95, 0.9, 0.8)),
+    Method("min-p", at(MinP, 0.02, 0.05, 0.1, 0.2)),
+    Method("entropy-temperature", at(EntropyTemperature, 0.4, 0.5, 0.6, 0.7)),
+    Method("guidance-interval", part_of_the_steps),
     Method("disable-top", at(DisableTop, *DISABLED)),
     Method("subset", at(Subset, 0.9, 0.75, 0.5, 0.25)),
     Method("paraphrase", lambda model: {of: (Paraphrase(lengths=of),) for of in ("similar", "short", "long", "mixed")}),
     Method("detailed", lambda model: {f"{count}": (Detailed(count),) for count in (1, 2, 3, 4)}, laboratory),
+    Method("detailed-cooler", at(Temperature, 0.9, 0.8, 0.7, 0.6, before=ALL_NAMED), laboratory),
     Method("enhancer", at(DisableTop, *DISABLED, before=MIXED)),
     Method("enhancer-short", at(DisableTop, *DISABLED, before=SHORT)),
     Method("enhancer-long", at(DisableTop, *DISABLED, before=LONG)),
@@ -129,4 +141,4 @@ def by_method(conditions: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 def passes_of(settings: Settings) -> int:
     """How often the network is asked for a sample: once a step and, with guidance, once more without the prompt."""
-    return settings.rule.steps * (1 if settings.guidance == 1.0 else 2)
+    return settings.rule.steps * (2 if settings.needs_guidance else 1)

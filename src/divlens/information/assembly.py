@@ -30,12 +30,17 @@ from divlens.run import Run, wording_notes
 from divlens.statistics import Interval
 from divlens.types import Prompt
 
-FROZEN = "given the frozen {} noise of each prompt, not averaged over it"
+GIVEN: Mapping[str, str] = {
+    "path": "given the frozen path noise of each prompt, not averaged over it",
+    "execution": "given the frozen execution noise of each prompt, not averaged over it",
+    "condition": "given the noise of each sample's condition, not averaged over it",
+}
 PER_IMAGE = "per image: as if tokens were independent"
 TOO_FEW = "needs 2 images of each prompt and a code that two images share"
 ROUNDING = 1e-4  # bits, of sums over the steps and positions of a large grid
 TRIVIAL = "0 bits: the bound came out below it"
 NOT_FROZEN = "not defined under Freeze: the likelihood of a grid would need every frozen number"
+NOT_AVERAGED = "not known under ConditionNoise: the likelihood of a grid would be a mean over all that the noise may be"
 
 
 def result_of(accounting: Accounting, run: Run, collected: Collected) -> Information:
@@ -87,8 +92,8 @@ def has_several_wordings(run: Run) -> bool:
     return any(len(set(used)) > 1 for used in run.wordings)
 
 
-def note_of_freezes(settings: Settings) -> str:
-    return "; ".join(FROZEN.format(stream) for stream in sorted(settings.frozen))
+def note_of_given_noise(settings: Settings) -> str:
+    return "; ".join(GIVEN[stream] for stream in sorted(settings.given))
 
 
 def per_image(found: Estimate, positions: int) -> Estimate:
@@ -102,7 +107,7 @@ def per_image(found: Estimate, positions: int) -> Estimate:
 def causal(tally: Tally, settings: Settings, reading: str, most: float) -> dict[str, Estimate]:
     """Path, execution and joint in the chosen reading, and under names with `schedule_` and `trajectory_` in both.
     `most`: the bits that no grid exceeds."""
-    note = note_of_freezes(settings)
+    note = note_of_given_noise(settings)
     found = {name: estimate_of_quantity(tally, name, settings, most, note) for name in QUANTITIES}
     law = law_of(settings.rule)
     if not law.known:
@@ -129,7 +134,11 @@ def bracket_of(
         return Bracket(undefined(found["path"].note), full_support(run))
     if exact is not None and has_several_wordings(run):
         return Bracket(exact.conditional, exact.conditional)
-    return conditional_entropy(run, tally, stored, paths, note_of_freezes(run.settings))
+    bracket = conditional_entropy(run, tally, stored, paths, note_of_given_noise(run.settings))
+    if run.settings.condition_noise is None:
+        return bracket
+    # What is given lowers an entropy: so the lower bound holds without the noise, too, and the upper one does not.
+    return Bracket(bracket.lower, full_support(run))
 
 
 def over_prompts(
@@ -145,8 +154,8 @@ def over_prompts(
         return mutual | {"sequence_lower": exact.sequence, "sequence_upper": exact.sequence}
     if not law_of(run.settings.rule).known:
         lower = upper = undefined(found["path"].note)
-    elif run.settings.frozen:
-        lower = upper = undefined(NOT_FROZEN)
+    elif run.settings.given:
+        lower = upper = undefined(NOT_FROZEN if run.settings.frozen else NOT_AVERAGED)
     elif stored is None:
         lower = upper = undefined("left out: mixture_samples is 0")
     else:
@@ -196,7 +205,7 @@ def not_below_zero(bound: Estimate) -> Estimate:
 def notes_of(run: Run, found: Mapping[str, Estimate], reading: str) -> Iterator[str]:
     """What the reader of the tables must know of this result."""
     law = law_of(run.settings.rule)
-    yield from (FROZEN.format(stream) for stream in sorted(run.settings.frozen))
+    yield from (GIVEN[stream] for stream in sorted(run.settings.given))
     if has_several_wordings(run):
         yield (
             "path, execution and joint, and what is said of H(P|X) and H(Z|P,X), are given the wording; H(Z|X) "

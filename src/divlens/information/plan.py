@@ -55,7 +55,7 @@ class Effort:
         """Of how many samples of each prompt the records are stored for the bounds over paths, and for those over
         prompts. Where there is one path only the former are none; where the likelihood is not known, both."""
         law = law_of(run.settings.rule)
-        if not law.known or run.settings.frozen:
+        if not law.known or run.settings.given:
             return 0, 0
         n, each = len(run.wordings[0]), [len(set(used)) for used in run.wordings]
         for_paths = 0 if law.path_is_certain else self.for_paths(n, max(each))
@@ -132,7 +132,19 @@ def accountings(
     if judging is not None and not callable(judging):
         raise DivlensError(f"information(judge=...) expects a function of pictures, got {judge!r}")
     asked = asked_prompts([model], prompts)
+    runs = plans(model, asked, n, seed, conditions, batch_size=batch_size)
+    for run in runs.values():
+        check_apart(run)
     return [
         Accounting(run, name, tuple(conditions[name]), reading, judging, judged_by, effort)
-        for name, run in plans(model, asked, n, seed, conditions, batch_size=batch_size).items()
+        for name, run in runs.items()
     ]
+
+
+def check_apart(run: Run) -> None:
+    """Raises DivlensError where the samples of a prompt depend on each other, for then they are joint."""
+    if joint := run.settings.joint:
+        raise DivlensError(
+            f"information expects samples that are drawn apart from each other, got {joint}, under which those of a "
+            "prompt are joint"
+        )

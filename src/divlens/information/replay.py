@@ -45,6 +45,9 @@ class Dictated:
     def path_gumbel(self, step: int, positions: int, device: torch.device) -> Float[Tensor, "batch n"]:
         return self.inner.path_gumbel(step, positions, device)
 
+    def condition_normal(self, step: int, numbers: int, device: torch.device) -> Float[Tensor, "batch numbers"]:
+        return self.inner.condition_normal(step, numbers, device)
+
 
 @dataclass(frozen=True)
 class Replayed:

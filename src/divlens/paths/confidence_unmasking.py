@@ -10,21 +10,30 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from divlens.errors import DivlensError, is_number
 from divlens.noise import Noise
 from divlens.paths.rule import Advance, Draws
-from divlens.paths.schedule import Schedule, check_schedule, masked_share, still_masked, without_the_last
-from divlens.types import View
+from divlens.paths.schedule import (
+    Cooling,
+    Schedule,
+    check_schedule,
+    check_temperature,
+    masked_share,
+    still_masked,
+    temperature_at,
+    without_the_last,
+)
+from divlens.types import View, written
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ConfidenceUnmasking:
     """Commit the most confident draws: score = log p(token) + tau * Gumbel; the rest is masked again.
 
-    `temperature` (first, last): at step s of 0, ..., S - 1 tau is first + (last - first) s / (S - 1). `schedule`: of N
-    positions floor(N share((s + 1) / S)) stay masked, see `schedule.masked_share`, but fewer than before, and always at
-    least one; the last step fills all. p(token) is that of the draw, after guidance and filters.
+    `temperature` (first, last): at step s of 0, ..., S - 1 tau is first + (last - first) s / (S - 1). `cooling`: that
+    way from first to last, "linear", or the "running product" of Show-o and MMaDA, see `schedule.temperature_at`.
+    `schedule`: of N positions floor(N share((s + 1) / S)) stay masked, see `schedule.masked_share`, but fewer than
+    before, and always at least one; the last step fills all. p(token) is that of the draw, after guidance and filters.
 
     Agrees with `diffusers.AmusedScheduler.step` token for token when the noise source makes the reference's calls
     (`divlens.noise.TorchNoise`); a single number t given to the reference means (t, 0.01) here. Where scores tie
@@ -34,14 +43,14 @@ class ConfidenceUnmasking:
     steps: int = 12
     temperature: tuple[float, float] = (2.0, 0.0)
     schedule: Schedule = "cosine"
+    cooling: Cooling = "linear"
 
     def __post_init__(self) -> None:
         check_schedule("ConfidenceUnmasking", self.steps, self.schedule)
-        ends = self.temperature
-        if not (isinstance(ends, tuple | list) and len(ends) == 2 and all(is_number(tau) and tau >= 0 for tau in ends)):
-            raise DivlensError(
-                f"ConfidenceUnmasking(temperature=...) expects two numbers of at least 0, (first, last), got {ends!r}"
-            )
+        check_temperature("ConfidenceUnmasking", self.temperature, self.cooling)
+
+    def __repr__(self) -> str:
+        return written(self, "cooling")
 
     def view(self, tokens: Int[Tensor, "batch n"], step: int) -> View:
         return View(step, tokens, first=0, count=tokens.shape[1], time=self.steps - 1 - step)
@@ -50,7 +59,7 @@ class ConfidenceUnmasking:
         return view.tokens == mask
 
     def tau(self, step: int) -> float:
-        return float(torch.linspace(*self.temperature, self.steps)[step])
+        return temperature_at(self.temperature, self.cooling, step, self.steps)
 
     def advance(self, view: View, draws: Draws, mask: int, noise: Noise) -> Advance:
         unknown = view.tokens == mask

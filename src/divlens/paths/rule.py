@@ -14,10 +14,14 @@ from divlens.types import View
 
 @dataclass(frozen=True)
 class Draws:
-    """The execution draws of one step at the positions of a view: tokens and their natural log-probabilities."""
+    """The execution draws of one step at the positions of a view: tokens and their natural log-probabilities.
+
+    log_p: those of all codes, for rules that look at the law of a draw in place of the token; the loop always says it.
+    """
 
     tokens: Int[Tensor, "batch m"]
     log_probability: Float[Tensor, "batch m"]
+    log_p: Float[Tensor, "batch m codes"] | None = None
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from divlens.errors import DivlensError, check_whole
+from divlens.errors import DivlensError, check_whole, is_number
 
 Schedule = Literal["cosine", "linear", "arccos"]
+Cooling = Literal["linear", "running product"]
 
 
 def check_schedule(rule: str, steps: object, schedule: object) -> None:
@@ -20,6 +21,28 @@ def check_schedule(rule: str, steps: object, schedule: object) -> None:
     if schedule not in get_args(Schedule):
         known = ", ".join(f'"{name}"' for name in get_args(Schedule))
         raise DivlensError(f"{rule}(schedule=...) expects one of {known}, got {schedule!r}")
+
+
+def check_temperature(rule: str, ends: object, cooling: object) -> None:
+    """Raises DivlensError for what are no two temperatures, and for an unknown way from one to the other."""
+    if not (isinstance(ends, tuple | list) and len(ends) == 2 and all(is_number(tau) and tau >= 0 for tau in ends)):
+        raise DivlensError(f"{rule}(temperature=...) expects two numbers of at least 0, (first, last), got {ends!r}")
+    if cooling not in get_args(Cooling):
+        raise DivlensError(f'{rule}(cooling=...) expects "linear" or "running product", got {cooling!r}')
+    if cooling == "running product" and ends[1] != 0:
+        raise DivlensError(f'{rule}(cooling="running product") ends at 0, but temperature expects {ends[1]!r} there')
+
+
+def temperature_at(ends: tuple[float, float], cooling: Cooling, step: int, steps: int) -> float:
+    """The temperature of the path's noise at a step.
+
+    linear: from ends[0] at the first step to ends[1] at the last, in float32 as `diffusers.AmusedScheduler` has it.
+    running product: ends[0] times the product of 1 - r / steps over r = 1, ..., step + 1, as in Show-o and MMaDA,
+    where the temperature is multiplied by what is left of the steps at every step anew.
+    """
+    if cooling == "linear":
+        return float(torch.linspace(*ends, steps)[step])
+    return ends[0] * math.prod(1 - done / steps for done in range(1, step + 2))
 
 
 def masked_share(schedule: Schedule, ratio: Float[Tensor, ""]) -> Float[Tensor, ""]:

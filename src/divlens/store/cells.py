@@ -32,6 +32,13 @@ COUNTS: Mapping[str, bool] = {
     "settings.top_p": True,
     "settings.greedy": True,
     "settings.frozen": True,
+    "settings.grid": False,  # a part of the model
+    "settings.log_factors": True,
+    "settings.min_p": True,
+    "settings.by_entropy": True,
+    "settings.guided": True,
+    "settings.condition_noise": True,
+    "settings.strata": True,
     "seed": True,
     "rows": False,  # the list of all; each row makes a cell
     "drawn_with.device": False,
@@ -45,6 +52,10 @@ COUNTS: Mapping[str, bool] = {
     "row.path": True,
     "row.execution": True,
 }
+# Fields that came when runs were stored already: where they are None, as usual, cells are called as before.
+LATER = frozenset(
+    f"settings.{name}" for name in ("log_factors", "min_p", "by_entropy", "guided", "condition_noise", "strata")
+)
 
 
 def stratum_of(run: Run, content: str | None) -> str:
@@ -56,7 +67,7 @@ def common(identity: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of `Run.identity` that count, those of its parts by names with a dot."""
     parts = {key: value if isinstance(value, Mapping) else {"": value} for key, value in identity.items()}
     flat = {f"{key}.{name}".rstrip("."): value for key, part in parts.items() for name, value in part.items()}
-    counted = {key: value for key, value in flat.items() if COUNTS[key]}
+    counted = {key: value for key, value in flat.items() if COUNTS[key] and not (key in LATER and value is None)}
     if identity["model_content"] is None:
         counted["model"] = identity["model"]
     return {"version": VERSION, **counted}

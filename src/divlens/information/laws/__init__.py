@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from divlens.information.laws.choose_then_sample import ChoiceLaw
 from divlens.information.laws.confidence_unmasking import UnmaskingLaw
 from divlens.information.laws.fixed_order import fixed_order_law
 from divlens.information.laws.law import Law, StepEntropies
@@ -16,6 +17,7 @@ from divlens.information.laws.random_order import random_order_law
 from divlens.information.laws.raster import raster_law
 from divlens.information.laws.unknown import UnknownLaw
 from divlens.paths import (
+    ChooseThenSample,
     ConfidenceUnmasking,
     FixedOrder,
     MaskReplaceDiffusion,
@@ -30,6 +32,7 @@ LAWS: Mapping[type, Callable[[Any], Law]] = {
     MaskReplaceDiffusion: DiffusionLaw,
     RandomOrder: random_order_law,
     FixedOrder: fixed_order_law,
+    ChooseThenSample: ChoiceLaw,
 }
 
 
