@@ -252,15 +252,14 @@ def test_a_verdict_rests_on_alignment_where_no_judge_knows_the_prompts(run_of_to
     assert set(found.table["right_by"]) == {name}
     code, out, _ = run("verdict", run_of_toy, "--kept", name)
     assert code == 0 and text.endswith(" ".join(out.split()))
+    code, out, err = run("verdict", run_of_toy, "--kept", "kept:clipscore:nowhere")
+    assert (code, out, err.count("\n")) == (2, "", 1) and "kept expects a measure that the run has of all" in err
     other = tiny_features.clip(tmp_path / "other", seed=1)
     divlens.score(run_of_toy, f"kept:clipscore:{other}")
     several = divlens.verdict(run_of_toy)
-    assert several.strategies["toy/ar:0"].kept == {} and "names the one that is to tell" in " ".join(
-        str(several).split()
-    )
+    assert several.strategies["toy/ar:0"].kept == {}
+    assert "names the one that is to tell" in " ".join(str(several).split())
     assert str(divlens.verdict(run_of_toy, kept=name)) == str(found)
-    code, out, err = run("verdict", run_of_toy, "--kept", "kept:clipscore:nowhere")
-    assert (code, out, err.count("\n")) == (2, "", 1) and "kept expects a measure that the run has of all" in err
     divlens.probe("toy/ar", [*PROMPTS, "moon"], N, conditions=CONDITIONS, out=run_of_toy)
     grown = divlens.verdict(run_of_toy)  # one prompt has not been scored
     assert grown.strategies["toy/ar:0"].kept == {}

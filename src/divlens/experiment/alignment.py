@@ -65,7 +65,8 @@ class Alignment:
     def named(cls, name: str) -> Alignment:
         """Raises DivlensError for another score, for a network behind an @, and for a CLIP that cannot be loaded."""
         asked = parts_of(name)
-        score = Asked(*asked.argument.partition(":")[::2], asked.network)
+        family, _, place = asked.argument.partition(":")
+        score = Asked(family, place, asked.network)
         if score.family != CLIPSCORE:
             raise DivlensError(f"{KEPT_BY} expects {KEPT_BY}:{CLIPSCORE}:PLACE, got {name!r:.120}")
         found = cls(score.place())
