@@ -10,19 +10,22 @@ import subprocess
 from html.parser import HTMLParser
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 import divlens
 from divlens.cli import main
 from divlens.errors import DivlensError
 from divlens.fidelity.breakage import fidelity_change
+from divlens.fidelity.judge import load_judge
 from divlens.fidelity.notes import fall_text, fall_warnings
-from divlens.pages import embedding, honesty, page, stored
+from divlens.lab.attributes import Attribute
+from divlens.pages import embedding, honesty, law, page, stored
 from divlens.pages.distances import (
     changed_distance,
     mean_distance,
@@ -31,7 +34,7 @@ from divlens.pages.distances import (
     squared_distances,
 )
 from divlens.pages.embedding import Extent, columns_within, extent_of
-from divlens.pages.figures import bit_rows, share_rows
+from divlens.pages.figures import bit_rows, plane_rows, share_rows
 from divlens.pages.texts import command_line, file_name, shell_word, shown
 from oracles.colour_network import colour_network
 
@@ -397,4 +400,90 @@ def test_shares_and_bits_are_those_of_their_results(tmp_path, colours_for_lpips)
     assert bracket["most"] == pytest.approx(bits.conditional_upper.value, abs=1e-5)
     made = report_module.contents(run, 100, None)
     assert [one.key for one in made.figures] == ["sources", "bits"] and len(made.data["rows"]) == 2
+    table = run.tables("information")["table"]
+    assert plane_rows(table) == []  # nobody knows the thing that a toy is asked for
+    table.loc[table["quantity"] == "relevant", ["bits_per_image", "image_low", "image_high"]] = 0.75, 0.5, 1.0
+    (point,) = plane_rows(table)
+    assert point["least"] == pytest.approx(bits.mutual_lower.value, abs=1e-5) and point["relevant"] == 0.75
+    assert point["most"] == pytest.approx(bits.mutual_upper.value, abs=1e-5) and point["relevant_low"] == 0.5
     assert all(row["pictures"][i]["path"] == i for row in made.data["rows"] for i in range(4))
+
+
+def test_curves_are_those_of_doses(tmp_path, colours_for_lpips):
+    sweep = divlens.sweep(divlens.Temperature, [0.5, 0.8, 2.0])
+    divlens.probe(["toy/ar", "toy/mim"], ["a cat", "snow", "sea"], 3, conditions=sweep, out=tmp_path / "run")
+    run = divlens.open_run(tmp_path / "run")
+    table = divlens.doses(run).table
+    (figure,) = [one for one in report_module.contents(run, 0, None).figures if one.key.startswith("doses")]
+    assert figure.key == "doses-0-diversity" and len(figure.rows) == len(table) == 2 * (3 + 2)  # from 1 down, from 1 up
+    for row, (_, wanted) in zip(figure.rows, table.iterrows(), strict=True):
+        assert (row["series"], row["dose"], row["condition"]) == (wanted["model"], wanted["dose"], wanted["condition"])
+        assert row["left"] == pytest.approx(100 * wanted["diversity_left"], abs=1e-4)
+    assert len({row["left"] for row in figure.rows}) > 4
+
+
+def test_crossed_pictures_are_those_of_their_noise(tmp_path, colours_for_lpips):
+    """Beside a probe in the same folder, whose samples have other noise, and other wordings under Paraphrase."""
+    divlens.decompose("toy/mim", ["a cat", "snow"], 2, 2, 3, out=tmp_path / "run")
+    divlens.probe("toy/mim", ["snow", "a cat"], 4, out=tmp_path / "run")
+    run = divlens.open_run(tmp_path / "run")
+    data = report_module.contents(run, 100, None).data
+    (one,) = data["crossed"]
+    assert [len(row) for row in one["cells"]] == [3, 3]
+    samples = run.samples
+    model, seen = run.model("toy/mim:0"), set()
+    for path, row in enumerate(one["cells"]):
+        for execution, image in enumerate(row):
+            of = samples[(samples["prompt"] == one["prompt"]) & (samples["wording"] == one["wording"])]
+            of = of[(of["path"] == path) & (of["execution"] == execution) & (of["condition"] == "baseline")]
+            tokens = torch.from_numpy(np.array(of["tokens"].iloc[0], np.int64)).view(1, *model.grid)
+            expected = (model.decode(tokens)[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+            assert np.array_equal(picture(data["images"][image]), expected)
+            seen.add(expected.tobytes())
+    assert len(seen) > 3
+    assert report_module.contents(run, 0, None).data["crossed"] == []
+
+
+def test_the_law_is_what_was_read_and_what_an_erring_judge_would_read(run_folder, monkeypatch):
+    """A judge of a thing, a colour (two values, the second read as the first in half of the pictures) and a size."""
+    words = {"red heart": ["red", "red", "blue"], HOSTILE: ["blue", "blue", "red"], "=1+1": ["red", "red", "red"]}
+    judge = ErringJudge()
+
+    def read(run, model, condition, prompt, judge):
+        read = [[0, ["red", "blue"].index(word), 0] for word in words.get(prompt, [])]
+        return np.array(read, int).reshape(-1, 3)
+
+    monkeypatch.setattr(law, "readings_of", read)
+    rows = list(law.of_model(None, "m", "baseline", [divlens.Prompt(text) for text in PROMPTS], judge))
+    assert [(row["attribute"], row["value"], row["prompts"]) for row in rows] == [
+        *(("colour", word, 2) for word in ("red", "blue")),  # "=1+1" names it, and of TURNED nothing was read
+        *(("size", word, 3) for word in ("large", "small")),
+    ]
+    assert [row["read"] for row in rows] == pytest.approx([50, 50, 100, 0])
+    assert [row["true"] for row in rows] == pytest.approx([75, 25, 50, 50])
+    assert all(row["low"] <= row["read"] <= row["high"] for row in rows)
+
+
+class ErringJudge:
+    attributes = (
+        Attribute("thing", ("it",)),
+        Attribute("colour", ("red", "blue")),
+        Attribute("size", ("large", "small")),
+    )
+    confusions: ClassVar = {"colour": np.array([[1.0, 0.0], [0.5, 0.5]])}
+
+    def __call__(self, images):
+        raise AssertionError("what is stored is not judged again")
+
+    def named(self, prompt):
+        return (0, 0 if prompt.text == "=1+1" else None, None)
+
+
+def test_readings_that_are_stored_are_those_that_the_law_counts(tmp_path, colours_for_lpips):
+    divlens.probe("zoo/mim", ["rocket"], 2, conditions={"baseline": ()}, out=tmp_path / "run")
+    run = divlens.open_run(tmp_path / "run")
+    judge = load_judge()
+    found = law.readings_of(run, "zoo/mim", "baseline", "rocket", judge)
+    assert sorted(map(tuple, found)) == sorted(map(tuple, judge(run.images(0, "baseline")).numpy()))
+    figures = report_module.contents(run, 100, None).figures
+    assert [one.key for one in figures] == ["law-style", "law-background", "law-size", "law-place"]

@@ -9,12 +9,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from divlens.doses import Doses, doses
+from divlens.doses.result import TITLES
 from divlens.errors import DivlensError, check_whole
 from divlens.files import written_beside
 from divlens.output import Record
 from divlens.pages import charts, honesty
-from divlens.pages.figures import bit_rows, prompt_rows, row_figures, share_rows
+from divlens.pages.crossed import crossed_of
+from divlens.pages.embedding import Embedded
+from divlens.pages.figures import bit_rows, dose_rows, plane_rows, prompt_rows, row_figures, share_rows
 from divlens.pages.gallery import Gallery, Row
+from divlens.pages.law import law_rows
 from divlens.pages.page import Figure, Page, html_of
 from divlens.pages.stored import gallery_of
 from divlens.pages.tables import COMPARED, PROBE, Tables, blocks_of, facts, sessions_of, tables_of
@@ -103,6 +108,9 @@ def contents(run: StoredRun, pictures: int, device: str | None) -> Page:
     contrasts = [] if probed is None else contrast_rows(run, found, probed)
     cards = cards_of(found, request["models"], per_prompt)
     of_prompts = prompt_rows(per_prompt, gallery)
+    found_doses = None if compared != PROBE or table is None else doses_of(run)
+    of_law = law_rows(run, request, device) if "n" in request and gallery.rows else []
+    crossed, images = crossed_in(run, cards, list(gallery.images), device) if pictures else ([], list(gallery.images))
     single = len(request["conditions"]) < 2
     return Page(
         title=name,
@@ -116,7 +124,10 @@ def contents(run: StoredRun, pictures: int, device: str | None) -> Page:
             *gallery.missing,
             *(["One condition only: there is nothing to hold its pictures against."] if single else []),
         ),
-        figures=tuple(figures_of(contrasts, of_prompts, tables, found.margin if found else None, request)),
+        figures=tuple(
+            figures_of(contrasts, of_prompts, found_doses, of_law, tables, found.margin if found else None, request)
+        ),
+        halvings=() if found_doses is None else tuple(found_doses.blocks),
         tables=tuple(blocks_of(compared, table)),
         gallery_note=gallery_note(gallery),
         models=tuple(dict.fromkeys(row.model for row in gallery.rows)),
@@ -129,7 +140,8 @@ def contents(run: StoredRun, pictures: int, device: str | None) -> Page:
         sessions=tuple(sessions_of(run)),
         data={
             "name": file_name(name),
-            "images": list(gallery.images),
+            "images": images,
+            "crossed": crossed,
             "rows": [
                 row_data(row, request, figures, run)
                 for row, figures in zip(gallery.rows, row_figures(per_prompt, gallery), strict=True)
@@ -138,6 +150,29 @@ def contents(run: StoredRun, pictures: int, device: str | None) -> Page:
             "typical": next((card.typical for card in cards if card.typical), ""),
         },
     )
+
+
+def doses_of(run: StoredRun) -> Doses | None:
+    """What is left at each dose; None of a run without a sweep."""
+    try:
+        return doses(run)
+    except DivlensError:
+        return None
+
+
+def crossed_in(
+    run: StoredRun, cards: Sequence[Card], images: list[str], device: str | None
+) -> tuple[list[dict[str, object]], list[str]]:
+    """The crossed pictures of a run that has `decompose`, and all pictures, these behind the others. The prompt is the
+    one that is shown on the first screen where it was crossed, else the first."""
+    request = run.requests.get(DECOMPOSE)
+    if request is None:
+        return [], images
+    texts = [one["text"] for one in request["prompts"]]
+    prompt = next((card.typical for card in cards if card.typical in texts), texts[0])
+    embedded = Embedded()
+    found = crossed_of(run, request, prompt, embedded, len(images), device)
+    return found, [*images, *embedded.addresses]
 
 
 def headline(cards: Sequence[Card], run: StoredRun) -> str:
@@ -155,6 +190,8 @@ def headline(cards: Sequence[Card], run: StoredRun) -> str:
 def figures_of(
     contrasts: list[dict[str, Any]],
     of_prompts: list[dict[str, Any]],
+    found_doses: Doses | None,
+    of_law: list[dict[str, Any]],
     tables: Tables,
     margin: float | None,
     request: Record,
@@ -175,6 +212,10 @@ def figures_of(
         yield Figure(
             "prompts", "Diversity of each prompt", charts.prompts(len(names_in(of_prompts, "prompt"))), of_prompts
         )
+    yield from dose_figures(found_doses)
+    for attribute, rows in grouped(of_law, "attribute").items():
+        spec = charts.law(names_in(rows, "series"), names_in(rows, "value"))
+        yield Figure(f"law-{attribute}", attribute, spec, rows)
     shares = tables.of(DECOMPOSE, "table")
     if shares is not None and (rows := share_rows(shares)):
         spec = charts.shares(names_in(rows, "series"), names_in(rows, "source"))
@@ -183,6 +224,29 @@ def figures_of(
     if bits is not None and (rows := bit_rows(bits)):
         spec = charts.bits(names_in(rows, "series"), names_in(rows, "quantity"))
         yield Figure("bits", "Bits of an image", spec, rows)
+    if bits is not None and (rows := plane_rows(bits)):
+        yield Figure("plane", "The bottleneck plane", charts.plane(names_in(rows, "series")), rows)
+
+
+def dose_figures(found: Doses | None) -> Iterator[Figure]:
+    """A chart for each sweep and each measure that was taken."""
+    if found is None:
+        return
+    for place, swept in enumerate(dict.fromkeys(curve.swept for curve in found.curves)):
+        curves = [curve for curve in found.curves if curve.swept == swept]
+        falling = curves[0].points[0].dose > curves[0].points[-1].dose
+        for measure, title in TITLES.items():
+            if rows := dose_rows(curves, measure):
+                spec = charts.doses(names_in(rows, "series"), swept.dose.field, falling)
+                yield Figure(f"doses-{place}-{measure}", f"{swept.name}: {title}", spec, rows)
+
+
+def grouped(rows: list[dict[str, Any]], column: str) -> dict[str, list[dict[str, Any]]]:
+    """Rows by what stands in a column, in the order in which it comes."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(row[column], []).append(row)
+    return found
 
 
 def names_in(rows: list[dict[str, Any]], column: str) -> list[str]:

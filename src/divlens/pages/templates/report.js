@@ -75,6 +75,8 @@
     const options = { actions: false, ast: true, renderer: "svg", tooltip: { disableDefaultStyle: true } };
     const result = await vegaEmbed(place.querySelector(".plot"), spec, options);
     views.set(key, result);
+    // Its place has a name, and what it shows stands in tables and CSV: a reader of screens needs no word on every mark.
+    place.querySelector(".plot svg").setAttribute("aria-hidden", "true");
     if (key === "prompts") {
       result.view.addEventListener("click", (event, item) => {
         if (item && item.datum && known(item.datum.prompt)) showPair(item.datum.prompt);
@@ -255,6 +257,22 @@
     }
   }
 
+  // The crossed pictures of a model: rows are path noises, columns execution noises.
+  function crossedTable(one) {
+    const head = make("tr", {}, make("td"), ...one.cells[0].map((_, at) => make("th", { scope: "col", text: `execution ${at}` })));
+    const body = one.cells.map((row, path) => make(
+      "tr", {}, make("th", { scope: "row", text: `path ${path}` }),
+      ...row.map((image, execution) => make("td", {}, known(image) ? make("img", {
+        src: data.images[image], loading: "lazy", decoding: "async",
+        alt: `${one.model}, path ${path}, execution ${execution}`,
+      }) : null)),
+    ));
+    return make(
+      "table", { class: "cross" }, make("caption", {}, make("bdi", { text: `${one.model}: ${one.wording}` })),
+      make("thead", {}, head), make("tbody", {}, ...body),
+    );
+  }
+
   // One prompt before and after.
   function showPair(prompt) {
     const row = rowsOf("prompts").find((one) => one.prompt === prompt);
@@ -315,6 +333,9 @@
     find("before").addEventListener("click", () => stepPrompt(-1));
     find("after").addEventListener("click", () => stepPrompt(1));
     showGallery();
+  }
+  if (find("crossed")) {
+    find("crossed").replaceChildren(make("div", { class: "crosses" }, ...data.crossed.map((one) => make("div", { class: "scroll" }, crossedTable(one)))));
   }
   for (const place of document.querySelectorAll("[data-strip]")) {
     const model = place.closest("[data-model]").dataset.model;
