@@ -73,7 +73,7 @@ def test_every_chart_is_drawn_and_shows_hostile_text_as_text(opened):
     charts = opened.locator("[data-chart]")
     assert [charts.nth(i).get_attribute("data-chart") for i in range(charts.count())] == [
         *("changes-0", "changes-1"),
-        *("prompts", "doses-0-diversity", "sources", "bits"),
+        *("prompts", "replay", "doses-0-diversity", "sources", "bits"),
     ]
     for i in range(charts.count()):
         assert charts.nth(i).locator("svg path[d]").count() > 3
@@ -167,3 +167,19 @@ def test_axe_finds_no_serious_fault(opened, theme):
     assert serious() == []
     opened.evaluate("document.querySelector('#picture-image').removeAttribute('alt')")
     assert any(line.startswith("image-alt") for line in serious())  # it does find what is there
+
+
+def test_one_slider_moves_the_replays_of_all_models(opened):
+    said = opened.locator("#replays .replay span:nth-of-type(1)")
+    ends = [line.split(",")[0].split(" of ") for line in said.all_inner_texts()]
+    assert len(ends) == 2 and all(step == f"step {steps}" for step, steps in ends)
+    before = opened.locator("#replays img").evaluate_all("all => all.map((one) => one.src)")
+    rule = "() => document.querySelector('[data-chart=replay] svg .mark-rule line').getAttribute('transform')"
+    at = opened.evaluate(rule)
+    opened.locator("#replay-at").fill("0")
+    assert [line.split(" of ")[0] for line in said.all_inner_texts()] == ["step 1", "step 1"]
+    after = opened.locator("#replays img").evaluate_all("all => all.map((one) => one.src)")
+    assert all(one != other for one, other in zip(before, after, strict=True))
+    opened.wait_for_function(f"({rule})() !== '{at}'", timeout=10_000)
+    opened.click("#replay-play")
+    opened.wait_for_function("Number(document.querySelector('#replay-at').value) === 100", timeout=20_000)

@@ -35,9 +35,11 @@ from divlens.pages.distances import (
 )
 from divlens.pages.embedding import Extent, columns_within, extent_of
 from divlens.pages.figures import bit_rows, plane_rows, share_rows
+from divlens.pages.replay import last_of_each
 from divlens.pages.texts import command_line, file_name, shell_word, shown
 from oracles.colour_network import colour_network
 
+replay_module: Any = import_module("divlens.pages.replay")
 report_module: Any = import_module("divlens.pages.report")  # divlens.report is the function
 MODELS = ["toy/ar", "toy/mim"]
 HOSTILE = "<script>alert(1)</script> \"q\" 'r' &amp; </textarea>"
@@ -143,7 +145,8 @@ def test_the_figures_of_rows_are_those_of_the_table_and_of_the_pictures(made, ru
         assert row.mean.value == pytest.approx(table[row.model, row.condition, row.prompt], abs=1e-6)
     means = {row.mean.value for row in gallery.rows}
     assert len(means) > 5
-    for row in made.figures[-1].rows:
+    (figure,) = (one for one in made.figures if one.key == "prompts")
+    for row in figure.rows:
         before, after = (gallery.rows[row[side]] for side in ("before", "row"))
         assert (before.condition, after.condition) == ("baseline", row["condition"])
         assert row["change"] == pytest.approx(after.change.value, abs=1e-5)
@@ -305,7 +308,12 @@ def test_without_the_network_pairs_are_left_out(run_folder, monkeypatch):
     found = report_module.contents(divlens.open_run(run_folder), 1000, None)
     assert found.missing == ("No pairs of pictures and no intervals of single prompts: lpips is not installed.",)
     assert all(row["nearest"] is None for row in found.data["rows"]) and len(found.data["images"]) > 5
-    assert all(row["change"] is not None and row["change_low"] is None for row in found.figures[-1].rows)
+    assert all(
+        row["change"] is not None and row["change_low"] is None
+        for one in found.figures
+        for row in one.rows
+        if one.key == "prompts"
+    )
 
 
 def test_falls_of_fidelity_are_those_of_the_probe():
@@ -376,9 +384,9 @@ def test_a_missing_package_names_the_extra(run_folder, tmp_path, monkeypatch):
 
 
 def test_the_command_line_embeds_as_many_pictures_as_the_library():
-    from divlens.cli.report import PICTURES
+    from divlens.cli.report import PICTURES, REPLAY
 
-    assert PICTURES == report_module.MOST_PICTURES
+    assert (PICTURES, REPLAY) == (report_module.MOST_PICTURES, report_module.REPLAY)
 
 
 # Other commands of a run
@@ -399,7 +407,7 @@ def test_shares_and_bits_are_those_of_their_results(tmp_path, colours_for_lpips)
     assert bracket["least"] == pytest.approx(bits.conditional_lower.value, abs=1e-5)
     assert bracket["most"] == pytest.approx(bits.conditional_upper.value, abs=1e-5)
     made = report_module.contents(run, 100, None)
-    assert [one.key for one in made.figures] == ["sources", "bits"] and len(made.data["rows"]) == 2
+    assert [one.key for one in made.figures] == ["replay", "sources", "bits"] and len(made.data["rows"]) == 2
     table = run.tables("information")["table"]
     assert plane_rows(table) == []  # nobody knows the thing that a toy is asked for
     table.loc[table["quantity"] == "relevant", ["bits_per_image", "image_low", "image_high"]] = 0.75, 0.5, 1.0
@@ -486,4 +494,49 @@ def test_readings_that_are_stored_are_those_that_the_law_counts(tmp_path, colour
     found = law.readings_of(run, "zoo/mim", "baseline", "rocket", judge)
     assert sorted(map(tuple, found)) == sorted(map(tuple, judge(run.images(0, "baseline")).numpy()))
     figures = report_module.contents(run, 100, None).figures
-    assert [one.key for one in figures] == ["law-style", "law-background", "law-size", "law-place"]
+    assert [one.key for one in figures] == ["replay", "law-style", "law-background", "law-size", "law-place"]
+
+
+# How a picture came about
+
+
+@pytest.mark.parametrize("model", ["toy/ar", "toy/mim", "toy/diffusion"])
+def test_a_replay_is_the_trace_of_that_sample_and_its_bits_those_of_information(tmp_path, colours_for_lpips, model):
+    divlens.probe(model, ["a cat", "snow"], 3, seed=5, conditions={"baseline": ()}, out=tmp_path / "run")
+    run = divlens.open_run(tmp_path / "run")
+    data = report_module.contents(run, 100, None, 2).data
+    assert [one["sample"] for one in data["replays"]] == [0, 1]
+    one = data["replays"][1]
+    drawn = divlens.sample(model, ["a cat", "snow"], 3, seed=5, trace=True)
+    place = 3 * ["a cat", "snow"].index(one["prompt"]) + 1
+    assert one["equal"] and drawn.trace and one["steps"] == len(one["frames"]) == len(drawn.trace.steps)
+    mask = run.model(f"{model}:0").mask
+    for frame, step in zip(one["frames"], drawn.trace.steps, strict=True):
+        assert frame["fixed"] == step.committed[place].nonzero().flatten().tolist()
+        assert frame["held"] == int((step.state[place] != mask).sum())
+    assert one["frames"][-1]["held"] == len(drawn.trace.steps[0].state[0])
+    final = (drawn.images.flatten(0, 1)[place] * 255).round().byte().permute(1, 2, 0).numpy()
+    assert np.array_equal(picture(data["images"][one["frames"][-1]["image"]]), final)
+    first = picture(data["images"][one["frames"][0]["image"]])
+    assert (first == 128).all(-1).any() == (one["frames"][0]["held"] < one["frames"][-1]["held"])
+    bits = divlens.information(model, [one["prompt"]], n=2, seed=5)  # these very two samples
+    of_prompt = [each for each in data["replays"] if each["prompt"] == one["prompt"]]
+    for name in ("path", "execution"):
+        sums = [sum(frame[name] for frame in each["frames"]) for each in of_prompt]
+        assert np.mean(sums) == pytest.approx(getattr(bits, f"schedule_{name}").value, abs=1e-4)
+
+
+def test_many_steps_share_pictures_and_no_replay_draws_nothing(run_folder, monkeypatch):
+    assert last_of_each(5, 9) == [0, 1, 2, 3, 4] and last_of_each(100, 4) == [24, 49, 74, 99]
+    run = divlens.open_run(run_folder)
+    whole = report_module.contents(run, 1000, None).data["replays"]
+    monkeypatch.setattr(replay_module, "MOST_FRAMES", 2)
+    fewer = report_module.contents(run, 1000, None).data["replays"]
+    assert len(whole[0]["frames"]) > 2 == len(fewer[0]["frames"])
+    for part in ("path", "execution"):
+        totals = [sum(frame[part] for frame in one[0]["frames"]) for one in (whole, fewer)]
+        assert totals[0] == pytest.approx(totals[1], abs=1e-4) and (totals[0] > 0 or part == "path")
+    monkeypatch.setattr(replay_module, "fill", None)
+    assert report_module.contents(run, 1000, None, 0).data["replays"] == []
+    with pytest.raises(TypeError):
+        report_module.contents(run, 1000, None, 1)

@@ -9,7 +9,7 @@ import click
 from divlens.report.terminal import put
 from divlens.showing import visible
 
-PICTURES = 4000
+PICTURES, REPLAY = 4000, 1
 
 
 @click.command()
@@ -28,11 +28,18 @@ PICTURES = 4000
     type=click.IntRange(min=0),
     help="Embed at most so many pictures.",
 )
-def report(run: str, out: Path | None, force: bool, device: str | None, pictures: int) -> None:
+@click.option(
+    "--replay",
+    default=REPLAY,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Show step by step how so many samples of one prompt came about. Each model draws them once more.",
+)
+def report(run: str, out: Path | None, force: bool, device: str | None, pictures: int, replay: int) -> None:
     """Write one HTML file about the folder RUN that needs no network: verdict, pictures, figures, limits."""
     from divlens.pages.report import report as written
     from divlens.pages.texts import file_name
 
     target = out or Path(f"{file_name(run.rstrip('/').rpartition('/')[2])}.html")
-    found = written(run, target, force=force, device=device, pictures=pictures)
+    found = written(run, target, force=force, device=device, pictures=pictures, replay=replay)
     put(f"written: {visible(str(found))}, {found.stat().st_size / 1e6:.1f} MB\n")

@@ -176,6 +176,31 @@ def doses(series: Sequence[str], field: str, falling: bool) -> Spec:
     return finished(alt.layer(*layers), 220)
 
 
+def replay(series: Sequence[str]) -> Spec:
+    """The bits that were decided until each step of a sample of each model; the upright line is where the page's slider
+    stands (`at`, percent of all steps)."""
+    import altair as alt
+
+    base = alt.Chart(alt.NamedData(ROWS))
+    x = alt.X("done:Q", title="% of the steps", scale=alt.Scale(domain=[0, 100]), axis=alt.Axis(tickCount=5))
+    y = alt.Y("bits:Q", title="bits of path and execution", axis=alt.Axis(tickCount=5, grid=True))
+    tooltip = [
+        alt.Tooltip("series:N", title="model"),
+        *numbers({"step": "step"}, "d"),
+        *numbers({"path": "path, bits", "execution": "execution, bits", "bits": "both"}, ".1f"),
+    ]
+    at = alt.param(name="at", value=100)
+    here = alt.Chart(alt.NamedData(ROWS)).transform_aggregate(n="count()").transform_calculate(here="at")
+    layers = [
+        base.mark_line(strokeWidth=2).encode(x=x, y=y, color=coloured(series)),
+        base.mark_point(filled=True, size=34, opacity=1).encode(
+            x=x, y=y, color=coloured(series), shape=shaped(series), tooltip=tooltip
+        ),
+        here.mark_rule(color=INK).encode(x=alt.X("here:Q")),
+    ]
+    return finished(alt.layer(*layers).add_params(at), 200)
+
+
 def law(series: Sequence[str], values: Sequence[str]) -> Spec:
     """How often each value of an attribute is read in the pictures of each model, with its interval, and how often it
     would be if they came from the true law: the upright strokes."""

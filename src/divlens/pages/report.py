@@ -4,7 +4,7 @@ not."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from divlens.pages.figures import bit_rows, dose_rows, plane_rows, prompt_rows, 
 from divlens.pages.gallery import Gallery, Row
 from divlens.pages.law import law_rows
 from divlens.pages.page import Figure, Page, html_of
+from divlens.pages.replay import bits_rows, replays_of
 from divlens.pages.stored import gallery_of
 from divlens.pages.tables import COMPARED, PROBE, Tables, blocks_of, facts, sessions_of, tables_of
 from divlens.pages.texts import command_line, file_name
@@ -37,7 +38,7 @@ from divlens.showing import counted
 from divlens.store.reader import StoredRun, open_run
 
 DECOMPOSE, INFORMATION = "decompose", "information"
-MOST_PICTURES = 4000
+MOST_PICTURES, REPLAY = 4000, 1
 PACKAGES = ("jinja2", "altair", "vl_convert")
 
 
@@ -48,13 +49,15 @@ def report(
     force: bool = False,
     device: str | None = None,
     pictures: int = MOST_PICTURES,
+    replay: int = REPLAY,
 ) -> Path:
     """Write a page about a run to `path`, one HTML file that needs no network, and return where it is.
 
     `run`: a folder, an address that fsspec knows, or what `divlens.open_run` returns; finished or not. `force`: also
     over a file that exists. `device`: where pictures are made of the stored tokens, in place of the one that they were
     drawn on. `pictures`: embed at most so many; fewer where they would take more than 9 MB, and the page says what is
-    left out.
+    left out. `replay`: show of so many samples of one prompt how they were filled in, step by step. For this each model
+    draws them once more; nothing else is drawn.
 
     Raises DivlensError where there is no run, or one of a newer format, where `path` exists or cannot be written, for a
     `device` that cannot be used, and where the extra `report` is not installed. A model that cannot be loaded again
@@ -62,9 +65,10 @@ def report(
     """
     check_packages()
     check_whole("pictures", pictures, 0)
+    check_whole("replay", replay, 0)
     target = Path(path)
     check_target(target, force)
-    page = contents(run if isinstance(run, StoredRun) else open_run(run), pictures, device)
+    page = contents(run if isinstance(run, StoredRun) else open_run(run), pictures, device, replay)
     try:
         with written_beside(target) as partial:
             partial.write_text(html_of(page), encoding="utf-8")
@@ -87,7 +91,7 @@ def check_target(target: Path, force: bool) -> None:
         raise DivlensError(f"a report expects a folder that exists, {target.parent} does not")
 
 
-def contents(run: StoredRun, pictures: int, device: str | None) -> Page:
+def contents(run: StoredRun, pictures: int, device: str | None, replay: int = REPLAY) -> Page:
     """Raises DivlensError for a run of which nothing was asked."""
     if not run.requests:
         raise DivlensError(f"{run.place} holds no command yet: there is nothing to report")
@@ -108,9 +112,12 @@ def contents(run: StoredRun, pictures: int, device: str | None) -> Page:
     contrasts = [] if probed is None else contrast_rows(run, found, probed)
     cards = cards_of(found, request["models"], per_prompt)
     of_prompts = prompt_rows(per_prompt, gallery)
+    margin = found.margin if found else None
     found_doses = None if compared != PROBE or table is None else doses_of(run)
     of_law = law_rows(run, request, device) if "n" in request and gallery.rows else []
-    crossed, images = crossed_in(run, cards, list(gallery.images), device) if pictures else ([], list(gallery.images))
+    more = More(run, cards, device, len(gallery.images))
+    crossed = more.crossed() if pictures else []
+    replays, not_replayed = more.replays(request, gallery, replay)
     single = len(request["conditions"]) < 2
     return Page(
         title=name,
@@ -122,11 +129,10 @@ def contents(run: StoredRun, pictures: int, device: str | None) -> Page:
         missing=(
             *tables.missing,
             *gallery.missing,
+            *not_replayed,
             *(["One condition only: there is nothing to hold its pictures against."] if single else []),
         ),
-        figures=tuple(
-            figures_of(contrasts, of_prompts, found_doses, of_law, tables, found.margin if found else None, request)
-        ),
+        figures=tuple(figures_of(contrasts, of_prompts, found_doses, of_law, replays, tables, margin, request)),
         halvings=() if found_doses is None else tuple(found_doses.blocks),
         tables=tuple(blocks_of(compared, table)),
         gallery_note=gallery_note(gallery),
@@ -140,8 +146,9 @@ def contents(run: StoredRun, pictures: int, device: str | None) -> Page:
         sessions=tuple(sessions_of(run)),
         data={
             "name": file_name(name),
-            "images": images,
+            "images": [*gallery.images, *more.embedded.addresses],
             "crossed": crossed,
+            "replays": replays,
             "rows": [
                 row_data(row, request, figures, run)
                 for row, figures in zip(gallery.rows, row_figures(per_prompt, gallery), strict=True)
@@ -160,19 +167,33 @@ def doses_of(run: StoredRun) -> Doses | None:
         return None
 
 
-def crossed_in(
-    run: StoredRun, cards: Sequence[Card], images: list[str], device: str | None
-) -> tuple[list[dict[str, object]], list[str]]:
-    """The crossed pictures of a run that has `decompose`, and all pictures, these behind the others. The prompt is the
-    one that is shown on the first screen where it was crossed, else the first."""
-    request = run.requests.get(DECOMPOSE)
-    if request is None:
-        return [], images
-    texts = [one["text"] for one in request["prompts"]]
-    prompt = next((card.typical for card in cards if card.typical in texts), texts[0])
-    embedded = Embedded()
-    found = crossed_of(run, request, prompt, embedded, len(images), device)
-    return found, [*images, *embedded.addresses]
+@dataclass(frozen=True)
+class More:
+    """Pictures beyond the gallery, which are embedded behind its `first` ones."""
+
+    run: StoredRun
+    cards: Sequence[Card]
+    device: str | None
+    first: int
+    embedded: Embedded = field(default_factory=Embedded)
+
+    def prompt(self, request: Record) -> str:
+        """The one that is shown on the first screen where the request has it, else its first."""
+        texts = [one["text"] for one in request["prompts"]]
+        return next((card.typical for card in self.cards if card.typical in texts), texts[0])
+
+    def crossed(self) -> list[dict[str, Any]]:
+        """Of a run that has `decompose`."""
+        request = self.run.requests.get(DECOMPOSE)
+        if request is None:
+            return []
+        return crossed_of(self.run, request, self.prompt(request), self.embedded, self.first, self.device)
+
+    def replays(self, request: Record, gallery: Gallery, count: int) -> tuple[list[dict[str, Any]], list[str]]:
+        """Of the models whose pictures are in the gallery, and what is missing."""
+        models = list(dict.fromkeys(row.model for row in gallery.rows))
+        found = self.run, request, models, self.prompt(request), count, self.embedded, self.first, self.device
+        return replays_of(*found)
 
 
 def headline(cards: Sequence[Card], run: StoredRun) -> str:
@@ -192,6 +213,7 @@ def figures_of(
     of_prompts: list[dict[str, Any]],
     found_doses: Doses | None,
     of_law: list[dict[str, Any]],
+    replays: list[dict[str, Any]],
     tables: Tables,
     margin: float | None,
     request: Record,
@@ -213,6 +235,8 @@ def figures_of(
             "prompts", "Diversity of each prompt", charts.prompts(len(names_in(of_prompts, "prompt"))), of_prompts
         )
     yield from dose_figures(found_doses)
+    if rows := bits_rows(replays):
+        yield Figure("replay", "Bits decided so far", charts.replay(names_in(rows, "series")), rows)
     for attribute, rows in grouped(of_law, "attribute").items():
         spec = charts.law(names_in(rows, "series"), names_in(rows, "value"))
         yield Figure(f"law-{attribute}", attribute, spec, rows)

@@ -273,6 +273,62 @@
     );
   }
 
+  // How pictures came about. The slider says how much of the steps is done: models have different numbers of steps.
+  const bits = (value) => (known(value) ? `${value.toFixed(1)} bits` : "n/a");
+
+  function frameAt(one, done) {
+    const at = one.frames.findIndex((frame) => 100 * frame.step >= done * one.steps);
+    return at < 0 ? one.frames.length - 1 : at;
+  }
+
+  function replayFigure(one, done) {
+    const at = frameAt(one, done), frame = one.frames[at];
+    const [rows, columns] = one.grid;
+    const boxes = frame.fixed.map((place) => make("i", {})).map((box, i) => {
+      const place = frame.fixed[i];
+      Object.assign(box.style, {
+        left: `${100 * (place % columns) / columns}%`, top: `${100 * Math.floor(place / columns) / rows}%`,
+        width: `${100 / columns}%`, height: `${100 / rows}%`,
+      });
+      return box;
+    });
+    const sum = (part) => (known(frame[part]) ? one.frames.slice(0, at + 1).reduce((all, each) => all + each[part], 0) : null);
+    const lines = [
+      `step ${frame.step} of ${one.steps}, ${frame.held} of ${rows * columns} tokens`,
+      `now: path ${bits(frame.path)}, execution ${bits(frame.execution)}`,
+      `so far: path ${bits(sum("path"))}, execution ${bits(sum("execution"))}`,
+      one.equal ? "the tokens are those of the run" : "the tokens are not those of the run",
+    ];
+    const image = make("img", { src: data.images[frame.image], alt: `${one.model} after step ${frame.step}` });
+    return make(
+      "figure", { class: "replay" }, make("figcaption", {}, make("code", {}, make("bdi", { text: one.model }))),
+      make("div", { class: "canvas" }, image, ...boxes),
+      ...lines.map((text) => make("span", { class: "beside quiet", text })).flatMap((line) => [line, make("br")]),
+    );
+  }
+
+  function showReplays() {
+    const done = Number(find("replay-at").value), sample = Number(find("replay-sample").value);
+    const chosen = data.replays.filter((one) => one.sample === sample);
+    find("replays").replaceChildren(...chosen.map((one) => replayFigure(one, done)));
+    const chart = views.get("replay");
+    if (chart) chart.view.signal("at", done).runAsync();
+  }
+
+  let playing = null;
+  function play() {
+    const slider = find("replay-at");
+    const stop = () => { clearInterval(playing); playing = null; find("replay-play").textContent = "Play"; };
+    if (playing !== null) return stop();
+    if (Number(slider.value) >= 100) slider.value = "0";
+    find("replay-play").textContent = "Pause";
+    playing = setInterval(() => {
+      slider.value = String(Number(slider.value) + 2);
+      showReplays();
+      if (Number(slider.value) >= 100) stop();
+    }, 120);
+  }
+
   // One prompt before and after.
   function showPair(prompt) {
     const row = rowsOf("prompts").find((one) => one.prompt === prompt);
@@ -333,6 +389,13 @@
     find("before").addEventListener("click", () => stepPrompt(-1));
     find("after").addEventListener("click", () => stepPrompt(1));
     showGallery();
+  }
+  if (find("replay")) {
+    const samples = [...new Set(data.replays.map((one) => one.sample))];
+    options(find("replay-sample"), samples.map(String));
+    for (const id of ["replay-at", "replay-sample"]) find(id).addEventListener("input", showReplays);
+    find("replay-play").addEventListener("click", play);
+    showReplays();
   }
   if (find("crossed")) {
     find("crossed").replaceChildren(make("div", { class: "crosses" }, ...data.crossed.map((one) => make("div", { class: "scroll" }, crossedTable(one)))));
