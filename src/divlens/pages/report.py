@@ -18,11 +18,13 @@ from divlens.pages import charts, honesty
 from divlens.pages.crossed import crossed_of
 from divlens.pages.embedding import Embedded
 from divlens.pages.figures import bit_rows, dose_rows, plane_rows, prompt_rows, row_figures, share_rows
+from divlens.pages.formats import FORMATS, SUFFIXES
 from divlens.pages.gallery import Gallery, Row
 from divlens.pages.law import law_rows
 from divlens.pages.page import Figure, Page, html_of
 from divlens.pages.replay import bits_rows, replays_of
 from divlens.pages.stored import gallery_of
+from divlens.pages.summary import summary_of
 from divlens.pages.tables import COMPARED, PROBE, Tables, blocks_of, facts, sessions_of, tables_of
 from divlens.pages.texts import command_line, file_name
 from divlens.pages.verdicts import (
@@ -38,7 +40,7 @@ from divlens.showing import counted
 from divlens.store.reader import StoredRun, open_run
 
 DECOMPOSE, INFORMATION = "decompose", "information"
-MOST_PICTURES, REPLAY = 4000, 1
+MOST_PICTURES, REPLAY, HTML = 4000, 1, "html"
 PACKAGES = ("jinja2", "altair", "vl_convert")
 
 
@@ -50,28 +52,37 @@ def report(
     device: str | None = None,
     pictures: int = MOST_PICTURES,
     replay: int = REPLAY,
+    format: str = HTML,
 ) -> Path:
-    """Write a page about a run to `path`, one HTML file that needs no network, and return where it is.
+    """Write about a run to `path`, as one HTML file that needs no network, and return where it is.
 
     `run`: a folder, an address that fsspec knows, or what `divlens.open_run` returns; finished or not. `force`: also
     over a file that exists. `device`: where pictures are made of the stored tokens, in place of the one that they were
     drawn on. `pictures`: embed at most so many; fewer where they would take more than 9 MB, and the page says what is
     left out. `replay`: show of so many samples of one prompt how they were filled in, step by step. For this each model
-    draws them once more; nothing else is drawn.
+    draws them once more; nothing else is drawn. `format`: html, or md, csv, json and latex, which have the figures and
+    a paragraph on how they came about, and no pictures: they load no model and need no extra.
 
     Raises DivlensError where there is no run, or one of a newer format, where `path` exists or cannot be written, for a
     `device` that cannot be used, and where the extra `report` is not installed. A model that cannot be loaded again
     leaves its pictures out, which the page says.
     """
-    check_packages()
+    if format not in SUFFIXES:
+        raise DivlensError(f"a report expects a format among {', '.join(SUFFIXES)}, got {format!r:.80}")
+    if format == HTML:
+        check_packages()
     check_whole("pictures", pictures, 0)
     check_whole("replay", replay, 0)
     target = Path(path)
     check_target(target, force)
-    page = contents(run if isinstance(run, StoredRun) else open_run(run), pictures, device, replay)
+    opened = run if isinstance(run, StoredRun) else open_run(run)
+    if format == HTML:
+        text = html_of(contents(opened, pictures, device, replay))
+    else:
+        text = FORMATS[format](summary_of(opened))
     try:
         with written_beside(target) as partial:
-            partial.write_text(html_of(page), encoding="utf-8")
+            partial.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
         raise DivlensError(f"cannot write to {target}: {error.strerror or error}") from error
     return target

@@ -274,7 +274,7 @@
   }
 
   // How pictures came about. The slider says how much of the steps is done: models have different numbers of steps.
-  const bits = (value) => (known(value) ? `${value.toFixed(1)} bits` : "n/a");
+  const bits = (value) => (known(value) ? value.toFixed(1) : "n/a");
 
   function frameAt(one, done) {
     const at = one.frames.findIndex((frame) => 100 * frame.step >= done * one.steps);
@@ -295,7 +295,7 @@
     const sum = (part) => (known(frame[part]) ? one.frames.slice(0, at + 1).reduce((all, each) => all + each[part], 0) : null);
     const lines = [
       `step ${frame.step} of ${one.steps}, ${frame.held} of ${rows * columns} tokens`,
-      `now: path ${bits(frame.path)}, execution ${bits(frame.execution)}`,
+      `bits: path ${bits(frame.path)}, execution ${bits(frame.execution)}`,
       `so far: path ${bits(sum("path"))}, execution ${bits(sum("execution"))}`,
       one.equal ? "the tokens are those of the run" : "the tokens are not those of the run",
     ];
