@@ -175,7 +175,7 @@ def test_one_slider_moves_the_replays_of_all_models(opened):
     ends = [line.split(",")[0].split(" of ") for line in said.all_inner_texts()]
     assert len(ends) == 2 and all(step == f"step {steps}" for step, steps in ends)
     before = opened.locator("#replays img").evaluate_all("all => all.map((one) => one.src)")
-    rule = "() => document.querySelector('[data-chart=replay] svg .mark-rule line').getAttribute('transform')"
+    rule = "() => document.querySelector('[data-chart=replay] svg .mark-rule.role-mark line').getAttribute('transform')"
     at = opened.evaluate(rule)
     opened.locator("#replay-at").fill("0")
     assert [line.split(" of ")[0] for line in said.all_inner_texts()] == ["step 1", "step 1"]

@@ -494,7 +494,8 @@ def test_readings_that_are_stored_are_those_that_the_law_counts(tmp_path, colour
     found = law.readings_of(run, "zoo/mim", "baseline", "rocket", judge)
     assert sorted(map(tuple, found)) == sorted(map(tuple, judge(run.images(0, "baseline")).numpy()))
     figures = report_module.contents(run, 100, None).figures
-    assert [one.key for one in figures] == ["replay", "law-style", "law-background", "law-size", "law-place"]
+    assert [one.key for one in figures] == ["replay", *(f"law-{place}" for place in range(4))]
+    assert [one.title for one in figures[1:]] == ["style", "background", "size", "place"]
 
 
 # How a picture came about

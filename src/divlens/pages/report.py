@@ -248,9 +248,9 @@ def figures_of(
     yield from dose_figures(found_doses)
     if rows := bits_rows(replays):
         yield Figure("replay", "Bits decided so far", charts.replay(names_in(rows, "series")), rows)
-    for attribute, rows in grouped(of_law, "attribute").items():
+    for place, (attribute, rows) in enumerate(grouped(of_law, "attribute").items()):
         spec = charts.law(names_in(rows, "series"), names_in(rows, "value"))
-        yield Figure(f"law-{attribute}", attribute, spec, rows)
+        yield Figure(f"law-{place}", attribute, spec, rows)
     shares = tables.of(DECOMPOSE, "table")
     if shares is not None and (rows := share_rows(shares)):
         spec = charts.shares(names_in(rows, "series"), names_in(rows, "source"))

@@ -16,6 +16,7 @@ from divlens.output import Record
 from divlens.pages.figures import series_of
 from divlens.pages.honesty import notes_on
 from divlens.pages.tables import COMPARED, PROBE, Tables, blocks_of, sessions_of, tables_of
+from divlens.pages.texts import command_line
 from divlens.pages.verdicts import number, verdict_of
 from divlens.showing import Block, counted, interval_text
 from divlens.statistics import Interval
@@ -166,7 +167,8 @@ def methods(run: StoredRun) -> Iterator[str]:
     if versions:
         listed = [f"{name} {' and '.join(found)}" for name, found in sorted(versions.items())]
         yield f"Versions: {', '.join(listed)}."
-    if commands := [one["command"] for one in sessions_of(run)]:
+    # A call of the library has no arguments.
+    if commands := [one["command"] for one in sessions_of(run) if one["command"] != command_line(["divlens"])]:
         yield f"The commands were: {'; '.join(dict.fromkeys(commands))}."
 
 
