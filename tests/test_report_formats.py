@@ -95,7 +95,7 @@ def test_methods_name_every_setting_and_version(written, run_folder):
             name in methods and (what in methods or what == "none") for name, what in request["conditions"].items()
         )
         assert all(f"{key} " in methods for key in request if key in ("lpips", "measures", "effort"))
-    assert record["models"]["toy/mim:0"]["content"] in methods and "float32" in methods
+    assert record["models"]["toy/mim:0"]["content"] in methods and "device cpu" in methods
 
 
 def test_names_of_formats(run_folder, tmp_path, monkeypatch, capsys):

@@ -442,8 +442,10 @@ def test_crossed_pictures_are_those_of_their_noise(tmp_path, colours_for_lpips):
     model, seen = run.model("toy/mim:0"), set()
     for path, row in enumerate(one["cells"]):
         for execution, image in enumerate(row):
-            of = samples[(samples["prompt"] == one["prompt"]) & (samples["wording"] == one["wording"])]
-            of = of[(of["path"] == path) & (of["execution"] == execution) & (of["condition"] == "baseline")]
+            named = samples[(samples["prompt"] == one["prompt"]) & (samples["wording"] == one["wording"])]
+            of: Any = named[
+                (named["path"] == path) & (named["execution"] == execution) & (named["condition"] == "baseline")
+            ]
             tokens = torch.from_numpy(np.array(of["tokens"].iloc[0], np.int64)).view(1, *model.grid)
             expected = (model.decode(tokens)[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
             assert np.array_equal(picture(data["images"][image]), expected)
@@ -462,7 +464,8 @@ def test_the_law_is_what_was_read_and_what_an_erring_judge_would_read(run_folder
         return np.array(read, int).reshape(-1, 3)
 
     monkeypatch.setattr(law, "readings_of", read)
-    rows = list(law.of_model(None, "m", "baseline", [divlens.Prompt(text) for text in PROMPTS], judge))
+    nowhere: Any = None
+    rows = list(law.of_model(nowhere, "m", "baseline", [divlens.Prompt(text) for text in PROMPTS], judge))
     assert [(row["attribute"], row["value"], row["prompts"]) for row in rows] == [
         *(("colour", word, 2) for word in ("red", "blue")),  # "=1+1" names it, and of TURNED nothing was read
         *(("size", word, 3) for word in ("large", "small")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +60,7 @@ def of_model(
     first: int,
     device: str | None,
 ) -> Crossed | None:
-    rows = run.sql(
+    rows: Any = run.sql(
         f"SELECT wording, path, execution, tokens FROM {SAMPLES} WHERE model = {literal(model)} AND condition = "
         f"{literal(condition)} AND prompt = {literal(prompt)} AND seed = {int(request['seed'])} "
         f"AND path < {MOST_LEVELS} AND execution < {MOST_LEVELS} ORDER BY path, execution, cell"
