@@ -4,6 +4,7 @@ nothing is asked for from anywhere, and no text does anything."""
 import csv
 import io
 import shutil
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -31,12 +32,14 @@ def written(tmp_path_factory, cache_of_the_session):
         "subset": divlens.Subset(0.5),
         "argmax": divlens.Argmax(),
         ODD: divlens.Temperature(2),
+        "cool": divlens.Temperature(0.5),
     }
     with pytest.MonkeyPatch.context() as patch:
         for module, loader in {"experiment.comparison": "load_network", "pages.stored": "load_network"}.items():
             patch.setattr(import_module(f"divlens.{module}"), loader, lambda name=None: colour_network())
         divlens.probe(["toy/ar", "toy/mim"], PROMPTS, 4, conditions=conditions, out=folder / "a<b>run")
         divlens.information("toy/mim", PROMPTS[:2], n=4, out=folder / "a<b>run")
+        divlens.decompose("toy/mim", PROMPTS[:2], 1, 2, 3, out=folder / "a<b>run")
         return divlens.report(folder / "a<b>run", folder / "page.html")
 
 
@@ -71,7 +74,7 @@ def test_every_chart_is_drawn_and_shows_hostile_text_as_text(opened):
     charts = opened.locator("[data-chart]")
     assert [charts.nth(i).get_attribute("data-chart") for i in range(charts.count())] == [
         *("changes-0", "changes-1"),
-        *("prompts", "bits"),
+        *("prompts", "replay", "doses-0-diversity", "sources", "bits"),
     ]
     for i in range(charts.count()):
         assert charts.nth(i).locator("svg path[d]").count() > 3
@@ -79,20 +82,21 @@ def test_every_chart_is_drawn_and_shows_hostile_text_as_text(opened):
     assert shown(TURNED) in labels and any(label.startswith("<script>alert(1)</script>") for label in labels)
     assert any(label.startswith("</script><b>odd") for label in opened.locator("#verdict svg text").all_text_contents())
     assert opened.locator("#blocks b").count() == 0
+    assert opened.locator("#crossed img").count() == 2 * 3
 
 
 def test_filters_choose_models_prompts_and_conditions(opened):
     rows = opened.locator("#blocks tbody tr")
-    assert rows.count() == 2 * 4 and opened.locator("#blocks .pic img").first.evaluate("e => e.naturalWidth") > 0
+    assert rows.count() == 2 * 5 and opened.locator("#blocks .pic img").first.evaluate("e => e.naturalWidth") > 0
     opened.select_option("#filter-model", label="toy/mim:0")
-    assert rows.count() == 4
+    assert rows.count() == 5
     opened.locator("#filters [name=condition]").nth(3).uncheck()  # the odd name
-    assert rows.count() == 3
+    assert rows.count() == 4
     before = opened.locator("#blocks h3").inner_text()
     opened.click("#after")
     assert opened.locator("#blocks h3").inner_text() != before
     opened.select_option("#filter-prompt", label="all prompts")
-    assert rows.count() == 3 * len(PROMPTS)
+    assert rows.count() == 4 * len(PROMPTS)
 
 
 def test_a_picture_opens_its_record_and_keys_move_on(opened):
@@ -140,3 +144,48 @@ def test_charts_and_their_data_are_saved(opened, tmp_path):
 def test_a_phone_needs_no_sideways_scrolling(opened):
     opened.set_viewport_size({"width": 375, "height": 800})
     opened.wait_for_function("document.documentElement.scrollWidth <= 375", timeout=10_000)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_no_serious_fault(opened, theme):
+    """In the page, and in the record of a picture that is open; axe reads what is shown, and does not ask anybody."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    def serious() -> list[str]:
+        found = Axe().run(opened).response["violations"]
+        return [
+            f"{one['id']}: {node['html'][:120]}"
+            for one in found
+            if one["impact"] in ("serious", "critical")
+            for node in one["nodes"]
+        ]
+
+    if theme == "dark":
+        opened.click("#theme")
+        opened.wait_for_selector("html[data-drawn=dark]")
+    assert serious() == []
+    opened.locator("#blocks .pic").first.click()
+    assert serious() == []
+    opened.evaluate("document.querySelector('#picture-image').removeAttribute('alt')")
+    assert any(line.startswith("image-alt") for line in serious())  # it does find what is there
+
+
+def test_one_slider_moves_the_replays_of_all_models(opened):
+    said = opened.locator("#replays .replay span:nth-of-type(1)")
+    ends = [line.split(",")[0].split(" of ") for line in said.all_inner_texts()]
+    assert len(ends) == 2 and all(step == f"step {steps}" for step, steps in ends)
+    before = opened.locator("#replays img").evaluate_all("all => all.map((one) => one.src)")
+    rule = "() => document.querySelector('[data-chart=replay] svg .mark-rule.role-mark line').getAttribute('transform')"
+    at = opened.evaluate(rule)
+    opened.locator("#replay-at").fill("0")
+    assert [line.split(" of ")[0] for line in said.all_inner_texts()] == ["step 1", "step 1"]
+    after = opened.locator("#replays img").evaluate_all("all => all.map((one) => one.src)")
+    assert all(one != other for one, other in zip(before, after, strict=True))
+    assert comes_true(opened, lambda: opened.evaluate(rule) != at)
+    opened.click("#replay-play")
+    assert comes_true(opened, lambda: opened.locator("#replay-at").input_value() == "100")
+
+
+def comes_true(page, holds: Callable[[], bool]) -> bool:
+    """Whether it does within 20 s. Playwright's waiting for a function needs `eval`, which the page's policy bars."""
+    return any(holds() or page.wait_for_timeout(100) for _ in range(200))

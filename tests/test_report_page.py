@@ -10,19 +10,22 @@ import subprocess
 from html.parser import HTMLParser
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 import divlens
 from divlens.cli import main
 from divlens.errors import DivlensError
 from divlens.fidelity.breakage import fidelity_change
+from divlens.fidelity.judge import load_judge
 from divlens.fidelity.notes import fall_text, fall_warnings
-from divlens.pages import embedding, honesty, page, stored
+from divlens.lab.attributes import Attribute
+from divlens.pages import embedding, honesty, law, page, stored
 from divlens.pages.distances import (
     changed_distance,
     mean_distance,
@@ -31,10 +34,12 @@ from divlens.pages.distances import (
     squared_distances,
 )
 from divlens.pages.embedding import Extent, columns_within, extent_of
-from divlens.pages.figures import bit_rows, share_rows
+from divlens.pages.figures import bit_rows, plane_rows, share_rows
+from divlens.pages.replay import last_of_each
 from divlens.pages.texts import command_line, file_name, shell_word, shown
 from oracles.colour_network import colour_network
 
+replay_module: Any = import_module("divlens.pages.replay")
 report_module: Any = import_module("divlens.pages.report")  # divlens.report is the function
 MODELS = ["toy/ar", "toy/mim"]
 HOSTILE = "<script>alert(1)</script> \"q\" 'r' &amp; </textarea>"
@@ -140,7 +145,8 @@ def test_the_figures_of_rows_are_those_of_the_table_and_of_the_pictures(made, ru
         assert row.mean.value == pytest.approx(table[row.model, row.condition, row.prompt], abs=1e-6)
     means = {row.mean.value for row in gallery.rows}
     assert len(means) > 5
-    for row in made.figures[-1].rows:
+    (figure,) = (one for one in made.figures if one.key == "prompts")
+    for row in figure.rows:
         before, after = (gallery.rows[row[side]] for side in ("before", "row"))
         assert (before.condition, after.condition) == ("baseline", row["condition"])
         assert row["change"] == pytest.approx(after.change.value, abs=1e-5)
@@ -290,7 +296,7 @@ def test_one_condition_only_and_a_run_that_is_not_finished(tmp_path, colours_for
         table.unlink()
     found = report_module.contents(divlens.open_run(tmp_path / "run"), 100, None)
     assert any("No figures of probe" in line and "divlens resume" in line for line in found.missing)
-    assert len(found.data["rows"]) == 2 and not found.figures
+    assert len(found.data["rows"]) == 2 and [one.key for one in found.figures] == ["replay"]
     divlens.report(tmp_path / "run", tmp_path / "page.html")
 
 
@@ -302,7 +308,12 @@ def test_without_the_network_pairs_are_left_out(run_folder, monkeypatch):
     found = report_module.contents(divlens.open_run(run_folder), 1000, None)
     assert found.missing == ("No pairs of pictures and no intervals of single prompts: lpips is not installed.",)
     assert all(row["nearest"] is None for row in found.data["rows"]) and len(found.data["images"]) > 5
-    assert all(row["change"] is not None and row["change_low"] is None for row in found.figures[-1].rows)
+    assert all(
+        row["change"] is not None and row["change_low"] is None
+        for one in found.figures
+        for row in one.rows
+        if one.key == "prompts"
+    )
 
 
 def test_falls_of_fidelity_are_those_of_the_probe():
@@ -373,9 +384,9 @@ def test_a_missing_package_names_the_extra(run_folder, tmp_path, monkeypatch):
 
 
 def test_the_command_line_embeds_as_many_pictures_as_the_library():
-    from divlens.cli.report import PICTURES
+    from divlens.cli.report import PICTURES, REPLAY
 
-    assert PICTURES == report_module.MOST_PICTURES
+    assert (PICTURES, REPLAY) == (report_module.MOST_PICTURES, report_module.REPLAY)
 
 
 # Other commands of a run
@@ -396,5 +407,140 @@ def test_shares_and_bits_are_those_of_their_results(tmp_path, colours_for_lpips)
     assert bracket["least"] == pytest.approx(bits.conditional_lower.value, abs=1e-5)
     assert bracket["most"] == pytest.approx(bits.conditional_upper.value, abs=1e-5)
     made = report_module.contents(run, 100, None)
-    assert [one.key for one in made.figures] == ["sources", "bits"] and len(made.data["rows"]) == 2
+    assert [one.key for one in made.figures] == ["replay", "sources", "bits"] and len(made.data["rows"]) == 2
+    table = run.tables("information")["table"]
+    assert plane_rows(table) == []  # nobody knows the thing that a toy is asked for
+    table.loc[table["quantity"] == "relevant", ["bits_per_image", "image_low", "image_high"]] = 0.75, 0.5, 1.0
+    (point,) = plane_rows(table)
+    assert point["least"] == pytest.approx(bits.mutual_lower.value, abs=1e-5) and point["relevant"] == 0.75
+    assert point["most"] == pytest.approx(bits.mutual_upper.value, abs=1e-5) and point["relevant_low"] == 0.5
     assert all(row["pictures"][i]["path"] == i for row in made.data["rows"] for i in range(4))
+
+
+def test_curves_are_those_of_doses(tmp_path, colours_for_lpips):
+    sweep = divlens.sweep(divlens.Temperature, [0.5, 0.8, 2.0])
+    divlens.probe(["toy/ar", "toy/mim"], ["a cat", "snow", "sea"], 3, conditions=sweep, out=tmp_path / "run")
+    run = divlens.open_run(tmp_path / "run")
+    table = divlens.doses(run).table
+    (figure,) = [one for one in report_module.contents(run, 0, None).figures if one.key.startswith("doses")]
+    assert figure.key == "doses-0-diversity" and len(figure.rows) == len(table) == 2 * (3 + 2)  # from 1 down, from 1 up
+    for row, (_, wanted) in zip(figure.rows, table.iterrows(), strict=True):
+        assert (row["series"], row["dose"], row["condition"]) == (wanted["model"], wanted["dose"], wanted["condition"])
+        assert row["left"] == pytest.approx(100 * wanted["diversity_left"], abs=1e-4)
+    assert len({row["left"] for row in figure.rows}) > 4
+
+
+def test_crossed_pictures_are_those_of_their_noise(tmp_path, colours_for_lpips):
+    """Beside a probe in the same folder, whose samples have other noise, and other wordings under Paraphrase."""
+    divlens.decompose("toy/mim", ["a cat", "snow"], 2, 2, 3, out=tmp_path / "run")
+    divlens.probe("toy/mim", ["snow", "a cat"], 4, out=tmp_path / "run")
+    run = divlens.open_run(tmp_path / "run")
+    data = report_module.contents(run, 100, None).data
+    (one,) = data["crossed"]
+    assert [len(row) for row in one["cells"]] == [3, 3]
+    samples = run.samples
+    model, seen = run.model("toy/mim:0"), set()
+    for path, row in enumerate(one["cells"]):
+        for execution, image in enumerate(row):
+            named = samples[(samples["prompt"] == one["prompt"]) & (samples["wording"] == one["wording"])]
+            of: Any = named[
+                (named["path"] == path) & (named["execution"] == execution) & (named["condition"] == "baseline")
+            ]
+            tokens = torch.from_numpy(np.array(of["tokens"].iloc[0], np.int64)).view(1, *model.grid)
+            expected = (model.decode(tokens)[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+            assert np.array_equal(picture(data["images"][image]), expected)
+            seen.add(expected.tobytes())
+    assert len(seen) > 3
+    assert report_module.contents(run, 0, None).data["crossed"] == []
+
+
+def test_the_law_is_what_was_read_and_what_an_erring_judge_would_read(run_folder, monkeypatch):
+    """A judge of a thing, a colour (two values, the second read as the first in half of the pictures) and a size."""
+    words = {"red heart": ["red", "red", "blue"], HOSTILE: ["blue", "blue", "red"], "=1+1": ["red", "red", "red"]}
+    judge = ErringJudge()
+
+    def read(run, model, condition, prompt, judge):
+        read = [[0, ["red", "blue"].index(word), 0] for word in words.get(prompt, [])]
+        return np.array(read, int).reshape(-1, 3)
+
+    monkeypatch.setattr(law, "readings_of", read)
+    nowhere: Any = None
+    rows = list(law.of_model(nowhere, "m", "baseline", [divlens.Prompt(text) for text in PROMPTS], judge))
+    assert [(row["attribute"], row["value"], row["prompts"]) for row in rows] == [
+        *(("colour", word, 2) for word in ("red", "blue")),  # "=1+1" names it, and of TURNED nothing was read
+        *(("size", word, 3) for word in ("large", "small")),
+    ]
+    assert [row["read"] for row in rows] == pytest.approx([50, 50, 100, 0])
+    assert [row["true"] for row in rows] == pytest.approx([75, 25, 50, 50])
+    assert all(row["low"] <= row["read"] <= row["high"] for row in rows)
+
+
+class ErringJudge:
+    attributes = (
+        Attribute("thing", ("it",)),
+        Attribute("colour", ("red", "blue")),
+        Attribute("size", ("large", "small")),
+    )
+    confusions: ClassVar = {"colour": np.array([[1.0, 0.0], [0.5, 0.5]])}
+
+    def __call__(self, images):
+        raise AssertionError("what is stored is not judged again")
+
+    def named(self, prompt):
+        return (0, 0 if prompt.text == "=1+1" else None, None)
+
+
+def test_readings_that_are_stored_are_those_that_the_law_counts(tmp_path, colours_for_lpips):
+    divlens.probe("zoo/mim", ["rocket"], 2, conditions={"baseline": ()}, out=tmp_path / "run")
+    run = divlens.open_run(tmp_path / "run")
+    judge = load_judge()
+    found = law.readings_of(run, "zoo/mim", "baseline", "rocket", judge)
+    assert sorted(map(tuple, found)) == sorted(map(tuple, judge(run.images(0, "baseline")).numpy()))
+    figures = report_module.contents(run, 100, None).figures
+    assert [one.key for one in figures] == ["replay", *(f"law-{place}" for place in range(4))]
+    assert [one.title for one in figures[1:]] == ["style", "background", "size", "place"]
+
+
+# How a picture came about
+
+
+@pytest.mark.parametrize("model", ["toy/ar", "toy/mim", "toy/diffusion"])
+def test_a_replay_is_the_trace_of_that_sample_and_its_bits_those_of_information(tmp_path, colours_for_lpips, model):
+    divlens.probe(model, ["a cat", "snow"], 3, seed=5, conditions={"baseline": ()}, out=tmp_path / "run")
+    run = divlens.open_run(tmp_path / "run")
+    data = report_module.contents(run, 100, None, 2).data
+    assert [one["sample"] for one in data["replays"]] == [0, 1]
+    one = data["replays"][1]
+    drawn = divlens.sample(model, ["a cat", "snow"], 3, seed=5, trace=True)
+    place = 3 * ["a cat", "snow"].index(one["prompt"]) + 1
+    assert one["equal"] and drawn.trace and one["steps"] == len(one["frames"]) == len(drawn.trace.steps)
+    mask = run.model(f"{model}:0").mask
+    for frame, step in zip(one["frames"], drawn.trace.steps, strict=True):
+        assert frame["fixed"] == step.committed[place].nonzero().flatten().tolist()
+        assert frame["held"] == int((step.state[place] != mask).sum())
+    assert one["frames"][-1]["held"] == len(drawn.trace.steps[0].state[0])
+    final = (drawn.images.flatten(0, 1)[place] * 255).round().byte().permute(1, 2, 0).numpy()
+    assert np.array_equal(picture(data["images"][one["frames"][-1]["image"]]), final)
+    first = picture(data["images"][one["frames"][0]["image"]])
+    assert (first == 128).all(-1).any() == (one["frames"][0]["held"] < one["frames"][-1]["held"])
+    bits = divlens.information(model, [one["prompt"]], n=2, seed=5)  # these very two samples
+    of_prompt = [each for each in data["replays"] if each["prompt"] == one["prompt"]]
+    for name in ("path", "execution"):
+        sums = [sum(frame[name] for frame in each["frames"]) for each in of_prompt]
+        assert np.mean(sums) == pytest.approx(getattr(bits, f"schedule_{name}").value, abs=1e-4)
+
+
+def test_many_steps_share_pictures_and_no_replay_draws_nothing(run_folder, monkeypatch):
+    assert last_of_each(5, 9) == [0, 1, 2, 3, 4] and last_of_each(100, 4) == [24, 49, 74, 99]
+    run = divlens.open_run(run_folder)
+    whole = report_module.contents(run, 1000, None).data["replays"]
+    monkeypatch.setattr(replay_module, "MOST_FRAMES", 2)
+    fewer = report_module.contents(run, 1000, None).data["replays"]
+    assert len(whole[0]["frames"]) > 2 == len(fewer[0]["frames"])
+    for part in ("path", "execution"):
+        totals = [sum(frame[part] for frame in one[0]["frames"]) for one in (whole, fewer)]
+        assert totals[0] == pytest.approx(totals[1], abs=1e-4) and (totals[0] > 0 or part == "path")
+    monkeypatch.setattr(replay_module, "fill", None)
+    assert report_module.contents(run, 1000, None, 0).data["replays"] == []
+    with pytest.raises(TypeError):
+        report_module.contents(run, 1000, None, 1)

@@ -141,15 +141,113 @@ def bits(series: Sequence[str], quantities: Sequence[str]) -> Spec:
                 y=y,
                 yOffset=offset,
                 color=coloured(series),
-                shape=alt.Shape(
-                    "series:N",
-                    scale=alt.Scale(domain=list(series), range=cycled(SHAPES, series)),
-                    legend=legend_of(series),
-                ),
+                shape=shaped(series),
                 tooltip=tooltip,
             )
         )
     return finished(alt.layer(*layers), len(quantities) * (18 * len(series) + 14))
+
+
+def doses(series: Sequence[str], field: str, falling: bool) -> Spec:
+    """What is left of a figure at each dose, of each model, with its intervals. `field`: what the dose is. `falling`:
+    whether a smaller dose is the stronger one; the weakest stands at the left."""
+    import altair as alt
+
+    base = alt.Chart(alt.NamedData(ROWS))
+    x = alt.X("dose:Q", title=field, scale=alt.Scale(reverse=falling, zero=False, nice=False, padding=12))
+    y = alt.Y("left:Q", title="% of baseline", scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=5, grid=True))
+    tooltip = [
+        alt.Tooltip("series:N", title="model"),
+        *numbers({"dose": field}, "g"),
+        *numbers({"left": "left %", "low": "from %", "high": "to %"}, ".1f"),
+        *numbers({"prompts": "prompts"}, "d"),
+    ]
+    half = base.transform_aggregate(n="count()").mark_rule(color=QUIET, strokeDash=[4, 3]).encode(y=alt.datum(50))
+    layers = [
+        half,
+        base.mark_area(opacity=0.14).encode(
+            x=x, y=alt.Y("low:Q"), y2="high:Q", color=coloured(series), detail="curve:N"
+        ),
+        base.mark_line(strokeWidth=2).encode(x=x, y=y, color=coloured(series), detail="curve:N"),
+        base.mark_point(filled=True, size=60, opacity=1).encode(
+            x=x, y=y, color=coloured(series), shape=shaped(series), tooltip=tooltip
+        ),
+    ]
+    return finished(alt.layer(*layers), 220)
+
+
+def replay(series: Sequence[str]) -> Spec:
+    """The bits that were decided until each step of a sample of each model; the upright line is where the page's slider
+    stands (`at`, percent of all steps)."""
+    import altair as alt
+
+    base = alt.Chart(alt.NamedData(ROWS))
+    x = alt.X("done:Q", title="% of the steps", scale=alt.Scale(domain=[0, 100]), axis=alt.Axis(tickCount=5))
+    y = alt.Y("bits:Q", title="bits of path and execution", axis=alt.Axis(tickCount=5, grid=True))
+    tooltip = [
+        alt.Tooltip("series:N", title="model"),
+        *numbers({"step": "step"}, "d"),
+        *numbers({"path": "path, bits", "execution": "execution, bits", "bits": "both"}, ".1f"),
+    ]
+    at = alt.param(name="at", value=100)
+    here = alt.Chart(alt.NamedData(ROWS)).transform_aggregate(n="count()").transform_calculate(here="at")
+    layers = [
+        base.mark_line(strokeWidth=2).encode(x=x, y=y, color=coloured(series)),
+        base.mark_point(filled=True, size=34, opacity=1).encode(
+            x=x, y=y, color=coloured(series), shape=shaped(series), tooltip=tooltip
+        ),
+        here.mark_rule(color=INK).encode(x=alt.X("here:Q")),
+    ]
+    return finished(alt.layer(*layers).add_params(at), 200)
+
+
+def law(series: Sequence[str], values: Sequence[str]) -> Spec:
+    """How often each value of an attribute is read in the pictures of each model, with its interval, and how often it
+    would be if they came from the true law: the upright strokes."""
+    import altair as alt
+
+    base = alt.Chart(alt.NamedData(ROWS))
+    y = alt.Y("value:N", sort=list(values), title=None, axis=alt.Axis(labelLimit=LABEL_WIDTH, ticks=False))
+    offset = alt.YOffset("series:N", sort=list(series))
+    x = alt.X("read:Q", title="share of pictures, %", axis=alt.Axis(tickCount=6), scale=alt.Scale(domainMin=0))
+    tooltip = [
+        alt.Tooltip("series:N", title="model"),
+        alt.Tooltip("value:N"),
+        *numbers({"read": "read %", "low": "from %", "high": "to %", "true": "by the law %"}, ".1f"),
+        *numbers({"prompts": "prompts"}, "d"),
+    ]
+    layers = [
+        base.mark_bar(opacity=0.75).encode(x=x, y=y, yOffset=offset, color=coloured(series), tooltip=tooltip),
+        base.mark_rule(color=INK, strokeWidth=1.5).encode(x=alt.X("low:Q"), x2="high:Q", y=y, yOffset=offset),
+        base.mark_tick(color=INK, thickness=2.5).encode(x=alt.X("true:Q"), y=y, yOffset=offset, tooltip=tooltip),
+    ]
+    return finished(alt.layer(*layers), len(values) * (12 * len(series) + 12))
+
+
+def plane(series: Sequence[str]) -> Spec:
+    """The bottleneck plane: what an image tells of its prompt, from bound to bound, and of the thing that is asked for,
+    at least; a point for each model."""
+    import altair as alt
+
+    base = alt.Chart(alt.NamedData(ROWS))
+    title = "I(X;Z), bits: what an image tells of its prompt"
+    x = alt.X("least:Q", title=title, scale=alt.Scale(zero=False, padding=16), axis=alt.Axis(tickCount=6))
+    y = alt.Y("relevant:Q", title="I(Z;Y), bits, at least", scale=alt.Scale(zero=False, padding=16))
+    tooltip = [
+        alt.Tooltip("series:N", title="model"),
+        *numbers({"least": "I(X;Z) at least", "most": "I(X;Z) at most", "relevant": "I(Z;Y) at least"}, ".2f"),
+        *numbers({"relevant_low": "I(Z;Y) from", "relevant_high": "I(Z;Y) to"}, ".2f"),
+    ]
+    layers = [
+        base.mark_rule(strokeWidth=4, strokeCap="round").encode(
+            x=x, x2="most:Q", y=y, color=coloured(series), tooltip=tooltip
+        ),
+        base.mark_rule(color=QUIET).encode(x=x, y=alt.Y("relevant_low:Q"), y2="relevant_high:Q"),
+        base.mark_point(filled=True, size=90, opacity=1).encode(
+            x=x, y=y, color=coloured(series), shape=shaped(series), tooltip=tooltip
+        ),
+    ]
+    return finished(alt.layer(*layers), 240)
 
 
 def numbers(fields: Mapping[str, str], form: str) -> list[Any]:
@@ -166,11 +264,20 @@ def coloured(series: Sequence[str]) -> Any:
     return alt.Color("series:N", scale=scale, legend=legend_of(series))
 
 
+def shaped(series: Sequence[str]) -> Any:
+    import altair as alt
+
+    scale = alt.Scale(domain=list(series), range=cycled(SHAPES, series))
+    return alt.Shape("series:N", scale=scale, legend=legend_of(series))
+
+
 def legend_of(series: Sequence[str]) -> Any:
     """None where there is one only."""
     import altair as alt
 
-    return None if len(series) < 2 else alt.Legend(title=None, orient="top", direction="horizontal", labelLimit=300)
+    if len(series) < 2:
+        return None
+    return alt.Legend(title=None, orient="top", direction="horizontal", labelLimit=300, symbolOpacity=1)
 
 
 def cycled(values: Sequence[str], series: Sequence[str]) -> list[str]:

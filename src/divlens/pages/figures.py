@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from divlens.conditions import BASELINE
+from divlens.doses.result import Curve
 from divlens.experiment import columns
 from divlens.experiment.measures import DIVERSITY, FIDELITY, OPENNESS
 from divlens.pages.gallery import UNKNOWN, Gallery, Row, reference_of
@@ -103,10 +104,7 @@ def bit_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     """A row for each model, condition and quantity of `information`: its value, or from where to where it is, in bits
     per image, and the outer ends of the intervals over prompts."""
     rows = []
-    by_series: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for record in table.to_dict("records"):
-        by_series.setdefault(series_of(record), {})[record["quantity"]] = record
-    for series, found in by_series.items():
+    for series, found in by_series(table).items():
         named = {**{label: (name, name) for label, name in SINGLE.items()}, **BRACKETS}
         for label, (lower, upper) in named.items():
             if lower not in found or upper not in found:
@@ -122,6 +120,47 @@ def bit_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
                 }
             )
     return rows
+
+
+def plane_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """A row for each model and condition of `information`: its place on the bottleneck plane, in bits. Those without
+    a place, as of models that nobody can say the thing of that was asked for, are left out."""
+    rows = []
+    for series, found in by_series(table).items():
+        least, most, relevant = (found.get(name) for name in ("mutual_lower", "mutual_upper", "relevant"))
+        if least is None or most is None or relevant is None:
+            continue
+        row = {
+            **{"series": series, "least": number(least["bits_per_image"]), "most": number(most["bits_per_image"])},
+            **{"relevant": number(relevant["bits_per_image"])},
+            **{f"relevant_{end}": number(relevant[f"image_{end}"]) for end in ("low", "high")},
+        }
+        if row["least"] is not None and row["relevant"] is not None:
+            rows.append(row)
+    return rows
+
+
+def dose_rows(curves: Sequence[Curve], measure: str) -> list[dict[str, Any]]:
+    """A row for each point of the curves of a sweep: what is left of a measure, in percent of baseline."""
+    return [
+        {
+            **{"series": curve.model, "curve": f"{curve.model} {place}", "dose": point.dose},
+            **{"condition": point.condition, "left": percent(point.left[measure].value)},
+            **{"low": percent(point.left[measure].low), "high": percent(point.left[measure].high)},
+            "prompts": point.prompts[measure],
+        }
+        for place, curve in enumerate(curves)
+        for point in curve.points
+        if measure in curve.measures
+    ]
+
+
+def by_series(table: pd.DataFrame) -> dict[str, dict[str, Mapping[str, Any]]]:
+    """The rows of the table of `information` by whose they are, and by quantity."""
+    found: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for record in table.to_dict("records"):
+        found.setdefault(series_of(record), {})[record["quantity"]] = record
+    return found
 
 
 def series_of(record: Mapping[str, Any]) -> str:

@@ -38,6 +38,7 @@ class Page:
     verdict_notes: tuple[str, ...]
     missing: tuple[str, ...]
     figures: tuple[Figure, ...]
+    halvings: tuple[Block, ...]
     tables: tuple[Block, ...]
     gallery_note: str
     models: tuple[str, ...]
@@ -49,6 +50,10 @@ class Page:
     notes: tuple[str, ...]
     sessions: tuple[dict[str, str], ...]
     data: dict[str, Any] = field(repr=False)
+
+    def of_kind(self, kind: str) -> list[Figure]:
+        """The charts of which there may be several, by what their keys begin with."""
+        return [figure for figure in self.figures if figure.key.startswith(f"{kind}-")]
 
 
 def html_of(page: Page) -> str:

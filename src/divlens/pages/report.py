@@ -4,19 +4,27 @@ not."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from divlens.doses import Doses, doses
+from divlens.doses.result import TITLES
 from divlens.errors import DivlensError, check_whole
 from divlens.files import written_beside
 from divlens.output import Record
 from divlens.pages import charts, honesty
-from divlens.pages.figures import bit_rows, prompt_rows, row_figures, share_rows
+from divlens.pages.crossed import crossed_of
+from divlens.pages.embedding import Embedded
+from divlens.pages.figures import bit_rows, dose_rows, plane_rows, prompt_rows, row_figures, share_rows
+from divlens.pages.formats import FORMATS, SUFFIXES
 from divlens.pages.gallery import Gallery, Row
+from divlens.pages.law import law_rows
 from divlens.pages.page import Figure, Page, html_of
+from divlens.pages.replay import bits_rows, replays_of
 from divlens.pages.stored import gallery_of
+from divlens.pages.summary import summary_of
 from divlens.pages.tables import COMPARED, PROBE, Tables, blocks_of, facts, sessions_of, tables_of
 from divlens.pages.texts import command_line, file_name
 from divlens.pages.verdicts import (
@@ -32,7 +40,7 @@ from divlens.showing import counted
 from divlens.store.reader import StoredRun, open_run
 
 DECOMPOSE, INFORMATION = "decompose", "information"
-MOST_PICTURES = 4000
+MOST_PICTURES, REPLAY, HTML = 4000, 1, "html"
 PACKAGES = ("jinja2", "altair", "vl_convert")
 
 
@@ -43,26 +51,38 @@ def report(
     force: bool = False,
     device: str | None = None,
     pictures: int = MOST_PICTURES,
+    replay: int = REPLAY,
+    format: str = HTML,
 ) -> Path:
-    """Write a page about a run to `path`, one HTML file that needs no network, and return where it is.
+    """Write about a run to `path`, as one HTML file that needs no network, and return where it is.
 
     `run`: a folder, an address that fsspec knows, or what `divlens.open_run` returns; finished or not. `force`: also
     over a file that exists. `device`: where pictures are made of the stored tokens, in place of the one that they were
     drawn on. `pictures`: embed at most so many; fewer where they would take more than 9 MB, and the page says what is
-    left out.
+    left out. `replay`: show of so many samples of one prompt how they were filled in, step by step. For this each model
+    draws them once more; nothing else is drawn. `format`: html, or md, csv, json and latex, which have the figures and
+    a paragraph on how they came about, and no pictures: they load no model and need no extra.
 
     Raises DivlensError where there is no run, or one of a newer format, where `path` exists or cannot be written, for a
     `device` that cannot be used, and where the extra `report` is not installed. A model that cannot be loaded again
     leaves its pictures out, which the page says.
     """
-    check_packages()
+    if format not in SUFFIXES:
+        raise DivlensError(f"a report expects a format among {', '.join(SUFFIXES)}, got {format!r:.80}")
+    if format == HTML:
+        check_packages()
     check_whole("pictures", pictures, 0)
+    check_whole("replay", replay, 0)
     target = Path(path)
     check_target(target, force)
-    page = contents(run if isinstance(run, StoredRun) else open_run(run), pictures, device)
+    opened = run if isinstance(run, StoredRun) else open_run(run)
+    if format == HTML:
+        text = html_of(contents(opened, pictures, device, replay))
+    else:
+        text = FORMATS[format](summary_of(opened))
     try:
         with written_beside(target) as partial:
-            partial.write_text(html_of(page), encoding="utf-8")
+            partial.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
         raise DivlensError(f"cannot write to {target}: {error.strerror or error}") from error
     return target
@@ -82,7 +102,7 @@ def check_target(target: Path, force: bool) -> None:
         raise DivlensError(f"a report expects a folder that exists, {target.parent} does not")
 
 
-def contents(run: StoredRun, pictures: int, device: str | None) -> Page:
+def contents(run: StoredRun, pictures: int, device: str | None, replay: int = REPLAY) -> Page:
     """Raises DivlensError for a run of which nothing was asked."""
     if not run.requests:
         raise DivlensError(f"{run.place} holds no command yet: there is nothing to report")
@@ -103,6 +123,12 @@ def contents(run: StoredRun, pictures: int, device: str | None) -> Page:
     contrasts = [] if probed is None else contrast_rows(run, found, probed)
     cards = cards_of(found, request["models"], per_prompt)
     of_prompts = prompt_rows(per_prompt, gallery)
+    margin = found.margin if found else None
+    found_doses = None if compared != PROBE or table is None else doses_of(run)
+    of_law = law_rows(run, request, device) if "n" in request and gallery.rows else []
+    more = More(run, cards, device, len(gallery.images))
+    crossed = more.crossed() if pictures else []
+    replays, not_replayed = more.replays(request, gallery, replay)
     single = len(request["conditions"]) < 2
     return Page(
         title=name,
@@ -114,9 +140,11 @@ def contents(run: StoredRun, pictures: int, device: str | None) -> Page:
         missing=(
             *tables.missing,
             *gallery.missing,
+            *not_replayed,
             *(["One condition only: there is nothing to hold its pictures against."] if single else []),
         ),
-        figures=tuple(figures_of(contrasts, of_prompts, tables, found.margin if found else None, request)),
+        figures=tuple(figures_of(contrasts, of_prompts, found_doses, of_law, replays, tables, margin, request)),
+        halvings=() if found_doses is None else tuple(found_doses.blocks),
         tables=tuple(blocks_of(compared, table)),
         gallery_note=gallery_note(gallery),
         models=tuple(dict.fromkeys(row.model for row in gallery.rows)),
@@ -129,7 +157,9 @@ def contents(run: StoredRun, pictures: int, device: str | None) -> Page:
         sessions=tuple(sessions_of(run)),
         data={
             "name": file_name(name),
-            "images": list(gallery.images),
+            "images": [*gallery.images, *more.embedded.addresses],
+            "crossed": crossed,
+            "replays": replays,
             "rows": [
                 row_data(row, request, figures, run)
                 for row, figures in zip(gallery.rows, row_figures(per_prompt, gallery), strict=True)
@@ -138,6 +168,43 @@ def contents(run: StoredRun, pictures: int, device: str | None) -> Page:
             "typical": next((card.typical for card in cards if card.typical), ""),
         },
     )
+
+
+def doses_of(run: StoredRun) -> Doses | None:
+    """What is left at each dose; None of a run without a sweep."""
+    try:
+        return doses(run)
+    except DivlensError:
+        return None
+
+
+@dataclass(frozen=True)
+class More:
+    """Pictures beyond the gallery, which are embedded behind its `first` ones."""
+
+    run: StoredRun
+    cards: Sequence[Card]
+    device: str | None
+    first: int
+    embedded: Embedded = field(default_factory=Embedded)
+
+    def prompt(self, request: Record) -> str:
+        """The one that is shown on the first screen where the request has it, else its first."""
+        texts = [one["text"] for one in request["prompts"]]
+        return next((card.typical for card in self.cards if card.typical in texts), texts[0])
+
+    def crossed(self) -> list[dict[str, Any]]:
+        """Of a run that has `decompose`."""
+        request = self.run.requests.get(DECOMPOSE)
+        if request is None:
+            return []
+        return crossed_of(self.run, request, self.prompt(request), self.embedded, self.first, self.device)
+
+    def replays(self, request: Record, gallery: Gallery, count: int) -> tuple[list[dict[str, Any]], list[str]]:
+        """Of the models whose pictures are in the gallery, and what is missing."""
+        models = list(dict.fromkeys(row.model for row in gallery.rows))
+        found = self.run, request, models, self.prompt(request), count, self.embedded, self.first, self.device
+        return replays_of(*found)
 
 
 def headline(cards: Sequence[Card], run: StoredRun) -> str:
@@ -155,6 +222,9 @@ def headline(cards: Sequence[Card], run: StoredRun) -> str:
 def figures_of(
     contrasts: list[dict[str, Any]],
     of_prompts: list[dict[str, Any]],
+    found_doses: Doses | None,
+    of_law: list[dict[str, Any]],
+    replays: list[dict[str, Any]],
     tables: Tables,
     margin: float | None,
     request: Record,
@@ -175,6 +245,12 @@ def figures_of(
         yield Figure(
             "prompts", "Diversity of each prompt", charts.prompts(len(names_in(of_prompts, "prompt"))), of_prompts
         )
+    yield from dose_figures(found_doses)
+    if rows := bits_rows(replays):
+        yield Figure("replay", "Bits decided so far", charts.replay(names_in(rows, "series")), rows)
+    for place, (attribute, rows) in enumerate(grouped(of_law, "attribute").items()):
+        spec = charts.law(names_in(rows, "series"), names_in(rows, "value"))
+        yield Figure(f"law-{place}", attribute, spec, rows)
     shares = tables.of(DECOMPOSE, "table")
     if shares is not None and (rows := share_rows(shares)):
         spec = charts.shares(names_in(rows, "series"), names_in(rows, "source"))
@@ -183,6 +259,29 @@ def figures_of(
     if bits is not None and (rows := bit_rows(bits)):
         spec = charts.bits(names_in(rows, "series"), names_in(rows, "quantity"))
         yield Figure("bits", "Bits of an image", spec, rows)
+    if bits is not None and (rows := plane_rows(bits)):
+        yield Figure("plane", "The bottleneck plane", charts.plane(names_in(rows, "series")), rows)
+
+
+def dose_figures(found: Doses | None) -> Iterator[Figure]:
+    """A chart for each sweep and each measure that was taken."""
+    if found is None:
+        return
+    for place, swept in enumerate(dict.fromkeys(curve.swept for curve in found.curves)):
+        curves = [curve for curve in found.curves if curve.swept == swept]
+        falling = curves[0].points[0].dose > curves[0].points[-1].dose
+        for measure, title in TITLES.items():
+            if rows := dose_rows(curves, measure):
+                spec = charts.doses(names_in(rows, "series"), swept.dose.field, falling)
+                yield Figure(f"doses-{place}-{measure}", f"{swept.name}: {title}", spec, rows)
+
+
+def grouped(rows: list[dict[str, Any]], column: str) -> dict[str, list[dict[str, Any]]]:
+    """Rows by what stands in a column, in the order in which it comes."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(row[column], []).append(row)
+    return found
 
 
 def names_in(rows: list[dict[str, Any]], column: str) -> list[str]:

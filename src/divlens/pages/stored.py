@@ -151,7 +151,7 @@ class Maker:
         values = [attribute.values for attribute in self.judge.attributes]
 
         def one(words: Any) -> bool | None:
-            if words is None or isinstance(words, float) or len(words) != len(values):
+            if not is_read(words) or len(words) != len(values):
                 return None
             try:
                 read = [of.index(word) for of, word in zip(values, words, strict=True)]
@@ -160,6 +160,11 @@ class Maker:
             return bool(respects(torch.tensor([read]), named)[0])
 
         return [one(words) for words in judged]
+
+
+def is_read(words: Any) -> bool:
+    """Whether a judge has read a sample: where none has, DuckDB and pandas have one of several kinds of nothing."""
+    return isinstance(words, Sequence | np.ndarray)
 
 
 def twins_in(samples: Sequence[tuple[int, int]]) -> list[int | None]:
@@ -181,7 +186,7 @@ def picture_of(record: Mapping[str, Any], image: int, right: bool | None, twin: 
         seed=str(int(record["seed"])),
         cell=f"{int(record['cell']):016x}",
         tokens=hash_of(np.asarray(record["tokens"])),
-        judged="" if words is None or isinstance(words, float) else ", ".join(words),
+        judged=", ".join(words) if is_read(words) else "",
         right=right,
         twin=twin,
     )

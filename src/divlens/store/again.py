@@ -91,11 +91,7 @@ def draw_again(
     check_whole("the number of a sample", index, 0)
     name, text = run.model_named(model), run.prompt_named(prompt)
     request = request_with(run, name, run.condition_named(condition), text, index)
-    known = run.model(name, device)
-    (asked,) = (one for one in prompts_of(request) if one.text == text)
-    whole = plan(known, [asked], index + 1, request["seed"], conditions_of(request)[condition], batch_size=1)
-    single = replace(whole, rows=[whole.rows[index]])
-    stored = tokens_of(run, single)
+    single, stored = stored_single(run, request, name, condition, text, index, device)
     (filled,) = fill(single)
     return DrawnAgain(
         model=name,
@@ -109,6 +105,18 @@ def draw_again(
         picture=filled.pictures()[0],
         differences=tuple(differences(run.record["sessions"], request["setup"][name], single)),
     )
+
+
+def stored_single(
+    run: StoredRun, request: Record, model: str, condition: str, prompt: str, index: int, device: str | None = None
+) -> tuple[Run, Int[Tensor, " positions"]]:
+    """What draws one sample of a request once more, a run of one row, and its tokens as they are stored. Raises
+    DivlensError where none are, and for a model that is not what it was."""
+    (asked,) = (one for one in prompts_of(request) if one.text == prompt)
+    interventions = conditions_of(request)[condition]
+    whole = plan(run.model(model, device), [asked], index + 1, request["seed"], interventions, batch_size=1)
+    single = replace(whole, rows=[whole.rows[index]])
+    return single, tokens_of(run, single)
 
 
 def request_with(run: StoredRun, model: str, condition: str, prompt: str, index: int) -> Record:

@@ -75,6 +75,8 @@
     const options = { actions: false, ast: true, renderer: "svg", tooltip: { disableDefaultStyle: true } };
     const result = await vegaEmbed(place.querySelector(".plot"), spec, options);
     views.set(key, result);
+    // Its place has a name, and what it shows stands in tables and CSV: a reader of screens needs no word on every mark.
+    place.querySelector(".plot svg").setAttribute("aria-hidden", "true");
     if (key === "prompts") {
       result.view.addEventListener("click", (event, item) => {
         if (item && item.datum && known(item.datum.prompt)) showPair(item.datum.prompt);
@@ -255,6 +257,78 @@
     }
   }
 
+  // The crossed pictures of a model: rows are path noises, columns execution noises.
+  function crossedTable(one) {
+    const head = make("tr", {}, make("td"), ...one.cells[0].map((_, at) => make("th", { scope: "col", text: `execution ${at}` })));
+    const body = one.cells.map((row, path) => make(
+      "tr", {}, make("th", { scope: "row", text: `path ${path}` }),
+      ...row.map((image, execution) => make("td", {}, known(image) ? make("img", {
+        src: data.images[image], loading: "lazy", decoding: "async",
+        alt: `${one.model}, path ${path}, execution ${execution}`,
+      }) : null)),
+    ));
+    return make(
+      "table", { class: "cross" }, make("caption", {}, make("bdi", { text: `${one.model}: ${one.wording}` })),
+      make("thead", {}, head), make("tbody", {}, ...body),
+    );
+  }
+
+  // How pictures came about. The slider says how much of the steps is done: models have different numbers of steps.
+  const bits = (value) => (known(value) ? value.toFixed(1) : "n/a");
+
+  function frameAt(one, done) {
+    const at = one.frames.findIndex((frame) => 100 * frame.step >= done * one.steps);
+    return at < 0 ? one.frames.length - 1 : at;
+  }
+
+  function replayFigure(one, done) {
+    const at = frameAt(one, done), frame = one.frames[at];
+    const [rows, columns] = one.grid;
+    const boxes = frame.fixed.map((place) => make("i", {})).map((box, i) => {
+      const place = frame.fixed[i];
+      Object.assign(box.style, {
+        left: `${100 * (place % columns) / columns}%`, top: `${100 * Math.floor(place / columns) / rows}%`,
+        width: `${100 / columns}%`, height: `${100 / rows}%`,
+      });
+      return box;
+    });
+    const sum = (part) => (known(frame[part]) ? one.frames.slice(0, at + 1).reduce((all, each) => all + each[part], 0) : null);
+    const lines = [
+      `step ${frame.step} of ${one.steps}, ${frame.held} of ${rows * columns} tokens`,
+      `bits: path ${bits(frame.path)}, execution ${bits(frame.execution)}`,
+      `so far: path ${bits(sum("path"))}, execution ${bits(sum("execution"))}`,
+      one.equal ? "the tokens are those of the run" : "the tokens are not those of the run",
+    ];
+    const image = make("img", { src: data.images[frame.image], alt: `${one.model} after step ${frame.step}` });
+    return make(
+      "figure", { class: "replay" }, make("figcaption", {}, make("code", {}, make("bdi", { text: one.model }))),
+      make("div", { class: "canvas" }, image, ...boxes),
+      ...lines.map((text) => make("span", { class: "beside quiet", text })).flatMap((line) => [line, make("br")]),
+    );
+  }
+
+  function showReplays() {
+    const done = Number(find("replay-at").value), sample = Number(find("replay-sample").value);
+    const chosen = data.replays.filter((one) => one.sample === sample);
+    find("replays").replaceChildren(...chosen.map((one) => replayFigure(one, done)));
+    const chart = views.get("replay");
+    if (chart) chart.view.signal("at", done).runAsync();
+  }
+
+  let playing = null;
+  function play() {
+    const slider = find("replay-at");
+    const stop = () => { clearInterval(playing); playing = null; find("replay-play").textContent = "Play"; };
+    if (playing !== null) return stop();
+    if (Number(slider.value) >= 100) slider.value = "0";
+    find("replay-play").textContent = "Pause";
+    playing = setInterval(() => {
+      slider.value = String(Number(slider.value) + 2);
+      showReplays();
+      if (Number(slider.value) >= 100) stop();
+    }, 120);
+  }
+
   // One prompt before and after.
   function showPair(prompt) {
     const row = rowsOf("prompts").find((one) => one.prompt === prompt);
@@ -315,6 +389,16 @@
     find("before").addEventListener("click", () => stepPrompt(-1));
     find("after").addEventListener("click", () => stepPrompt(1));
     showGallery();
+  }
+  if (find("replay")) {
+    const samples = [...new Set(data.replays.map((one) => one.sample))];
+    options(find("replay-sample"), samples.map(String));
+    for (const id of ["replay-at", "replay-sample"]) find(id).addEventListener("input", showReplays);
+    find("replay-play").addEventListener("click", play);
+    showReplays();
+  }
+  if (find("crossed")) {
+    find("crossed").replaceChildren(make("div", { class: "crosses" }, ...data.crossed.map((one) => make("div", { class: "scroll" }, crossedTable(one)))));
   }
   for (const place of document.querySelectorAll("[data-strip]")) {
     const model = place.closest("[data-model]").dataset.model;
