@@ -37,7 +37,7 @@ def run(tmp_path, monkeypatch) -> Path:
 def counted_by_hand(run: Path, model: str, condition: str) -> list[float]:
     samples = divlens.open_run(run).samples
     own = samples[(samples["model"] == model) & (samples["condition"] == condition)]
-    tokens = np.concatenate(own["tokens"].to_list())
+    tokens = np.concatenate(list(own["tokens"]))
     return [float((tokens == code).mean()) for code in range(3)]
 
 

@@ -79,7 +79,7 @@ def states(pipe: Any, **named: Any) -> torch.Tensor:
 def ours(model: amused.AmusedModel, interventions: Sequence[Intervention]) -> torch.Tensor:
     """What the loop draws with the same calls for noise."""
     settings = Reading(model).settings(interventions)
-    start = torch.full((2, settings.rule.positions if hasattr(settings.rule, "positions") else 16), model.mask)
+    start = torch.full((2, getattr(settings.rule, "positions", 16)), model.mask)
     predictor = model.predictor(model.encode(tiny.PROMPTS[:2]), guided=True)
     noise = TorchNoise(torch.Generator().manual_seed(SEED), 2)
     return filled(predictor, settings, noise, start, model.mask).view(2, *model.grid)

@@ -90,7 +90,7 @@ def test_emu3_draws_the_tokens_of_the_loop(one_emu3):
 def test_an_empty_list_changes_no_token(one_janus, one_emu3):
     for tokens, (network, processor, model), asked in (
         (janus_tokens, one_janus, {"do_sample": True}),
-        (lambda *given, **named: emu3_tokens(*given, one_emu3[2], **named), one_emu3, {}),
+        (lambda network, processor, **named: emu3_tokens(network, processor, one_emu3[2], **named), one_emu3, {}),
     ):
         plain = tokens(network, processor, **asked)
         empty, few = (divlens.logits_processor(law, model=model) for law in ([], [TopK(2)]))
@@ -129,11 +129,12 @@ def test_what_comes_before_guidance_is_refused(one_janus):
 
 def test_other_models_and_interventions_are_refused(one_janus):
     network, _, model = one_janus
-    for other, name in (
+    others: tuple[tuple[Any, str], ...] = (
         (divlens.load("toy/ar"), "'toy/ar:0'"),
         (network, "'JanusForConditionalGeneration'"),
         ("janus", "'str'"),
-    ):
+    )
+    for other, name in others:
         with pytest.raises(DivlensError, match=f"expects a Janus or an Emu3 of divlens.wrap.*, got {name}"):
             divlens.logits_processor([], model=other)
     for refused in (Guidance(5.0), Argmax(share=0.5)):

@@ -415,7 +415,7 @@ def test_a_measure_stands_for_fidelity_where_it_is_asked_for():
     result = frontier("toy/mim", PROMPTS, n=2, methods=[], fidelity=BRIGHTNESS)
     assert result.analysis.fidelity is not None and result.analysis.fidelity.name == "brightness"
     assert "No figure of fidelity" not in str(result) and "20 % of it" in str(result).replace("\n", " ")
-    shown = result.settings.set_index("condition")["fidelity"]
+    shown: Any = result.settings.set_index("condition")["fidelity"]
     table: Any = result.per_prompt
     values = table.loc[table["condition"] == "guidance=1", "brightness"].to_numpy()
     assert shown["guidance=1"] == pytest.approx(values[~choosing(PROMPTS)].mean())

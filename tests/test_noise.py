@@ -1,6 +1,7 @@
 """The random streams: published vectors, uniformity, independence, and draws that never take what has no chance."""
 
 import hashlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -121,7 +122,8 @@ def test_position_noise_does_not_depend_on_where_the_window_starts():
 def test_a_frozen_stream_is_that_of_sample_0_for_every_sample_and_the_other_varies(frozen, other):
     prompts, own = ["a cat", "a cat", "a dog"], [0, 1, 1]
     free = CounterNoise.of(2, prompts, own, own)
-    held = CounterNoise.of(2, prompts, **{frozen: [0, 0, 0], other: own})
+    indices: Any = {frozen: [0, 0, 0], other: own}
+    held = CounterNoise.of(2, prompts, **indices)
     same, still_free = held.uniform(frozen, 3, 0, 5), held.uniform(other, 3, 0, 5)
     assert (same[0] == same[1]).all() and (same[0] == free.uniform(frozen, 3, 0, 5)[0]).all()
     assert (same[0] != same[2]).all()  # prompts keep noise of their own

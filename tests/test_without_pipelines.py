@@ -83,7 +83,8 @@ def test_a_pipeline_to_wrap_is_had_as_the_docs_say(tmp_path, published):
     wrapped, loaded = vq_diffusion.from_pipeline(pipeline, Options()), vq_diffusion.load(place, Options())
     tokens = torch.randint(wrapped.codes, (1, *wrapped.grid))
     assert torch.equal(wrapped.decode(tokens), loaded.decode(tokens))
-    assert wrapped.learned is not None and torch.equal(wrapped.learned, loaded.learned)
+    assert wrapped.learned is not None and loaded.learned is not None
+    assert torch.equal(wrapped.learned, loaded.learned)
 
 
 HIDDEN = """

@@ -284,3 +284,6 @@ class ReferenceNoise:
 
     def path_gumbel(self, step: int, positions: int, device: torch.device) -> Float[Tensor, "batch n"]:
         raise DivlensError("the noise of VQDiffusionPipeline serves MaskReplaceDiffusion, which asks for no Gumbel")
+
+    def condition_normal(self, step: int, numbers: int, device: torch.device) -> Float[Tensor, "batch numbers"]:
+        raise DivlensError("VQDiffusionPipeline draws no noise for its conditions")

@@ -104,7 +104,8 @@ class LocalModel:
 def language_model(place: str, device: str) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    network = AutoModelForCausalLM.from_pretrained(place).to(device).eval()
+    network: Any = AutoModelForCausalLM.from_pretrained(place)
+    network = network.to(device).eval()
     return AutoTokenizer.from_pretrained(place), network
 
 
