@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from divlens.errors import DivlensError
@@ -199,7 +199,7 @@ def steps(run: Run, wordings: Sequence[str], noise: Noise) -> Iterator[Moment]:
     return moments(predictor, settings, noise, start, model.mask, model.name)
 
 
-def predictor_under(run: Run, conditions: Float[Tensor, "batch *shape"], noise: Noise) -> Predictor:
+def predictor_under(run: Run, conditions: Shaped[Tensor, "batch *shape"], noise: Noise) -> Predictor:
     """What the model answers, given these conditions; with noise on them, another predictor at every step."""
     model, guided, fading = run.model, run.settings.needs_guidance, run.settings.condition_noise
     if fading is None:

@@ -197,7 +197,7 @@ def checked(measures: str | Measure | Sequence[str | Measure], skip_broken: bool
     if not asked:
         raise DivlensError(f"expected a measure, got none; known: {known_names()}")
     wanted = [measured_by(each, skip_broken) for each in dict.fromkeys(asked)]
-    checked_measures([each for each in wanted if isinstance(each, Measure)])
+    checked_measures([each for each in wanted if not isinstance(each, str | Alignment)])
     return wanted
 
 
