@@ -20,9 +20,9 @@ from divlens.frontier.analysis import MOST_LOSS, SAME_FIDELITY, analysed
 from divlens.frontier.api import planned
 from divlens.frontier.choices import Choice, choice_of, pareto_set, shares_of
 from divlens.frontier.figures import Half, choosing, halves_of, mixture
-from divlens.frontier.methods import GUIDANCE, METHODS, SETTINGS, by_method, conditions_of, passes_of
+from divlens.frontier.methods import GUIDANCE, METHODS, SETTINGS, by_method, conditions_of, laboratory, passes_of
 from divlens.frontier.standing import goal_of, standings_of, word_for
-from divlens.interventions import described
+from divlens.interventions import Settings, described
 from divlens.lab.captions import NAMING
 from divlens.lab.reading import read
 from divlens.models.toy import ToyPredictor
