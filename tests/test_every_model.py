@@ -13,8 +13,7 @@ import torch
 
 from divlens.errors import DivlensError
 from divlens.interventions import Argmax, DisableTop, Guidance, Subset, TopK
-from divlens.models import known, load
-from divlens.models import amused
+from divlens.models import amused, known, load
 from divlens.models import wrap as wrapping
 from divlens.models.fingerprint import fingerprint_of
 from divlens.models.loading import DTYPES
