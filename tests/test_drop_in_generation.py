@@ -129,11 +129,11 @@ def test_what_comes_before_guidance_is_refused(one_janus):
 
 def test_other_models_and_interventions_are_refused(one_janus):
     network, _, model = one_janus
-    others: tuple[tuple[Any, str], ...] = (
+    others: list[tuple[Any, str]] = [
         (divlens.load("toy/ar"), "'toy/ar:0'"),
         (network, "'JanusForConditionalGeneration'"),
         ("janus", "'str'"),
-    )
+    ]
     for other, name in others:
         with pytest.raises(DivlensError, match=f"expects a Janus or an Emu3 of divlens.wrap.*, got {name}"):
             divlens.logits_processor([], model=other)
