@@ -67,6 +67,12 @@ class ChooseThenSample:
         moments = torch.cat([(part.double() * (1 + 1 / tau)).logsumexp(-1) for part in parts])
         return tau * moments.view(log_p.shape[:-1])
 
+    def chosen(
+        self, score: Float[Tensor, "batch n"], unknown: Bool[Tensor, "batch n"], step: int
+    ) -> Bool[Tensor, "batch n"]:
+        """The positions that are committed at a step that is not the last, by their scores with the noise."""
+        return without_the_last(score, unknown, left_masked(self.schedule, step, self.steps, unknown))
+
     def advance(self, view: View, draws: Draws, mask: int, noise: Noise) -> Advance:
         committed = unknown = view.tokens == mask
         path = torch.zeros(len(unknown), dtype=torch.float64, device=unknown.device)
@@ -75,8 +81,7 @@ class ChooseThenSample:
                 raise DivlensError("ChooseThenSample expects draws that say which law they are from, got none")
             gumbel = noise.path_gumbel(view.step, unknown.shape[1], unknown.device)
             score = self.score(draws.log_p, view.step) + self.tau(view.step) * gumbel
-            count = left_masked(self.schedule, view.step, self.steps, unknown)
-            committed = without_the_last(score, unknown, count)
+            committed = self.chosen(score, unknown, view.step)
             path = path + (torch.nan if self.tau(view.step) > 0 else 0.0)
         return Advance(torch.where(committed, draws.tokens, view.tokens), committed, path)
 

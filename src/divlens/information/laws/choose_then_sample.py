@@ -33,14 +33,17 @@ class ChoiceLaw:
         view, step = moment.view, moment.view.step
         if step == self.rule.steps - 1:
             return torch.zeros(len(view.tokens), dtype=torch.float64, device=view.tokens.device)
+        tau, score, committed = self.rule.tau(step), self.rule.score(moment.log_p, step), moment.result.committed
+        if tau == 0 or frozen:  # the scores are known, and so is what they choose
+            if tau > 0:
+                score = score + tau * moment.noise.path_gumbel(step, view.tokens.shape[1], score.device)
+            expected = (self.rule.chosen(score, moment.drawn, step) == committed).all(1)
+            return torch.where(expected, 0.0, -torch.inf).double()
         sample, position = moment.drawn.nonzero(as_tuple=True)
-        location = self.rule.score(moment.log_p, step)[moment.drawn][:, None]
-        committed, token = moment.result.committed[moment.drawn], torch.zeros_like(sample)
-        scores = Scores(sample, position, committed, token, torch.ones_like(location), location)
-        tau, shift = self.rule.tau(step), None
-        if tau > 0 and frozen:
-            shift = tau * moment.noise.path_gumbel(step, view.tokens.shape[1], location.device)[moment.drawn]
-        return event_log_probabilities(scores, len(view.tokens), tau, shift)[0]
+        location = score[moment.drawn][:, None]
+        sure, token = torch.ones_like(location), torch.zeros_like(sample)
+        scores = Scores(sample, position, committed[moment.drawn], token, sure, location)
+        return event_log_probabilities(scores, len(view.tokens), tau)[0]
 
     def entropies(self, moment: Moment) -> StepEntropies:
         committed, execution = moment.result.committed, committed_entropies(moment)
