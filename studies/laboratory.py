@@ -35,7 +35,7 @@ from divlens.fidelity.judge import ZooJudge, load_judge
 from divlens.information import Effort
 from divlens.interventions import Wordings
 from divlens.lab.attributes import ATTRIBUTES, CONCEPT
-from divlens.lab.captions import NAMING, as_prompt, detailed_meanings, detailed_wordings, neutral_wordings
+from divlens.lab.captions import NAMING, as_prompt, detailed_meanings, neutral_wordings
 from divlens.lab.correction import corrected_entropies
 from divlens.lab.law import Law
 from divlens.lab.meanings import Meaning
@@ -101,25 +101,21 @@ def bits(model: Model, judge: ZooJudge, count: int, n: int) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class Reworded:
-    """Wordings of a bare name: neutral ones of a length, or, with `details`, ones that name so many things more."""
+class Neutral:
+    """Neutral wordings of a bare name, of one length."""
 
-    length: str = ""
-    details: int = 0
+    length: str
 
     def wordings(self, prompt: Prompt, known: Wordings) -> tuple[str, ...]:
-        meaning = read(prompt.text)
-        if self.details:
-            return detailed_wordings(meaning, 16, 0, self.details)
-        return neutral_wordings(meaning, lengths=(self.length,))
+        return neutral_wordings(read(prompt.text), lengths=(self.length,))
 
 
 def wordings(model: Model, judge: ZooJudge, count: int, n: int) -> Iterator[str]:
     conditions = {
         "baseline": (),
-        **{f"neutral, {length}": (Reworded(length),) for length in ("short", "medium", "long")},
-        "one more": (Reworded(details=1),),
-        "all named": (Reworded(details=len(OPEN)),),
+        **{f"neutral, {length}": (Neutral(length),) for length in ("short", "medium", "long")},
+        "one more": (divlens.Detailed(1, n=16),),
+        "all named": (divlens.Detailed(n=16),),
     }
     yield str(divlens.probe(model, bare_prompts(count), n, conditions=conditions))
 
@@ -165,6 +161,9 @@ class Branching:
 
     def path_gumbel(self, step: int, positions: int, device: torch.device) -> Float[Tensor, "batch n"]:
         return self.at(step).path_gumbel(step, positions, device)
+
+    def condition_normal(self, step: int, numbers: int, device: torch.device) -> Float[Tensor, "batch numbers"]:
+        return self.at(step).condition_normal(step, numbers, device)
 
 
 def branching_at(step: int, siblings: int) -> Callable[[Sequence[Row], int], Noise]:

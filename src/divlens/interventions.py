@@ -89,6 +89,10 @@ class Settings:
         """In how many steps, from the first on, the token draw is deterministic."""
         return max(1, round(self.greedy * self.rule.steps)) if self.greedy else 0
 
+    def greedy_at(self, step: int) -> bool:
+        """Whether the token draw of a step is deterministic: the most probable token at every position."""
+        return step < self.greedy_steps
+
     @property
     def without_noise(self) -> frozenset[str]:
         """The streams that make no draw: the path of a rule without one, the execution where all draws are greedy."""

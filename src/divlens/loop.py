@@ -38,13 +38,8 @@ class Moment:
     @property
     def certain(self) -> Int[Tensor, "batch m"] | None:
         """The tokens that were drawn, where the draw had no choice; None where it had."""
-        known = self.greedy or "execution" in self.settings.frozen
+        known = self.settings.greedy_at(self.view.step) or "execution" in self.settings.frozen
         return self.draws.tokens if known else None
-
-    @property
-    def greedy(self) -> bool:
-        """Whether the draw was the most probable token at every position."""
-        return self.view.step < self.settings.greedy_steps
 
 
 def guide(
@@ -75,8 +70,7 @@ def moments(
         log_p = filter_logits(guide(*predictor(view), settings.scale_at(step)), settings)
         if log_p.isnan().any():
             raise DivlensError(f"{name} gave NaN logits at step {step}, or infinite ones: expected finite numbers")
-        greedy = step < settings.greedy_steps
-        proposed = log_p.argmax(-1) if greedy else noise.draw(log_p.exp(), step, view.first)
+        proposed = log_p.argmax(-1) if settings.greedy_at(step) else noise.draw(log_p.exp(), step, view.first)
         draws = Draws(proposed, log_p.gather(-1, proposed.unsqueeze(-1)).squeeze(-1), log_p)
         result = rule.advance(view, draws, mask, noise)
         yield Moment(view, log_p, rule.drawn(view, mask), draws, result, settings, mask, noise)

@@ -199,7 +199,7 @@ def untraced(place: slice, passing: Iterator[Moment]) -> tuple[Step, ...]:
 
 def step_of(moment: Moment) -> Step:
     """What a step leaves behind, scattered to the whole grid. A greedy draw has probability 1 and entropy 0."""
-    view, drawn, greedy = moment.view, moment.drawn, moment.greedy
+    view, drawn, greedy = moment.view, moment.drawn, moment.settings.greedy_at(moment.view.step)
 
     def place(values: Tensor) -> Tensor:
         whole = torch.zeros(view.tokens.shape, dtype=values.dtype, device=values.device)

@@ -97,13 +97,13 @@ def log_probabilities_of_replay(
     P is the probability of these steps and tokens in the run itself. Q is the probability of the steps when every draw
     is the token of the final grid.
     """
-    law, greedy_steps = law_of(run.settings.rule), run.settings.greedy_steps
+    law = law_of(run.settings.rule)
     assert law.known
     settings = replace(run.settings, rule=rule, greedy=0.0, frozen=frozenset())
     log_p, log_q = torch.zeros(2, len(wordings), dtype=torch.float64)
     for moment in steps(replace(run, settings=settings), wordings, noise):
         device = moment.log_p.device
-        certain = moment.log_p.argmax(-1) if moment.view.step < greedy_steps else None
+        certain = moment.log_p.argmax(-1) if run.settings.greedy_at(moment.view.step) else None
         log_p = log_p.to(device) + law.log_probability(moment, certain)
         log_q = log_q.to(device) + law.proposal_log_probability(moment)
     return log_p, log_q
