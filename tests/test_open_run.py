@@ -193,6 +193,42 @@ def test_images_are_decoded_again_from_tokens(whole):
     assert not torch.equal(run.images("a cat", "baseline"), drawn[1])  # the control
 
 
+def test_images_beside_a_crossed_design_are_those_of_the_numbered_samples(own):
+    before = opened(own).images("a cat", "baseline")
+    divlens.decompose("toy/mim", PROMPTS, wordings=2, paths=3, executions=2, out=own)
+    run = opened(own)
+    where = "prompt = 'a cat' AND condition = 'baseline'"
+    both = run.sql(f"SELECT sample FROM samples WHERE {where}")["sample"].tolist()
+    assert len(both) > N and len(set(both)) < len(both)  # the control: numbers come twice
+    assert torch.equal(run.images("a cat", "baseline"), before)
+    assert torch.equal(divlens.calibrate("toy/mim", run=own).share, calibrated_without_crossing(own, run))
+
+
+def calibrated_without_crossing(folder: Path, run: Any) -> torch.Tensor:
+    """By counting the tokens of the numbered samples."""
+    rows = run.sql(
+        "SELECT tokens FROM samples WHERE condition = 'baseline' AND path = execution AND path = sample "
+        "AND wording = prompt"
+    )
+    tokens = torch.from_numpy(np.concatenate(rows["tokens"].to_list()))
+    return torch.bincount(tokens, minlength=3).double() / len(tokens)
+
+
+def test_images_of_a_crossed_design_alone_are_all_of_its_own(tmp_path):
+    divlens.decompose("toy/mim", PROMPTS, wordings=2, paths=3, executions=2, out=tmp_path / "run")
+    assert len(opened(tmp_path / "run").images("a cat", "baseline")) == 12
+
+
+@pytest.mark.parametrize(
+    "interventions", [[divlens.Freeze("path")], [divlens.Paraphrase(), divlens.Freeze("execution")]]
+)
+def test_images_of_frozen_noise_and_of_other_wordings_are_found(tmp_path, interventions):
+    asked = {"baseline": [], "frozen": interventions}
+    divlens.probe("toy/mim", PROMPTS, N, conditions=asked, out=tmp_path / "run")
+    drawn = divlens.sample("toy/mim", PROMPTS, N, interventions=interventions).images
+    assert torch.equal(opened(tmp_path / "run").images("a cat", "frozen"), drawn[1])
+
+
 @pytest.mark.parametrize(
     ("names", "said"),
     [

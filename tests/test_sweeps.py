@@ -94,7 +94,7 @@ REFUSED = {
     "Freeze=1,2": "expects an intervention that has a dose .*, got Freeze",
     "Subset(0.5)=1,0.5": "the fraction is what varies, got 'Subset",
     "Subset(fraction=1)=1,0.5": "the fraction is what varies, got 'Subset",
-    "Subset(by='colour')=1,0.5": 'expects "frequency", "mass" or "random", got \'colour\'',
+    "Subset(by='colour')=1,0.5": 'expects "frequency", "mass", "random" or "cluster", got \'colour\'',
     "Subset(to='random')=1,0.5": "Subset expects fraction, by, got to, fraction",
     "Subset(by=random)=1,0.5": "Subset expects numbers and texts in quotes",
     "Subset(by='random'=1,0.5": "expected a sweep such as",

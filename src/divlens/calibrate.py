@@ -111,7 +111,8 @@ def tokens_of_run(model: Model, fingerprint: str, folder: str | Path, condition:
     name = stored.model_named(model.name)
     check_content(stored.place, name, stored.record["models"][name]["content"], fingerprint)
     under = stored.condition_named(condition)
-    rows = stored.sql(f"SELECT tokens FROM samples WHERE model = {literal(name)} AND condition = {literal(under)}")
+    where = f"model = {literal(name)} AND condition = {literal(under)} AND {stored.numbered(name, under)}"
+    rows = stored.sql(f"SELECT tokens FROM samples WHERE {where}")
     if not len(rows):
         raise DivlensError(f"calibrate expects samples of {name} under {under}, {stored.place} has none yet")
     return torch.from_numpy(np.stack(rows["tokens"].to_list()).astype(np.int64))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from divlens.codebook import WAYS, By, fraction_of_codes
@@ -37,8 +37,10 @@ class Settings:
     is deterministic, in [0, 1]; one step at least where it is above 0. log_factors: what is added to the logits of each
     code after guidance, (codes,), natural, or None for nothing. by_entropy: (t0, alpha, theta) of the temperature that
     follows the entropy of each draw, see `methods.EntropyTemperature`, or None. guided: from which to which share of
-    the steps guidance acts. grid: (h, w) of the model, for orders of positions. condition_noise: what is done to
-    encoded conditions at every step, or None. strata: see `noise.CounterNoise`; 1 for independent executions.
+    the steps guidance acts. grid: (h, w) of the model, for orders of positions. clustered: gives, when called,
+    the codes of the model cluster after cluster (`codebook.order_by_clusters`), or None where their vectors are not
+    known. condition_noise: what is done to encoded conditions at every step, or None. strata: see `noise.CounterNoise`;
+    1 for independent executions.
     """
 
     rule: PathRule
@@ -54,6 +56,7 @@ class Settings:
     by_entropy: tuple[float, float, float] | None = None
     guided: tuple[float, float] = (0.0, 1.0)
     grid: tuple[int, int] | None = None
+    clustered: Callable[[], Int[Tensor, " codes"]] | None = None
     condition_noise: FadingNoise | None = None
     strata: int = 1
 
@@ -149,7 +152,20 @@ def with_log_factors(settings: Settings, log_factors: Float[Tensor, " codes"]) -
 
 def check_way(name: str, by: object) -> None:
     if by not in WAYS:
-        raise DivlensError(f'{name}(by=...) expects "frequency", "mass" or "random", got {shown(by)}')
+        raise DivlensError(f'{name}(by=...) expects "frequency", "mass", "random" or "cluster", got {shown(by)}')
+
+
+def codes_for(
+    name: str, fraction: float, by: By, settings: Settings, frequencies: Frequencies
+) -> Bool[Tensor, " codes"]:
+    """The codes that make up a fraction of the codebook. Raises DivlensError, before any calibration run, for clusters
+    of a model that does not show the vectors of its codes."""
+    if by != "cluster":
+        return fraction_of_codes(frequencies(), fraction, by)
+    if settings.clustered is None:
+        raise DivlensError(f"{name}(by='cluster') expects a model that shows its `code_vectors`, got one that does not")
+    order = settings.clustered()
+    return fraction_of_codes(torch.full((len(order),), 1 / len(order), dtype=torch.float64), fraction, by, order)
 
 
 @dataclass(frozen=True)
@@ -158,8 +174,10 @@ class Subset:
 
     `by="frequency"`: the round(fraction * K) codes that a calibration run uses most, ties by lower id, at least one.
     "mass": the fewest most used codes that make up this fraction of the run's tokens. "random": round(fraction * K)
-    codes of a fixed random order, whatever their use: a control for "frequent". A smaller fraction is always a part of
-    a larger one; 1 changes nothing, and asks for no calibration run.
+    codes of a fixed random order, whatever their use: a control for "frequent". "cluster": as many, whole clusters of
+    codes whose vectors are near each other, in a fixed random order, the last of them cut: a control for codes that
+    have look-alikes. A smaller fraction is always a part of a larger one; 1 changes nothing, and asks for no
+    calibration run.
     """
 
     fraction: float = 0.5
@@ -172,7 +190,7 @@ class Subset:
     def apply(self, settings: Settings, frequencies: Frequencies) -> Settings:
         if self.fraction == 1:
             return settings
-        allowed = fraction_of_codes(frequencies(), self.fraction, self.by)
+        allowed = codes_for("Subset", self.fraction, self.by, settings, frequencies)
         return restrict(settings, allowed, f"Subset({self.fraction})")
 
 
@@ -180,10 +198,10 @@ class Subset:
 class DisableTop:
     """A `fraction` of the codebook, at least one code, may not be drawn: the most used codes (the paper's enhancer).
 
-    `by`: what a fraction is, as of `Subset`; "random" disables random codes in place of the most used ones, which is a
-    control. `strength`: in [0, 1]; the probability of these codes is multiplied by 1 - strength, and all are scaled to
-    sum to 1 again, before any temperature. 1 is a ban. A fraction or a strength of 0 changes nothing, and asks for no
-    calibration run.
+    `by`: what a fraction is, as of `Subset`; "random" and "cluster" disable random codes, and codes that are alike, in
+    place of the most used ones: controls. `strength`: in [0, 1]; the probability of these codes is multiplied by 1 -
+    strength, and all are scaled to sum to 1 again, before any temperature. 1 is a ban. A fraction or a strength of 0
+    changes nothing, and asks for no calibration run.
     """
 
     fraction: float = 0.05
@@ -203,7 +221,7 @@ class DisableTop:
     def apply(self, settings: Settings, frequencies: Frequencies) -> Settings:
         if self.fraction == 0 or self.strength == 0:
             return settings
-        disabled = fraction_of_codes(frequencies(), self.fraction, self.by)
+        disabled = codes_for("DisableTop", self.fraction, self.by, settings, frequencies)
         if self.strength == 1:
             return restrict(settings, ~disabled, f"DisableTop({self.fraction})")
         return with_log_factors(settings, disabled * math.log1p(-self.strength))

@@ -10,11 +10,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from divlens.calibration import SAMPLES, frequencies_of
+from divlens.codebook import order_by_clusters
 from divlens.errors import DivlensError, check_whole, is_whole
 from divlens.interventions import Intervention, Settings, Wordings, apply_all, wordings_under
-from divlens.models.answers import calibration_prompts_of, conditions_of
+from divlens.models.answers import calibration_prompts_of, code_vectors_of, conditions_of
 from divlens.models.fingerprint import fingerprint_of
-from divlens.models.protocol import Model, Templated, check_model
+from divlens.models.protocol import Model, Quantizing, Templated, check_model
 from divlens.models.room import Rooms
 from divlens.paraphrase import wordings_of
 from divlens.run import Group, Row, Rows, Run, fill
@@ -35,12 +36,15 @@ class Reading:
         self.rooms = Rooms.of(BATCH_SIZE if automatic else batch_size, asked_for=not automatic)
         self.conditions: dict[str, Tensor] = {}
         self.shares: Float[Tensor, " codes"] | None = None
+        self.order: Int[Tensor, " codes"] | None = None
 
     @property
     def defaults(self) -> Settings:
         """The model's published settings."""
         model = self.model
-        return Settings(model.rule, model.guidance, top_k=getattr(model, "top_k", 0), grid=model.grid)
+        clustered = self.clustered if isinstance(model, Quantizing) else None
+        top_k = getattr(model, "top_k", 0)
+        return Settings(model.rule, model.guidance, top_k=top_k, grid=model.grid, clustered=clustered)
 
     @torch.inference_mode()
     def read(self, wordings: Sequence[str]) -> None:
@@ -78,6 +82,13 @@ class Reading:
         if self.shares is None:
             self.shares = frequencies_of(self.model, lambda: fingerprint_of(self.model), self.calibrate)
         return self.shares
+
+    def clustered(self) -> Int[Tensor, " codes"]:
+        """The codes, cluster after cluster; of a model that shows their vectors."""
+        if self.order is None:
+            assert isinstance(self.model, Quantizing), "it is asked of such models alone"
+            self.order = order_by_clusters(code_vectors_of(self.model))
+        return self.order
 
     def calibrate(self) -> Int[Tensor, "n h w"]:
         """The tokens of the calibration prompts; nothing is decoded."""

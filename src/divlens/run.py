@@ -165,6 +165,7 @@ class Run:
                 "greedy": {0: False, settings.rule.steps: True}.get(settings.greedy_steps, settings.greedy_steps),
                 "frozen": sorted(settings.frozen),
                 "grid": settings.grid,
+                "clustered": settings.clustered is not None,
                 # Those that came later are None where they are as usual, see `store.cells`.
                 "log_factors": None if settings.log_factors is None else digest(settings.log_factors.tolist()),
                 "min_p": settings.min_p or None,

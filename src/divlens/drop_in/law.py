@@ -52,7 +52,8 @@ def changes_law_alone(intervention: Intervention, defaults: Settings, codes: int
     """
     if not isinstance(intervention, OnSettings):
         return False
-    before = replace(defaults, guidance=math.nan)
+    clustered = None if defaults.clustered is None else lambda: torch.arange(codes)
+    before = replace(defaults, guidance=math.nan, clustered=clustered)
     after = intervention.apply(before, lambda: torch.full((codes,), 1 / codes, dtype=torch.float64))
     changed = {
         field.name for field in fields(Settings) if getattr(after, field.name) is not getattr(before, field.name)

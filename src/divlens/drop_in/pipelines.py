@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 
@@ -130,7 +130,10 @@ def apply(pipe: Any, interventions: Sequence[Intervention]) -> Iterator[Any]:
     usual = before.usual if isinstance(before, Hook) else getattr(holder, kind.function)
     check_interventions(interventions)
     asked = (*before.interventions, *interventions) if isinstance(before, Hook) else tuple(interventions)
-    settings = law_settings("apply", asked, DEFAULTS, kind.codes(pipe), lambda: frequencies_of_pipeline(pipe, kind))
+    defaults = replace(DEFAULTS, clustered=lambda: of_model(pipe, kind, Reading.clustered))
+    settings = law_settings(
+        "apply", asked, defaults, kind.codes(pipe), lambda: of_model(pipe, kind, Reading.frequencies)
+    )
     own[kind.function] = kind.hook(usual, asked, settings)
     try:
         yield pipe
@@ -141,15 +144,13 @@ def apply(pipe: Any, interventions: Sequence[Intervention]) -> Iterator[Any]:
             own[kind.function] = before
 
 
-def frequencies_of_pipeline(pipe: Any, kind: Kind) -> Float[Tensor, " codes"]:
-    """How often the pipeline's model uses each code, by a calibration run where that is not known.
-
-    Its networks are in evaluation for that, and then as they were."""
+def of_model(pipe: Any, kind: Kind, told: Callable[[Reading], Tensor]) -> Tensor:
+    """What the pipeline's model tells of its codes. Its networks are in evaluation for that, and then as they were."""
     networks = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
     modes = [(module, module.training) for network in networks for module in network.modules()]
     try:
         with one_line(f"apply expects a {type(pipe).__name__} whose parts fit each other"):
-            return Reading(import_module(kind.module).from_pipeline(pipe, Options())).frequencies()
+            return told(Reading(import_module(kind.module).from_pipeline(pipe, Options())))
     finally:
         for module, training in modes:
             module.training = training

@@ -105,6 +105,10 @@ class AmusedModel(Uncalibrated):
         return self.encode([self.negative])[0]
 
     @property
+    def code_vectors(self) -> Float[Tensor, "codes d"]:
+        return self.vqvae.quantize.embedding.weight
+
+    @property
     def limit(self) -> int:
         return self.text.limit
 

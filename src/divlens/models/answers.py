@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from divlens.errors import DivlensError
-from divlens.models.protocol import Model, Predictor, Prompted, Rewording, check_model
+from divlens.models.protocol import Model, Predictor, Prompted, Quantizing, Rewording, check_model
 from divlens.models.registry import load
 from divlens.models.room import Room
 from divlens.pictures import PictureError, checked_pictures
@@ -130,6 +130,19 @@ def frequencies_that_ship(model: Model) -> Float[Tensor, " codes"] | None:
     if not bool(share.isfinite().all()) or bool((share < 0).any()) or not bool((share > 0).any()):
         raise DivlensError(f"{expected}, got values in [{float(share.min()):g}, {float(share.max()):g}]")
     return share / share.sum()
+
+
+def code_vectors_of(model: Quantizing) -> Float[Tensor, "codes d"]:
+    """The vector of each code. Raises DivlensError for anything but a table of finite numbers, a row for each."""
+    found, name, codes = model.code_vectors, getattr(model, "name", "?"), getattr(model, "codes", 0)
+    expected = f"{name} expects code_vectors as a tensor ({codes}, d) of finite numbers"
+    if not isinstance(found, Tensor):
+        raise DivlensError(f"{expected}, got {type(found).__name__}")
+    if found.ndim != 2 or len(found) != codes or not found.is_floating_point():
+        raise DivlensError(f"{expected}, got {str(found.dtype).removeprefix('torch.')} of shape {tuple(found.shape)}")
+    if not bool(found.isfinite().all()):
+        raise DivlensError(f"{expected}, got some that are not")
+    return found.detach()
 
 
 def calibration_prompts_of(model: Model) -> Sequence[str]:

@@ -89,6 +89,10 @@ class Emu3Model(Uncalibrated):
         return Raster(self.grid[0] * self.grid[1])
 
     @property
+    def code_vectors(self) -> Float[Tensor, "codes d"]:
+        return self.network.model.vqmodel.quantize.embedding.weight
+
+    @property
     def room(self) -> int:
         """Tokens of a picture: its codes and the ends of its lines."""
         return self.grid[0] * (self.grid[1] + 1)

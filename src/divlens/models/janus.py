@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from divlens.errors import DivlensError
 from divlens.models.causal import (
@@ -70,6 +71,10 @@ class JanusModel(Uncalibrated):
     @property
     def rule(self) -> Raster:
         return Raster(self.grid[0] * self.grid[1])
+
+    @property
+    def code_vectors(self) -> Float[Tensor, "codes d"]:
+        return normalize(self.network.model.vqmodel.quantize.embedding.weight, dim=-1)  # as the decoder is given them
 
     @property
     def limit(self) -> int:

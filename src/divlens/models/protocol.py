@@ -131,6 +131,16 @@ class Tokenizing(Protocol):
 
 
 @runtime_checkable
+class Quantizing(Protocol):
+    """A model that shows what its codes stand for."""
+
+    @property
+    def code_vectors(self) -> Float[Tensor, "codes d"]:
+        """The vector of each code, as near to each other as they are alike to its decoder."""
+        ...
+
+
+@runtime_checkable
 class Lexical(Protocol):
     """A model that knows some words only, and reads all others alike."""
 

@@ -154,6 +154,10 @@ class VQDiffusionModel(Uncalibrated):
         return self.encode([""])[0] if self.learned is None else self.learned
 
     @property
+    def code_vectors(self) -> Float[Tensor, "codes d"]:
+        return self.vqvae.quantize.embedding.weight
+
+    @property
     def limit(self) -> int:
         return self.text.limit
 

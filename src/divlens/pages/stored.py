@@ -80,16 +80,12 @@ def rows_of(run: StoredRun, request: Record, prompts: Sequence[Prompt], maker: M
 
 
 def samples_of(run: StoredRun, model: str, prompt: str, conditions: Sequence[str], n: int) -> pd.DataFrame:
-    """The first n samples of a prompt under some conditions, each once, as of a command that has n of each.
-
-    Where `decompose` wrote to the same folder, its crossed design has rows of these numbers, too; the path and the
-    execution noise of the others have the number of the sample.
-    """
-    wanted = ", ".join(map(literal, conditions))
+    """The first n samples of a prompt under some conditions, each once, as of a command that has n of each."""
+    wanted = " OR ".join(f"(condition = {literal(name)} AND {run.numbered(model, name)})" for name in conditions)
     found = run.sql(
         f"SELECT samples.*, judged FROM {SAMPLES} LEFT JOIN (SELECT DISTINCT ON (cell) cell, judged FROM verdicts) "
-        f"USING (cell) WHERE model = {literal(model)} AND prompt = {literal(prompt)} AND condition IN ({wanted}) "
-        f"AND sample < {n} ORDER BY sample, path <> sample OR execution <> sample, cell"
+        f"USING (cell) WHERE model = {literal(model)} AND prompt = {literal(prompt)} AND ({wanted}) "
+        f"AND sample < {n} ORDER BY sample, cell"
     )
     return found.drop_duplicates(["condition", "sample"])
 

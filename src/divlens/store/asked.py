@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from divlens.conditions import Conditions
+from divlens.interventions import Freeze, OnPrompt
 from divlens.models.loading import DTYPES
 from divlens.models.protocol import Model
 from divlens.models.registry import load
@@ -31,6 +32,17 @@ def loaded_again(name: str, setup: Mapping[str, Any], device: str | None = None)
 def conditions_of(request: Record) -> Conditions:
     """The interventions under each name, from their text."""
     return {name: interventions_described(text) for name, text in request["conditions"].items()}
+
+
+def rows_by_number(request: Record, condition: str) -> str:
+    """Which rows of the table of samples a command of `n` samples a prompt drew under a condition, as a condition of
+    SQL: of each number, those of its own noise. The crossed design of `decompose`, where it was drawn into the same
+    folder, has rows of these numbers, too."""
+    interventions = interventions_described(request["conditions"][condition])
+    frozen = {one.stream for one in interventions if isinstance(one, Freeze)}
+    noise = [f"{stream} = {0 if stream in frozen else 'sample'}" for stream in ("path", "execution")]
+    reworded = any(isinstance(one, OnPrompt) for one in interventions)
+    return " AND ".join([f"seed = {request['seed']}", *noise, *([] if reworded else ["wording = prompt"])])
 
 
 def prompts_of(request: Record) -> list[Prompt]:

@@ -33,6 +33,7 @@ COUNTS: Mapping[str, bool] = {
     "settings.greedy": True,
     "settings.frozen": True,
     "settings.grid": False,  # a part of the model
+    "settings.clustered": False,  # the same
     "settings.log_factors": True,
     "settings.min_p": True,
     "settings.by_entropy": True,

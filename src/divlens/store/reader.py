@@ -175,7 +175,9 @@ class StoredRun(Shown):
         whose = self.model_named(model), self.condition_named(condition), self.prompt_named(prompt)
         named = zip(("model", "condition", "prompt"), whose, strict=True)
         where = " AND ".join(f"{column} = {literal(text)}" for column, text in named)
-        found = self.sql(f"SELECT sample, tokens FROM samples WHERE {where} ORDER BY sample, cell")
+        found = self.sql(
+            f"SELECT sample, tokens FROM samples WHERE {where} AND {self.numbered(*whose[:2])} ORDER BY sample, cell"
+        )
         if samples is not None:
             if lacking := sorted(set(samples) - set(found["sample"])):
                 raise DivlensError(
@@ -187,6 +189,18 @@ class StoredRun(Shown):
         known = self.model(whose[0], device)
         tokens = torch.from_numpy(np.stack(found["tokens"].to_list()).astype(np.int64)).view(-1, *known.grid)
         return pictures_of(known, tokens.to(device or self.setup(whose[0])["device"]), Room(BATCH_SIZE))
+
+    def numbered(self, model: str, condition: str) -> str:
+        """The rows of the table of samples that a command drew by their number, as a condition of SQL; all of them,
+        where only a crossed design has the condition."""
+        from divlens.store.asked import rows_by_number
+
+        asked = [
+            f"({rows_by_number(one, condition)})"
+            for one in self.requests.values()
+            if "n" in one and model in one["models"] and condition in one["conditions"]
+        ]
+        return f"({' OR '.join(dict.fromkeys(asked)) or 'true'})"
 
     def setup(self, model: str) -> Record:
         """How a model was set up."""

@@ -19,11 +19,12 @@ from divlens.diversity import FeatureNetwork
 from divlens.experiment.measure import IMAGES_PER_PASS, values_of
 from divlens.experiment.measures import LAW_DISTANCE, Look, usual_measures
 from divlens.fidelity import Judge
-from divlens.interventions import Intervention, Settings, apply_all
+from divlens.interventions import Intervention, apply_all
 from divlens.lab.evaluation import drawn_from_law
 from divlens.lab.reading import read
 from divlens.models.protocol import Model
 from divlens.models.zoo.tokenizer import Tokenizer
+from divlens.planning import Reading
 from divlens.types import Prompt
 from divlens.zoo.train_tokenizer import pictures_of, squared_error
 
@@ -38,7 +39,7 @@ def allowed_codes(model: Model, interventions: Sequence[Intervention]) -> Bool[T
         assert found is not None, f"{model.name} ships no frequencies"
         return found
 
-    return apply_all(interventions, Settings(model.rule, model.guidance), frequencies).allowed
+    return apply_all(interventions, Reading(model).defaults, frequencies).allowed
 
 
 @torch.inference_mode()

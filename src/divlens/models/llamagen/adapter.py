@@ -131,6 +131,10 @@ class LlamaGen(Uncalibrated):
         return Raster(self.side**2)
 
     @property
+    def code_vectors(self) -> Float[Tensor, "codes d"]:
+        return self.tokenizer.quantize.directions()
+
+    @property
     def limit(self) -> int:
         return self.gpt.sizes.caption_tokens
 

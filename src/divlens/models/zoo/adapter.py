@@ -191,6 +191,10 @@ class ZooModel:
         return self.shipped_frequencies
 
     @property
+    def code_vectors(self) -> Float[Tensor, "codes d"]:
+        return self.tokenizer.codebook
+
+    @property
     def judge(self) -> str:
         """The name of the judge that knows what its pictures show."""
         return "zoo"
