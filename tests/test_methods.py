@@ -29,6 +29,7 @@ from divlens.methods import (
     MinP,
     PathTemperature,
     RandomOrder,
+    RepulseTokens,
     StratifiedNoise,
 )
 from divlens.models.toy import ToyModel
@@ -60,6 +61,7 @@ NEUTRAL: list[tuple[Intervention, Intervention]] = [
     (EntropyTemperature(theta=1, t0=0), EntropyTemperature(theta=0.05, t0=0)),
     (GuidanceInterval(0, 1), GuidanceInterval(0, 0)),
     (StratifiedNoise(1), StratifiedNoise(2)),
+    (RepulseTokens(0), RepulseTokens(2)),
 ]
 
 
@@ -90,6 +92,10 @@ WRONG = [
     lambda: ConditionNoise(tau1=0.9, tau2=0.5),
     lambda: ConditionNoise(tau2=1.1),
     lambda: ConditionNoise(s=math.nan),
+    lambda: RepulseTokens(-1),
+    lambda: RepulseTokens(math.inf),
+    lambda: RepulseTokens(1, among=1),
+    lambda: RepulseTokens(1, among=2.5),  # type: ignore[arg-type]
     lambda: StratifiedNoise(0),
     lambda: StratifiedNoise(2.5),  # type: ignore[arg-type]
     lambda: StratifiedNoise(10**6),

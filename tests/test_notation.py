@@ -33,6 +33,7 @@ from divlens.methods import (
     MinP,
     PathTemperature,
     RandomOrder,
+    RepulseTokens,
     StratifiedNoise,
 )
 from divlens.notation import KNOWN, condition_from, conditions_from, example, interventions_from
@@ -48,6 +49,7 @@ ONE = st.one_of(
     st.builds(FixedOrder, st.sampled_from(["halton", "raster", (2, 0, 1)]), st.booleans()),
     st.builds(ConditionNoise, st.floats(0, 9), st.floats(0, 1), st.floats(0, 0.5), st.floats(0.5, 1)),
     st.builds(StratifiedNoise, st.integers(1, 64)),
+    st.builds(RepulseTokens, st.floats(0, 100), st.integers(2, 64)),
     st.sampled_from([RandomOrder(), ChooseThenSample()]),
     st.builds(GuidanceInterval, st.floats(0, 0.5), st.floats(0.5, 1)),
     st.builds(Temperature, st.floats(1e-3, 1e3)),

@@ -117,7 +117,7 @@ INTERVENTIONS = (Argmax(), Temperature(2.0), Guidance(2.0), Freeze("path"), Subs
 
 
 def test_every_field_of_a_run_and_of_its_settings_is_in_its_identity_or_follows_from_it():
-    follow = {"conditions"}  # from model and wordings
+    follow = {"conditions", "whole"}  # from model and wordings; each row says which sample of its prompt it is
     aside = {"rooms"}  # of which the identity has what a sample may depend on: the batch size
     assert {field.name for field in fields(Run)} == {"model", "settings", "seed", "rows"} | follow | aside
     known = plan(toy("mim"), asked(), 2, 0).identity()

@@ -16,6 +16,7 @@ from divlens.methods import (
     MinP,
     PathTemperature,
     RandomOrder,
+    RepulseTokens,
     StratifiedNoise,
 )
 from divlens.models import load
@@ -114,7 +115,7 @@ def test_a_field_of_a_row_makes_another_cell_when_it_counts(name):
 INTERVENTIONS = (
     *(Argmax(), Temperature(2.0), Guidance(2.0), Freeze("path"), Subset(0.5), TopK(2), TopP(0.9)),
     *(DisableTop(0.5, strength=0.5), MinP(0.1), EntropyTemperature(), GuidanceInterval(0.5, 1.0)),
-    *(ConditionNoise(), StratifiedNoise(4), PathTemperature(1.0), RandomOrder()),
+    *(ConditionNoise(), StratifiedNoise(4), RepulseTokens(2), PathTemperature(1.0), RandomOrder()),
 )
 
 

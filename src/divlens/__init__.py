@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         MinP,
         PathTemperature,
         RandomOrder,
+        RepulseTokens,
         StratifiedNoise,
     )
     from divlens.models import load
@@ -140,6 +141,7 @@ _PLACES = {
             "MinP",
             "PathTemperature",
             "RandomOrder",
+            "RepulseTokens",
             "StratifiedNoise",
         ),
         "methods",
@@ -169,6 +171,7 @@ __all__ = [
     "PathTemperature",
     "Prompt",
     "RandomOrder",
+    "RepulseTokens",
     "StratifiedNoise",
     "Subset",
     "Temperature",

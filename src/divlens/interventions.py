@@ -23,7 +23,7 @@ from divlens.lab.captions import NAMING, detailed_wordings
 from divlens.lab.reading import first_read
 from divlens.paraphrase import longest, mixed_in_length, shortest, similar_in_length
 from divlens.paths import PathRule
-from divlens.types import Prompt, written
+from divlens.types import Prompt, Repulsion, written
 
 MOST_GUIDANCE = 1e6  # published scales are below 20; far beyond this, guided logits leave float32
 COLDEST, HOTTEST = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max  # what float32 can divide by
@@ -40,7 +40,7 @@ class Settings:
     the steps guidance acts. grid: (h, w) of the model, for orders of positions. clustered: gives, when called,
     the codes of the model cluster after cluster (`codebook.order_by_clusters`), or None where their vectors are not
     known. condition_noise: what is done to encoded conditions at every step, or None. strata: see `noise.CounterNoise`;
-    1 for independent executions.
+    1 for independent executions. repulsion: of samples of a prompt from what others hold, or None.
     """
 
     rule: PathRule
@@ -59,6 +59,7 @@ class Settings:
     clustered: Callable[[], Int[Tensor, " codes"]] | None = None
     condition_noise: FadingNoise | None = None
     strata: int = 1
+    repulsion: Repulsion | None = None
 
     @property
     def given(self) -> frozenset[str]:
@@ -68,6 +69,8 @@ class Settings:
     @property
     def joint(self) -> str:
         """The method under which samples of a prompt are not independent of each other; empty for none."""
+        if self.repulsion is not None:
+            return f"RepulseTokens({self.repulsion.strength:g})"
         return f"StratifiedNoise({self.strata})" if self.strata > 1 else ""
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,8 +12,9 @@ from torch import Tensor
 from divlens.errors import DivlensError
 from divlens.interventions import Settings, filter_logits
 from divlens.models.protocol import Predictor
-from divlens.noise import Noise
+from divlens.noise import CounterNoise, Noise
 from divlens.paths import Advance, Draws
+from divlens.repulsion import drawn_apart
 from divlens.types import View
 
 
@@ -34,6 +35,20 @@ class Moment:
     settings: Settings
     mask: int
     noise: Noise
+
+    def of_first(self, rows: int) -> Moment:
+        """The step of the first rows of the batch alone."""
+        draws, result = self.draws, self.result
+        table = None if draws.log_p is None else draws.log_p[:rows]
+        parts = (result.tokens, result.committed, result.path_log_probability)
+        return replace(
+            self,
+            view=replace(self.view, tokens=self.view.tokens[:rows]),
+            log_p=self.log_p[:rows],
+            drawn=self.drawn[:rows],
+            draws=Draws(draws.tokens[:rows], draws.log_probability[:rows], table),
+            result=Advance(*(part[:rows] for part in parts)),
+        )
 
     @property
     def certain(self) -> Int[Tensor, "batch m"] | None:
@@ -67,14 +82,24 @@ def moments(
     rule, tokens = settings.rule, start
     for step in range(rule.steps):
         view = rule.view(tokens, step)
-        log_p = filter_logits(guide(*predictor(view), settings.scale_at(step)), settings)
-        if log_p.isnan().any():
-            raise DivlensError(f"{name} gave NaN logits at step {step}, or infinite ones: expected finite numbers")
-        proposed = log_p.argmax(-1) if settings.greedy_at(step) else noise.draw(log_p.exp(), step, view.first)
+        logits, drawn = guide(*predictor(view), settings.scale_at(step)), rule.drawn(view, mask)
+        if settings.repulsion is not None:
+            check_finite(logits, name, step)
+            assert isinstance(noise, CounterNoise), "samples are known by their numbers"
+            log_p, proposed = drawn_apart(logits, settings.repulsion, settings, noise, view, drawn)
+        else:
+            log_p = filter_logits(logits, settings)
+            check_finite(log_p, name, step)
+            proposed = log_p.argmax(-1) if settings.greedy_at(step) else noise.draw(log_p.exp(), step, view.first)
         draws = Draws(proposed, log_p.gather(-1, proposed.unsqueeze(-1)).squeeze(-1), log_p)
         result = rule.advance(view, draws, mask, noise)
-        yield Moment(view, log_p, rule.drawn(view, mask), draws, result, settings, mask, noise)
+        yield Moment(view, log_p, drawn, draws, result, settings, mask, noise)
         tokens = result.tokens
+
+
+def check_finite(found: Float[Tensor, "batch m codes"], name: str, step: int) -> None:
+    if found.isnan().any():
+        raise DivlensError(f"{name} gave NaN logits at step {step}, or infinite ones: expected finite numbers")
 
 
 class Watched:

@@ -162,6 +162,19 @@ class CounterNoise:
             return (words[..., :2] + 0.5) / 2.0**32
         return ((np.floor(words[..., :1] / 64) * 2.0**26 + np.floor(words[..., 1:2] / 64)) + 0.5) / 2.0**52
 
+    def of_rows(self, rows: Sequence[int]) -> CounterNoise:
+        """That of some rows of the batch."""
+        keys, path, execution = (tuple(own[row] for row in rows) for own in (self.keys, self.path, self.execution))
+        return CounterNoise(keys, path, execution, self.strata)
+
+    def earlier_in_block(self, size: int) -> list[list[int]]:
+        """Of each row the rows of all samples that come before its own among `size` consecutive ones of its prompt, in
+        order: as many as its rank in that block, from 0. All of them must be there."""
+        numbers = self.index("condition").tolist()
+        row_of = {sample: row for row, sample in enumerate(zip(self.keys, numbers, strict=True))}
+        samples = zip(self.keys, numbers, strict=True)
+        return [[row_of[key, before] for before in range(number - number % size, number)] for key, number in samples]
+
     def draw(self, probabilities: Float[Tensor, "batch m codes"], step: int, first: int) -> Int[Tensor, "batch m"]:
         uniform = self.uniform("execution", step, first, probabilities.shape[1])[..., 0]
         if self.strata > 1:

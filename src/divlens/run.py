@@ -7,7 +7,7 @@ import json
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from typing import Any, Generic, TypeVar, overload
@@ -38,6 +38,11 @@ class Row:
     wording: str
     path: int
     execution: int
+
+    @property
+    def number(self) -> int:
+        """The number of the sample among those of its prompt, while one of the two varies."""
+        return max(self.path, self.execution)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,7 @@ class Run:
     """What is to be drawn, under which settings.
 
     conditions: what the model encodes of every wording, a row of it each. rooms: how many samples are drawn and decoded
-    at once, which an automatic batch size finds out.
+    at once, which an automatic batch size finds out. whole: all rows, where these are some of a request's.
     """
 
     model: Model
@@ -99,6 +104,24 @@ class Run:
     rows: Sequence[Row]
     conditions: Mapping[str, Tensor]
     rooms: Rooms
+    whole: Rows | None = None
+
+    def part(self, rows: Sequence[Row]) -> Run:
+        """The run of some of these rows, which may depend on others."""
+        whole = self.rows if self.whole is None and isinstance(self.rows, Rows) else self.whole
+        return replace(self, rows=rows, whole=whole)
+
+    def others_needed(self, rows: Sequence[Row]) -> list[Row]:
+        """The rows that these depend on and that are not among them: of samples that keep apart from each other, those
+        that come before them in their blocks."""
+        if self.settings.repulsion is None:
+            return []
+        whole, among = self.whole or self.rows, self.settings.repulsion.among
+        assert isinstance(whole, Rows), "samples of a prompt are known by their numbers"
+        groups = {group.prompt.text: group for group in whole.groups}
+        there = {(row.prompt.text, row.number) for row in rows}
+        needed = ((text, one) for text, number in there for one in range(number - number % among, number))
+        return [groups[text].row(one) for text, one in sorted(set(needed) - there)]
 
     @property
     def device(self) -> torch.device:
@@ -173,6 +196,7 @@ class Run:
                 "guided": None if settings.guided_steps == (0, settings.rule.steps) else settings.guided_steps,
                 "condition_noise": settings.condition_noise and asdict(settings.condition_noise),
                 "strata": settings.strata if settings.strata > 1 else None,
+                "repulsion": settings.repulsion and asdict(settings.repulsion),
             },
             "seed": self.seed,
             "drawn_with": asdict(self.drawn_with),
@@ -254,9 +278,11 @@ def fill(
 
     @torch.inference_mode()
     def filled(place: slice) -> Filled[Seen]:
-        rows = run.rows[place]
+        asked = run.rows[place]
+        rows = [*asked, *run.others_needed(asked)]
         own = noise_of(rows, run.seed, run.settings.strata) if noise is None else noise(rows, run.seed)
-        watched = Watched(steps(run, [row.wording for row in rows], own))
+        passing = steps(run, [row.wording for row in rows], own)
+        watched = Watched(passing if len(rows) == len(asked) else (one.of_first(len(asked)) for one in passing))
         seen, tokens = see(place, iter(watched)), watched.to_the_end()
         if bool((tokens == run.model.mask).any()):
             raise DivlensError(

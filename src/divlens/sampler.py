@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -185,7 +185,7 @@ def checked_indices(indices: Sequence[int]) -> tuple[int, ...]:
 def only(run: Run, samples: Sequence[int]) -> Run:
     """These samples of each prompt alone, of a run that goes as far as the last of them."""
     each = max(samples) + 1
-    return replace(run, rows=[run.rows[first + one] for first in range(0, len(run.rows), each) for one in samples])
+    return run.part([run.rows[first + one] for first in range(0, len(run.rows), each) for one in samples])
 
 
 def traced(place: slice, passing: Iterator[Moment]) -> tuple[Step, ...]:

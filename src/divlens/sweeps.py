@@ -21,7 +21,7 @@ from divlens.interventions import (
     TopK,
     TopP,
 )
-from divlens.methods import ConditionNoise, MinP, PathTemperature, StratifiedNoise
+from divlens.methods import ConditionNoise, MinP, PathTemperature, RepulseTokens, StratifiedNoise
 from divlens.notation import call_from
 
 EXPECTED = 'expected a sweep such as "Subset=1,0.5,0.25" or "Subset(by=\'random\')=1,0.5,0.25"'
@@ -49,6 +49,7 @@ DOSES: Mapping[Any, Dose] = {
     PathTemperature: Dose("tau", -math.inf),  # the same
     ConditionNoise: Dose("s", -math.inf),  # at s = 0 the condition fades in all the same
     StratifiedNoise: Dose("strata", 1),
+    RepulseTokens: Dose("strength", 0.0),
 }
 # One wording of these lengths is the shortest or the longest, and not the prompt's own; without its noise the path is
 # another.

@@ -99,6 +99,14 @@ class Trace:
 
 
 @dataclass(frozen=True)
+class Repulsion:
+    """`strength`: nats. `among`: how many consecutive samples of a prompt keep apart. See `methods.RepulseTokens`."""
+
+    strength: float
+    among: int
+
+
+@dataclass(frozen=True)
 class DrawnWith:
     """What a sample may depend on beside its noise, for logits are rounded in another way on another device, in another
     precision and, of most models, in another batch.

@@ -24,7 +24,7 @@ from divlens.interventions import (
     TopP,
 )
 from divlens.lab.reading import first_read
-from divlens.methods import EntropyTemperature, GuidanceInterval, MinP
+from divlens.methods import EntropyTemperature, GuidanceInterval, MinP, RepulseTokens
 from divlens.models.protocol import Model
 from divlens.types import Prompt
 
@@ -93,6 +93,7 @@ METHODS: tuple[Method, ...] = (
     Method("min-p", at(MinP, 0.02, 0.05, 0.1, 0.2)),
     Method("entropy-temperature", at(EntropyTemperature, 0.4, 0.5, 0.6, 0.7)),
     Method("guidance-interval", part_of_the_steps),
+    Method("repulse-tokens", at(RepulseTokens, 0.25, 0.5, 1.0, 2.0)),
     Method("disable-top", at(DisableTop, *DISABLED)),
     Method("subset", at(Subset, 0.9, 0.75, 0.5, 0.25)),
     Method("paraphrase", lambda model: {of: (Paraphrase(lengths=of),) for of in ("similar", "short", "long", "mixed")}),

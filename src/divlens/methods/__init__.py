@@ -4,7 +4,7 @@ What each does, its law and its source stand in docs/diversity.md.
 """
 
 from divlens.methods.condition import ConditionNoise
-from divlens.methods.noise import StratifiedNoise
+from divlens.methods.noise import RepulseTokens, StratifiedNoise
 from divlens.methods.path import ChooseThenSample, FixedOrder, PathTemperature, RandomOrder
 from divlens.methods.tokens import EntropyTemperature, GuidanceInterval, MinP
 
@@ -17,5 +17,6 @@ __all__ = [
     "MinP",
     "PathTemperature",
     "RandomOrder",
+    "RepulseTokens",
     "StratifiedNoise",
 ]

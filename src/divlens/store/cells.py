@@ -40,6 +40,7 @@ COUNTS: Mapping[str, bool] = {
     "settings.guided": True,
     "settings.condition_noise": True,
     "settings.strata": True,
+    "settings.repulsion": True,
     "seed": True,
     "rows": False,  # the list of all; each row makes a cell
     "drawn_with.device": False,
@@ -55,7 +56,8 @@ COUNTS: Mapping[str, bool] = {
 }
 # Fields that came when runs were stored already: where they are None, as usual, cells are called as before.
 LATER = frozenset(
-    f"settings.{name}" for name in ("log_factors", "min_p", "by_entropy", "guided", "condition_noise", "strata")
+    f"settings.{name}"
+    for name in ("log_factors", "min_p", "by_entropy", "guided", "condition_noise", "strata", "repulsion")
 )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -42,7 +41,7 @@ def drawn(
         on_batch(int(stored.sum()))
     missing = np.flatnonzero(~stored)
     chosen = [run.rows[int(number)] for number in numbers[missing]]
-    for batch in fill(replace(run, rows=chosen)):
+    for batch in fill(run.part(chosen)):
         here = missing[batch.place]
         tokens[torch.from_numpy(here)] = batch.tokens.flatten(1).to("cpu", tokens.dtype)
         if folder is not None:
