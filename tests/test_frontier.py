@@ -20,11 +20,11 @@ from divlens.frontier.analysis import MOST_LOSS, SAME_FIDELITY, analysed
 from divlens.frontier.api import planned
 from divlens.frontier.choices import Choice, choice_of, pareto_set, shares_of
 from divlens.frontier.figures import Half, choosing, halves_of, mixture
-from divlens.frontier.methods import GUIDANCE, METHODS, SETTINGS, by_method, conditions_of, laboratory, passes_of
+from divlens.frontier.methods import GUIDANCE, METHODS, SETTINGS, by_method, conditions_of, passes_of
 from divlens.frontier.standing import goal_of, standings_of, word_for
 from divlens.interventions import Settings, described
 from divlens.lab.captions import NAMING
-from divlens.lab.reading import read
+from divlens.lab.reading import all_read, read
 from divlens.models.toy import ToyPredictor
 from divlens.notation import interventions_described
 from divlens.resume import resume
@@ -483,7 +483,7 @@ def test_bad_input_is_refused_before_anything_is_drawn(options, message, monkeyp
 
 def test_methods_that_the_prompts_do_not_suit_are_left_out():
     plan = planned(divlens.load("toy/ar"), ["a", "b", "c", "d"], 2, 0, None, None, (), "stlpips", 96)
-    suited = [method.name for method in METHODS if method.suits is not laboratory]
+    suited = [method.name for method in METHODS if method.suits is not all_read]
     assert list(by_method(plan.comparison.conditions)) == suited and plan.fidelity is None
     readable = planned(divlens.load("toy/ar"), PROMPTS, 2, 0, None, None, (), "stlpips", 96)  # the control
     assert "detailed" in by_method(readable.comparison.conditions)

@@ -1,4 +1,5 @@
-"""More diversity without retraining: mixed-length wordings and the most used codes disabled (arXiv 2512.01831)."""
+"""More diversity without retraining: the recipe that suits a model, or the paper's own (arXiv 2512.01831), at any
+strength."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from divlens.conditions import Conditions, enhancer
+from divlens.conditions import Conditions
 from divlens.experiment import columns
 from divlens.experiment.comparison import Comparison, compared
 from divlens.experiment.measure import ConditionResult
@@ -32,14 +33,16 @@ from divlens.experiment.samples import Samples, unread, wordings_in, write_sampl
 from divlens.experiment.workers import check_on_ray, on_workers
 from divlens.fidelity.breakage import FidelityChange, fidelity_change
 from divlens.fidelity.notes import UNSEEN, fall_text, fall_warnings, judged_note
-from divlens.interventions import templated
-from divlens.models.answers import loaded_model, pictures_of
+from divlens.interventions import Intervention, described, templated
+from divlens.lab.reading import all_read
+from divlens.models.answers import asked_prompts, loaded_model, pictures_of
 from divlens.models.protocol import Model
 from divlens.models.room import Room
 from divlens.output import Record, write_tables
 from divlens.paraphrase.notes import wording_lines
 from divlens.planning import BATCH_SIZE, BatchSize
 from divlens.progress import OnBatch, ShowProgress
+from divlens.recipes import DETAILED, PAPER, recipe_at
 from divlens.results import Result, finished, found_of
 from divlens.sheets import write_pictures
 from divlens.showing import Block, counted, interval_text, missing_intervals
@@ -109,14 +112,14 @@ class Side:
 class Enhanced(Result):
     """What `enhance` returns. `images` and `tokens` are those after; `before` and `after` hold everything.
 
-    `images` are made of the tokens when they are asked for, so that a result of many samples is small. `disable_top`,
-    `lpips`: as asked for.
+    `images` are made of the tokens when they are asked for, so that a result of many samples is small.
+    `interventions`: what is done after. `lpips`: as asked for.
     """
 
     model: str
     before: Side
     after: Side
-    disable_top: float
+    interventions: tuple[Intervention, ...]
     lpips: str
 
     @property
@@ -149,7 +152,7 @@ class Enhanced(Result):
     @property
     def templated(self) -> tuple[str, ...]:
         """The prompts whose wordings after are templates, for they have no paraphrases."""
-        return templated(self.before.prompts, enhancer())
+        return templated(self.before.prompts, self.interventions)
 
     @property
     def fidelity_change(self) -> FidelityChange:
@@ -191,7 +194,7 @@ class Enhanced(Result):
 
     @property
     def blocks(self) -> list[Block]:
-        """Before and after, the paired change, and a warning where fidelity fell."""
+        """Before and after, the paired change, a line that sums up, and a warning where fidelity fell."""
         rows = []
         for each in self.measures:
             form, scale = each.form
@@ -199,12 +202,27 @@ class Enhanced(Result):
             rows.append((each.heading, *sides, interval_text(self.change(each.name), f"+{form}", scale)))
         fall = self.fidelity_change
         warned = fall_warnings([fall_text(fall, self.after.n)] if fall.fell else [])
-        return [Block(self.model, ("", "before", "after", "change"), rows, warned)]
+        return [Block(self.model, ("", "before", "after", "change"), rows, [self.in_a_line, *warned])]
+
+    @property
+    def in_a_line(self) -> str:
+        """Diversity and fidelity before and after."""
+        parts = []
+        for each in self.measures:
+            if each.name in (DIVERSITY, OPENNESS, FIDELITY) and self.known(each.name):
+                form, scale = each.form
+                name, unit = each.heading.removesuffix(" %"), "%" if each.heading.endswith(" %") else ""
+                before, after = (
+                    f"{scale * side.mean(each.name).value:{form}}{unit}" for side in (self.before, self.after)
+                )
+                parts.append(f"{name} {before} -> {after}")
+        return f"{'; '.join(parts) or 'Nothing could be measured'}."
 
     @property
     def notes(self) -> list[str]:
         prompts, n = len(self.before.prompts), self.before.n
         lines = [
+            f"after: {described(self.interventions)}.",
             f"Means over {counted(prompts, 'prompt')}, {counted(n, 'sample')} each, same noise before and after; [95% "
             "interval over prompts]. change: after - before, paired by prompt.",
             *missing_intervals(prompts),
@@ -237,9 +255,24 @@ class Enhanced(Result):
         write_samples(result.samples, folder / "samples.parquet")
 
 
-def sides(disable_top: float = 0.05) -> Conditions:
-    """What is drawn: the untouched model, and the enhancer."""
-    return {"before": (), "after": enhancer(disable_top)}
+def recipe_for(model: Model, prompts: Sequence[Prompt]) -> str:
+    """The recipe that suits a model: the one that it names as its `recipe`, where that can be had for all prompts, else
+    the paper's."""
+    own = getattr(model, "recipe", PAPER)
+    return PAPER if own == DETAILED and not all_read(prompts) else own
+
+
+def sides_of(
+    model: Model,
+    prompts: Sequence[str | Prompt],
+    recipe: str | None = None,
+    strength: float = 1.0,
+    disable_top: float | None = None,
+) -> Conditions:
+    """What is drawn: the untouched model, and the recipe; see `enhance`."""
+    if recipe is None:
+        recipe = recipe_for(model, asked_prompts([model], prompts)) if disable_top is None else PAPER
+    return {"before": (), "after": recipe_at(recipe, strength, disable_top)}
 
 
 def enhance(
@@ -248,7 +281,9 @@ def enhance(
     n: int = 16,
     seed: int = 0,
     *,
-    disable_top: float = 0.05,
+    recipe: str | None = None,
+    strength: float = 1.0,
+    disable_top: float | None = None,
     measures: Sequence[str | Measure] = (),
     lpips: str = "stlpips",
     batch_size: BatchSize = BATCH_SIZE,
@@ -257,30 +292,34 @@ def enhance(
     progress: ShowProgress = None,
     on_batch: OnBatch | None = None,
 ) -> Enhanced:
-    """Draw `n` samples of each prompt without and with the enhancer, from the same noise, and measure both.
+    """Draw `n` samples of each prompt as ever and enhanced, from the same noise, and measure both.
 
-    `model`: a model, or the spec of one ("zoo/mim"). Prompts without paraphrases get templates around them.
+    `model`: a model, or the spec of one ("zoo/mim"). `recipe`: "paper", mixed-length wordings and the most used codes
+    disabled (arXiv 2512.01831), or "detailed", for the laboratory; None is what suits the model (`divlens.recipes`).
+    `strength`: in [0, 1]; 0 changes nothing. `disable_top`: the share of the codebook that the paper's recipe disables,
+    0.05 unless it says otherwise; with it that recipe is meant. Prompts without paraphrases get templates around them.
     `measures`: what is measured beside LPIPS diversity, openness and fidelity, names or `divlens.Measure`. `progress`:
     True shows a bar on stderr. `on_batch` is told how many more samples, of 2 * prompts * n, are done. `out`: the
     folder of a run, and `ray`: who draws, see `divlens.probe`.
     n = 1 leaves diversity undefined (NaN). Raises DivlensError for bad input before anything is drawn.
     """
     check_on_ray(ray, out)
-    comparison = compared([loaded_model(model)], prompts, n, seed, sides(disable_top), measures, lpips, batch_size)
+    known = loaded_model(model)
+    conditions = sides_of(known, prompts, recipe, strength, disable_top)
+    comparison = compared([known], prompts, n, seed, conditions, measures, lpips, batch_size)
     with run_for(out, comparison.request("enhance"), comparison.models) as folder:
-        measured = partial(enhanced_of, comparison, disable_top)
+        measured = partial(enhanced_of, comparison)
         return finished(on_workers(comparison, measured, folder, ray, progress=progress, on_batch=on_batch), folder)
 
 
 def enhanced_of(
     comparison: Comparison,
-    disable_top: float,
     *,
     folder: RunFolder | None = None,
     progress: ShowProgress = None,
     on_batch: OnBatch | None = None,
 ) -> Enhanced:
-    """Draw and measure what is planned, one model under `sides(disable_top)`; but for what a run's folder holds."""
+    """Draw and measure what is planned, one model as it is and enhanced; but for what a run's folder holds."""
     ((name, runs),) = comparison.runs.items()
     results = comparison.measured(folder, progress, on_batch)[name]
     before, after = (
@@ -292,6 +331,6 @@ def enhanced_of(
         model=name,
         before=before,
         after=after,
-        disable_top=disable_top,
+        interventions=tuple(comparison.conditions["after"]),
         lpips=comparison.lpips,
     )

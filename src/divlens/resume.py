@@ -20,7 +20,6 @@ from divlens.experiment.shares import draw_share
 from divlens.frontier.api import frontier_of, plan_of
 from divlens.information.api import information_of
 from divlens.information.plan import Effort, accountings
-from divlens.interventions import DisableTop
 from divlens.models.protocol import Model
 from divlens.output import Record
 from divlens.progress import OnBatch, ShowProgress
@@ -102,8 +101,7 @@ def probe_again(request: Record, models: Sequence[Model]) -> tuple[Record, Draw]
 
 def enhance_again(request: Record, models: Sequence[Model]) -> tuple[Record, Draw]:
     comparison = comparison_of(request, models)
-    disabled = [one.fraction for one in conditions_of(request)["after"] if isinstance(one, DisableTop)]
-    return compared_again("enhance", comparison, partial(enhanced_of, comparison, sum(disabled)))
+    return compared_again("enhance", comparison, partial(enhanced_of, comparison))
 
 
 def frontier_again(request: Record, models: Sequence[Model]) -> tuple[Record, Draw]:

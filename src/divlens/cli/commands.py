@@ -132,7 +132,9 @@ def check_until_decided(asked: bool, budget: int | None, out: str | None, share:
 @click.argument("prompts", nargs=-1)
 @click.option("--prompts", "prompt_file", type=click.Path(path_type=Path), help="More prompts: text lines or JSONL.")
 @click.option("-n", "n", default=16, show_default=True, help="Samples per prompt, at least 2.")
-@disable_option
+@click.option("--recipe", metavar="NAME", help="paper or detailed; default: what suits the model.")
+@click.option("--strength", default=1.0, show_default=True, help="From 0, which changes nothing, to 1.")
+@click.option("--disable-top", type=float, help="Share of top codes that the recipe paper disables; default: 0.05.")
 @lpips_option
 @ray_option
 @shard_option
@@ -141,7 +143,9 @@ def enhance(
     prompts: Sequence[str],
     prompt_file: Path | None,
     n: int,
-    disable_top: float,
+    recipe: str | None,
+    strength: float,
+    disable_top: float | None,
     lpips: str,
     share: Share | None,
     ray: str | None,
@@ -149,18 +153,21 @@ def enhance(
     out: str | None,
     setup: Setup,
 ) -> None:
-    """Draw PROMPTS with MODEL as it is and enhanced: mixed-length wordings, the most used codes disabled."""
+    """Draw PROMPTS with MODEL as it is and enhanced, by the recipe that suits it or by the paper's own."""
     need_two(n)
-    from divlens.enhance import enhanced_of, sides
+    from divlens.enhance import enhanced_of, sides_of
     from divlens.experiment.comparison import compared
+    from divlens.recipes import PAPER, recipe_at
     from divlens.results import request_so_far
 
     asked = named_prompts(prompts, prompt_file)
-    check_folder(out, request_so_far("enhance", sides(disable_top), seed), share, ray)
+    recipe_at(recipe or PAPER, strength, disable_top)  # what it refuses is refused before anything is loaded
     loaded = setup.load([model])
-    comparison = compared(loaded, asked, n, seed, sides(disable_top), (), lpips, setup.batch_size)
+    conditions = sides_of(loaded[0], asked, recipe, strength, disable_top)
+    check_folder(out, request_so_far("enhance", conditions, seed), share, ray)
+    comparison = compared(loaded, asked, n, seed, conditions, (), lpips, setup.batch_size)
     with storing(out, comparison.request("enhance"), loaded, share) as folder:
-        measured = partial(enhanced_of, comparison, disable_top)
+        measured = partial(enhanced_of, comparison)
         deliver_compared("enhance", comparison, folder, ray, setup.reporter, measured)
 
 

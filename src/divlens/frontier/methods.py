@@ -23,7 +23,7 @@ from divlens.interventions import (
     TopK,
     TopP,
 )
-from divlens.lab.reading import first_read
+from divlens.lab.reading import all_read
 from divlens.methods import EntropyTemperature, GuidanceInterval, MinP, RepulseTokens
 from divlens.models.protocol import Model
 from divlens.types import Prompt
@@ -37,11 +37,6 @@ Tried = Mapping[str, tuple[Intervention, ...]]  # by what a setting is called
 
 def every_prompt(prompts: Sequence[Prompt]) -> bool:
     return True
-
-
-def laboratory(prompts: Sequence[Prompt]) -> bool:
-    """Whether the laboratory can read every one of them."""
-    return all(first_read((prompt.text, *prompt.paraphrases)) is not None for prompt in prompts)
 
 
 @dataclass(frozen=True)
@@ -97,8 +92,8 @@ METHODS: tuple[Method, ...] = (
     Method("disable-top", at(DisableTop, *DISABLED)),
     Method("subset", at(Subset, 0.9, 0.75, 0.5, 0.25)),
     Method("paraphrase", lambda model: {of: (Paraphrase(lengths=of),) for of in ("similar", "short", "long", "mixed")}),
-    Method("detailed", lambda model: {f"{count}": (Detailed(count),) for count in (1, 2, 3, 4)}, laboratory),
-    Method("detailed-cooler", at(Temperature, 0.9, 0.8, 0.7, 0.6, before=ALL_NAMED), laboratory),
+    Method("detailed", lambda model: {f"{count}": (Detailed(count),) for count in (1, 2, 3, 4)}, all_read),
+    Method("detailed-cooler", at(Temperature, 0.9, 0.8, 0.7, 0.6, before=ALL_NAMED), all_read),
     Method("enhancer", at(DisableTop, *DISABLED, before=MIXED)),
     Method("enhancer-short", at(DisableTop, *DISABLED, before=SHORT)),
     Method("enhancer-long", at(DisableTop, *DISABLED, before=LONG)),

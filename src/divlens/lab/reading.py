@@ -15,6 +15,7 @@ from divlens.errors import DivlensError
 from divlens.lab.attributes import ATTRIBUTES, BACKGROUND, CONCEPT, SIZE, STYLE
 from divlens.lab.captions import NAMING, filler_words
 from divlens.lab.meanings import Meaning
+from divlens.types import Prompt
 
 FOLLOWED_BY = {BACKGROUND: ("background", "backdrop"), STYLE: ("style",)}
 
@@ -31,6 +32,11 @@ def phrases() -> dict[str, list[tuple[list[str], tuple[int, int]]]]:
             words = text.split()
             found.setdefault(words[0], []).append((words, (attribute, value)))
     return {first: sorted(rest, key=lambda item: -len(item[0])) for first, rest in found.items()}
+
+
+def all_read(prompts: Iterable[Prompt]) -> bool:
+    """Whether the laboratory can read every one of them."""
+    return all(first_read((prompt.text, *prompt.paraphrases)) is not None for prompt in prompts)
 
 
 def read(caption: str) -> Meaning:

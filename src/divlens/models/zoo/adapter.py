@@ -200,6 +200,11 @@ class ZooModel:
         return "zoo"
 
     @property
+    def recipe(self) -> str:
+        """What `divlens.enhance` does unless it is told otherwise: what `divlens frontier` finds nearest to the law."""
+        return "detailed"
+
+    @property
     def own_prompts(self) -> Sequence[Prompt]:
         """Those that ship with the zoo, each with its paraphrases."""
         return default_prompts()
