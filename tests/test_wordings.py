@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 import divlens
+from divlens.cli import main
 from divlens.errors import DivlensError
 from divlens.paraphrase import from_templates
+from divlens.prompts import read_prompts
 from divlens.types import Prompt
 from divlens.wordings.asking import reworded
 from divlens.wordings.endpoint import Endpoint
@@ -310,3 +312,50 @@ def test_an_address_that_is_none_or_has_a_key_is_refused(url):
     with pytest.raises(DivlensError, match="an endpoint expects") as error:
         Endpoint(url, "tiny")
     assert KEY not in str(error.value)
+
+
+# The command
+
+
+def test_the_command_writes_a_prompt_file_that_others_read(tmp_path, capsys):
+    out = tmp_path / "prompts.jsonl"
+    main(["reword", "two cats", "a caf\u00e9", "-n", "3", "--out", str(out)])
+    assert capsys.readouterr().out.endswith("6 wordings of 2 prompts\n")
+    assert tuple(read_prompts(out)) == reworded(["two cats", "a caf\u00e9"], Templates(), 3).prompts
+    before = out.read_bytes()
+    with pytest.raises(SystemExit) as stopped:
+        main(["reword", "a fox", "--out", str(out)])
+    assert stopped.value.code == 2 and "exists: name another file" in capsys.readouterr().err
+    assert out.read_bytes() == before
+    main(["reword", "a fox", "--out", str(out), "--force"])
+    assert [prompt.text for prompt in read_prompts(out)] == ["a fox"]
+
+
+def test_the_command_asks_an_endpoint_and_says_what_it_rejected(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("MY_KEY", KEY)
+    said_back = {"choices": [{"message": {"content": "a couple of cats\nthree cats"}}]}
+    with serving(lambda k: (200, said_back)) as (url, asked):
+        arguments = ["reword", "two cats", "--endpoint", url, "--model", "m", "--key", "MY_KEY"]
+        main([*arguments, "--answers", str(tmp_path / "kept")])
+        main([*arguments, "--answers", str(tmp_path / "kept")])  # nothing is asked twice
+    assert [one["key"] for one in asked] == [f"Bearer {KEY}"]
+    said = capsys.readouterr()
+    assert said.out == "two cats\na couple of cats\n" * 2
+    assert "rejected for 'two cats': 'three cats'" in said.err and KEY not in said.err + said.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["a cat", "--endpoint", "http://localhost:1/v1"], "--endpoint and --model go together"),
+        (["a cat", "--endpoint", "ftp://x", "--model", "m"], "expects an address such as"),
+        (["a cat", "--local", "x", "--endpoint", "http://localhost:1/v1", "--model", "m"], "got both"),
+        ([], "expected a prompt"),
+        (["a cat", "-n", "0"], "got 0"),
+    ],
+)
+def test_what_the_command_cannot_do_is_a_line(arguments, said, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["reword", *arguments])
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and said in error and "Traceback" not in error

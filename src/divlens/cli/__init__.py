@@ -18,6 +18,7 @@ from divlens.cli.calibrate import calibrate
 from divlens.cli.existing import diversity
 from divlens.cli.merge import merge
 from divlens.cli.report import report
+from divlens.cli.reword import reword
 from divlens.cli.study import study
 from divlens.cli.verdict import doses, verdict
 from divlens.errors import DivlensError
@@ -68,7 +69,7 @@ zoo = LazyZoo(
 COMPARING = (commands.probe, commands.enhance, commands.frontier)
 MEASURING = (*COMPARING, commands.information, commands.decompose, study, commands.resume)
 READING = (runs.score, runs.compare, verdict, doses, report, runs.sample, diversity)
-for command in (zoo, *MEASURING, merge, calibrate, *READING, commands.models):
+for command in (zoo, *MEASURING, merge, calibrate, reword, *READING, commands.models):
     cli.add_command(command)
 
 
