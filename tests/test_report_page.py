@@ -34,7 +34,7 @@ from divlens.pages.distances import (
     squared_distances,
 )
 from divlens.pages.embedding import Extent, columns_within, extent_of
-from divlens.pages.figures import bit_rows, plane_rows, share_rows
+from divlens.pages.figures import FRONTIER_KINDS, bit_rows, frontier_rows, plane_rows, share_rows
 from divlens.pages.replay import last_of_each
 from divlens.pages.texts import command_line, file_name, shell_word, shown
 from oracles.colour_network import colour_network
@@ -428,6 +428,41 @@ def test_curves_are_those_of_doses(tmp_path, colours_for_lpips):
         assert (row["series"], row["dose"], row["condition"]) == (wanted["model"], wanted["dose"], wanted["condition"])
         assert row["left"] == pytest.approx(100 * wanted["diversity_left"], abs=1e-4)
     assert len({row["left"] for row in figure.rows}) > 4
+
+
+def settings_of_a_frontier(**others: float) -> pd.DataFrame:
+    """As `Frontier.settings`, of baseline, two scales of guidance and two settings of another method."""
+    rows = [("", "baseline", False), ("guidance", "guidance=2", False), ("guidance", "guidance=1", True)]
+    rows += [("top-p", "top-p=0.9", True), ("top-p", "top-p=0.8", False)]
+    return pd.DataFrame(
+        [
+            {"model": "zoo/ar", "method": method, "condition": name, "interventions": "none", "passes": 8}
+            | {"in_pareto_set": pareto, "diversity": 0.5 + place / 10, "fidelity": 0.9 - place / 10}
+            | {f"{figure}_{end}": 0.4 for figure in ("diversity", "fidelity") for end in ("low", "high")}
+            | others
+            for place, (method, name, pareto) in enumerate(rows)
+        ]
+    )
+
+
+def test_a_frontier_has_guidance_as_its_curve_and_the_pareto_set_marked():
+    diversity, fidelity, rows = frontier_rows(settings_of_a_frontier(law_distance=0.1))
+    assert (diversity, fidelity) == ("openness, %", "fidelity, %")
+    assert [row["condition"] for row in rows if row["curve"]] == ["baseline", "guidance=2", "guidance=1"]
+    assert [row["condition"] for row in rows if row["kind"] == FRONTIER_KINDS[1]] == ["guidance=1", "top-p=0.9"]
+    assert [row["label"] for row in rows] == ["", "", "guidance=1", "", ""]  # the most faithful of the two
+    assert rows[3]["diversity"] == pytest.approx(80) and rows[3]["fidelity"] == pytest.approx(60)
+    assert frontier_rows(settings_of_a_frontier())[0] == "LPIPS diversity"  # without a true law nothing is in percent
+    assert frontier_rows(settings_of_a_frontier())[2][3]["diversity"] == pytest.approx(0.8)
+
+
+def test_a_frontier_without_fidelity_has_no_chart(tmp_path, colours_for_lpips):
+    assert frontier_rows(settings_of_a_frontier().drop(columns="fidelity"))[2] == []
+    divlens.frontier("toy/ar", ["a", "b", "c", "d"], 2, methods=["top-p"], out=tmp_path / "run")
+    figures = report_module.contents(divlens.open_run(tmp_path / "run"), 0, None).figures
+    assert all(one.key != "frontier" for one in figures)
+    (found,) = report_module.frontier_figures(settings_of_a_frontier(law_distance=0.1))  # the control
+    assert found.key == "frontier" and len(found.rows) == 5
 
 
 def test_crossed_pictures_are_those_of_their_noise(tmp_path, colours_for_lpips):

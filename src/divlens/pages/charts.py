@@ -250,6 +250,39 @@ def plane(series: Sequence[str]) -> Spec:
     return finished(alt.layer(*layers), 240)
 
 
+def frontier(diversity: str, fidelity: str, kinds: Sequence[str]) -> Spec:
+    """Diversity against fidelity of each setting; plain guidance is a curve, in the order of its settings, and the
+    most faithful setting that no other beats in both is named. `kinds`: what guidance, the Pareto set and the others
+    are called."""
+    import altair as alt
+
+    base = alt.Chart(alt.NamedData(ROWS))
+    pareto = kinds[1]
+    space: Spec = {"zero": False, "padding": 14}
+    x = alt.X("fidelity:Q", title=fidelity, scale=alt.Scale(**space), axis=alt.Axis(tickCount=6, grid=True))
+    y = alt.Y("diversity:Q", title=diversity, scale=alt.Scale(**space), axis=alt.Axis(tickCount=6, grid=True))
+    scale = alt.Scale(domain=list(kinds), range=[SECOND, FIRST, QUIET])
+    colour = alt.Color("kind:N", scale=scale, legend=legend_of(kinds))
+    shape = alt.Shape("kind:N", scale=alt.Scale(domain=list(kinds), range=list(SHAPES[:3])), legend=legend_of(kinds))
+    tooltip = [
+        alt.Tooltip("condition:N", title="setting"),
+        alt.Tooltip("done:N", title="what is done"),
+        *numbers({"diversity": diversity, "diversity_low": "from", "diversity_high": "to"}, ".3~r"),
+        *numbers({"fidelity": fidelity, "fidelity_low": "from ", "fidelity_high": "to "}, ".3~r"),
+        *numbers({"passes": "passes of the network"}, "d"),
+    ]
+    named = base.transform_filter(alt.FieldEqualPredicate(field="kind", equal=pareto))
+    curve = base.transform_filter(alt.FieldEqualPredicate(field="curve", equal=True))
+    layers = [
+        curve.mark_line(color=SECOND, strokeWidth=2, strokeDash=[5, 3]).encode(x=x, y=y, order="place:Q"),
+        named.mark_rule(color=FIRST, opacity=0.5).encode(x=alt.X("fidelity_low:Q"), x2="fidelity_high:Q", y=y),
+        named.mark_rule(color=FIRST, opacity=0.5).encode(x=x, y=alt.Y("diversity_low:Q"), y2="diversity_high:Q"),
+        base.mark_point(filled=True, size=70, opacity=1).encode(x=x, y=y, color=colour, shape=shape, tooltip=tooltip),
+        base.mark_text(align="right", dx=-8, dy=-9, color=INK, limit=200).encode(x=x, y=y, text="label:N"),
+    ]
+    return finished(alt.layer(*layers), 320)
+
+
 def numbers(fields: Mapping[str, str], form: str) -> list[Any]:
     """What a tooltip says of some fields, by their titles."""
     import altair as alt

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from divlens.doses import Doses, doses
 from divlens.doses.result import TITLES
@@ -17,7 +17,16 @@ from divlens.output import Record
 from divlens.pages import charts, honesty
 from divlens.pages.crossed import crossed_of
 from divlens.pages.embedding import Embedded
-from divlens.pages.figures import bit_rows, dose_rows, plane_rows, prompt_rows, row_figures, share_rows
+from divlens.pages.figures import (
+    FRONTIER_KINDS,
+    bit_rows,
+    dose_rows,
+    frontier_rows,
+    plane_rows,
+    prompt_rows,
+    row_figures,
+    share_rows,
+)
 from divlens.pages.formats import FORMATS, SUFFIXES
 from divlens.pages.gallery import Gallery, Row
 from divlens.pages.law import law_rows
@@ -39,7 +48,10 @@ from divlens.pages.verdicts import (
 from divlens.showing import counted
 from divlens.store.reader import StoredRun, open_run
 
-DECOMPOSE, INFORMATION = "decompose", "information"
+if TYPE_CHECKING:
+    import pandas as pd
+
+DECOMPOSE, FRONTIER, INFORMATION = "decompose", "frontier", "information"
 MOST_PICTURES, REPLAY, HTML = 4000, 1, "html"
 PACKAGES = ("jinja2", "altair", "vl_convert")
 
@@ -251,6 +263,7 @@ def figures_of(
     for place, (attribute, rows) in enumerate(grouped(of_law, "attribute").items()):
         spec = charts.law(names_in(rows, "series"), names_in(rows, "value"))
         yield Figure(f"law-{place}", attribute, spec, rows)
+    yield from frontier_figures(tables.of(FRONTIER, "settings"))
     shares = tables.of(DECOMPOSE, "table")
     if shares is not None and (rows := share_rows(shares)):
         spec = charts.shares(names_in(rows, "series"), names_in(rows, "source"))
@@ -274,6 +287,16 @@ def dose_figures(found: Doses | None) -> Iterator[Figure]:
             if rows := dose_rows(curves, measure):
                 spec = charts.doses(names_in(rows, "series"), swept.dose.field, falling)
                 yield Figure(f"doses-{place}-{measure}", f"{swept.name}: {title}", spec, rows)
+
+
+def frontier_figures(settings: pd.DataFrame | None) -> Iterator[Figure]:
+    """Diversity against fidelity of every setting; nothing where there is no fidelity."""
+    if settings is None:
+        return
+    diversity, fidelity, rows = frontier_rows(settings)
+    if rows:
+        spec = charts.frontier(diversity, fidelity, FRONTIER_KINDS)
+        yield Figure("frontier", f"Diversity against fidelity, {rows[0]['series']}", spec, rows)
 
 
 def grouped(rows: list[dict[str, Any]], column: str) -> dict[str, list[dict[str, Any]]]:
