@@ -28,7 +28,8 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """All that a page shows. `missing`: what is not there and why, a sentence each. `data`: what its script reads."""
+    """All that a page shows. `missing`: what is not there and why, a sentence each. `data`: what its script reads.
+    `paired`: whether it holds two runs against each other, in place of conditions."""
 
     title: str
     headline: str
@@ -50,6 +51,7 @@ class Page:
     notes: tuple[str, ...]
     sessions: tuple[dict[str, str], ...]
     data: dict[str, Any] = field(repr=False)
+    paired: bool = False
 
     def of_kind(self, kind: str) -> list[Figure]:
         """The charts of which there may be several, by what their keys begin with."""

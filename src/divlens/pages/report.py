@@ -92,6 +92,11 @@ def report(
         text = html_of(contents(opened, pictures, device, replay))
     else:
         text = FORMATS[format](summary_of(opened))
+    return write(target, text)
+
+
+def write(target: Path, text: str) -> Path:
+    """Raises DivlensError where it cannot be written."""
     try:
         with written_beside(target) as partial:
             partial.write_text(text, encoding="utf-8", newline="\n")
