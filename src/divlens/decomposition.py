@@ -117,7 +117,7 @@ class Decomposition(Result):
     @property
     def plot(self) -> SharePlots:
         """Its figures: `plot.shares()`."""
-        return SharePlots(self.table)
+        return SharePlots(self.named(self.table))
 
     @property
     def headline(self) -> str:

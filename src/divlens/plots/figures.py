@@ -58,7 +58,13 @@ def changes(table: pd.DataFrame) -> Any:
     known = bool(table["fidelity"].notna().any())
     if not known:
         right.text(0.5, 0.5, NO_FIDELITY, transform=right.transAxes, ha="center", va="center", wrap=True, fontsize=8)
-    say(figure, f"{INTERVALS}{f'; dotted: fidelity under {reference}' if known else ''}")
+    unknown = [
+        f"{model} under {name}"
+        for model, name, change in zip(table["model"], table["condition"], table["relative_change"], strict=True)
+        if np.isnan(change)
+    ]
+    said = [INTERVALS, f"dotted: fidelity under {reference}" if known else "", *(f"n/a: {name}" for name in unknown)]
+    say(figure, "; ".join(filter(None, said)))
     return figure
 
 
@@ -188,7 +194,12 @@ def replay(
     middle.set_axis_off()
     bar = figure.colorbar(shown, ax=middle, shrink=0.8)
     bar.set_label("step", fontsize=8)
+    from matplotlib.ticker import MaxNLocator
+
+    bar.locator = MaxNLocator(integer=True)
+    bar.update_ticks()
     bar.ax.tick_params(labelsize=8)
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.step(np.arange(1, len(bits) + 1), np.cumsum(bits), where="post", color=COLOURS[0])
     right.set_xlabel("steps taken")
     right.set_ylabel("bits of the fixed tokens")
