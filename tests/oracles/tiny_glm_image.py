@@ -50,7 +50,7 @@ def tokenizer(codes: int) -> PreTrainedTokenizerFast:
     )
 
 
-def network(words: PreTrainedTokenizerFast, codes: int) -> GlmImageForConditionalGeneration:
+def network(words: Any, codes: int) -> GlmImageForConditionalGeneration:
     text = {
         "vocab_size": len(words),
         "vision_vocab_size": codes + OTHERS,

@@ -62,7 +62,7 @@ def load_parts(checkpoint: str | None, layout: Layout, options: Options) -> tupl
         check_class(found[files[name]], kind.__name__)
     parts = {name: load_part(checkpoint, name, layout, found[files[name]]) for name in layout.parts}
     # The decoder stays in float32: in half precision it may overflow, and it runs once per picture only.
-    own = dict.fromkeys(DECODERS, replace(options, dtype="float32"))
+    own: dict[str, Options] = dict.fromkeys(DECODERS, replace(options, dtype="float32"))
     placed = {name: own.get(name, options).place(part) for name, part in parts.items() if isinstance(part, nn.Module)}
     return f"{layout.name}:{checkpoint}", parts | placed
 
