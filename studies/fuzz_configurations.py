@@ -2,7 +2,7 @@
 
     python studies/fuzz_configurations.py > studies/fuzz_configurations.txt
 
-Each of six published layouts, with tiny networks, is changed in one place: a field of a JSON file, a whole file, a
+Each of seven published layouts, with tiny networks, is changed in one place: a field of a JSON file, a whole file, a
 tensor. Then the model is loaded and draws one picture. Cases are chosen by a seed. Each layout runs in a process of its
 own, which is ended, and begun again behind the case, when it crashes or a case takes longer than a minute.
 Takes about ten minutes on one core. `--all` runs every case, `--cases` so many of a layout.
@@ -40,7 +40,7 @@ from divlens.errors import DivlensError
 from divlens.models import load
 from divlens.models.zoo.assets import packaged_folder, write_tensors
 from divlens.sampler import sample
-from oracles import tiny_diffusers, tiny_llamagen, tiny_transformers
+from oracles import tiny_diffusers, tiny_glm_image, tiny_llamagen, tiny_transformers
 
 SECONDS, GIBIBYTES = 60, 2  # that a case may take, the second besides what the process had
 FEW = 310  # cases of a layout
@@ -60,6 +60,7 @@ LAYOUTS: dict[str, Callable[[Path], object]] = {
     "llamagen": tiny_llamagen.save,
     "janus": lambda folder: tiny_transformers.saved(tiny_transformers.janus(), folder),
     "emu3": lambda folder: tiny_transformers.saved(tiny_transformers.emu3(), folder),
+    "glm-image": lambda folder: tiny_glm_image.saved(tiny_glm_image.glm_image(), folder),
     "zoo/mim": make_zoo,
 }
 
@@ -260,6 +261,8 @@ def drawn(name: str, folder: Path) -> torch.Tensor:
     # The published grids are far larger than what networks this small are for.
     if name == "emu3" and model.grid == (90, 90):
         model = replace(model, grid=(2, 3))
+    if name == "glm-image":
+        model = replace(model, size=(2, 2), preview=(1, 2), decoder=replace(model.decoder, steps=2))
     if name == "llamagen" and model.side == 128:
         model = replace(model, side=3)
     return sample(model, ["red heart"], n=1).images

@@ -227,7 +227,7 @@ def test_other_interventions_are_refused(masked, diffusion, other):
 
 
 def test_what_cannot_be_applied_is_refused(masked):
-    known = "AmusedPipeline, AmusedImg2ImgPipeline, AmusedInpaintPipeline, VQDiffusionPipeline"
+    known = "AmusedPipeline, AmusedImg2ImgPipeline, AmusedInpaintPipeline, VQDiffusionPipeline, GlmImagePipeline"
     for other in (masked.scheduler, "amused", None):
         with pytest.raises(DivlensError, match=f"apply expects one of {known}, got {type(other).__name__}"):
             divlens.apply(other, []).__enter__()

@@ -135,7 +135,7 @@ def test_other_models_and_interventions_are_refused(one_janus):
         ("janus", "'str'"),
     ]
     for other, name in others:
-        with pytest.raises(DivlensError, match=f"expects a Janus or an Emu3 of divlens.wrap.*, got {name}"):
+        with pytest.raises(DivlensError, match=f"a Janus, an Emu3 or a GLM-Image of divlens.wrap.*, got {name}"):
             divlens.logits_processor([], model=other)
     for refused in (Guidance(5.0), Argmax(share=0.5)):
         with pytest.raises(DivlensError, match="logits_processor expects interventions on the law of the tokens"):

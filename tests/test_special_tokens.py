@@ -19,6 +19,7 @@ SPECIAL = {
     "vq-diffusion": ["<|endoftext|>", "<|startoftext|>"],
     "janus": ["<image>", "<|image start|>", "<|User|>", "</s>", "<pad>"],
     "emu3": ["<|visual token 000003|>", "<|extra_200|>", "<|image token|>", "<s>"],
+    "glm-image": ["<|dit_token_3|>", "<sop>", "<|image|>", "<|user|>", "<|pad|>"],
     # Markup is cleaned away before the text encoder sees it; escaped well enough, it outlives the cleaning.
     "llamagen": ["%25EF%25BC%259Cpad%25EF%25BC%259E"],
 }

@@ -1,11 +1,12 @@
-"""`logits_processor`: interventions in `generate` of transformers, for Janus and Emu3."""
+"""`logits_processor`: interventions in `generate` of transformers, for Janus, Emu3 and GLM-Image."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from divlens.drop_in.law import law_settings, log_law
 from divlens.errors import DivlensError
 from divlens.interventions import Intervention, Settings
 from divlens.models.emu3 import Emu3Model
+from divlens.models.glm_image import GlmImageModel
 from divlens.models.janus import JanusModel
 from divlens.models.protocol import Model
 from divlens.planning import Reading
@@ -65,17 +67,22 @@ def logits_processor(interventions: Sequence[Intervention], model: Model) -> Beh
 
     `interventions`: on the law of the tokens: Subset, DisableTop, Temperature, TopK, TopP, Argmax(). They act behind
     the guidance and before `generate`'s own temperature, top-k and top-p; an empty list changes nothing. `model`: what
-    `divlens.wrap(network, processor)` or `divlens.load` gives for Janus or Emu3. As in the loop its published top-k is
-    kept: 2048 for Emu3, none for Janus, whose `generate` keeps 50 codes unless it is called with `top_k=0`.
+    `divlens.wrap` or `divlens.load` gives for Janus, Emu3 or GLM-Image. As in the loop its published top-k is kept:
+    2048 for Emu3, none for Janus, whose `generate` keeps 50 codes unless it is called with `top_k=0`. GLM-Image has its
+    law in its generation config, which `generate` follows after the interventions: Temperature(1.5) comes out as 1.35.
+    For the law of the interventions alone it is to be called with `temperature=1.0, top_p=1.0, top_k=0`.
 
     Raises DivlensError for another model, for other interventions, and where no code would be left.
     """
-    if not isinstance(model, JanusModel | Emu3Model):
+    if not isinstance(model, JanusModel | Emu3Model | GlmImageModel):
         raise DivlensError(
-            "logits_processor expects a Janus or an Emu3 of divlens.wrap(network, processor) or divlens.load, got "
+            "logits_processor expects a Janus, an Emu3 or a GLM-Image of divlens.wrap or divlens.load, got "
             f"{getattr(model, 'name', type(model).__name__)!r:.80}"
         )
-    reading = Reading(model)
-    settings = law_settings("logits_processor", interventions, reading.defaults, model.codes, reading.frequencies)
-    words = model.words if isinstance(model, Emu3Model) else None
+    reading, words = Reading(model), model.words if isinstance(model, Emu3Model) else None
+    defaults = reading.defaults
+    if isinstance(model, GlmImageModel):
+        # Applied twice, a temperature would be another one, and so would a top-p.
+        defaults, words = replace(defaults, temperature=1.0, top_p=1.0, top_k=0), torch.arange(model.codes)
+    settings = law_settings("logits_processor", interventions, defaults, model.codes, reading.frequencies)
     return BehindGuidance([TokenLaw(settings, words)] if interventions else [])

@@ -1,12 +1,14 @@
 """`apply`: interventions in a diffusers pipeline, for as long as a `with` block lasts.
 
-Each pipeline hands its guided logits to one function: that of its scheduler, or one of its own. `apply` puts a function
-in its place that changes the logits first; all else is the pipeline's own code.
+Each pipeline hands its guided logits to one function, that of its scheduler or one of its own, or draws its codes by
+one, `generate` of transformers. `apply` puts a function in its place that changes the logits first; all else is the
+pipeline's own code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -15,12 +17,14 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from torch.overrides import TorchFunctionMode
 
 from divlens.drop_in.law import law_settings, log_law
 from divlens.errors import DivlensError
 from divlens.interventions import Intervention, Settings, check_interventions, filter_logits
 from divlens.models.failures import one_line
+from divlens.models.glm_image import published_law
 from divlens.models.loading import Options
 from divlens.paths import ConfidenceUnmasking
 from divlens.planning import Reading
@@ -38,11 +42,12 @@ class GreedyDraw(TorchFunctionMode):
 @dataclass(frozen=True)
 class Hook:
     """What stands in the place of a function of the pipeline: `usual` is that function, `interventions` all that were
-    asked for, those of the blocks around this one first."""
+    asked for, those of the blocks around this one first, `codes` the size of the codebook."""
 
     usual: Callable[..., Any]
     interventions: tuple[Intervention, ...]
     settings: Settings
+    codes: int
 
 
 @dataclass(frozen=True)
@@ -77,15 +82,43 @@ class DiffusionHook(Hook):
 
 
 @dataclass(frozen=True)
+class CodesLaw:
+    """A logits processor that leaves the first words, those of the codes, and gives them the law of the settings."""
+
+    settings: Settings
+    codes: int
+
+    def __call__(self, input_ids: Tensor, scores: Float[Tensor, "rows words"]) -> Float[Tensor, "rows words"]:
+        law = log_law(scores[:, None, : self.codes], self.settings)[:, 0]
+        return pad(law, (0, scores.shape[1] - self.codes), value=-math.inf)
+
+
+@dataclass(frozen=True)
+class GenerationHook(Hook):
+    """For `generate` of the network that writes the codes of a `GlmImagePipeline`.
+
+    The settings hold the temperature, top-p and top-k of its generation config, or those of the interventions, so that
+    `generate` has none of its own to add. Only codes can be drawn, as in the loop."""
+
+    def __call__(self, *others: Any, **named: Any) -> Any:
+        if not self.interventions:
+            return self.usual(*others, **named)
+        law = [*(named.get("logits_processor") or ()), CodesLaw(self.settings, self.codes)]
+        return self.usual(*others, **named | {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "logits_processor": law})
+
+
+@dataclass(frozen=True)
 class Kind:
-    """A kind of pipeline. `module`: that of its divlens model. `part`, `function`: what is given the guided logits, a
-    function of this part, or of the pipeline itself where it is empty. `codes`: of a pipeline, the codebook's size."""
+    """A kind of pipeline. `module`: that of its divlens model. `part`, `function`: what is given the guided logits, or
+    draws the codes, a function of this part, or of the pipeline itself where it is empty. `codes`: of a pipeline, the
+    codebook's size. `law`: of a pipeline, the published settings of its law that are not those of a plain draw."""
 
     module: str
     part: str
     function: str
-    hook: type[UnmaskingHook | DiffusionHook]
+    hook: type[UnmaskingHook | DiffusionHook | GenerationHook]
     codes: Callable[[Any], int]
+    law: Callable[[Any], Mapping[str, Any]] = lambda pipe: {}
 
 
 UNMASKING = Kind(
@@ -98,12 +131,21 @@ DIFFUSION = Kind(
     DiffusionHook,
     lambda pipe: pipe.transformer.config.num_vector_embeds - 1,
 )
+GENERATION = Kind(
+    "divlens.models.glm_image",
+    "vision_language_encoder",
+    "generate",
+    GenerationHook,
+    lambda pipe: pipe.vision_language_encoder.config.vq_config.num_embeddings,
+    lambda pipe: published_law("apply", pipe.vision_language_encoder.generation_config),
+)
 # By class name, so that diffusers is not imported before it is needed.
 KINDS = {
     "AmusedPipeline": UNMASKING,
     "AmusedImg2ImgPipeline": UNMASKING,
     "AmusedInpaintPipeline": UNMASKING,
     "VQDiffusionPipeline": DIFFUSION,
+    "GlmImagePipeline": GENERATION,
 }
 # What the interventions change; the pipeline has a path and a guidance of its own, which these stand for.
 DEFAULTS = Settings(ConfidenceUnmasking(), guidance=1.0)
@@ -130,11 +172,10 @@ def apply(pipe: Any, interventions: Sequence[Intervention]) -> Iterator[Any]:
     usual = before.usual if isinstance(before, Hook) else getattr(holder, kind.function)
     check_interventions(interventions)
     asked = (*before.interventions, *interventions) if isinstance(before, Hook) else tuple(interventions)
-    defaults = replace(DEFAULTS, clustered=lambda: of_model(pipe, kind, Reading.clustered))
-    settings = law_settings(
-        "apply", asked, defaults, kind.codes(pipe), lambda: of_model(pipe, kind, Reading.frequencies)
-    )
-    own[kind.function] = kind.hook(usual, asked, settings)
+    codes, law = kind.codes(pipe), kind.law(pipe)
+    defaults = replace(DEFAULTS, clustered=lambda: of_model(pipe, kind, Reading.clustered), **law)
+    settings = law_settings("apply", asked, defaults, codes, lambda: of_model(pipe, kind, Reading.frequencies))
+    own[kind.function] = kind.hook(usual, asked, settings, codes)
     try:
         yield pipe
     finally:
