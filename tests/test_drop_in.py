@@ -9,6 +9,7 @@ from diffusers.pipelines.deprecated.amused.pipeline_amused_img2img import Amused
 from diffusers.pipelines.deprecated.amused.pipeline_amused_inpaint import AmusedInpaintPipeline
 
 import divlens
+from divlens.drop_in.law import LAW
 from divlens.errors import DivlensError
 from divlens.interventions import (
     Argmax,
@@ -17,6 +18,7 @@ from divlens.interventions import (
     Guidance,
     Intervention,
     Paraphrase,
+    Settings,
     Subset,
     Temperature,
     TopK,
@@ -28,6 +30,7 @@ from divlens.models import amused, vq_diffusion
 from divlens.models.loading import Options
 from divlens.models.open_domain import Uncalibrated
 from divlens.noise import TorchNoise
+from divlens.paths import Raster
 from divlens.planning import Reading
 from oracles import tiny_diffusers as tiny
 
@@ -232,3 +235,33 @@ def test_what_cannot_be_applied_is_refused(masked):
         divlens.apply(masked, [DisableTop(1.0)]).__enter__()
     with pytest.raises(DivlensError, match="interventions expects a list"):
         divlens.apply(masked, Argmax()).__enter__()  # type: ignore[arg-type]
+
+
+class Watching:
+    """Settings that remember what was read of them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings, self.read = settings, set()
+
+    def __getattr__(self, name: str) -> Any:
+        self.read.add(name)
+        return getattr(self.settings, name)
+
+
+def test_what_the_filter_reads_of_the_settings_counts_as_the_law():
+    """Whoever adds a setting to the law must name it in `LAW`, or `apply` refuses the method that sets it."""
+    everything = Settings(
+        Raster(1),
+        2.0,
+        temperature=0.5,
+        allowed=torch.ones(4, dtype=torch.bool),
+        top_k=3,
+        top_p=0.9,
+        log_factors=torch.zeros(4),
+        min_p=0.1,
+        by_entropy=(1.0, 1.0, 1.0),
+    )
+    watching: Any = Watching(everything)
+    filter_logits(torch.zeros(1, 1, 4), watching)
+    assert watching.read == LAW - {"greedy"}  # the draw itself
+    assert "guidance" not in watching.read  # the control: it watches

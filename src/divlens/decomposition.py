@@ -15,6 +15,7 @@ from divlens.errors import DivlensError
 from divlens.experiment.design import Levels
 from divlens.output import Record, write_tables
 from divlens.paraphrase.notes import wording_lines
+from divlens.plots import SharePlots
 from divlens.results import Result, columns_of, found_of, title_of, used_in
 from divlens.showing import UNKNOWN, Block, counted, interval_text, missing_intervals
 from divlens.statistics import Interval, bootstrap_mean, ratio_of_means
@@ -112,6 +113,11 @@ class Decomposition(Result):
     def templated(self) -> tuple[str, ...]:
         """The prompts whose other wordings are templates, for they have no paraphrases."""
         return tuple(prompt.text for prompt in self.prompts if self.levels.wordings > 1 and not prompt.paraphrases)
+
+    @property
+    def plot(self) -> SharePlots:
+        """Its figures: `plot.shares()`."""
+        return SharePlots(self.named(self.table))
 
     @property
     def headline(self) -> str:

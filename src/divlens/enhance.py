@@ -202,7 +202,7 @@ class Enhanced(Result):
             rows.append((each.heading, *sides, interval_text(self.change(each.name), f"+{form}", scale)))
         fall = self.fidelity_change
         warned = fall_warnings([fall_text(fall, self.after.n)] if fall.fell else [])
-        return [Block(self.model, ("", "before", "after", "change"), rows, [self.in_a_line, *warned])]
+        return [Block(self.model, ("", "before", "after", "change"), rows, warned, [self.in_a_line])]
 
     @property
     def in_a_line(self) -> str:

@@ -20,6 +20,7 @@ from divlens.models.protocol import Model
 from divlens.noise import entropy_of
 from divlens.output import Record, write_tables
 from divlens.planning import BATCH_SIZE, BatchSize, plan
+from divlens.plots import GenerationPlots
 from divlens.progress import OnBatch, ShowProgress, followed
 from divlens.prompts import as_prompts
 from divlens.results import Result, found_of, request_of, used_in
@@ -74,6 +75,12 @@ class Generation(Result):
             for sample, wording, grid in zip(self.samples, wordings, grids, strict=True)
         ]
         return pd.DataFrame(rows, columns=["prompt", "sample", "seed", "wording", "tokens"])
+
+    @property
+    def plot(self) -> GenerationPlots:
+        """Its figures: `plot.replay()`."""
+        texts = tuple(prompt.text for prompt in self.prompts)
+        return GenerationPlots(self.images, texts, tuple(self.tokens.shape[2:]), self.trace)
 
     @property
     def headline(self) -> str:

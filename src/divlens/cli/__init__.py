@@ -21,6 +21,7 @@ from divlens.cli.report import report
 from divlens.cli.reword import reword
 from divlens.cli.study import study
 from divlens.cli.verdict import doses, verdict
+from divlens.cli.view import view
 from divlens.errors import DivlensError
 from divlens.report.terminal import discard, is_full, put
 from divlens.showing import visible
@@ -68,7 +69,7 @@ zoo = LazyZoo(
 )
 COMPARING = (commands.probe, commands.enhance, commands.frontier)
 MEASURING = (*COMPARING, commands.information, commands.decompose, study, commands.resume)
-READING = (runs.score, runs.compare, verdict, doses, report, runs.sample, diversity)
+READING = (runs.score, runs.compare, verdict, doses, report, view, runs.sample, diversity)
 for command in (zoo, *MEASURING, merge, calibrate, reword, *READING, commands.models):
     cli.add_command(command)
 

@@ -45,12 +45,25 @@ def score(run: str, measures: str, skip_broken: bool, quiet: bool, log: IO[str] 
 @click.command()
 @click.argument("run_a", metavar="RUN_A")
 @click.argument("run_b", metavar="RUN_B")
-def compare(run_a: str, run_b: str) -> None:
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="FILE", help="Write a page with their pictures in pairs."
+)
+@click.option("--force", is_flag=True, help="With --out: write over a file that exists.")
+@click.option("--device", help="With --out: a torch device on which pictures are made; default: those of the runs.")
+@click.option("--pictures", default=4000, show_default=True, help="With --out: embed at most so many pictures.")
+def compare(run_a: str, run_b: str, out: Path | None, force: bool, device: str | None, pictures: int) -> None:
     """Every figure that two runs have, prompt by prompt: RUN_B against RUN_A."""
     from divlens.compare import compare as compared
     from divlens.showing import together
 
-    show(together([compared(run_a, run_b)]))
+    found = compared(run_a, run_b)
+    if out is not None:
+        from divlens.pages.paired import report_of_two
+
+        report_of_two(run_a, run_b, out, force=force, device=device, pictures=pictures)
+    show(together([found]))
+    if out is not None:
+        put(f"written: {visible(str(out))}\n")
 
 
 @click.command()

@@ -19,6 +19,7 @@ from divlens.fidelity.breakage import FidelityChange, fidelity_change
 from divlens.fidelity.notes import UNSEEN, fall_text, fall_warnings, judged_note
 from divlens.output import Record, write_tables
 from divlens.paraphrase.notes import wording_lines
+from divlens.plots import ProbePlots
 from divlens.results import Result, found_of
 from divlens.showing import Block, counted, interval_text, missing_intervals
 from divlens.statistics import paired_change, relative_change
@@ -59,6 +60,11 @@ class ProbeResult(Result):
     measures: tuple[Measure, ...]
     templated: tuple[str, ...] = ()
     per_look: pd.DataFrame | None = None
+
+    @property
+    def plot(self) -> ProbePlots:
+        """Its figures: `plot.changes()`."""
+        return ProbePlots(self.table)
 
     @property
     def headline(self) -> str:

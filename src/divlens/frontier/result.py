@@ -19,6 +19,7 @@ from divlens.frontier.analysis import MOST_LOSS, Analysis, Gain, Reached
 from divlens.frontier.goals import goal_block, goal_rows
 from divlens.output import Record, write_tables
 from divlens.paraphrase.notes import wording_lines
+from divlens.plots import FrontierPlots
 from divlens.results import Result
 from divlens.showing import UNKNOWN, Block, counted, interval_text
 from divlens.verdict.contrasts import LEVEL, MARGIN
@@ -106,6 +107,11 @@ class Frontier(Result):
     def per_prompt(self) -> pd.DataFrame:
         """As of `ProbeResult`."""
         return self.probed.per_prompt
+
+    @property
+    def plot(self) -> FrontierPlots:
+        """Its figures: `plot.frontier()`."""
+        return FrontierPlots(self.settings)
 
     @property
     def headline(self) -> str:

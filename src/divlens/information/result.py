@@ -17,6 +17,7 @@ from divlens.heat_maps import heat_sheet
 from divlens.information.estimates import Estimate
 from divlens.output import Record, write_tables
 from divlens.paraphrase.notes import wording_lines
+from divlens.plots import InformationPlots
 from divlens.results import Result, columns_of, found_of, title_of, used_in
 from divlens.showing import UNKNOWN, Block, counted, interval_text, missing_intervals, number_text
 from divlens.types import DrawnWith, Prompt
@@ -145,6 +146,11 @@ class Information(Result):
     def estimates(self) -> dict[str, Estimate]:
         """The estimates by their names, in the order of the tables."""
         return {name: getattr(self, name) for name in LABELS}
+
+    @property
+    def plot(self) -> InformationPlots:
+        """Its figures: `plot.plane()`."""
+        return InformationPlots(self.table)
 
     @property
     def headline(self) -> str:

@@ -28,7 +28,8 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """All that a page shows. `missing`: what is not there and why, a sentence each. `data`: what its script reads."""
+    """All that a page shows. `missing`: what is not there and why, a sentence each. `data`: what its script reads.
+    `paired`: whether it holds two runs against each other, in place of conditions."""
 
     title: str
     headline: str
@@ -50,13 +51,16 @@ class Page:
     notes: tuple[str, ...]
     sessions: tuple[dict[str, str], ...]
     data: dict[str, Any] = field(repr=False)
+    paired: bool = False
 
     def of_kind(self, kind: str) -> list[Figure]:
         """The charts of which there may be several, by what their keys begin with."""
         return [figure for figure in self.figures if figure.key.startswith(f"{kind}-")]
 
 
-def html_of(page: Page) -> str:
+def html_of(page: Page, follow: Mapping[str, Any] | None = None) -> str:
+    """`follow`: how much of the run is there, of a page that a server gives: it asks that server for pictures, and
+    whether there is more now. Any other page asks for nothing."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined, select_autoescape
     from markupsafe import Markup
 
@@ -74,12 +78,13 @@ def html_of(page: Page) -> str:
     )
     scripts = [chart_library(), read("report.js")]
     data = page.data | {
-        "figures": {one.key: {"spec": one.spec, "rows": one.rows, "title": one.title} for one in page.figures}
+        "follow": follow,
+        "figures": {one.key: {"spec": one.spec, "rows": one.rows, "title": one.title} for one in page.figures},
     }
     return environment.get_template("report.html").render(
         page=page,
         figures={one.key: one for one in page.figures},
-        policy=Markup(policy_for(scripts)),
+        policy=Markup(policy_for(scripts, served=follow is not None)),
         style=Markup(read("report.css")),
         scripts=[Markup(harmless_in_script(script)) for script in scripts],
         data=Markup(json_in_html(data)),
@@ -109,11 +114,13 @@ def json_in_html(data: Any) -> str:
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def policy_for(scripts: list[str]) -> str:
-    """Pictures that stand in the page, its own styles and exactly these scripts; nothing is asked for from anywhere."""
+def policy_for(scripts: list[str], served: bool = False) -> str:
+    """Pictures that stand in the page, its own styles and exactly these scripts; nothing is asked for from anywhere or,
+    of a page that is `served`, from its own server alone."""
     hashes = " ".join(f"'sha256-{hash_of(harmless_in_script(script))}'" for script in scripts)
+    own = ("'self' ", "connect-src 'self'; ") if served else ("", "")
     return (
-        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src {own[0]}data: blob:; {own[1]}"
         "base-uri 'none'; form-action 'none'"
     )
 

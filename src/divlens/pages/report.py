@@ -3,7 +3,7 @@ not."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -92,6 +92,11 @@ def report(
         text = html_of(contents(opened, pictures, device, replay))
     else:
         text = FORMATS[format](summary_of(opened))
+    return write(target, text)
+
+
+def write(target: Path, text: str) -> Path:
+    """Raises DivlensError where it cannot be written."""
     try:
         with written_beside(target) as partial:
             partial.write_text(text, encoding="utf-8", newline="\n")
@@ -114,8 +119,15 @@ def check_target(target: Path, force: bool) -> None:
         raise DivlensError(f"a report expects a folder that exists, {target.parent} does not")
 
 
-def contents(run: StoredRun, pictures: int, device: str | None, replay: int = REPLAY) -> Page:
-    """Raises DivlensError for a run of which nothing was asked."""
+def contents(
+    run: StoredRun,
+    pictures: int,
+    device: str | None,
+    replay: int = REPLAY,
+    *,
+    galleries: Callable[[StoredRun, Record, int, str | None], Gallery] = gallery_of,
+) -> Page:
+    """`galleries`: makes the gallery of a command. Raises DivlensError for a run of which nothing was asked."""
     if not run.requests:
         raise DivlensError(f"{run.place} holds no command yet: there is nothing to report")
     compared = next((command for command in COMPARED if command in run.requests), None)
@@ -124,7 +136,7 @@ def contents(run: StoredRun, pictures: int, device: str | None, replay: int = RE
     name = str(run.place).rstrip("/").rpartition("/")[2]
     tables = tables_of(run)
     gallery = (
-        gallery_of(run, run.requests[of_gallery], pictures, device)
+        galleries(run, run.requests[of_gallery], pictures, device)
         if of_gallery
         else Gallery(missing=("No gallery: decompose alone has crossed samples, and no conditions beside each other.",))
     )

@@ -79,15 +79,17 @@ def rows_of(run: StoredRun, request: Record, prompts: Sequence[Prompt], maker: M
             yield from maker.rows(found, prompt, run.prompts.index(prompt.text), conditions)
 
 
-def samples_of(run: StoredRun, model: str, prompt: str, conditions: Sequence[str], n: int) -> pd.DataFrame:
-    """The first n samples of a prompt under some conditions, each once, as of a command that has n of each."""
+def samples_of(run: StoredRun, model: str, prompt: str | None, conditions: Sequence[str], n: int) -> pd.DataFrame:
+    """The first n samples of a prompt, or of all, under some conditions, each once, as of a command that has n of
+    each."""
     wanted = " OR ".join(f"(condition = {literal(name)} AND {run.numbered(model, name)})" for name in conditions)
+    of_prompt = "" if prompt is None else f"AND prompt = {literal(prompt)} "
     found = run.sql(
         f"SELECT samples.*, judged FROM {SAMPLES} LEFT JOIN (SELECT DISTINCT ON (cell) cell, judged FROM verdicts) "
-        f"USING (cell) WHERE model = {literal(model)} AND prompt = {literal(prompt)} AND ({wanted}) "
+        f"USING (cell) WHERE model = {literal(model)} AND ({wanted}) {of_prompt}"
         f"AND sample < {n} ORDER BY sample, cell"
     )
-    return found.drop_duplicates(["condition", "sample"])
+    return found.drop_duplicates(["prompt", "condition", "sample"])
 
 
 @dataclass(frozen=True)

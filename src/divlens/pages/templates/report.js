@@ -418,4 +418,14 @@
   });
   find("picture").addEventListener("click", (event) => { if (event.target === find("picture")) find("picture").close(); });
   drawAll();
+
+  // A page that a server gives asks it whether more was drawn.
+  async function follow() {
+    const now = await fetch("/state").then((answer) => answer.json()).catch(() => null);
+    if (now && JSON.stringify(now) !== JSON.stringify(data.follow)) find("news").hidden = false;
+  }
+  if (data.follow) {
+    find("reload").addEventListener("click", () => location.reload());
+    setInterval(follow, 5000);
+  }
 })();

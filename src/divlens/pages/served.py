@@ -1,0 +1,247 @@
+"""`view`: the page of a run from a server on this machine: pictures are made when one scrolls to them, and a run that
+is still being drawn is followed."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+
+from divlens.errors import DivlensError, is_whole
+from divlens.fidelity import judge_of
+from divlens.models.answers import pictures_of
+from divlens.models.room import Room
+from divlens.output import Record
+from divlens.pages.embedding import data_address
+from divlens.pages.gallery import Budget, Extent, Gallery, Row
+from divlens.pages.page import html_of
+from divlens.pages.report import check_packages, contents
+from divlens.pages.stored import Maker, picture_of, samples_of, twins_in
+from divlens.sheets import to_picture
+from divlens.store.asked import prompts_of
+from divlens.store.reader import StoredRun, open_run
+
+HOST, PORT = "127.0.0.1", 8765
+KEPT = 2000  # pictures, in memory
+AHEAD = 32  # pictures that are made at once
+MOST_PICTURES = 100_000  # named in a page
+PAGES = 2  # of which pictures can be asked for: the last one, and the one before it, which is still open somewhere
+NAMES = ("localhost", "127.0.0.1", "[::1]")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a picture is made of."""
+
+    model: str
+    tokens: Int[np.ndarray, " positions"]
+
+    @property
+    def key(self) -> tuple[str, bytes]:
+        return self.model, self.tokens.tobytes()
+
+
+@dataclass
+class Viewed:
+    """A run that is looked at. `last`: the page that was made last, and how much of the run was there. `pages`: the
+    sources of the pictures of the last pages, by the number of the page."""
+
+    place: str
+    device: str | None = None
+    run: StoredRun | None = None
+    number: int = 0
+    last: tuple[Record, str] | None = None
+    pages: dict[int, list[Source]] = field(default_factory=dict)
+    made: OrderedDict[tuple[str, bytes], bytes] = field(default_factory=OrderedDict)
+    lock: Lock = field(default_factory=Lock)
+
+    def opened(self) -> StoredRun:
+        """The run as it is now; models that were loaded stay."""
+        found = open_run(self.place)
+        if self.run is not None:
+            found.models = self.run.models
+        self.run = found
+        return found
+
+    def state(self) -> Record:
+        """How much is there."""
+        run = open_run(self.place)
+        return {"samples": run.sizes[0], "unfinished": run.unfinished}
+
+    def page(self) -> str:
+        """The page as it is now. Raises DivlensError for a run of which nothing was asked."""
+        with self.lock:
+            state = self.state()
+            if self.last is None or self.last[0] != state:
+                run, self.number = self.opened(), self.number + 1
+                sources: list[Source] = []
+                galleries = partial(lazy_gallery, sources, self.number)
+                page = contents(run, MOST_PICTURES, self.device, 0, galleries=galleries)
+                self.pages = dict([*self.pages.items(), (self.number, sources)][-PAGES:])
+                self.last = state, html_of(page, follow=state)
+            return self.last[1]
+
+    def picture(self, number: int, place: int) -> bytes | None:
+        """A picture of a page as WebP; None for another page or place."""
+        with self.lock:
+            sources = self.pages.get(number, [])
+            if not 0 <= place < len(sources):
+                return None
+            source = sources[place]
+            if source.key not in self.made:
+                self.make(source, sources[place : place + AHEAD])
+            self.made.move_to_end(source.key)
+            while len(self.made) > KEPT:
+                self.made.popitem(last=False)
+            return self.made[source.key]
+
+    @torch.inference_mode()
+    def make(self, wanted: Source, nearby: Sequence[Source]) -> None:
+        """Make a picture, and with it those of its model that stand `nearby`: whoever scrolls asks for them next, and
+        several at once cost little more than one."""
+        assert self.run is not None, "a page was made"
+        alike = {one.key: one for one in (wanted, *nearby) if one.model == wanted.model and one.key not in self.made}
+        model = self.run.model(wanted.model, self.device)
+        where = self.device or self.run.setup(wanted.model)["device"]
+        grids = np.stack([one.tokens for one in alike.values()]).astype(np.int64)
+        tokens = torch.from_numpy(grids).view(-1, *model.grid).to(where)
+        for key, picture in zip(alike, pictures_of(model, tokens, Room(AHEAD)), strict=True):
+            address = data_address(to_picture(picture))
+            self.made[key] = base64.b64decode(address.partition(",")[2])
+
+
+def lazy_gallery(
+    sources: list[Source], page: int, run: StoredRun, request: Record, most: int, device: str | None
+) -> Gallery:
+    """As `stored.gallery_of`, of all samples that are there; nothing is decoded, and nothing measured. `sources` gets
+    what each picture is made of."""
+    prompts, n, conditions = prompts_of(request), request["n"], list(request["conditions"])
+    budget = Budget(len(prompts), n, len(request["models"]) * len(conditions), most)
+    rows: list[Row] = []
+    missing: list[str] = []
+    for name in request["models"]:
+        try:
+            model = run.model(name, device)
+        except DivlensError as error:
+            missing.append(f"No pictures of {name}: {error}.")
+            continue
+        maker = Maker(model, "", judge_of(model), None, budget)
+        everything = samples_of(run, name, None, conditions, budget.extent.samples)
+        for prompt in prompts[: budget.extent.prompts]:
+            found: Any = everything[everything["prompt"] == prompt.text]
+            right = maker.right(prompt, list(found["judged"])) if len(found) else []
+            records: list[dict[str, Any]] = found.to_dict("records")
+            first, where = len(sources), run.prompts.index(prompt.text)
+            sources += [Source(name, np.asarray(record["tokens"])) for record in records]
+            grids = {tokens: grid for grid, tokens in enumerate({one.tokens.tobytes() for one in sources[first:]})}
+            for condition in conditions:
+                here = [at for at, record in enumerate(records) if record["condition"] == condition]
+                if not here:
+                    continue
+                numbers = [grids[sources[first + at].tokens.tobytes()] for at in here]
+                twins = twins_in([(g, int(records[at]["sample"])) for g, at in zip(numbers, here, strict=True)])
+                pictures = tuple(
+                    picture_of(records[at], first + at, right[at], twin) for at, twin in zip(here, twins, strict=True)
+                )
+                rows.append(Row(model=name, condition=condition, prompt=prompt.text, place=where, pictures=pictures))
+    return Gallery(
+        rows=tuple(rows),
+        images=tuple(f"/picture/{page}/{place}" for place in range(len(sources))),
+        extent=Extent(budget.extent.prompts, budget.extent.samples) if rows else Extent(),
+        prompts=budget.prompts,
+        n=n,
+        missing=tuple(missing),
+    )
+
+
+class Answers(BaseHTTPRequestHandler):
+    """What a browser on this machine is answered. Another host's name is refused: a page elsewhere that makes its name
+    point here would read the run otherwise."""
+
+    server_version, sys_version, protocol_version = "divlens", "", "HTTP/1.1"
+    viewed: Viewed
+    allowed: frozenset[str]
+
+    def do_GET(self) -> None:
+        if self.headers.get("Host", "") not in self.allowed:
+            self.answer(403, "text/plain", b"another host's name")
+            return
+        kind, content = self.found()
+        self.answer(200 if content is not None else 404, kind, b"not here" if content is None else content)
+
+    do_HEAD = do_GET
+
+    def found(self) -> tuple[str, bytes | None]:
+        parts = self.path.partition("?")[0].strip("/").split("/")
+        match parts:
+            case [""]:
+                try:
+                    return "text/html; charset=utf-8", self.viewed.page().encode()
+                except DivlensError as error:
+                    return "text/plain; charset=utf-8", str(error).encode()
+            case ["state"]:
+                return "application/json", json.dumps(self.viewed.state()).encode()
+            case ["picture", page, place] if page.isdecimal() and place.isdecimal():
+                try:
+                    return "image/webp", self.viewed.picture(int(page), int(place))
+                except DivlensError:  # the model is another now: the page says so when it is made again
+                    return "text/plain", None
+            case _:
+                return "text/plain", None
+
+    def answer(self, status: int, kind: str, content: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("Cache-Control", "max-age=3600" if kind == "image/webp" else "no-store")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing: the terminal is the user's."""
+
+
+def server_of(run: str | Path, host: str = HOST, port: int = PORT, device: str | None = None) -> ThreadingHTTPServer:
+    """A server for a run, which listens already. Port 0 is any that is free.
+
+    Raises DivlensError where there is no run or nothing was asked of it, for an address that cannot be used, such as a
+    port that is in use, and where the extra `report` is not installed.
+    """
+    check_packages()
+    if not is_whole(port) or not 0 <= port < 2**16:
+        raise DivlensError(f"view expects a port from 0 to 65535, got {port!r:.40}")
+    if not open_run(run).requests:
+        raise DivlensError(f"{run} holds no command yet: there is nothing to view")
+    try:
+        server = ThreadingHTTPServer((host, port), Answers)
+    except OSError as error:
+        raise DivlensError(f"cannot listen at {host}:{port}: {error.strerror or error}; name another --port") from error
+    server.daemon_threads = True
+    names = {*NAMES, host}
+    allowed = frozenset(f"{name}:{server.server_port}" for name in names)
+    server.RequestHandlerClass = type(
+        "AnswersOfARun", (Answers,), {"viewed": Viewed(str(run), device), "allowed": allowed}
+    )
+    return server
+
+
+def views(server: ThreadingHTTPServer) -> Iterator[str]:
+    """The address of a server, and then it serves until it is stopped."""
+    host, port = server.server_address[:2]
+    yield f"http://{host}:{port}/"
+    with server, suppress(KeyboardInterrupt):
+        server.serve_forever(poll_interval=0.2)
