@@ -232,8 +232,9 @@ def reason_not_to_run(block: Block) -> str | None:
 
 
 def with_toys(code: str) -> str:
-    """The block with toys, by the name that they give themselves, and 8 samples."""
-    return re.sub(r"\bn=\d+", "n=8", re.sub(r'"zoo/(\w+)"', r'"toy/\1:0"', code))
+    """The block with toys in place of the zoo and of aMUSEd, by the names that they give themselves, and 8 samples."""
+    code = re.sub(r'"zoo/(\w+)"', r'"toy/\1:0"', code).replace('"amused"', '"toy/mim:0"')
+    return re.sub(r"\bn=\d+", "n=8", code)
 
 
 RUN = {str(block): with_toys(block.code) for block in BLOCKS if not reason_not_to_run(block)}
