@@ -135,7 +135,7 @@ def test_the_source_distribution_holds_what_the_readme_links_to(unpacked):
     assert not (unpacked / ".ci").exists()  # the control: not everything travels
 
 
-@pytest.mark.parametrize("folder", ["benchmarks", "docs", "src", "studies", "tests"])
+@pytest.mark.parametrize("folder", ["benchmarks", "docs", "examples", "src", "studies", "tests"])
 def test_the_source_distribution_holds_the_whole_folder(folder, unpacked):
     files = files_that_travel(ROOT / folder, ROOT)
     assert files and files <= files_that_travel(unpacked, unpacked)

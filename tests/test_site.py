@@ -24,7 +24,7 @@ def copy_of_the_project(folder):
     """All that the site is made of, in a folder of its own, where it may be built and changed."""
     for path in (*ROOT.glob("*.md"), ROOT / "zensical.toml"):
         shutil.copyfile(path, folder / path.name)
-    for name in ("docs", "src", "benchmarks", "studies"):
+    for name in ("docs", "src", "benchmarks", "examples", "studies"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.npy.xz", "*.safetensors"))
     for name in ("pyproject.toml", "Makefile", "LICENSE"):
         shutil.copyfile(ROOT / name, folder / name)
