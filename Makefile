@@ -15,13 +15,14 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types contracts pytest format bench clean
+.PHONY: help demo test lint types contracts pytest format bench docs clean
 
 help:
 	@echo "make demo      install, then probe the three built-in generators"
 	@echo "make test      install, then lint, types, contracts and pytest (each is a target of its own)"
 	@echo "make format    rewrite the code in the project's format"
 	@echo "make bench     run every benchmark in benchmarks/"
+	@echo "make docs      install, then build the site of the documentation into build/site"
 	@echo "make clean     remove the environment and caches (not .zoo, which may hold hours of training)"
 
 demo: $(INSTALLED)
@@ -49,8 +50,11 @@ format: $(INSTALLED_FOR_TESTS)
 bench: $(INSTALLED_FOR_TESTS)
 	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
 
+docs: $(INSTALLED_FOR_TESTS)
+	$(BIN)/python docs/build_site.py
+
 clean:
-	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) dist build .cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(CREATED):

@@ -19,6 +19,8 @@ from divlens.models.causal import Pixels, Reader
 from divlens.models.clip_text import ClipText
 from divlens.models.emu3 import Emu3Model
 from divlens.models.fingerprint import UnknownContentError, content_hash, fingerprint_of, tensor_hash, weights_digits
+from divlens.models.glm_image import GlmImageModel, Request
+from divlens.models.glm_image_decoder import DiffusionDecoder
 from divlens.models.janus import Chat, JanusModel
 from divlens.models.llamagen.adapter import LlamaGen
 from divlens.models.llamagen.text import CaptionEncoder
@@ -39,6 +41,9 @@ ASIDE: dict[type, set[str]] = {
     LlamaGen: {"name", "truncate"},
     JanusModel: {"name"},
     Emu3Model: {"name", "truncate"},
+    GlmImageModel: {"name", "truncate"},
+    DiffusionDecoder: set(),
+    Request: set(),
     ZooModel: {"name"},
     ToyModel: {"device"},
     ClipText: {"name", "truncate"},
@@ -56,7 +61,7 @@ ASIDE: dict[type, set[str]] = {
 @pytest.fixture(scope="module")
 def adapters() -> dict[type, Any]:
     """One model of each kind."""
-    names = ["amused", "vq-diffusion", "llamagen", "janus", "emu3", "zoo/mim", "toy/diffusion"]
+    names = ["amused", "vq-diffusion", "llamagen", "janus", "emu3", "glm-image", "zoo/mim", "toy/diffusion"]
     found = [made(name) for name in names]
     return {type(model): model for model in found}
 
@@ -73,6 +78,8 @@ def records(adapters) -> dict[type, Any]:
         adapters[JanusModel].reader,
         adapters[JanusModel].reader.template,
         adapters[JanusModel].pixels,
+        adapters[GlmImageModel].decoder,
+        adapters[GlmImageModel].reader.template,
         adapters[ZooModel].vocabulary,
     )
     return adapters | {type(part): part for part in parts}
@@ -87,6 +94,10 @@ def changed(value: Any) -> Any:
         other = copy.deepcopy(value)
         with torch.no_grad():
             list(other.parameters())[-1].view(-1)[-1].add_(1e-3)
+        return other
+    if hasattr(value, "register_to_config"):  # a scheduler
+        other = copy.deepcopy(value)
+        other.register_to_config(shift=value.config.shift + 1)
         return other
     if isinstance(value, Tensor):
         other = value.detach().clone()

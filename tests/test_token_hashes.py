@@ -47,9 +47,11 @@ CONDITIONS: dict[str, tuple[Intervention, ...]] = {
 }
 
 
-# Those of the package as they are; of the others the published layout with few weights, and of Emu3 with a small grid.
+# Those of the package as they are; of the others the published layout with few weights, and with a small grid where
+# the published one is large.
+LARGE = ("emu3", "glm-image")
 MODELS: dict[str, Callable[[], Any]] = {
-    name: partial(divlens.load if name.startswith(("toy/", "zoo/")) else small if name == "emu3" else made, name)
+    name: partial(divlens.load if name.startswith(("toy/", "zoo/")) else small if name in LARGE else made, name)
     for name in known()
 }
 # All interventions of the models that run fast, two of the others.

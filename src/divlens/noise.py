@@ -3,7 +3,8 @@
 Path noise and execution noise are separate, per sample and counter based: the number at (stream, step, position) of a
 sample is a pure function of (seed, prompt, sample). So a sample's noise does not depend on the batch it was drawn in,
 the same seed under two interventions uses the same noise, and either stream can be frozen while the other varies. Two
-methods have streams of their own: the noise of a condition, and which stratum a sample's execution noise falls into.
+methods have streams of their own: the noise of a condition, and which stratum a sample's execution noise falls into. A
+decoder that has noise of its own gets it from a key of its own.
 """
 
 from __future__ import annotations
@@ -205,6 +206,12 @@ class CounterNoise:
         some = (CounterNoise(self.keys[part], self.path[part], self.execution[part]) for part in parts)
         uniform = np.concatenate([noise.uniform("condition", step, 0, numbers)[..., 0] for noise in some])
         return torch.special.ndtri(torch.from_numpy(uniform)).to(device)
+
+
+def decoder_normal(keys: Sequence[int], numbers: int) -> Float[Tensor, "keys numbers"]:
+    """Standard normal numbers for a decoder, float64: of each key, of 96 bits as those of `stream_key`, as many."""
+    first = (0,) * len(keys)
+    return CounterNoise(tuple(keys), first, first).condition_normal(0, numbers, torch.device("cpu"))
 
 
 @dataclass(frozen=True)

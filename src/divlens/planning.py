@@ -43,8 +43,8 @@ class Reading:
         """The model's published settings."""
         model = self.model
         clustered = self.clustered if isinstance(model, Quantizing) else None
-        top_k = getattr(model, "top_k", 0)
-        return Settings(model.rule, model.guidance, top_k=top_k, grid=model.grid, clustered=clustered)
+        law = {name: getattr(model, name) for name in ("temperature", "top_k", "top_p") if hasattr(model, name)}
+        return Settings(model.rule, model.guidance, grid=model.grid, clustered=clustered, **law)
 
     @torch.inference_mode()
     def read(self, wordings: Sequence[str]) -> None:

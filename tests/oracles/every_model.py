@@ -20,7 +20,7 @@ from divlens.models.wrap import wrap
 from divlens.models.zoo import adapter
 from divlens.models.zoo.networks import Backbone, Sizes
 from divlens.paths import ConfidenceUnmasking, RandomOrder
-from oracles import tiny_diffusers, tiny_llamagen, tiny_transformers
+from oracles import tiny_diffusers, tiny_glm_image, tiny_llamagen, tiny_transformers
 from oracles.small_models import Small
 
 FAMILIES = ("ar", "mim", "diffusion")
@@ -84,6 +84,11 @@ def of_fifteen_codes(model: Any) -> Any:
     return replace(model, grid=(3, 5))
 
 
+def of_few_codes(model: Any) -> Any:
+    """The published picture has 1,024 codes and its preview 256; this one has 4 and 2, and is decoded in 2 steps."""
+    return replace(model, size=(2, 2), preview=(1, 2), decoder=replace(model.decoder, steps=2))
+
+
 MODELS: Mapping[str, Kind] = {
     **{f"toy/{of}": Kind(lambda seed, of=of: load(f"toy/{of}:{seed}")) for of in FAMILIES},
     **{
@@ -105,6 +110,9 @@ MODELS: Mapping[str, Kind] = {
         lambda seed: tiny_transformers.emu3(seed=seed),
         small=of_fifteen_codes,
         head="network.lm_head",
+    ),
+    "glm-image": wrapped(
+        tiny_glm_image.saved, lambda seed: (tiny_glm_image.glm_image(seed=seed),), small=of_few_codes, head="head"
     ),
     "outside": Kind(lambda seed: Small(RandomOrder(3), codes=3, seed=seed)),
 }

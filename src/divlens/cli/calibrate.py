@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from divlens.cli.options import dtype_option
 from divlens.report.terminal import put
 
 
@@ -16,7 +17,7 @@ from divlens.report.terminal import put
     metavar="FOLDER",
     help="Count the tokens of these pictures, by the tokenizer of aMUSEd, VQ-Diffusion, LlamaGen or the zoo.",
 )
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True)
+@dtype_option
 @click.option("--device", default="cpu", show_default=True, help="A torch device, such as cuda.")
 def calibrate(model: str, run: str | None, condition: str, pictures: str | None, dtype: str, device: str) -> None:
     """Measure how often MODEL uses each code, by a run or by pictures of your own, for Subset and DisableTop.

@@ -84,6 +84,13 @@ log_option = click.option(
 )
 
 
+dtype_option = click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    default="float32",
+    show_default=True,
+    help="What the model computes in.",
+)
 skip_broken_option = click.option(
     "--skip-broken", is_flag=True, help="Leave out picture files that cannot be read, in place of refusing them."
 )
@@ -107,9 +114,7 @@ def command() -> Callable[[Callable[..., Any]], click.Command]:
         click.option("--batch-size", default="96", type=BatchSizeType(), show_default=True, help="auto: what fits."),
         click.option("--compile", is_flag=True, help="torch.compile the network."),
         click.option("--truncate", is_flag=True, help="Cut a wording that the model cannot read whole."),
-        click.option(
-            "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True
-        ),
+        dtype_option,
         click.option("--device", default="cpu", show_default=True, help="A torch device, such as cuda."),
         click.option(
             "--out",
@@ -118,7 +123,7 @@ def command() -> Callable[[Callable[..., Any]], click.Command]:
         ),
         log_option,
         quiet_option,
-        click.option("--seed", default=0, show_default=True),
+        click.option("--seed", default=0, show_default=True, help="Of the noise: the same seed, the same samples."),
     )
 
     def decorate(function: Callable[..., Any]) -> click.Command:
@@ -140,7 +145,11 @@ prompts_option = click.option(
 )
 limit_option = click.option("--limit", type=click.IntRange(min=1), help="Use the first so many prompts.")
 lpips_option = click.option(
-    "--lpips", type=click.Choice(["stlpips", "alex", "vgg"]), default="stlpips", show_default=True
+    "--lpips",
+    type=click.Choice(["stlpips", "alex", "vgg"]),
+    default="stlpips",
+    show_default=True,
+    help="The network of LPIPS.",
 )
 condition_option = click.option(
     "--condition",

@@ -14,7 +14,7 @@ HOST, PORT = "127.0.0.1", 8765
 @click.option("--port", default=PORT, show_default=True, type=click.IntRange(0, 65535), help="0: any that is free.")
 @click.option("--host", default=HOST, show_default=True, help="Where to listen; others than this machine may read it.")
 @click.option("--device", help="A torch device on which pictures are made; default: that of the run.")
-@click.option("--open/--no-open", "opens", default=False, help="Open the page in the browser.")
+@click.option("--open", "opens", is_flag=True, help="Open the page in the browser.")
 def view(run: str, port: int, host: str, device: str | None, opens: bool) -> None:
     """Show the folder RUN in the browser, however large it is, and also while it is being drawn.
 

@@ -18,21 +18,13 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from divlens.errors import DivlensError
-from divlens.models.clip_text import (
-    DECODED_AT_ONCE,
-    ClipText,
-    Layout,
-    clip_text_of,
-    load_parts,
-    nearest_codes,
-    packages_for,
-    wrapped_parts,
-)
+from divlens.models.clip_text import DECODED_AT_ONCE, ClipText, clip_text_of, nearest_codes
 from divlens.models.failures import reported
 from divlens.models.fingerprint import all_but
 from divlens.models.guidance import branches_of, for_branches
 from divlens.models.loading import Options, check_equal, pictures_of
 from divlens.models.open_domain import Uncalibrated
+from divlens.models.pipeline_parts import Layout, load_parts, packages_for, wrapped_parts
 from divlens.paths import ConfidenceUnmasking
 from divlens.types import View
 

@@ -1,4 +1,4 @@
-"""What Janus and Emu3 share: a causal transformer from `transformers`, asked for one code of the grid after another.
+"""What Janus, Emu3 and GLM-Image share: a causal transformer from `transformers`, asked for one code after another.
 
 Rows of a batch that begin alike are prefilled once, into a static key-value cache that holds the whole picture.
 transformers is optional; nothing here imports it before a model asks for it.
@@ -187,14 +187,16 @@ class Prompts:
 class CachedTransformer:
     """Hidden states of a growing batch of sequences. `network`: embeddings to hidden states, as LlamaModel.
 
-    `step` is the same network for the calls after the first, which may be compiled. `room`: how many tokens follow the
-    prompts at most.
+    `step` is the same network for the calls after the first, which may be compiled. `places`: where those tokens stand
+    that may follow a prompt, counted from its end; one row of them, or one for each axis of the network's positions.
     """
 
-    def __init__(self, network: Any, step: Callable[..., Any], prompts: Prompts, room: int) -> None:
+    def __init__(
+        self, network: Any, step: Callable[..., Any], prompts: Prompts, places: Int[Tensor, "*axes room"]
+    ) -> None:
         (static_cache,) = needed("a causal model", "StaticCache")
-        self.network, self.step, self.prompts = network, step, prompts
-        self.fed, capacity = 0, prompts.ids.shape[1] + room
+        self.network, self.step, self.prompts, self.places = network, step, prompts, places
+        self.fed, capacity = 0, prompts.ids.shape[1] + places.shape[-1]
         self.seen = prompts.seen(capacity)
         self.cache = static_cache(config=network.config, max_cache_len=capacity)
         # The argument was renamed in transformers 5.24.
@@ -215,13 +217,11 @@ class CachedTransformer:
 
     def feed(self, embeddings: Float[Tensor, "rows tokens d"]) -> Float[Tensor, "rows d"]:
         """What follows when these tokens are added to every row."""
-        count = embeddings.shape[1]
-        places = self.fed + torch.arange(count, device=embeddings.device)
-        self.fed += count
+        fed, self.fed = self.fed, self.fed + embeddings.shape[1]
         return self.step(
             inputs_embeds=embeddings,
             attention_mask=self.seen,
-            position_ids=self.prompts.lengths[:, None] + places,
+            position_ids=self.prompts.lengths[:, None] + self.places[..., None, fed : self.fed],
             **self.cached,
         ).last_hidden_state[:, -1]
 

@@ -127,10 +127,11 @@ class Emu3Model(Uncalibrated):
             negative = self.reader("").conditions([self.negative]).to(conditions.device)
             conditions = torch.cat([conditions, negative.expand_as(conditions)])
         text_model = self.network.model.text_model
+        # Nothing follows the last code, so it and its end of line are never fed.
+        places = torch.arange(self.room - 2, device=conditions.device)
         return RasterPredictor(
             self.name,
-            # Nothing follows the last code, so it and its end of line are never fed.
-            CachedTransformer(text_model, self.step, Prompts.of(conditions), room=self.room - 2),
+            CachedTransformer(text_model, self.step, Prompts.of(conditions), places),
             embed=self.embed,
             head=self.head(),
             guided=guided,

@@ -97,10 +97,10 @@ class JanusModel(Uncalibrated):
     def predictor(self, conditions: Int[Tensor, "batch limit_plus_one"], guided: bool) -> RasterPredictor:
         rows = torch.cat([conditions, self.unconditional(conditions)]) if guided else conditions
         model = self.network.model
+        places = torch.arange(self.rule.positions - 1, device=rows.device)  # nothing follows the last code
         return RasterPredictor(
             self.name,
-            # Nothing follows the last code, so it is never fed.
-            CachedTransformer(model.language_model, self.step, Prompts.of(rows), room=self.rule.positions - 1),
+            CachedTransformer(model.language_model, self.step, Prompts.of(rows), places),
             embed=lambda codes, _: self.network.prepare_embeddings_for_image_generation(codes[:, None]),
             head=model.generation_head,
             guided=guided,

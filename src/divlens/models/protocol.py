@@ -31,8 +31,8 @@ class Model(Protocol):
 
     name: unique, goes into results. codes: size K of the codebook; ids are in [0, K). mask: the id of an empty
     position. grid: (h, w). rule, guidance: the published defaults; a model whose published sampling keeps only the
-    k most probable codes has that k as `top_k`, and one whose conditions do not tell the precision that it computes in
-    has it as `dtype`.
+    k most probable codes has that k as `top_k`, one that has a temperature or a top-p has it as `temperature` or
+    `top_p`, and one whose conditions do not tell the precision that it computes in has it as `dtype`.
     """
 
     @property

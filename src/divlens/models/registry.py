@@ -74,6 +74,7 @@ TABLE: dict[str, Registered] = {
     "llamagen": built_in("llamagen.adapter:load", "ar", "transformers", "FOLDER#256"),
     "janus": built_in("janus:load", "ar", "transformers", "deepseek-community/Janus-Pro-1B"),
     "emu3": built_in("emu3:load", "ar", "transformers", "BAAI/Emu3-Gen-hf"),
+    "glm-image": built_in("glm_image:load", "ar", "diffusers", "zai-org/GLM-Image"),
 }
 
 

@@ -23,13 +23,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from divlens.errors import DivlensError
-from divlens.models import clip_text
-from divlens.models.clip_text import ClipText, Layout
+from divlens.models.clip_text import DECODED_AT_ONCE, ClipText, clip_text_of, nearest_codes
 from divlens.models.failures import reported
 from divlens.models.fingerprint import all_but
 from divlens.models.guidance import branches_of, for_branches
 from divlens.models.loading import Options, check_equal, pictures_of
 from divlens.models.open_domain import Uncalibrated
+from divlens.models.pipeline_parts import Layout, load_parts, packages_for, wrapped_parts
 from divlens.paths import MaskReplaceDiffusion
 from divlens.paths.reverse_step import reverse_step
 from divlens.types import View
@@ -40,7 +40,7 @@ LEARNED = "learned_classifier_free_sampling_embeddings"
 
 
 def layout() -> Layout:
-    diffusers, transformers = clip_text.packages_for("vq-diffusion")
+    diffusers, transformers = packages_for("vq-diffusion")
     from divlens.models.learned_embeddings import LearnedClassifierFreeSamplingEmbeddings
 
     parts = {
@@ -183,11 +183,11 @@ class VQDiffusionModel(Uncalibrated):
             embedded = self.vqvae.quantize.get_codebook_entry(part, shape=(*part.shape, channels))
             return self.vqvae.decode(embedded, force_not_quantize=True).sample
 
-        return pictures_of(self.name, tokens, pictures, clip_text.DECODED_AT_ONCE, lambda pixels: pixels / 2 + 0.5)
+        return pictures_of(self.name, tokens, pictures, DECODED_AT_ONCE, lambda pixels: pixels / 2 + 0.5)
 
     @reported("encoder")
     def encode_pictures(self, pictures: Float[Tensor, "batch 3 H W"]) -> Int[Tensor, "batch h w"]:
-        return clip_text.nearest_codes(self.vqvae, pictures * 2 - 1)
+        return nearest_codes(self.vqvae, pictures * 2 - 1)
 
 
 @torch.no_grad()
@@ -202,7 +202,7 @@ def load(checkpoint: str | None, options: Options) -> VQDiffusionModel:
 
     Raises DivlensError for missing packages, as `load_parts` does, and for parts that do not fit each other.
     """
-    return assembled(*clip_text.load_parts(checkpoint, layout(), options), options)
+    return assembled(*load_parts(checkpoint, layout(), options), options)
 
 
 def from_pipeline(pipeline: Any, options: Options) -> VQDiffusionModel:
@@ -211,7 +211,7 @@ def from_pipeline(pipeline: Any, options: Options) -> VQDiffusionModel:
     Its networks are used as `wrapped_parts` says. Raises DivlensError as that does, and for parts that do not fit
     together.
     """
-    return assembled(*clip_text.wrapped_parts(pipeline, layout()), options)
+    return assembled(*wrapped_parts(pipeline, layout()), options)
 
 
 def assembled(name: str, parts: Mapping[str, Any], options: Options) -> VQDiffusionModel:
@@ -230,7 +230,7 @@ def assembled(name: str, parts: Mapping[str, Any], options: Options) -> VQDiffus
     trained = scheduler.config.num_train_timesteps
     check_equal(name, "number of steps", {"transformer": own.num_embeds_ada_norm, "scheduler": trained})
     # The reference cuts a long wording behind the 77th token, without an end token.
-    text = clip_text.clip_text_of(name, parts, options, keep_end=False)
+    text = clip_text_of(name, parts, options, keep_end=False)
     learned = parts[LEARNED].embeddings.detach() if parts[LEARNED].learnable else None
     if learned is not None and learned.shape != (text.limit, width):
         raise DivlensError(

@@ -16,6 +16,7 @@ PIPELINES = {
     "AmusedImg2ImgPipeline": "divlens.models.amused",
     "AmusedInpaintPipeline": "divlens.models.amused",
     "VQDiffusionPipeline": "divlens.models.vq_diffusion",
+    "GlmImagePipeline": "divlens.models.glm_image",
 }
 NETWORKS = {
     "JanusForConditionalGeneration": "divlens.models.janus",
@@ -24,7 +25,7 @@ NETWORKS = {
 
 
 def wrap(loaded: Any, processor: Any = None, *, truncate: bool = False, compile: bool = False) -> Model:
-    """The divlens model of a diffusers pipeline (aMUSEd, VQ-Diffusion) or a transformers model (Janus, Emu3).
+    """The divlens model of a diffusers pipeline (aMUSEd, VQ-Diffusion, GLM-Image) or a transformers one (Janus, Emu3).
 
     Nothing is moved or cast: it runs where and as it is. `processor`: the processor or tokenizer of a transformers
     model; a pipeline brings its own. `truncate`, `compile`: as for `divlens.load`. Raises DivlensError for an object of
