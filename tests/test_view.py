@@ -4,7 +4,9 @@ import base64
 import io
 import json
 import re
+import shutil
 import socket
+import struct
 import threading
 import urllib.error
 import urllib.request
@@ -34,8 +36,8 @@ def probed(folder: Path, n: int = 3) -> str:
 
 
 @contextmanager
-def serving(run: str) -> Iterator[str]:
-    server = served.server_of(run, port=0)
+def serving(run: str, host: str = served.HOST) -> Iterator[str]:
+    server = served.server_of(run, host, port=0)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
@@ -110,6 +112,55 @@ def test_what_is_not_there_is_404_and_another_hosts_name_is_refused(tmp_path):
         assert asked(f"{address}/", method="POST")[0] == 501
 
 
+def test_a_host_is_meant_by_its_name_and_port_alone(tmp_path):
+    with serving(probed(tmp_path / "run")) as address:
+        port = address.rpartition(":")[2]
+        for host in (f"LOCALHOST:{port}", f"127.0.0.1:{port}", f"[::1]:{port}"):
+            assert asked(f"{address}/state", host=host)[0] == 200
+        for host in ("", "localhost", "localhost:1", "[", f"localhost.evil.example:{port}", f"192.0.2.1:{port}"):
+            assert asked(f"{address}/state", host=host)[0] == 403
+
+
+def test_where_it_listens_everywhere_an_address_is_meant_and_another_name_is_not(tmp_path):
+    with serving(probed(tmp_path / "run"), "0.0.0.0") as address:
+        port = address.rpartition(":")[2]
+        for host, status in (("192.0.2.1", 200), ("[2001:db8::1]", 200), ("a.example", 403), ("1.a.example", 403)):
+            assert asked(f"{address}/state", host=f"{host}:{port}")[0] == status
+
+
+def test_nobody_else_may_frame_or_embed_what_is_served(tmp_path):
+    with serving(probed(tmp_path / "run")) as address:
+        page = urllib.request.urlopen(f"{address}/", timeout=20)
+        meta = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page.read().decode())
+        assert meta is not None
+        assert page.headers["Content-Security-Policy"] == f"{meta[1]}; frame-ancestors 'none'"
+        picture = urllib.request.urlopen(f"{address}/picture/1/0", timeout=20)
+        assert picture.headers["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
+        assert picture.headers["Cross-Origin-Resource-Policy"] == page.headers["Cross-Origin-Resource-Policy"]
+        assert picture.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+        for name, value in (("X-Content-Type-Options", "nosniff"), ("Referrer-Policy", "no-referrer")):
+            assert page.headers[name] == picture.headers[name] == value
+
+
+def test_who_hangs_up_and_a_run_that_is_gone_leave_no_traceback(tmp_path, capfd):
+    run = probed(tmp_path / "run")
+    with serving(run) as address:
+        port = int(address.rpartition(":")[2])
+        for _ in range(3):  # to reset the connection while the page is being sent
+            with socket.create_connection(("127.0.0.1", port)) as browser:
+                browser.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                browser.sendall(f"GET / HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n".encode())
+                browser.recv(1)
+        assert asked(f"{address}/picture/1/{'9' * 5000}")[0] == 404
+        assert asked(f"{address}/")[0] == 200  # the control
+        shutil.rmtree(run)
+        for path in ("/", "/state"):
+            status, kind, content = asked(address + path)
+            assert (status, kind) == (503, "text/plain; charset=utf-8")
+            assert b"expected the folder of a run" in content and content.count(b"\n") == 0
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_a_run_that_grows_is_followed(tmp_path):
     run = probed(tmp_path / "run", n=2)
     with serving(run) as address:
@@ -158,7 +209,7 @@ def test_bad_input_is_a_line(tmp_path, capsys):
         taken.listen()
         port = str(taken.getsockname()[1])
         for arguments, said in (
-            ([run, "--port", port], f"cannot listen at 127.0.0.1:{port}: Address already in use; name another --port"),
+            ([run, "--port", port], f"cannot listen at 127.0.0.1:{port}: Address already in use; name another --"),
             ([str(tmp_path / "nowhere")], "expected the folder of a run"),
             ([run, "--port", "70000"], "70000 is not in the range"),
         ):
@@ -168,6 +219,11 @@ def test_bad_input_is_a_line(tmp_path, capsys):
             assert stopped.value.code == 2 and said in error and "Traceback" not in error
     with pytest.raises(DivlensError, match="view expects a port from 0 to 65535, got -1"):
         served.server_of(run, port=-1)
+    with pytest.raises(DivlensError, match="view expects the name or the address of a host"):
+        served.server_of(run, "", 0)
+    for host, shown in (("192.0.2.1", "192.0.2.1"), ("2001:db8::1", "[2001:db8::1]"), ("a" * 70 + ".b", "aaa")):
+        with pytest.raises(DivlensError, match=re.escape(f"cannot listen at {shown}")):
+            served.server_of(run, host, 0)
 
 
 def test_the_command_says_where_it_is_and_ends_with_ctrl_c(tmp_path, capsys, monkeypatch):

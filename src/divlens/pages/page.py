@@ -76,7 +76,7 @@ def html_of(page: Page, follow: Mapping[str, Any] | None = None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    scripts = [chart_library(), read("report.js")]
+    scripts = page_scripts()
     data = page.data | {
         "follow": follow,
         "figures": {one.key: {"spec": one.spec, "rows": one.rows, "title": one.title} for one in page.figures},
@@ -93,6 +93,11 @@ def html_of(page: Page, follow: Mapping[str, Any] | None = None) -> str:
 
 def read(name: str) -> str:
     return (files("divlens.pages") / "templates" / name).read_text(encoding="utf-8")
+
+
+def page_scripts() -> list[str]:
+    """The scripts of every page, in their order."""
+    return [chart_library(), read("report.js")]
 
 
 @cache

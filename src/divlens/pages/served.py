@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+import socket
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -26,7 +29,7 @@ from divlens.models.room import Room
 from divlens.output import Record
 from divlens.pages.embedding import data_address
 from divlens.pages.gallery import Budget, Extent, Gallery, Row
-from divlens.pages.page import html_of
+from divlens.pages.page import html_of, page_scripts, policy_for
 from divlens.pages.report import check_packages, contents
 from divlens.pages.stored import Maker, picture_of, samples_of, twins_in
 from divlens.sheets import to_picture
@@ -39,6 +42,9 @@ AHEAD = 32  # pictures that are made at once
 MOST_PICTURES = 100_000  # named in a page
 PAGES = 2  # of which pictures can be asked for: the last one, and the one before it, which is still open somewhere
 NAMES = ("localhost", "127.0.0.1", "[::1]")
+EVERYWHERE = {"0.0.0.0", "::", "[::]"}
+HOST_HEADER = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^:/\[\]]+)(:(?P<port>[0-9]{1,5}))?")
+PAGE, PICTURE, TEXT = "text/html; charset=utf-8", "image/webp", "text/plain; charset=utf-8"
 
 
 @dataclass(frozen=True)
@@ -167,52 +173,86 @@ def lazy_gallery(
 
 
 class Answers(BaseHTTPRequestHandler):
-    """What a browser on this machine is answered. Another host's name is refused: a page elsewhere that makes its name
-    point here would read the run otherwise."""
+    """What a browser is answered. Another host's name is refused: a page elsewhere that makes its name point here would
+    read the run otherwise."""
 
     server_version, sys_version, protocol_version = "divlens", "", "HTTP/1.1"
+    timeout = 60.0  # seconds without a word, after which a connection is closed
     viewed: Viewed
-    allowed: frozenset[str]
+    names: frozenset[str]
+
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # who scrolls on hangs up on the pictures that were passed
+            BaseHTTPRequestHandler.handle(self)
 
     def do_GET(self) -> None:
-        if self.headers.get("Host", "") not in self.allowed:
-            self.answer(403, "text/plain", b"another host's name")
+        if not self.is_meant():
+            self.answer(403, TEXT, b"another host's name")
             return
-        kind, content = self.found()
-        self.answer(200 if content is not None else 404, kind, b"not here" if content is None else content)
+        try:
+            status, kind, content = self.found()
+        except DivlensError as error:  # the run is not there any more, say
+            status, kind, content = 503, TEXT, str(error).encode(errors="backslashreplace")
+        self.answer(status, kind, content)
 
     do_HEAD = do_GET
 
-    def found(self) -> tuple[str, bytes | None]:
+    def is_meant(self) -> bool:
+        """Whether the request names the host that listens. Where it listens at every address, any address will do: no
+        other page can be where an address itself is asked for."""
+        found = HOST_HEADER.fullmatch(self.headers.get("Host", "").lower())
+        _, port, *_ = self.connection.getsockname()
+        if found is None or int(found["port"] or 80) != port:
+            return False
+        return found["name"] in self.names or (not EVERYWHERE.isdisjoint(self.names) and is_address(found["name"]))
+
+    def found(self) -> tuple[int, str, bytes]:
         parts = self.path.partition("?")[0].strip("/").split("/")
         match parts:
             case [""]:
-                try:
-                    return "text/html; charset=utf-8", self.viewed.page().encode()
-                except DivlensError as error:
-                    return "text/plain; charset=utf-8", str(error).encode()
+                return 200, PAGE, self.viewed.page().encode()
             case ["state"]:
-                return "application/json", json.dumps(self.viewed.state()).encode()
-            case ["picture", page, place] if page.isdecimal() and place.isdecimal():
-                try:
-                    return "image/webp", self.viewed.picture(int(page), int(place))
-                except DivlensError:  # the model is another now: the page says so when it is made again
-                    return "text/plain", None
-            case _:
-                return "text/plain", None
+                return 200, "application/json", json.dumps(self.viewed.state()).encode()
+            case ["picture", page, place] if is_number(page) and is_number(place):
+                content = self.viewed.picture(int(page), int(place))
+                if content is not None:
+                    return 200, PICTURE, content
+        return 404, TEXT, b"not here"
 
     def answer(self, status: int, kind: str, content: bytes) -> None:
+        policy = policy_for(page_scripts(), served=True) if kind == PAGE else "default-src 'none'"
+        headers = {
+            "Content-Type": kind,
+            "Content-Length": str(len(content)),
+            "Content-Security-Policy": f"{policy}; frame-ancestors 'none'",
+            "Cross-Origin-Resource-Policy": "same-origin",
+            "Referrer-Policy": "no-referrer",
+            "X-Content-Type-Options": "nosniff",
+            "Cache-Control": "max-age=3600" if kind == PICTURE else "no-store",
+        }
         self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(content)))
-        self.send_header("X-Content-Type-Options", "nosniff")
-        self.send_header("Cache-Control", "max-age=3600" if kind == "image/webp" else "no-store")
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
 
     def log_message(self, *_: object) -> None:
         """Nothing: the terminal is the user's."""
+
+
+def is_number(text: str) -> bool:
+    """Whether a part of an address is the number of a page or a picture."""
+    return text.isascii() and text.isdecimal() and len(text) < 10
+
+
+def is_address(name: str) -> bool:
+    """Whether this is an address, as IPv4 or in brackets as IPv6, and no name."""
+    try:
+        ip_address(name.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True
 
 
 def server_of(run: str | Path, host: str = HOST, port: int = PORT, device: str | None = None) -> ThreadingHTTPServer:
@@ -224,24 +264,30 @@ def server_of(run: str | Path, host: str = HOST, port: int = PORT, device: str |
     check_packages()
     if not is_whole(port) or not 0 <= port < 2**16:
         raise DivlensError(f"view expects a port from 0 to 65535, got {port!r:.40}")
+    if not host:
+        raise DivlensError("view expects the name or the address of a host, got an empty one")
     if not open_run(run).requests:
         raise DivlensError(f"{run} holds no command yet: there is nothing to view")
+    name = in_address(host)
+    names = frozenset({*NAMES, name.lower()})
+    handler = type("AnswersOfARun", (Answers,), {"viewed": Viewed(str(run), device), "names": names})
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = type("Server", (ThreadingHTTPServer,), {"address_family": family})
     try:
-        server = ThreadingHTTPServer((host, port), Answers)
-    except OSError as error:
-        raise DivlensError(f"cannot listen at {host}:{port}: {error.strerror or error}; name another --port") from error
-    server.daemon_threads = True
-    names = {*NAMES, host}
-    allowed = frozenset(f"{name}:{server.server_port}" for name in names)
-    server.RequestHandlerClass = type(
-        "AnswersOfARun", (Answers,), {"viewed": Viewed(str(run), device), "allowed": allowed}
-    )
-    return server
+        return listening((host, port), handler)
+    except (OSError, UnicodeError) as error:  # a name that cannot be one is a UnicodeError
+        reason = getattr(error, "strerror", None) or error
+        raise DivlensError(f"cannot listen at {name}:{port}: {reason}; name another --host or --port") from error
+
+
+def in_address(host: str) -> str:
+    """A host as it stands in an address."""
+    return f"[{host}]" if ":" in host else host
 
 
 def views(server: ThreadingHTTPServer) -> Iterator[str]:
     """The address of a server, and then it serves until it is stopped."""
-    host, port = server.server_address[:2]
-    yield f"http://{host}:{port}/"
+    host = str(server.server_address[0])
+    yield f"http://{HOST if host in EVERYWHERE else in_address(host)}:{server.server_port}/"
     with server, suppress(KeyboardInterrupt):
         server.serve_forever(poll_interval=0.2)

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from divlens.errors import DivlensError, is_whole
-from divlens.plots import figures
+from divlens.plots import figures, planes
 from divlens.types import Trace
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ class InformationPlots:
     table: pd.DataFrame = field(repr=False)
 
     def plane(self) -> Any:
-        """The bottleneck plane."""
-        return figures.plane(self.table)
+        """H(Z) against H(Z|X), and the bottleneck plane."""
+        return planes.plane(self.table)
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class GenerationPlots:
     trace: Trace | None = field(repr=False)
 
     def replay(self, prompt: int = 0, sample: int = 0) -> Any:
-        """How one picture was filled in: at which step each token was fixed, and the bits that each step decided.
+        """How one picture was filled in: since which step each token stands, and the bits that each step decided.
 
         `prompt`, `sample`: places among those that were drawn. Raises DivlensError without a trace, and for another
         place.
@@ -88,7 +88,9 @@ class GenerationPlots:
         row = prompt * n + sample
         committed = np.stack([step.committed[row].numpy() for step in self.trace.steps])
         surprise = np.stack([step.log_probability[row].double().numpy() for step in self.trace.steps]) / -np.log(2)
-        last = len(committed) - 1 - committed[::-1].argmax(0)
-        fixed = np.where(committed.any(0), last, -1).reshape(self.grid)
+        states = np.stack([step.state[row].numpy() for step in self.trace.steps])
+        changed = np.concatenate([committed[:1], states[1:] != states[:-1]])  # a diffusion draws all again at its end
+        last = len(changed) - 1 - changed[::-1].argmax(0)
+        since = np.where(changed.any(0), last, -1).reshape(self.grid)
         title = f"\u201c{self.prompts[prompt]}\u201d, sample {sample}"
-        return figures.replay(self.images[prompt, sample].numpy(), fixed, (surprise * committed).sum(1), title)
+        return figures.replay(self.images[prompt, sample].numpy(), since, (surprise * committed).sum(1), title)
