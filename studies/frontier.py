@@ -5,9 +5,14 @@
 Prompts name a concept and none, one or two attributes in turn. Half of them choose settings, the others report. Each
 generator has a run of its own in the folder, which goes on where it was stopped. Columns: see docs/diversity.md.
 
-Wants some 400 minutes of a core as it stands: 37,632 samples of each generator. Of 192 samples on a busy machine, with
-start-up taken off by estimate, one took about 0.02 (ar) and 0.25 (mim) seconds; 0.38 (diffusion) is not measured but
-taken from its passes. In proportion to --prompts times -n, and to the methods that are asked for.
+The committed output is of two methods, all 48 prompts and, for zoo/ar, 16 samples of each, for the others 8:
+
+    python studies/frontier.py --model zoo/ar --method detailed --method detailed-cooler --method temperature --out F
+    python studies/frontier.py --model zoo/mim -n 8 --method detailed --method detailed-cooler --out F
+    python studies/frontier.py --model zoo/diffusion -n 8 --method detailed --method detailed-cooler --out F
+
+These took 10 (zoo/ar), 22 and 33 minutes of a core. All methods want 5 to 8 times as long: time goes with --prompts
+times -n, and with the methods that are asked for.
 [95% interval over prompts].
 """
 

@@ -28,7 +28,7 @@ def paper(strength: float, disable_top: float = DISABLED) -> tuple[Intervention,
 def detailed(strength: float) -> tuple[Intervention, ...]:
     """What a prompt leaves open is filled in at random, and tokens are drawn at a lower temperature. A smaller strength
     fills in fewer attributes, and cools less. For models and prompts of the laboratory, whose law is known; there it is
-    what comes nearest to that law (docs/diversity.md)."""
+    among what comes nearest to that law (docs/diversity.md)."""
     return Detailed(math.ceil(DETAILS * strength)), Temperature(round(1 - (1 - COOLEST) * strength, 6))
 
 
