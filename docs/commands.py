@@ -21,7 +21,8 @@ EXTRA = re.compile(r"\s*\[((?:default: |required|\d*<?=?x).*)\]$", re.DOTALL)  #
 
 def walk(command: click.Command, parent: click.Context | None, name: str) -> Iterator[click.Context]:
     """The contexts of a command and of all commands below it, in alphabetical order."""
-    context = click.Context(command, parent=parent, info_name=name)
+    # Its own settings, too: a command keeps the help option that it is first asked for.
+    context = click.Context(command, parent=parent, info_name=name, **command.context_settings)
     yield context
     if isinstance(command, click.Group):
         for child in sorted(command.list_commands(context)):

@@ -1,6 +1,7 @@
 """Samples of a prompt that keep apart: their laws against brute force, and that a sample depends on nothing else."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from divlens.interventions import Argmax, Freeze, Paraphrase, Temperature, TopK
 from divlens.loop import guide
 from divlens.methods import RepulseTokens
 from divlens.models.toy import CODES, ToyModel
+from divlens.noise import CounterNoise, stream_key
 from divlens.planning import plan
-from divlens.run import fill
+from divlens.run import Row, fill
 from divlens.sampler import sample
 from divlens.types import Prompt
 from oracles.toy_grids import GRIDS, chi_square_p, exact, toy
@@ -76,10 +78,16 @@ def test_two_samples_have_the_joint_law_that_follows():
     assert pairs.sum() == pytest.approx(1, abs=1e-5)
     place_of = {tuple(grid): number for number, grid in enumerate(GRIDS)}
     counts = np.zeros_like(pairs)
-    for seed in range(6000):
-        (batch,) = fill(plan(model, [prompt], 2, seed, [APART]))
-        one, other = (place_of[tuple(row)] for row in batch.tokens.flatten(1).tolist())
-        counts[one, other] += 1
+    rows = [Row(prompt, prompt.text, sample, sample) for sample in (0, 1)] * 6000
+    run = plan(model, [prompt], 2, 0, [APART], batch_size=len(rows))
+
+    def other_seeds(rows: Any, seed: int) -> CounterNoise:
+        keys = tuple(stream_key(number // 2, prompt.text) for number in range(len(rows)))
+        return CounterNoise(keys, (0, 1) * 6000, (0, 1) * 6000)
+
+    (batch,) = fill(replace(run, rows=rows, whole=run.rows), noise=other_seeds)
+    for one, other in batch.tokens.flatten(1).view(6000, 2, -1).tolist():
+        counts[place_of[tuple(one)], place_of[tuple(other)]] += 1
     # By the second grid and whether the two share the first token: enough in every cell.
     share = np.array([[one[0] == other[0] for other in GRIDS] for one in GRIDS])
     found = np.concatenate([(counts * share).sum(0), (counts * ~share).sum(0)])

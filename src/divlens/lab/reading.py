@@ -10,12 +10,15 @@ import re
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
+from typing import TYPE_CHECKING
 
 from divlens.errors import DivlensError
 from divlens.lab.attributes import ATTRIBUTES, BACKGROUND, CONCEPT, SIZE, STYLE
 from divlens.lab.captions import NAMING, filler_words
 from divlens.lab.meanings import Meaning
-from divlens.types import Prompt
+
+if TYPE_CHECKING:
+    from divlens.types import Prompt
 
 FOLLOWED_BY = {BACKGROUND: ("background", "backdrop"), STYLE: ("style",)}
 
