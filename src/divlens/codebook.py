@@ -14,9 +14,7 @@ from torch import Tensor
 
 By = Literal["frequency", "mass", "random", "cluster"]
 WAYS: tuple[By, ...] = get_args(By)
-ORDER_SEED = (
-    0  # of the random order of codes, which belongs to the number of codes and to nothing else; and of clusters
-)
+ORDER_SEED = 0  # of the random orders of codes and of clusters, which belong to their number and to nothing else
 ROUNDING = 1e-9  # of sums of tens of thousands of float64 shares
 
 
@@ -31,14 +29,17 @@ def fraction_of_codes(
     codes) whatever their share, the first of an order that only the number of codes decides; "cluster", as many, the
     first of `clustered`, see `order_by_clusters`.
     """
-    most_used = share.argsort(descending=True, stable=True)
+    order = most_used = share.argsort(descending=True, stable=True)
     count = max(1, round(fraction * len(share)))
-    if by == "mass":
+    if by == "random":
+        order = random_order(len(share))
+    elif by == "cluster":
+        assert clustered is not None, "clusters of codes are not known"
+        order = clustered
+    elif by == "mass":
         before = share[most_used].cumsum(0) - share[most_used]
         count = max(1, int((before < fraction - ROUNDING).sum()))
     chosen = torch.zeros(len(share), dtype=torch.bool)
-    order = {"random": random_order(len(share)), "cluster": clustered}.get(by, most_used)
-    assert order is not None, "clusters of codes are not known"
     chosen[order[:count]] = True
     return chosen
 

@@ -71,6 +71,11 @@ class Rows(Sequence[Row]):
         """The first row of each group, and the number of all rows."""
         return list(accumulate((group.n for group in self.groups), initial=0))
 
+    @cached_property
+    def of_prompt(self) -> Mapping[str, Group]:
+        """The group of each prompt, by its text."""
+        return {group.prompt.text: group for group in self.groups}
+
     def __len__(self) -> int:
         return self.starts[-1]
 
@@ -118,10 +123,9 @@ class Run:
             return []
         whole, among = self.whole or self.rows, self.settings.repulsion.among
         assert isinstance(whole, Rows), "samples of a prompt are known by their numbers"
-        groups = {group.prompt.text: group for group in whole.groups}
         there = {(row.prompt.text, row.number) for row in rows}
         needed = ((text, one) for text, number in there for one in range(number - number % among, number))
-        return [groups[text].row(one) for text, one in sorted(set(needed) - there)]
+        return [whole.of_prompt[text].row(one) for text, one in sorted(set(needed) - there)]
 
     @property
     def device(self) -> torch.device:

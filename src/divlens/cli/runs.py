@@ -56,14 +56,13 @@ def compare(run_a: str, run_b: str, out: Path | None, force: bool, device: str |
     from divlens.compare import compare as compared
     from divlens.showing import together
 
-    found = compared(run_a, run_b)
-    if out is not None:
-        from divlens.pages.paired import report_of_two
+    if out is None:
+        show(together([compared(run_a, run_b)]))
+        return
+    from divlens.pages.paired import report_of_two
 
-        report_of_two(run_a, run_b, out, force=force, device=device, pictures=pictures)
-    show(together([found]))
-    if out is not None:
-        put(f"written: {visible(str(out))}\n")
+    show(together([report_of_two(run_a, run_b, out, force=force, device=device, pictures=pictures)]))
+    put(f"written: {visible(str(out))}\n")
 
 
 @click.command()

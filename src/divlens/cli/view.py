@@ -20,9 +20,10 @@ def view(run: str, port: int, host: str, device: str | None, opens: bool) -> Non
 
     Pictures are made when one scrolls to them. Ctrl-C ends it.
     """
-    from divlens.pages.served import server_of, views
+    from divlens.pages.served import address_of, serve, server_of
 
-    for address in views(server_of(run, host, port, device)):
-        put(f"{run} is at {address} until Ctrl-C\n")
-        if opens:
-            click.launch(address)
+    server = server_of(run, host, port, device)
+    put(f"{run} is at {address_of(server)} until Ctrl-C\n")
+    if opens:
+        click.launch(address_of(server))
+    serve(server)

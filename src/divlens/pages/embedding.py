@@ -41,7 +41,11 @@ class Embedded:
 
 
 def data_address(picture: Image.Image) -> str:
-    """WebP; small pictures as they are, others at most LARGEST pixels wide and high, and with loss."""
+    return f"data:image/webp;base64,{base64.b64encode(webp_of(picture)).decode('ascii')}"
+
+
+def webp_of(picture: Image.Image) -> bytes:
+    """As WebP; small pictures as they are, others at most LARGEST pixels wide and high, and with loss."""
     if max(picture.size) <= SMALL:
         how = {"lossless": True, "quality": 80, "method": 4}
     else:
@@ -49,7 +53,7 @@ def data_address(picture: Image.Image) -> str:
         how = {"quality": QUALITY}
     written = io.BytesIO()
     picture.save(written, "WEBP", **how)
-    return f"data:image/webp;base64,{base64.b64encode(written.getvalue()).decode('ascii')}"
+    return written.getvalue()
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,17 @@ from divlens.errors import check_whole
 from divlens.experiment.measures import DIVERSITY, FIDELITY, OPENNESS
 from divlens.output import Record
 from divlens.pages import charts
-from divlens.pages.figures import around
 from divlens.pages.gallery import Gallery, Row
 from divlens.pages.page import Figure, Page, html_of
-from divlens.pages.report import MOST_PICTURES, check_packages, check_target, gallery_note, row_data, write
+from divlens.pages.report import (
+    MOST_PICTURES,
+    check_packages,
+    check_target,
+    gallery_note,
+    names_in,
+    row_data,
+    write,
+)
 from divlens.pages.stored import gallery_of
 from divlens.pages.tables import COMPARED, sessions_of
 from divlens.pages.texts import file_name
@@ -38,8 +45,8 @@ def report_of_two(
     force: bool = False,
     device: str | None = None,
     pictures: int = MOST_PICTURES,
-) -> Path:
-    """Write to `path` what `divlens.compare` finds of two runs, with their pictures in pairs, and return where it is.
+) -> RunComparison:
+    """Write to `path` what `divlens.compare` finds of two runs, with their pictures in pairs, and return it.
 
     Sample i of a prompt has the same noise in both where their seeds are the same, so what differs down a column is
     what the other model, revision or setting made of it. The other arguments, and what is refused, are those of
@@ -49,8 +56,10 @@ def report_of_two(
     check_whole("pictures", pictures, 0)
     target = Path(path)
     check_target(target, force)
-    runs = [run if isinstance(run, StoredRun) else open_run(run) for run in (a, b)]
-    return write(target, html_of(contents_of_two(compare(*runs), runs[0], runs[1], pictures, device)))
+    one, other = (run if isinstance(run, StoredRun) else open_run(run) for run in (a, b))
+    found = compare(one, other)
+    write(target, html_of(contents_of_two(found, one, other, pictures, device)))
+    return found
 
 
 def contents_of_two(
@@ -65,10 +74,9 @@ def contents_of_two(
     names = {side: dict(pairs_of(one, other, which)) for which, side in enumerate((A, B))}
     rows = list(rows_of(sides, names, common_to(sides)))
     images = [address for _, _, _, gallery in sides for address in gallery.images]
-    titles = list(dict.fromkeys(row["model"] for row in rows))
-    of_prompts = prompt_rows(found.per_prompt, command, rows, sides)
-    prompts = list(dict.fromkeys(row["prompt"] for row in rows))
-    chart = charts.prompts(len({row["prompt"] for row in of_prompts}))
+    conditions = names_in(rows, "condition")
+    of_prompts = prompt_rows(found.per_prompt, command, rows)
+    chart = charts.prompts(len(names_in(of_prompts, "prompt")))
     settings, *tables = found.blocks
     return Page(
         title=f"{one.place} and {other.place}",
@@ -82,9 +90,9 @@ def contents_of_two(
         halvings=(),
         tables=tuple(tables),
         gallery_note=" ".join(dict.fromkeys(filter(None, (gallery_note(gallery) for *_, gallery in sides)))),
-        models=tuple(titles),
-        conditions=tuple((name, name) for name in dict.fromkeys(row["condition"] for row in rows)),
-        prompts=tuple(prompts),
+        models=tuple(names_in(rows, "model")),
+        conditions=tuple((name, name) for name in conditions),
+        prompts=tuple(names_in(rows, "prompt")),
         floors=(),
         undecided=(),
         blind=(),
@@ -96,7 +104,7 @@ def contents_of_two(
             "crossed": [],
             "replays": [],
             "rows": rows,
-            "conditions": list(dict.fromkeys(row["condition"] for row in rows)),
+            "conditions": conditions,
             "typical": "",
         },
         paired=True,
@@ -152,15 +160,12 @@ def figures_of(row: Row, gallery: Gallery) -> dict[str, float | None]:
     right = [picture.right for picture in row.pictures]
     known = bool(right) and None not in right
     return {
-        **around("diversity", number(row.mean.value), None, "mean"),
-        **{"low": number(row.mean.low), "high": number(row.mean.high)},
+        **{"diversity": number(row.mean.value), "low": number(row.mean.low), "high": number(row.mean.high)},
         "fidelity": percent(sum(map(bool, right)) / len(right)) if known else None,
     }
 
 
-def prompt_rows(
-    per_prompt: pd.DataFrame, command: str | None, rows: Sequence[dict[str, Any]], sides: Sequence[Side]
-) -> list[dict[str, Any]]:
+def prompt_rows(per_prompt: pd.DataFrame, command: str | None, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """As `figures.prompt_rows`: of each prompt, pair of models and condition the diversity of a and of b, with the
     places of their pictures."""
     where = {(row["model"], row["condition"], row["prompt"]): place for place, row in enumerate(rows)}

@@ -3,12 +3,11 @@ is still being drawn is followed."""
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import socket
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,11 +26,11 @@ from divlens.fidelity import judge_of
 from divlens.models.answers import pictures_of
 from divlens.models.room import Room
 from divlens.output import Record
-from divlens.pages.embedding import data_address
+from divlens.pages.embedding import webp_of
 from divlens.pages.gallery import Budget, Extent, Gallery, Row
 from divlens.pages.page import html_of, page_scripts, policy_for
 from divlens.pages.report import check_packages, contents
-from divlens.pages.stored import Maker, picture_of, samples_of, twins_in
+from divlens.pages.stored import different_grids, right_of, rows_under, samples_of
 from divlens.sheets import to_picture
 from divlens.store.asked import prompts_of
 from divlens.store.reader import StoredRun, open_run
@@ -121,11 +120,10 @@ class Viewed:
         alike = {one.key: one for one in (wanted, *nearby) if one.model == wanted.model and one.key not in self.made}
         model = self.run.model(wanted.model, self.device)
         where = self.device or self.run.setup(wanted.model)["device"]
-        grids = np.stack([one.tokens for one in alike.values()]).astype(np.int64)
+        grids = np.stack([one.tokens for one in alike.values()])
         tokens = torch.from_numpy(grids).view(-1, *model.grid).to(where)
         for key, picture in zip(alike, pictures_of(model, tokens, Room(AHEAD)), strict=True):
-            address = data_address(to_picture(picture))
-            self.made[key] = base64.b64decode(address.partition(",")[2])
+            self.made[key] = webp_of(to_picture(picture))
 
 
 def lazy_gallery(
@@ -143,25 +141,18 @@ def lazy_gallery(
         except DivlensError as error:
             missing.append(f"No pictures of {name}: {error}.")
             continue
-        maker = Maker(model, "", judge_of(model), None, budget)
+        judge = judge_of(model)
         everything = samples_of(run, name, None, conditions, budget.extent.samples)
         for prompt in prompts[: budget.extent.prompts]:
             found: Any = everything[everything["prompt"] == prompt.text]
-            right = maker.right(prompt, list(found["judged"])) if len(found) else []
-            records: list[dict[str, Any]] = found.to_dict("records")
-            first, where = len(sources), run.prompts.index(prompt.text)
-            sources += [Source(name, np.asarray(record["tokens"])) for record in records]
-            grids = {tokens: grid for grid, tokens in enumerate({one.tokens.tobytes() for one in sources[first:]})}
-            for condition in conditions:
-                here = [at for at, record in enumerate(records) if record["condition"] == condition]
-                if not here:
-                    continue
-                numbers = [grids[sources[first + at].tokens.tobytes()] for at in here]
-                twins = twins_in([(g, int(records[at]["sample"])) for g, at in zip(numbers, here, strict=True)])
-                pictures = tuple(
-                    picture_of(records[at], first + at, right[at], twin) for at, twin in zip(here, twins, strict=True)
-                )
-                rows.append(Row(model=name, condition=condition, prompt=prompt.text, place=where, pictures=pictures))
+            if not len(found):
+                continue
+            grids, grid_of = different_grids(found)
+            images = range(len(sources), len(sources) + len(grids))
+            sources += [Source(name, grid) for grid in grids]
+            right = right_of(judge, prompt, list(found["judged"]))
+            place = run.prompts.index(prompt.text)
+            rows += [row for row, _ in rows_under(conditions, found, name, prompt, place, images, grid_of, right)]
     return Gallery(
         rows=tuple(rows),
         images=tuple(f"/picture/{page}/{place}" for place in range(len(sources))),
@@ -285,9 +276,13 @@ def in_address(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def views(server: ThreadingHTTPServer) -> Iterator[str]:
-    """The address of a server, and then it serves until it is stopped."""
+def address_of(server: ThreadingHTTPServer) -> str:
+    """Where a browser on this machine finds what a server serves."""
     host = str(server.server_address[0])
-    yield f"http://{HOST if host in EVERYWHERE else in_address(host)}:{server.server_port}/"
+    return f"http://{HOST if host in EVERYWHERE else in_address(host)}:{server.server_port}/"
+
+
+def serve(server: ThreadingHTTPServer) -> None:
+    """Until Ctrl-C."""
     with server, suppress(KeyboardInterrupt):
         server.serve_forever(poll_interval=0.2)

@@ -104,26 +104,15 @@ class Maker:
 
     def rows(self, found: pd.DataFrame, prompt: Prompt, place: int, conditions: Sequence[str]) -> Iterator[Row]:
         """Those of a prompt, each different grid decoded and looked at once."""
-        tokens = np.stack(found["tokens"].to_list()).astype(np.int64)
-        grids, grid_of = np.unique(tokens, axis=0, return_inverse=True)
-        grid_of = grid_of.reshape(-1)  # numpy 2.0 gives it another shape
+        grids, grid_of = different_grids(found)
         shaped = torch.from_numpy(grids).view(-1, *self.model.grid).to(self.device)
         pictures = pictures_of(self.model, shaped, Room(BATCH_SIZE))
         images = [self.budget.embedded.add(picture) for picture in pictures]
         self.budget.seen += len(found)
-        between, right = self.distances(pictures), self.right(prompt, list(found["judged"]))
-        records: list[dict[str, Any]] = found.to_dict("records")
+        between, right = self.distances(pictures), right_of(self.judge, prompt, list(found["judged"]))
         sides: dict[str, tuple[Row, Float[np.ndarray, "n n"]]] = {}
-        for condition in conditions:
-            here = [at for at, record in enumerate(records) if record["condition"] == condition]
-            twins = twins_in([(int(grid_of[at]), int(records[at]["sample"])) for at in here])
-            shown = tuple(
-                picture_of(records[at], images[grid_of[at]], right[at], twin)
-                for at, twin in zip(here, twins, strict=True)
-            )
-            row = Row(model=self.model.name, condition=condition, prompt=prompt.text, place=place, pictures=shown)
-            if here:
-                sides[condition] = row, between[np.ix_(grid_of[here], grid_of[here])]
+        for row, here in rows_under(conditions, found, self.model.name, prompt, place, images, grid_of, right):
+            sides[row.condition] = row, between[np.ix_(here, here)]
         reference = sides.get(reference_of(conditions))
         for row, apart in sides.values():
             yield with_distances(row, apart, reference)
@@ -141,23 +130,58 @@ class Maker:
             parts = [self.network(part.to(self.network.device)).cpu() for part in pictures.split(BATCH_SIZE)]
         return squared_distances(torch.cat(parts).numpy())
 
-    def right(self, prompt: Prompt, judged: Sequence[Any]) -> list[bool | None]:
-        """Of each sample whether the judge reads all that the prompt names."""
-        named = None if self.judge is None else named_by(self.judge, prompt)
-        if self.judge is None or named is None:
-            return [None] * len(judged)
-        values = [attribute.values for attribute in self.judge.attributes]
 
-        def one(words: Any) -> bool | None:
-            if not is_read(words) or len(words) != len(values):
-                return None
-            try:
-                read = [of.index(word) for of, word in zip(values, words, strict=True)]
-            except ValueError:  # another judge had other words
-                return None
-            return bool(respects(torch.tensor([read]), named)[0])
+def different_grids(found: pd.DataFrame) -> tuple[Int[np.ndarray, "grids positions"], Int[np.ndarray, " samples"]]:
+    """The grids among the tokens of samples, each once and in the order in which they come, and which of them each
+    sample has."""
+    tokens = np.stack(found["tokens"].to_list()).astype(np.int64)
+    _, first, grid_of = np.unique(tokens, axis=0, return_index=True, return_inverse=True)
+    rank = first.argsort().argsort()
+    return tokens[np.sort(first)], rank[grid_of.reshape(-1)]  # numpy 2.0 gives the inverse another shape
 
-        return [one(words) for words in judged]
+
+def rows_under(
+    conditions: Sequence[str],
+    found: pd.DataFrame,
+    model: str,
+    prompt: Prompt,
+    place: int,
+    images: Sequence[int],
+    grid_of: Int[np.ndarray, " samples"],
+    right: Sequence[bool | None],
+) -> Iterator[tuple[Row, Int[np.ndarray, " here"]]]:
+    """The row of each condition that has samples among those `found` of a prompt, and the grids of its pictures.
+    `images`: the number of the picture of each grid. `right`: of each sample, see `right_of`."""
+    records: list[dict[str, Any]] = found.to_dict("records")
+    for condition in conditions:
+        here = [at for at, record in enumerate(records) if record["condition"] == condition]
+        if not here:
+            continue
+        twins = twins_in([(int(grid_of[at]), int(records[at]["sample"])) for at in here])
+        shown = tuple(
+            picture_of(records[at], images[grid_of[at]], right[at], twin) for at, twin in zip(here, twins, strict=True)
+        )
+        row = Row(model=model, condition=condition, prompt=prompt.text, place=place, pictures=shown)
+        yield row, grid_of[here]
+
+
+def right_of(judge: Judge | None, prompt: Prompt, judged: Sequence[Any]) -> list[bool | None]:
+    """Of each sample whether what the judge read is all that the prompt names; None where nobody knows."""
+    named = None if judge is None else named_by(judge, prompt)
+    if judge is None or named is None:
+        return [None] * len(judged)
+    values = [attribute.values for attribute in judge.attributes]
+
+    def one(words: Any) -> bool | None:
+        if not is_read(words) or len(words) != len(values):
+            return None
+        try:
+            read = [of.index(word) for of, word in zip(values, words, strict=True)]
+        except ValueError:  # another judge had other words
+            return None
+        return bool(respects(torch.tensor([read]), named)[0])
+
+    return [one(words) for words in judged]
 
 
 def is_read(words: Any) -> bool:
