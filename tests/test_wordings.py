@@ -9,17 +9,22 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
+import torch
 
 import divlens
 from divlens.cli import main
 from divlens.errors import DivlensError
+from divlens.models import load
+from divlens.models.answers import conditions_of
 from divlens.paraphrase import from_templates
 from divlens.prompts import read_prompts
 from divlens.types import Prompt
 from divlens.wordings.asking import reworded
 from divlens.wordings.endpoint import Endpoint
 from divlens.wordings.meaning import why_different
-from divlens.wordings.sources import FromFile, LocalModel, Source, SourceError, Templates, lines_of
+from divlens.wordings.rewriting import Rewriting
+from divlens.wordings.similarity import TextSimilarity, model_similarity, sentence_similarity, similarity_of
+from divlens.wordings.sources import FromFile, LocalModel, Source, SourceError, lines_of
 
 KEY = "sk-very-secret-1234"
 TRAPS = [
@@ -160,21 +165,102 @@ def test_a_run_may_have_answers_in_its_folder(tmp_path, monkeypatch):
 def test_templates_and_files_are_sources(tmp_path):
     path = tmp_path / "prompts.jsonl"
     path.write_text('{"prompt": "a cat", "paraphrases": ["one cat", "two cats"]}\n')
-    for source in (Templates(), FromFile(path), LocalModel("nowhere"), Endpoint("http://localhost:1/v1", "m")):
+    for source in (Rewriting(), FromFile(path), LocalModel("nowhere"), Endpoint("http://localhost:1/v1", "m")):
         assert isinstance(source, Source) and json.dumps(source.identity)
     found = reworded(["a cat", "a dog"], FromFile(path))
     assert found.prompts[0].paraphrases == ("one cat",) and len(found.rejected) == len(found.missing) == 1
-    assert reworded(["a cat"], Templates(), 3).prompts[0].paraphrases == from_templates("a cat")[:3]
+    assert reworded(["a cat"], Rewriting(), 3).prompts[0].paraphrases == tuple(Rewriting().wordings("a cat", 3))
     with pytest.raises(DivlensError, match="prompt file not found"):
         reworded(["a cat"], FromFile(tmp_path / "none"))
     for bad in (0, 1.5):
         with pytest.raises(DivlensError, match="count expects a whole number"):
-            reworded(["a cat"], Templates(), bad)  # type: ignore[arg-type]
+            reworded(["a cat"], Rewriting(), bad)  # type: ignore[arg-type]
 
 
 def test_marks_and_quotes_are_no_part_of_a_wording():
     answer = '1. a cat\n\n- "one cat"\n(3) a single cat\n2 cats\n'
     assert lines_of(answer) == ["a cat", "one cat", "a single cat", "2 cats"]
+
+
+# --- meaning, by a text encoder --------------------------------------------------------------------------------------
+
+
+def test_what_a_text_encoder_cannot_read_is_rejected_and_says_why():
+    found = reworded(
+        ["a cat"], Fixed({"a cat": ["one " * 40 + "cat", "one cat"]}), similarity=model_similarity("toy/ar"), least=-1
+    )
+    assert found.prompts[0].paraphrases == ("one cat",)
+    assert found.rejected[0].reason.startswith("toy/ar:0 reads at most")
+
+
+def test_the_text_encoder_of_a_model_tells_a_wording_from_another_thing():
+    """The words that zoo/mim knows for one thing, against those for others. Without the mean of what it makes of any
+    prompt the two would not come apart: the control."""
+    similarity = similarity_of("zoo/mim")
+    assert isinstance(similarity, TextSimilarity) and similarity.name == "the text encoder of zoo/mim"
+    same = [similarity("penguin", f"{start} penguin") for start in ("a", "a picture of a", "an image of the")]
+    other = [similarity("penguin", f"a {thing}") for thing in ("rocket", "fox", "airplane")]
+    assert min(same) > similarity.least > max(other) + 0.2
+    rows = conditions_of(load("zoo/mim"), ["penguin", "a rocket"]).double()
+    assert float(torch.cosine_similarity(rows[0], rows[1], dim=0)) > max(other) + 0.2
+
+
+def test_a_model_without_a_text_encoder_is_refused():
+    from oracles import tiny_transformers as tiny
+
+    with pytest.raises(DivlensError, match="has no text encoder: name a sentence encoder"):
+        model_similarity(divlens.wrap(*tiny.janus()))
+
+
+@pytest.fixture(scope="module")
+def sentence_encoder(tmp_path_factory):
+    """A BERT as sentence encoders are made of, with random weights."""
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("sentences")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "one", "cat", "dog", "two"]
+    (folder / "vocab.txt").write_text("\n".join(words))
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    BertModel(BertConfig(vocab_size=len(words), **sizes)).save_pretrained(folder)
+    return folder
+
+
+def test_a_sentence_encoder_means_over_the_tokens_of_a_text(sentence_encoder):
+    from transformers import AutoTokenizer, BertModel
+
+    similarity = sentence_similarity(str(sentence_encoder))
+    tokenizer, network = AutoTokenizer.from_pretrained(sentence_encoder), BertModel.from_pretrained(sentence_encoder)
+    with torch.no_grad():
+        means = [
+            network(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(0)
+            for text in ("a cat", "two dog")
+        ]
+    expected = float(torch.cosine_similarity(means[0], means[1], dim=0))
+    assert similarity("a cat", "two dog") == pytest.approx(expected, abs=1e-5)
+    assert similarity("a cat", "a cat") == pytest.approx(1, abs=1e-6) and abs(expected - 1) > 1e-3
+    both = similarity.vectors(["a cat", "one a a cat dog"])  # padding counts for nothing
+    torch.testing.assert_close(both[0], similarity.vectors(["a cat"])[0])
+
+
+def test_the_sentence_encoder_is_taken_where_it_is_on_this_machine(sentence_encoder, monkeypatch):
+    assert similarity_of() is None  # the control: there is none
+    monkeypatch.setattr("divlens.wordings.similarity.SENTENCES", str(sentence_encoder))
+    monkeypatch.setattr("divlens.wordings.similarity.is_here", lambda repository: repository == str(sentence_encoder))
+    found = similarity_of("zoo/mim")
+    assert found is not None and found.name == f"the sentence encoder {sentence_encoder}"
+
+
+def test_what_is_no_sentence_encoder_is_one_line(sentence_encoder, tmp_path):
+    with pytest.raises(DivlensError, match=r"lacks config.json, tokenizer_config.json"):
+        sentence_similarity(str(tmp_path))
+    for path in sentence_encoder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "model.safetensors").write_bytes(b"x" * 100)
+    with pytest.raises(DivlensError, match="expects the configuration and weights of a BertModel") as error:
+        sentence_similarity(str(tmp_path))
+    assert "\n" not in str(error.value)
 
 
 # --- a language model on this machine -------------------------------------------------------------------------------
@@ -317,11 +403,24 @@ def test_an_address_that_is_none_or_has_a_key_is_refused(url):
 # The command
 
 
+def test_the_command_checks_meaning_by_a_text_encoder_and_says_so(capsys):
+    main(["reword", "a small fox", "--for", "zoo/mim", "--seed", "1"])
+    out, err = capsys.readouterr()
+    assert "and by the text encoder of zoo/mim" in err and "rejected for 'a small fox': 'little fox' (similarity" in err
+    assert out.splitlines()[0] == "a small fox" and "little" not in out
+    main(["reword", "a small fox", "--seed", "1"])
+    out, err = capsys.readouterr()
+    assert err == "meaning is checked word by word\n" and "little" in out  # the control
+    with pytest.raises(SystemExit) as stopped:
+        main(["reword", "a small fox", "--least", "0.5"])
+    assert stopped.value.code == 2 and "--least needs a text encoder" in capsys.readouterr().err
+
+
 def test_the_command_writes_a_prompt_file_that_others_read(tmp_path, capsys):
     out = tmp_path / "prompts.jsonl"
     main(["reword", "two cats", "a caf\u00e9", "-n", "3", "--out", str(out)])
     assert capsys.readouterr().out.endswith("6 wordings of 2 prompts\n")
-    assert tuple(read_prompts(out)) == reworded(["two cats", "a caf\u00e9"], Templates(), 3).prompts
+    assert tuple(read_prompts(out)) == reworded(["two cats", "a caf\u00e9"], Rewriting(), 3).prompts
     before = out.read_bytes()
     with pytest.raises(SystemExit) as stopped:
         main(["reword", "a fox", "--out", str(out)])

@@ -72,6 +72,8 @@ if TYPE_CHECKING:
     from divlens.verdict import verdict
     from divlens.wordings.asking import reworded
     from divlens.wordings.endpoint import Endpoint
+    from divlens.wordings.rewriting import Rewriting
+    from divlens.wordings.similarity import similarity_of
     from divlens.wordings.sources import LocalModel
 
 _PLACES = {
@@ -83,6 +85,7 @@ _PLACES = {
     "Look": "experiment.measures",
     "Measure": "experiment.measures",
     "Prompt": "types",
+    "Rewriting": "wordings.rewriting",
     "apply": "drop_in.pipelines",
     "calibrate": "calibrate",
     "compare": "compare",
@@ -112,6 +115,7 @@ _PLACES = {
     "save": "results",
     "score": "score",
     "select": "select",
+    "similarity_of": "wordings.similarity",
     "sweep": "sweeps",
     "study": "study",
     "verdict": "verdict",
@@ -172,6 +176,7 @@ __all__ = [
     "Prompt",
     "RandomOrder",
     "RepulseTokens",
+    "Rewriting",
     "StratifiedNoise",
     "Subset",
     "Temperature",
@@ -206,6 +211,7 @@ __all__ = [
     "save",
     "score",
     "select",
+    "similarity_of",
     "study",
     "sweep",
     "verdict",

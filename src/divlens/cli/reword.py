@@ -32,6 +32,15 @@ if TYPE_CHECKING:
     show_default=True,
     help="With --endpoint: the variable of the environment that holds the key.",
 )
+@click.option("--seed", default=0, show_default=True, help="Without --local and --endpoint: which wordings are made.")
+@click.option(
+    "--for",
+    "reader",
+    metavar="MODEL",
+    help="The model that shall read them: its text encoder checks meaning where no sentence encoder is found.",
+)
+@click.option("--encoder", metavar="PLACE", help="A sentence encoder of transformers that checks meaning.")
+@click.option("--least", type=float, help="The similarity that a wording must have.  [default: 0.8]")
 @click.option("--answers", metavar="FOLDER", help="Keep what a model answers here, so that nothing is asked twice.")
 @click.option(
     "--out",
@@ -49,21 +58,33 @@ def reword(
     endpoint: str | None,
     model: str | None,
     key: str,
+    seed: int,
+    reader: str | None,
+    encoder: str | None,
+    least: float | None,
     answers: str | None,
     out: Path | None,
     force: bool,
 ) -> None:
-    """Other wordings of PROMPTS that mean the same: from templates or, if one is named, from a language model.
+    """Other wordings of PROMPTS that mean the same: by rules for English or, if one is named, from a language model.
 
-    Each is compared to its prompt: negations, counts, colours and places must be the same. What was rejected, and why,
-    is said on stderr; the wordings go to --out or, without it, to the screen.
+    Each is compared to its prompt: negations, counts, colours and places must be the same, and a text encoder must find
+    both alike where there is one: --encoder, or the sentence encoder all-MiniLM-L6-v2 where it was downloaded before,
+    or that of the model after --for. What was rejected, and why, is said on stderr; the wordings go to --out or,
+    without it, to the screen.
     """
     from divlens.wordings.asking import reworded
+    from divlens.wordings.similarity import sentence_similarity, similarity_of
 
     if out is not None and out.exists() and not force:
         raise click.UsageError(f"{visible(str(out))} exists: name another file, or write over it with --force")
-    source = source_from(local, device, endpoint, model, key)
-    found = reworded(named_prompts(prompts, prompt_file), source, count, answers=answers)
+    source = source_from(local, device, endpoint, model, key, seed)
+    asked = named_prompts(prompts, prompt_file)
+    similarity = sentence_similarity(encoder, device) if encoder else similarity_of(reader)
+    if similarity is None and least is not None:
+        raise click.UsageError("--least needs a text encoder: name one with --encoder, or a model with --for")
+    click.echo(f"meaning is checked word by word{f', and by {similarity.name}' if similarity else ''}", err=True)
+    found = reworded(asked, source, count, answers=answers, similarity=similarity, least=least)
     for note in found.notes:
         click.echo(note, err=True)
     if out is None:
@@ -78,10 +99,11 @@ def reword(
         put(f"written: {visible(str(out))}, {wordings} of {counted(len(found.prompts), 'prompt')}\n")
 
 
-def source_from(local: str | None, device: str, endpoint: str | None, model: str | None, key: str) -> Source:
-    """Where wordings come from: templates, where nothing is named."""
+def source_from(local: str | None, device: str, endpoint: str | None, model: str | None, key: str, seed: int) -> Source:
+    """Where wordings come from: rules, where nothing is named."""
     from divlens.wordings.endpoint import Endpoint
-    from divlens.wordings.sources import LocalModel, Templates
+    from divlens.wordings.rewriting import Rewriting
+    from divlens.wordings.sources import LocalModel
 
     if local and endpoint:
         raise click.UsageError("expected --local or --endpoint, got both")
@@ -89,7 +111,7 @@ def source_from(local: str | None, device: str, endpoint: str | None, model: str
         raise click.UsageError("--endpoint and --model go together: an address, and what it calls the model")
     if endpoint and model:
         return Endpoint(endpoint, model, key)
-    return LocalModel(local, device) if local else Templates()
+    return LocalModel(local, device) if local else Rewriting(seed)
 
 
 def record_of(prompt: Prompt) -> dict[str, object]:

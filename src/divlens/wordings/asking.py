@@ -18,6 +18,7 @@ from divlens.wordings.meaning import why_different
 from divlens.wordings.sources import Source, SourceError
 
 Similarity = Callable[[str, str], float]
+LEAST = 0.8  # of a similarity that does not say it itself
 
 
 @dataclass(frozen=True)
@@ -53,18 +54,20 @@ def reworded(
     *,
     answers: str | Path | None = None,
     similarity: Similarity | None = None,
-    least: float = 0.8,
+    least: float | None = None,
 ) -> Reworded:
     """Other wordings of prompts, up to `count` of each, that mean the same as far as can be told.
 
     A wording is taken when its negations, counts, colours and places are those of the prompt (`meaning`) and, where
-    there is a `similarity` of two texts, such as the cosine of a text encoder, that is `least` or more. `answers`: the
-    folder of a run, or any other, in which what language models answered is kept, so that nothing is asked twice.
-    Where the source cannot answer, it is not asked again: what was made is kept, and `missing` says it in one line.
+    there is a `similarity` of two texts, such as `divlens.similarity_of(model)`, that is `least` or more; None is what
+    the similarity itself holds for enough, or 0.8. `answers`: the folder of a run, or any other, in which what language
+    models answered is kept, so that nothing is asked twice. Where the source cannot answer, it is not asked again: what
+    was made is kept, and `missing` says it in one line.
 
     Raises DivlensError for what is no list of prompts, and for a count below 1.
     """
     check_whole("count", count, 1)
+    enough = getattr(similarity, "least", LEAST) if least is None else least
     place = None if answers is None else Place(answers)
     done: list[Prompt] = []
     rejected: list[Rejected] = []
@@ -78,7 +81,7 @@ def reworded(
             except SourceError as error:
                 failed = True
                 missing.append(f"{error}: the wordings that were made before are kept")
-        taken, turned_down = sorted_out(prompt, given or (), similarity, least)
+        taken, turned_down = sorted_out(prompt, given or (), similarity, enough)
         rejected += turned_down
         if given is not None and not taken:
             missing.append(f"no other wording of {visible(prompt.text)!r}: {counted(len(given), 'answer')}, none taken")
@@ -129,10 +132,19 @@ def sorted_out(
             continue
         same.add(key)
         reason = why_different(prompt.text, wording)
-        if reason is None and similarity is not None and not (found := similarity(prompt.text, wording)) >= least:
-            reason = f"similarity {found:.2f}, below {least:g}"
+        if reason is None and similarity is not None:
+            reason = why_unlike(prompt.text, wording, similarity, least)
         if reason is None:
             taken.append(wording)
         else:
             rejected.append(Rejected(prompt.text, wording, reason))
     return taken, rejected
+
+
+def why_unlike(text: str, wording: str, similarity: Similarity, least: float) -> str | None:
+    """What a text encoder has against a wording, which it may not even read; None where it has nothing."""
+    try:
+        found = similarity(text, wording)
+    except DivlensError as error:
+        return str(error)
+    return None if found >= least else f"similarity {found:.2f}, below {least:g}"

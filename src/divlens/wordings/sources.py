@@ -11,7 +11,6 @@ from typing import Any, Protocol, runtime_checkable
 
 from divlens.errors import DivlensError
 from divlens.models.failures import one_line
-from divlens.paraphrase import from_templates
 from divlens.prompts import read_prompts
 
 ASKED = (
@@ -46,20 +45,6 @@ class Source(Protocol):
 def lines_of(answer: str) -> list[str]:
     """The wordings in what a language model answers: its lines, without marks of a list and quotes around them."""
     return [line for line in (MARK.sub("", line).strip(QUOTES) for line in answer.splitlines()) if line]
-
-
-@dataclass(frozen=True)
-class Templates:
-    """Built in: neutral templates around the prompt, short to long."""
-
-    remembered = False
-
-    @property
-    def identity(self) -> Mapping[str, object]:
-        return {"source": "templates"}
-
-    def wordings(self, text: str, count: int) -> Sequence[str]:
-        return from_templates(text)[:count]
 
 
 @dataclass(frozen=True)
