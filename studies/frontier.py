@@ -11,8 +11,10 @@ The committed output is of two methods, all 48 prompts and, for zoo/ar, 16 sampl
     python studies/frontier.py --model zoo/mim -n 8 --method detailed --method detailed-cooler --out F
     python studies/frontier.py --model zoo/diffusion -n 8 --method detailed --method detailed-cooler --out F
 
-These took 10 (zoo/ar), 22 and 33 minutes of a core. All methods want 5 to 8 times as long: time goes with --prompts
-times -n, and with the methods that are asked for.
+These took 10 (zoo/ar), 22 and 33 minutes of a core. Time goes with --prompts times -n, and with the methods that are
+asked for. All methods and each of their settings, the ablation of the paper's recipe among them, took 17 minutes:
+
+    python studies/frontier.py --model zoo/ar -n 8 --settings --out G > studies/frontier_methods.txt
 [95% interval over prompts].
 """
 
@@ -23,6 +25,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+import pandas as pd
 
 import divlens
 from divlens.lab.attributes import ATTRIBUTES, CONCEPT
@@ -46,18 +49,31 @@ def prompts_of(count: int) -> list[Prompt]:
     return found
 
 
+def show_settings(table: pd.DataFrame) -> None:
+    """A line for each setting, over all prompts: nothing is chosen here."""
+    columns = ("openness", "fidelity", "law_distance", "diversity")
+    print(f"every setting, over all prompts\n{'':22}" + "".join(f"{name.replace('_', ' '):>19}" for name in columns))
+    for row in table.to_dict("records"):
+        cells = (f"{row[name]:.3f} [{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]" for name in columns)
+        print(f"{row['condition']:25}" + "  ".join(cells))
+    print()
+
+
 @click.command()
 @click.option("--model", "models", multiple=True, default=FAMILIES)
 @click.option("--method", "methods", multiple=True, help="Default: all.")
 @click.option("--prompts", default=48, show_default=True, help="At most one for each concept.")
 @click.option("-n", default=16, show_default=True, help="Samples of each under each setting.")
+@click.option("--settings", is_flag=True, help="Every setting as well.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="A folder for the runs.")
-def main(models: Sequence[str], methods: Sequence[str], prompts: int, n: int, out: Path) -> None:
+def main(models: Sequence[str], methods: Sequence[str], prompts: int, n: int, settings: bool, out: Path) -> None:
     asked = prompts_of(prompts)
     for spec in models:
         run = out / spec.replace("/", "-")
         found = divlens.frontier(spec, asked, n, methods=list(methods) or None, out=run, progress=True)
         print(f"{found}\n", flush=True)
+        if settings:
+            show_settings(found.probed.table)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Dose and response: halving on closed forms, what is left by plain counting, and the curves of probes and runs."""
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from divlens.doses.curves import first_crossing, halving, share_left
 from divlens.doses.result import halving_text, sweeps_in
 from divlens.errors import DivlensError
 from divlens.experiment.measures import DIVERSITY, FIDELITY, named, usual_measures
+from divlens.models.toy import RULES, ToyModel
 from divlens.statistics import Interval, change_of_share, relative_change
 from divlens.sweeps import sweep, with_sweeps
 from divlens.verdict.evidence import interventions_alone
@@ -190,6 +191,22 @@ def test_the_dose_of_no_effect_is_baseline_sample_by_sample(probed, folder):
     conditions = {"Subset=1", "Subset=0.34", BASELINE}
     cells = {name: set(samples[samples["condition"] == name]["cell"]) for name in conditions}
     assert cells["Subset=1"] == cells[BASELINE] and not cells["Subset=0.34"] & cells[BASELINE]
+
+
+@dataclass(frozen=True)
+class Cool(ToyModel):
+    """Its published sampling has a temperature of its own, as GLM-Image's has."""
+
+    temperature: float = 0.3
+
+
+def test_of_a_model_with_a_temperature_of_its_own_a_temperature_of_1_is_a_dose_as_any_other(colours_for_lpips):
+    found = doses(probe(Cool("mim", RULES["mim"]), PROMPTS, 4, conditions=sweep(Temperature, [1, 0.3])))
+    at = {point.dose: point.left[DIVERSITY].value for point in found.curves[0].points}
+    assert at[0.3] == pytest.approx(1) and abs(at[1] - 1) > 0.05
+    found = doses(probe(ToyModel("mim", RULES["mim"]), PROMPTS, 4, conditions=sweep(Temperature, [1, 0.3])))
+    at = {point.dose: point.left[DIVERSITY].value for point in found.curves[0].points}
+    assert at[1] == 1 and abs(at[0.3] - 1) > 0.05  # the control
 
 
 def test_a_sweep_grows_by_its_new_doses_only(colours_for_lpips, tmp_path):

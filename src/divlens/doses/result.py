@@ -217,9 +217,13 @@ def curves_of(evidence: Evidence, model: str, swept: Swept, conditions: Mapping[
 
 
 def none_at(dose: float, condition: str, evidence: Evidence, model: str) -> Point:
-    """The dose of no effect, at which all is left that there is."""
-    point = point_at(dose, BASELINE, evidence, model)
-    left = {name: one if math.isnan(one.value) else ALL for name, one in point.left.items()}
+    """The dose of no effect, at which all is left that there is: but for a model whose own temperature or top-p is
+    another one (GLM-Image), for which this is a dose as any other and was measured."""
+    point, baseline = (point_at(dose, each, evidence, model) for each in (condition, BASELINE))
+    left = {
+        name: ALL if one == point.left[name] and not math.isnan(one.value) else point.left[name]
+        for name, one in baseline.left.items()
+    }
     return Point(dose, condition, left, point.prompts)
 
 
