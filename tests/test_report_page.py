@@ -296,7 +296,7 @@ def test_one_condition_only_and_a_run_that_is_not_finished(tmp_path, colours_for
         table.unlink()
     found = report_module.contents(divlens.open_run(tmp_path / "run"), 100, None)
     assert any("No figures of probe" in line and "divlens resume" in line for line in found.missing)
-    assert len(found.data["rows"]) == 2 and [one.key for one in found.figures] == ["replay"]
+    assert len(found.data["rows"]) == 2 and [one.key for one in found.figures] == ["replay", "codes-0"]
     divlens.report(tmp_path / "run", tmp_path / "page.html")
 
 
@@ -407,7 +407,8 @@ def test_shares_and_bits_are_those_of_their_results(tmp_path, colours_for_lpips)
     assert bracket["least"] == pytest.approx(bits.conditional_lower.value, abs=1e-5)
     assert bracket["most"] == pytest.approx(bits.conditional_upper.value, abs=1e-5)
     made = report_module.contents(run, 100, None)
-    assert [one.key for one in made.figures] == ["replay", "sources", "bits"] and len(made.data["rows"]) == 2
+    keys = ["replay", "sources", "bits", "codes-0", "steps", "maps-0"]
+    assert [one.key for one in made.figures] == keys and len(made.data["rows"]) == 2
     table = run.tables("information")["table"]
     assert plane_rows(table) == []  # nobody knows the thing that a toy is asked for
     table.loc[table["quantity"] == "relevant", ["bits_per_image", "image_low", "image_high"]] = 0.75, 0.5, 1.0
@@ -532,8 +533,8 @@ def test_readings_that_are_stored_are_those_that_the_law_counts(tmp_path, colour
     found = law.readings_of(run, "zoo/mim", "baseline", "rocket", judge)
     assert sorted(map(tuple, found)) == sorted(map(tuple, judge(run.images(0, "baseline")).numpy()))
     figures = report_module.contents(run, 100, None).figures
-    assert [one.key for one in figures] == ["replay", *(f"law-{place}" for place in range(4))]
-    assert [one.title for one in figures[1:]] == ["style", "background", "size", "place"]
+    assert [one.key for one in figures] == ["replay", *(f"law-{place}" for place in range(4)), "codes-0"]
+    assert [one.title for one in figures[1:-1]] == ["style", "background", "size", "place"]
 
 
 # How a picture came about

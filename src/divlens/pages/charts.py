@@ -6,7 +6,7 @@ Text of any origin stands in rows only, never in an expression, so that a chart 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from divlens.pages.verdicts import ALL, RIGHT
 
@@ -16,6 +16,7 @@ SERIES = ("@first", "@second", "@third", "@fourth", "@fifth", "@sixth")
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
 LABEL_WIDTH = 220  # pixels
 Spec = dict[str, Any]
+Cycled = TypeVar("Cycled")
 
 
 def changes(conditions: int, margin: float | None, both: bool) -> Spec:
@@ -313,7 +314,7 @@ def legend_of(series: Sequence[str]) -> Any:
     return alt.Legend(title=None, orient="top", direction="horizontal", labelLimit=300, symbolOpacity=1)
 
 
-def cycled(values: Sequence[str], series: Sequence[str]) -> list[str]:
+def cycled(values: Sequence[Cycled], series: Sequence[str]) -> list[Cycled]:
     return [values[place % len(values)] for place in range(len(series))]
 
 

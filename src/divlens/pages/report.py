@@ -15,6 +15,8 @@ from divlens.errors import DivlensError, check_whole
 from divlens.files import written_beside
 from divlens.output import Record
 from divlens.pages import charts, honesty
+from divlens.pages.code_charts import code_figures
+from divlens.pages.codes import usage_rows
 from divlens.pages.crossed import crossed_of
 from divlens.pages.embedding import Embedded
 from divlens.pages.figures import (
@@ -150,6 +152,7 @@ def contents(
     margin = found.margin if found else None
     found_doses = None if compared != PROBE or table is None else doses_of(run)
     of_law = law_rows(run, request, device) if "n" in request and gallery.rows else []
+    usage = usage_rows(run, request) if "n" in request else {}
     more = More(run, cards, device, len(gallery.images))
     crossed = more.crossed() if pictures else []
     replays, not_replayed = more.replays(request, gallery, replay)
@@ -167,7 +170,10 @@ def contents(
             *not_replayed,
             *(["One condition only: there is nothing to hold its pictures against."] if single else []),
         ),
-        figures=tuple(figures_of(contrasts, of_prompts, found_doses, of_law, replays, tables, margin, request)),
+        figures=(
+            *figures_of(contrasts, of_prompts, found_doses, of_law, replays, tables, margin, request),
+            *code_figures(usage, tables.of(INFORMATION, "steps"), tables.of(INFORMATION, "maps")),
+        ),
         halvings=() if found_doses is None else tuple(found_doses.blocks),
         tables=tuple(blocks_of(compared, table)),
         gallery_note=gallery_note(gallery),
