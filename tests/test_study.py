@@ -185,7 +185,7 @@ def test_too_few_prompts_for_any_decision_is_said_before_a_model_is_loaded(monke
     ("lines", "message"),
     [
         ("decompose: {wordings: 9}", "at least 9 wordings of"),  # of the last part
-        ("decompose: {wordings: 1, paths: 1, executions: 1}", "at least 2 wordings, paths or executions"),
+        ("decompose: {wordings: 1, paths: 1, executions: 1}", "at least 2 wordings, paths, executions or decoders"),
     ],
 )
 def test_nothing_is_drawn_before_every_part_is_checked(lines, message, monkeypatch):
