@@ -24,6 +24,7 @@ from divlens.resume import resume
 from divlens.run import Row, fill
 from divlens.types import Prompt
 from oracles.crossed_designs import MIXED, PROMPTS, SOURCES, colours, components_by_pairs, mean_distance
+from oracles.embedded import picture
 from oracles.noisy_decoder import EFFECTS, NoisyToy, Signs, grey
 from oracles.run_folders import samples_of
 from oracles.screen import printed
@@ -246,7 +247,25 @@ def test_a_report_has_the_shares_and_shows_the_decoders_noise(run_of_signs):
     (one,) = page.data["crossed"]
     assert one["rows"] == "decoder" and [len(row) for row in one["cells"]] == [3, 3]
     pictures = [[page.data["images"][image] for image in row] for row in one["cells"]]
-    assert pictures[0] != pictures[1]  # the two signs of these keys differ
+    assert pictures[0] != pictures[1]
+
+
+def test_a_report_without_decoders_shows_the_noise_that_was_held(signs, tmp_path, colours_for_lpips):
+    from divlens.pages.report import contents
+
+    divlens.decompose(signs, ["a cat", "snow"], 1, 1, 3, out=tmp_path / "run")
+    run: Any = divlens.open_run(tmp_path / "run")
+    page = contents(run, 100, None)
+    (one,) = page.data["crossed"]
+    assert one["rows"] == "path" and [len(row) for row in one["cells"]] == [3]
+    shown = [page.data["images"][image] for image in one["cells"][0]]
+    model, rows = Signs(), run.samples[run.samples["prompt"] == one["prompt"]].sort_values("execution")
+    tokens = torch.from_numpy(np.stack(rows["tokens"].to_list()).astype(np.int64)).view(-1, *model.grid)
+    for level in (0, 1):
+        keys = [stream_key(0, f"{one['prompt']} decoder {level}")] * 3
+        expected = (model.decode_under(tokens, keys) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+        same = all(np.array_equal(picture(held), other) for held, other in zip(shown, expected, strict=True))
+        assert same == (level == 0)  # other noise is the control
 
 
 def test_results_with_and_without_decoders_share_a_folder(signs, tmp_path, colours_for_lpips):

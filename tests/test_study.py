@@ -53,6 +53,8 @@ def test_what_a_file_does_not_say_is_as_the_verbs_have_it():
     assert (protocol.n, protocol.seed, protocol.margin, protocol.decompose) == (8, 0, 0.1, None)
     assert protocol.information is not None and protocol.information.effort == divlens.Effort()
     assert protocol.information.under == ("baseline",) and protocol.information.n is None
+    protocol = protocol_in(written("models: [toy/ar]\nprompts: [a cat]\ndecompose: {paths: 2, decoders: 3}\n"))
+    assert protocol.decompose is not None and protocol.decompose.levels == (3, 2, 4, 3)
 
 
 def test_conditions_are_written_as_python_writes_them_and_sweeps_stand_beside_them():
