@@ -204,19 +204,19 @@ def signs(monkeypatch):
 
 @pytest.fixture
 def run_of_signs(signs, tmp_path, colours_for_lpips):
-    divlens.decompose(signs, ["a cat", "snow"], 2, 1, 3, decoders=2, out=tmp_path / "run")
+    divlens.decompose(signs, ["a cat", "snow"], 2, 4, 3, decoders=3, out=tmp_path / "run")
     return tmp_path / "run"
 
 
 def test_a_run_with_other_decoders_is_another_run(signs, run_of_signs):
     before = json.loads((run_of_signs / "run.json").read_text())["requests"]["decompose"]
-    levels = {"wordings": 2, "paths": 1, "executions": 3}
-    assert before["levels"] == {"studio/signs": levels | {"decoders": 2}}
-    for decoders in (1, 3):
+    levels = {"wordings": 2, "paths": 4, "executions": 3}
+    assert before["levels"] == {"studio/signs": levels | {"decoders": 3}}
+    for decoders in (1, 2):
         with pytest.raises(DivlensError, match="levels 'studio/signs' no longer asked for, or otherwise"):
-            divlens.decompose(signs, ["a cat", "snow"], 2, 1, 3, decoders=decoders, out=run_of_signs)
-    divlens.decompose(signs, ["a cat", "snow"], 2, 1, 3, decoders=2, out=run_of_signs)  # the control
-    plain = divlens.decompose(signs, ["a cat", "snow"], 2, 1, 3)
+            divlens.decompose(signs, ["a cat", "snow"], 2, 4, 3, decoders=decoders, out=run_of_signs)
+    divlens.decompose(signs, ["a cat", "snow"], 2, 4, 3, decoders=3, out=run_of_signs)  # the control
+    plain = divlens.decompose(signs, ["a cat", "snow"], 2, 4, 3)
     assert plain.request["levels"] == {"studio/signs": levels}  # as in runs from before there were decoders
 
 
@@ -227,27 +227,31 @@ def test_a_run_that_was_stopped_goes_on_with_its_decoders(signs, run_of_signs, t
     def stop(count):
         raise StoppedError
 
-    other, arguments = tmp_path / "other", (["a cat", "snow"], 2, 1, 3)
+    other, arguments = tmp_path / "other", (["a cat", "snow"], 2, 4, 3)
     with pytest.raises(StoppedError):
-        divlens.decompose(signs, *arguments, decoders=2, out=other, on_batch=stop)
+        divlens.decompose(signs, *arguments, decoders=3, out=other, on_batch=stop)
     (resumed,) = resume(other)
-    assert list(resumed.levels) == [2, 1, 3, 2]  # type: ignore[attr-defined]
+    assert list(resumed.levels) == [2, 1, 3, 3]  # type: ignore[attr-defined]
     tables = "tables/decompose/per_prompt.csv"
     assert (other / tables).read_bytes() == (run_of_signs / tables).read_bytes()
-    divlens.decompose(signs, *arguments, decoders=2, seed=1, out=tmp_path / "third")
+    divlens.decompose(signs, *arguments, decoders=3, seed=1, out=tmp_path / "third")
     assert (tmp_path / "third" / tables).read_bytes() != (other / tables).read_bytes()  # it can fail
 
 
-def test_a_report_has_the_shares_and_shows_the_decoders_noise(run_of_signs):
+@pytest.mark.parametrize("beside_a_probe", [False, True])
+def test_a_report_has_the_shares_and_shows_the_decoders_noise(signs, run_of_signs, beside_a_probe):
+    """A probe has samples with paths of their own, though the sampler makes no path draw."""
     from divlens.pages.report import contents
 
+    if beside_a_probe:
+        divlens.probe(signs, ["snow", "a cat"], 3, conditions={"baseline": []}, out=run_of_signs)
     page = contents(divlens.open_run(run_of_signs), 100, None)
     (figure,) = [one for one in page.figures if one.key == "sources"]
     assert {"decoder", "execution:decoder"} < {row["source"] for row in figure.rows}
     (one,) = page.data["crossed"]
-    assert one["rows"] == "decoder" and [len(row) for row in one["cells"]] == [3, 3]
-    pictures = [[page.data["images"][image] for image in row] for row in one["cells"]]
-    assert pictures[0] != pictures[1]
+    assert one["rows"] == "decoder" and [len(row) for row in one["cells"]] == [3, 3, 3]
+    pictures = [tuple(page.data["images"][image] for image in row) for row in one["cells"]]
+    assert len(set(pictures)) > 1
 
 
 def test_a_report_without_decoders_shows_the_noise_that_was_held(signs, tmp_path, colours_for_lpips):

@@ -15,6 +15,7 @@ from divlens.pages import stored
 from divlens.pages.page import Page
 from divlens.pages.paired import contents_of_two, report_of_two
 from oracles.colour_network import colour_network
+from oracles.embedded import picture
 
 pytestmark = pytest.mark.usefixtures("colours_for_lpips", "one_thread")
 

@@ -21,6 +21,7 @@ from divlens.store.schemas import SAMPLES
 from divlens.store.views import literal
 
 MOST_LEVELS = 6  # of rows and of columns: more show nothing new
+AXES = ("path", "execution")
 
 
 @dataclass(frozen=True)
@@ -64,32 +65,39 @@ def of_model(
     first: int,
     device: str | None,
 ) -> Crossed | None:
-    rows: Any = run.sql(
-        f"SELECT wording, path, execution, tokens FROM {SAMPLES} WHERE model = {literal(model)} AND condition = "
-        f"{literal(condition)} AND prompt = {literal(prompt)} AND seed = {int(request['seed'])} "
-        f"AND path < {MOST_LEVELS} AND execution < {MOST_LEVELS} ORDER BY path, execution, cell"
-    )
+    rows = rows_of_design(run, request, model, condition, prompt)
     if not len(rows):
         return None
-    # A probe in the same folder has samples on the diagonal: the wording of the design is the one with most pictures.
-    wording = str(rows["wording"].mode().iloc[0])
-    rows = rows[rows["wording"] == wording].drop_duplicates(["path", "execution"])
-    known, levels = run.model(model, device), request["levels"][model]
-    paths = min(levels["paths"], MOST_LEVELS, int(rows["path"].max()) + 1)
-    executions = min(levels["executions"], MOST_LEVELS, int(rows["execution"].max()) + 1)
-    noisy = isinstance(known, NoisyDecoding) and paths == 1
-    decoders = min(levels.get("decoders", 1), MOST_LEVELS) if noisy else 1
-    rows = rows[(rows["path"] < paths) & (rows["execution"] < executions)]
+    known, wording = run.model(model, device), str(rows["wording"].iloc[0])
+    paths, executions = (int(rows[name].max()) + 1 for name in AXES)
+    by_decoder = paths == 1 and isinstance(known, NoisyDecoding)
+    decoders = min(request["levels"][model].get("decoders", 1), MOST_LEVELS) if by_decoder else 1
     tokens = torch.from_numpy(np.stack(rows["tokens"].to_list()).astype(np.int64)).view(-1, *known.grid)
     tokens = tokens.to(device or run.setup(model)["device"]).repeat_interleave(decoders, 0)
-    noise = [
-        (path, execution, decoder)
-        for path, execution in zip(rows["path"], rows["execution"], strict=True)
-        for decoder in range(decoders)
-    ]
+    places = zip(rows["path"], rows["execution"], strict=True)
+    noise = [(path, execution, decoder) for path, execution in places for decoder in range(decoders)]
     numbers = [(prompt, decoder) for _, _, decoder in noise]
     pictures = pictures_at(known, tokens, numbers, int(request["seed"]), Room(BATCH_SIZE))
     cells: list[list[int | None]] = [[None] * executions for _ in range(max(paths, decoders))]
     for (path, execution, decoder), picture in zip(noise, pictures, strict=True):
         cells[max(path, decoder)][execution] = first + embedded.add(picture)
     return Crossed(model, condition, prompt, wording, "decoder" if decoders > 1 else "path", cells)
+
+
+def rows_of_design(run: StoredRun, request: Record, model: str, condition: str, prompt: str) -> Any:
+    """The samples of the crossed design under the first of its wordings, as far as they are drawn.
+
+    A probe in the same folder has samples on the diagonal, of the path and the execution of one number. So what counts
+    are samples with the first path or the first execution: the wording has most of these, and the levels are theirs.
+    """
+    levels = request["levels"][model]
+    rows: Any = run.sql(
+        f"SELECT wording, path, execution, tokens FROM {SAMPLES} WHERE model = {literal(model)} AND condition = "
+        f"{literal(condition)} AND prompt = {literal(prompt)} AND seed = {int(request['seed'])} "
+        f"AND path < {min(levels['paths'], MOST_LEVELS)} AND execution < {min(levels['executions'], MOST_LEVELS)} "
+        "ORDER BY path, execution, cell"
+    )
+    edge = rows[(rows["path"] == 0) | (rows["execution"] == 0)]
+    wording = edge["wording"].mode().iloc[:1]
+    edge, rows = (some[some["wording"].isin(wording)].drop_duplicates(list(AXES)) for some in (edge, rows))
+    return rows[rows["path"].isin(edge["path"]) & rows["execution"].isin(edge["execution"])]
