@@ -75,14 +75,14 @@ def test_components_are_those_of_the_pairwise_distances():
 
 
 def test_estimates_are_unbiased_where_the_parts_are_known():
-    """600 prompts of the same law. Fifteen sources: beyond 4 standard errors once in 1000 seeds; the seed is fixed.
+    """400 prompts of the same law. Fifteen sources: beyond 4 standard errors once in 1000 seeds; the seed is fixed.
 
     A sign that is drawn has a variance of 1, so that a component is twice the effect squared. Two different wordings
     always have other signs, which is twice as far apart as two drawn ones: what holds the wording is double. Of the
     decoder that interacts with it, D({}) = 2 (b^2 + e^2) and D({decoder}) = 4 e^2 without the wording's own, and the
     component is the difference.
     """
-    prompts = [Prompt(f"prompt number {i}", (f"number {i}",)) for i in range(600)]
+    prompts = [Prompt(f"prompt number {i}", (f"number {i}",)) for i in range(400)]
     result = decompose(Signs(), prompts, 2, 1, 3, seed=2, decoders=3, features=grey)
     truth = dict.fromkeys(result.sources, 0.0) | {source: 2 * effect**2 for source, effect in EFFECTS.items()}
     truth |= {source: 2 * value for source, value in truth.items() if "wording" in source}
@@ -124,6 +124,13 @@ def test_batches_change_nothing(batch_size, length_control):
         assert plain.column("wording") == pytest.approx(whole.column("wording"), abs=1e-10)
     else:
         assert sum(seen) == 2 * 2 * 2 * 2 * 3
+
+
+def test_every_decoded_picture_counts_as_progress(capfd):
+    decompose(noisy(), PROMPTS, 1, 2, 2, decoders=3, features=hues, progress=True)
+    assert "36 of 36" in capfd.readouterr().err
+    decompose(noisy(), PROMPTS, 1, 2, 2, features=hues, progress=True)
+    assert "12 of 12" in capfd.readouterr().err  # the control
 
 
 def test_tokens_are_drawn_once_however_often_they_are_decoded(monkeypatch, tmp_path):
@@ -297,7 +304,7 @@ def test_results_with_and_without_decoders_share_a_folder(signs, tmp_path, colou
     assert found["decoder"] > 0.05 * everything  # the control: it counts
 
 
-def test_the_command_line_asks_for_decoders(run, signs, tmp_path):
+def test_the_command_line_asks_for_decoders(run, signs, colours_for_lpips):
     sizes = ("--limit", 2, "--wordings", 2, "--executions", 2)
     code, out, err = run("decompose", "toy/ar", signs, *sizes, "--decoders", 2)
     assert (code, err) == (0, "")
