@@ -9,9 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from divlens.decompose import Decomposition, Levels
+from divlens.decompose import Decomposition
 from divlens.diversity import DiversityInputError, FeatureSums
 from divlens.diversity.anova import CrossedSums, sources_of, whole_blocks
+from divlens.experiment.design import Levels
 from divlens.types import DrawnWith, Prompt
 
 SOURCES = sources_of(range(3))[1:]
@@ -232,7 +233,7 @@ def test_the_error_shrinks_with_the_levels():
 @pytest.fixture(scope="module")
 def experiments():
     """400 experiments of 24 prompts of unequal diversity (by a quarter), 2 x 3 x 3 pictures each."""
-    generator, levels, found = np.random.default_rng(4), Levels(2, 3, 3), []
+    generator, levels, found = np.random.default_rng(4), (2, 3, 3), []
     for seed in range(400):
         rows = []
         for _ in range(24):
@@ -251,7 +252,7 @@ def result_of(values, seed, levels):
         prompts=tuple(Prompt(f"prompt {i}") for i in range(len(values))),
         seed=seed,
         drawn_with=DrawnWith("cpu", "float64", 1),
-        levels=levels,
+        levels=Levels(*levels),
         wordings=(("a", "b"),) * len(values),
         sources=tuple(map(str, SOURCES)),
         components=values,

@@ -17,7 +17,7 @@ from divlens.models import amused, known, load
 from divlens.models import wrap as wrapping
 from divlens.models.fingerprint import fingerprint_of
 from divlens.models.loading import DTYPES
-from divlens.models.protocol import Identified, Limited, Model, Predictor, check_model
+from divlens.models.protocol import Identified, Limited, Model, NoisyDecoding, Predictor, check_model
 from divlens.models.registry import facts_of
 from divlens.models.wrap import wrap
 from divlens.paths import ConfidenceUnmasking, Raster
@@ -67,6 +67,7 @@ def test_it_is_a_model(name):
     assert isinstance(model, Model) and isinstance(model.predictor(model.encode(["blue"]), guided=True), Predictor)
     assert isinstance(model, Identified) == (name != "outside")
     assert isinstance(model, Limited) == (name in PUBLISHED)
+    assert isinstance(model, NoisyDecoding) == (name == "glm-image")
     prompts = model.calibration_prompts()
     assert prompts and len(set(prompts)) == len(prompts)
     frequencies = model.frequencies()

@@ -1,14 +1,11 @@
 """The report of `compare`: pictures of two runs in pairs, and the figures of both."""
 
-import base64
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import divlens
 from divlens.cli import main
@@ -18,6 +15,7 @@ from divlens.pages import stored
 from divlens.pages.page import Page
 from divlens.pages.paired import contents_of_two, report_of_two
 from oracles.colour_network import colour_network
+from oracles.embedded import picture
 
 pytestmark = pytest.mark.usefixtures("colours_for_lpips", "one_thread")
 
@@ -41,10 +39,6 @@ def contents(one: str, other: str, pictures: int = 1000) -> Page:
     return contents_of_two(compare(*runs), *runs, pictures)
 
 
-def decoded(address: str) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))))
-
-
 def test_rows_stand_in_pairs_with_the_pictures_of_each_run(tmp_path):
     one, other = probed(tmp_path / "one", "toy/ar"), probed(tmp_path / "other", "toy/mim")
     page = contents(one, other)
@@ -56,7 +50,7 @@ def test_rows_stand_in_pairs_with_the_pictures_of_each_run(tmp_path):
     for row in rows:
         run = divlens.open_run(one if row["side"] == "a" else other)
         wanted = run.images(row["prompt"], row["condition"].partition(",")[0])
-        shown = np.stack([decoded(images[picture["image"]]) for picture in row["pictures"]])
+        shown = np.stack([picture(images[each["image"]]) for each in row["pictures"]])
         assert np.abs(shown.transpose(0, 3, 1, 2) / 255 - wanted.numpy()).max() < 0.02
         swapped = divlens.open_run(other if row["side"] == "a" else one)
         others = swapped.images(row["prompt"], row["condition"].partition(",")[0])

@@ -1,7 +1,5 @@
 """`divlens report`: what goes into the page, that any text in it is text, and how large it is."""
 
-import base64
-import io
 import itertools
 import json
 import math
@@ -16,7 +14,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
 
 import divlens
 from divlens.cli import main
@@ -38,6 +35,7 @@ from divlens.pages.figures import FRONTIER_KINDS, bit_rows, frontier_rows, plane
 from divlens.pages.replay import last_of_each
 from divlens.pages.texts import command_line, file_name, shell_word, shown
 from oracles.colour_network import colour_network
+from oracles.embedded import picture
 
 replay_module: Any = import_module("divlens.pages.replay")
 report_module: Any = import_module("divlens.pages.report")  # divlens.report is the function
@@ -69,12 +67,6 @@ def light(monkeypatch):
 @pytest.fixture
 def made(run_folder):
     return report_module.contents(divlens.open_run(run_folder), 1000, None)
-
-
-def picture(address: str) -> np.ndarray:
-    kind, _, content = address.partition(",")
-    assert kind == "data:image/webp;base64"
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(content))).convert("RGB"))
 
 
 # Distances

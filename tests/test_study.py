@@ -53,6 +53,8 @@ def test_what_a_file_does_not_say_is_as_the_verbs_have_it():
     assert (protocol.n, protocol.seed, protocol.margin, protocol.decompose) == (8, 0, 0.1, None)
     assert protocol.information is not None and protocol.information.effort == divlens.Effort()
     assert protocol.information.under == ("baseline",) and protocol.information.n is None
+    protocol = protocol_in(written("models: [toy/ar]\nprompts: [a cat]\ndecompose: {paths: 2, decoders: 3}\n"))
+    assert protocol.decompose is not None and protocol.decompose.levels == (3, 2, 4, 3)
 
 
 def test_conditions_are_written_as_python_writes_them_and_sweeps_stand_beside_them():
@@ -185,7 +187,7 @@ def test_too_few_prompts_for_any_decision_is_said_before_a_model_is_loaded(monke
     ("lines", "message"),
     [
         ("decompose: {wordings: 9}", "at least 9 wordings of"),  # of the last part
-        ("decompose: {wordings: 1, paths: 1, executions: 1}", "at least 2 wordings, paths or executions"),
+        ("decompose: {wordings: 1, paths: 1, executions: 1}", "at least 2 wordings, paths, executions or decoders"),
     ],
 )
 def test_nothing_is_drawn_before_every_part_is_checked(lines, message, monkeypatch):

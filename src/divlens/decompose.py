@@ -1,4 +1,5 @@
-"""Where LPIPS diversity comes from: wordings x paths x executions, crossed, and split exactly (`diversity.anova`)."""
+"""Where LPIPS diversity comes from: wordings, paths, executions and the noise of decoders, crossed, and split exactly
+(`diversity.anova`)."""
 
 from __future__ import annotations
 
@@ -14,12 +15,13 @@ from torch import Tensor
 from divlens.conditions import name_of
 from divlens.decomposition import LPIPS, SQUARED, Decomposition
 from divlens.diversity import FeatureNetwork, network_of
-from divlens.diversity.anova import CrossedSums, Source, whole_blocks
+from divlens.diversity.anova import CrossedSums, Source, sources_of, whole_blocks
 from divlens.errors import DivlensError
-from divlens.experiment.design import FACTORS, Design, Levels, Plan, design_of
+from divlens.experiment.decoders import pictures_by_level
+from divlens.experiment.design import Design, Levels, Plan, design_of
 from divlens.experiment.measure import IMAGES_PER_PASS
-from divlens.interventions import Intervention, Settings
-from divlens.models.protocol import Model
+from divlens.interventions import Intervention
+from divlens.models.protocol import Model, NoisyDecoding
 from divlens.planning import BATCH_SIZE, BatchSize
 from divlens.progress import OnBatch, ShowProgress, followed
 from divlens.results import finished
@@ -41,6 +43,7 @@ def decompose(
     executions: int = 4,
     seed: int = 0,
     *,
+    decoders: int = 1,
     interventions: Sequence[Intervention] = (),
     features: Features | str | None = None,
     length_control: bool = False,
@@ -60,8 +63,12 @@ def decompose(
     position, so where a path changes when a position is filled, most is an interaction. The components that hold a
     factor add up to the LPIPS of two pictures that differ in that factor only.
 
+    `decoders`: of a model whose decoder draws noise of its own (`models.protocol.NoisyDecoding`), the tokens of each
+    picture are decoded under so many of these noises, and the decoder is a source beside the others. Where it is 1 the
+    noise is held: all pictures of a prompt are decoded under the same.
+
     A factor of one level is held fixed and has no share. Where the sampler makes no path draw (AR) or no execution
-    draw (Argmax) one level is drawn whatever was asked for, and the share is 0 exactly.
+    draw (Argmax), or the decoder draws no noise, one level is drawn whatever was asked for, and the share is 0 exactly.
 
     `features`: float32 pictures (b, 3, h, w) in [0, 1] to vectors (b, d) whose squared distance is the measure, or the
     name of an LPIPS network; None is the shift-tolerant LPIPS. `length_control`: split the wording's component into
@@ -79,7 +86,7 @@ def decompose(
     design = design_of(
         model,
         prompts,
-        Levels(wordings, paths, executions),
+        Levels(wordings, paths, executions, decoders),
         seed,
         interventions=interventions,
         length_control=length_control,
@@ -102,8 +109,9 @@ def decompose_design(
     run, levels, plans = design.run, design.levels, design.plans
     model, network = run.model, features_of(features, run.device)
     drawn = batches(run, folder, name_of(design.interventions))
-    with followed(progress, on_batch, len(run.rows), model.name) as told:
-        splits = list(split_by_source(plans, levels, feature_batches(drawn, network, told.advance)))
+    with followed(progress, on_batch, len(run.rows) * levels.decoders, model.name) as told:
+        vectors = feature_batches(drawn, levels.decoders, network, told.advance)
+        splits = list(split_by_source(plans, levels, design.asked.factors, vectors))
     return Decomposition(
         request=design.request(features),
         model=model.name,
@@ -116,7 +124,7 @@ def decompose_design(
         sources=tuple(splits[0][0]),
         components=np.array([list(components.values()) for components, _ in splits]),
         pairwise=np.array([pairwise for _, pairwise in splits]),
-        remarks=remarks_on(run.settings, design.asked),
+        remarks=remarks_on(design),
         distance=LPIPS if isinstance(network, FeatureNetwork) else SQUARED,
         wording_notes=wording_notes(model, [text for plan in plans for text in plan.texts]),
         interventions=tuple(repr(intervention) for intervention in design.interventions),
@@ -134,49 +142,60 @@ def features_of(features: Any, device: torch.device) -> Features:
 
 
 def feature_batches(
-    drawn: Iterable[Filled[None]], features: Features, on_batch: Callable[[int], None]
+    drawn: Iterable[Filled[None]], decoders: int, features: Features, on_batch: Callable[[int], None]
 ) -> Iterator[Float[Tensor, "batch features"]]:
-    """Feature vectors of all pictures in order; each picture is decoded and looked at once.
-
-    Raises DivlensError for features of another shape, and for NaN or infinite ones.
-    """
+    """Feature vectors of all pictures in order, those of a row under each noise of the decoder next to each other; each
+    picture is decoded and looked at once. Raises DivlensError as `checked_vectors` does."""
     device = features.device if isinstance(features, FeatureNetwork) else "cpu"
     for filled in drawn:
-        images = filled.pictures()
-        if isinstance(features, FeatureNetwork):
-            features.check_size(images, f"pictures of {filled.run.model.name}")
-        for part in images.split(IMAGES_PER_PASS):
-            with torch.inference_mode():
-                vectors = features(part.to(device))
-            if vectors.ndim != 2 or len(vectors) != len(part):
-                expected, got = f"({len(part)}, d) for {len(part)} pictures", tuple(vectors.shape)
-                raise DivlensError(f"decompose expects features of shape {expected}, got {got}")
-            if not bool(vectors.isfinite().all()):
-                raise DivlensError("decompose expects finite features, got NaN or infinity")
-            on_batch(len(part))
-            yield vectors if vectors.dtype == torch.float64 else vectors.float()
+        for images in pictures_by_level(filled, decoders):
+            if isinstance(features, FeatureNetwork):
+                features.check_size(images, f"pictures of {filled.run.model.name}")
+            for part in images.split(IMAGES_PER_PASS):
+                vectors = checked_vectors(features, part.to(device))
+                on_batch(len(part))
+                yield vectors
+
+
+def checked_vectors(features: Features, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch features"]:
+    """Float32 or float64. Raises DivlensError for features of another shape, and for NaN or infinite ones."""
+    with torch.inference_mode():
+        vectors = features(images)
+    if vectors.ndim != 2 or len(vectors) != len(images):
+        expected, got = f"({len(images)}, d) for {len(images)} pictures", tuple(vectors.shape)
+        raise DivlensError(f"decompose expects features of shape {expected}, got {got}")
+    if not bool(vectors.isfinite().all()):
+        raise DivlensError("decompose expects finite features, got NaN or infinity")
+    return vectors if vectors.dtype == torch.float64 else vectors.float()
 
 
 def split_by_source(
-    plans: Sequence[Plan], levels: Levels, vectors: Iterator[Float[Tensor, "batch features"]]
+    plans: Sequence[Plan],
+    levels: Levels,
+    factors: Sequence[str],
+    vectors: Iterator[Float[Tensor, "batch features"]],
 ) -> Iterator[tuple[dict[str, float], float]]:
-    """Each prompt's components by name, and its mean pairwise distance. `vectors` come in the order of the rows."""
+    """Each prompt's components by name, of the sources of these factors, and its mean pairwise distance. `vectors` come
+    in the order of the rows, and of a row in that of the decoder's levels."""
     blocks = levels.paths * levels.executions
     sums: list[CrossedSums] = []
-    for prompt, first, pictures in whole_blocks(vectors, [(blocks, len(plan.texts)) for plan in plans]):
+    groups = [(blocks, len(plan.texts) * levels.decoders) for plan in plans]
+    for prompt, first, block in whole_blocks(vectors, groups):
+        pictures = block.unflatten(1, (-1, levels.decoders))
         piece = sums_of(plans[prompt], levels, first, pictures)
         sums = [one.merge(other) for one, other in zip(sums, piece, strict=True)] if first else piece
         if first + len(pictures) == blocks:
-            yield named_components(sums), sums[0].mean_pairwise_distance()
+            yield named_components(sums, factors), sums[0].mean_pairwise_distance()
 
 
 def sums_of(
-    plan: Plan, levels: Levels, first: int, pictures: Float[Tensor, "blocks texts features"]
+    plan: Plan, levels: Levels, first: int, pictures: Float[Tensor, "blocks texts decoders features"]
 ) -> list[CrossedSums]:
     """The sums of some whole blocks: of the wordings and, with length control, of their two parts."""
     blocks = levels.paths * levels.executions
     numbers = torch.arange(first, first + len(pictures))
-    cells = (torch.arange(levels.wordings) * blocks + numbers[:, None]).flatten()
+    cells = (torch.arange(levels.wordings) * blocks + numbers[:, None])[..., None] * levels.decoders
+    cells = (cells + torch.arange(levels.decoders)).flatten()
     place = {text: i for i, text in enumerate(plan.texts)}
 
     def series(texts: Sequence[str]) -> Tensor:
@@ -186,7 +205,7 @@ def sums_of(
     if plan.lengthened:
         by_length = length_part(parts[0], series(plan.lengthened), series(plan.same_length))
         parts += [by_length, parts[0] - by_length]
-    return [CrossedSums.of(levels, cells, part.flatten(0, 1)) for part in parts]
+    return [CrossedSums.of(levels, cells, part.flatten(0, 2)) for part in parts]
 
 
 def length_part(own: Tensor, lengthened: Tensor, same_length: Tensor) -> Tensor:
@@ -201,23 +220,25 @@ def length_part(own: Tensor, lengthened: Tensor, same_length: Tensor) -> Tensor:
     return (lengthened.double() + own - same_length) / 2
 
 
-def named_components(sums: Sequence[CrossedSums]) -> dict[str, float]:
+def named_components(sums: Sequence[CrossedSums], factors: Sequence[str]) -> dict[str, float]:
     """The components of the first sums by the names of their factors; the wording's in two where there are its parts.
+    `factors`: the first ones; one that is not among them has a single level, and so no component.
 
     A wording's effect f is the sum of its length's part a and its meaning's part b, so that its component 2 E|f|^2 is
     2 E<f, a> + 2 E<f, b>, what f has in common with each; and as b = f - a, 2 E<f, a> = E|f|^2 + E|a|^2 - E|b|^2.
     """
     whole, *parts = (one.components() for one in sums)
-    named = {":".join(FACTORS[factor] for factor in source): value for source, value in whole.items()}
+    known = sources_of(range(len(factors)))[1:]
+    named = {":".join(factors[factor] for factor in source): whole[source] for source in known}
     if not parts:
         return named
     wording, difference = named.pop("wording"), parts[0][WORDING] - parts[1][WORDING]
     return {"wording.meaning": (wording - difference) / 2, "wording.length": (wording + difference) / 2, **named}
 
 
-def remarks_on(settings: Settings, asked: Levels) -> tuple[str, ...]:
+def remarks_on(design: Design) -> tuple[str, ...]:
     """Why factors are absent."""
-    remarks = []
+    settings, asked, remarks = design.run.settings, design.asked, []
     if asked.wordings == 1:
         remarks.append("wording: held at the prompt itself, so its share is 0 by design.")
     if "path" in settings.without_noise:
@@ -228,4 +249,9 @@ def remarks_on(settings: Settings, asked: Levels) -> tuple[str, ...]:
         remarks.append("execution: tokens are not drawn but chosen, so its share is exactly 0.")
     elif asked.executions == 1:
         remarks.append("execution: held at one execution noise, so its share is 0 by design.")
+    noisy = isinstance(design.run.model, NoisyDecoding)
+    if noisy and asked.decoders == 1:
+        remarks.append("decoder: held at one noise of the decoder, so its share is 0 by design.")
+    elif not noisy and asked.decoders > 1:
+        remarks.append("decoder: the decoder draws no noise, so its share is exactly 0.")
     return tuple(remarks)

@@ -58,7 +58,8 @@ class Decomposition(Result):
 
     @property
     def totals(self) -> Float64[np.ndarray, " prompts"]:
-        """The distance of two pictures of a prompt that differ in wording, path and execution, unbiased."""
+        """The distance of two pictures of a prompt that differ in wording, path and execution, and in the decoder's
+        noise where that is a source, unbiased."""
         return self.components.sum(1)
 
     @property
@@ -150,9 +151,10 @@ class Decomposition(Result):
     def notes(self) -> list[str]:
         """What a reader of the tables must know: what they are, wordings that are templates, missing intervals."""
         prompts = len(self.prompts)
+        factors = "path, execution and decoder" if "decoder" in self.sources else "path and execution"
         lines = [
             f"Means over {counted(prompts, 'prompt')}; [95% interval over prompts]. total: "
-            f"{self.distance} of two pictures that differ in wording, path and execution noise. The rows that hold a "
+            f"{self.distance} of two pictures that differ in wording, {factors} noise. The rows that hold a "
             f"factor add up to the {self.distance} of two pictures that differ in that factor only."
         ]
         if self.sources[0] == "wording.meaning":
@@ -174,7 +176,7 @@ class Decomposition(Result):
         return found_of(
             used,
             {self.model: self.drawn_with},
-            levels_drawn={self.model: self.levels._asdict()},
+            levels_drawn={self.model: self.levels.record},
             wording_notes={self.model: dict(self.wording_notes)},
             templated=self.templated,
         )

@@ -34,16 +34,17 @@ def by_source(result):
 
 
 def components_by_pairs(features):
-    """From the features of a whole design (wordings, paths, executions, d), by the definition."""
-    levels = features.shape[:3]
-    apart: dict[tuple[int, ...], list[float]] = {(0, 1, 2): [0.0]}
+    """From the features of a whole design, the levels of each factor and then d, by the definition."""
+    levels = features.shape[:-1]
+    factors = range(len(levels))
+    apart: dict[tuple[int, ...], list[float]] = {tuple(factors): [0.0]}
     for i, j in itertools.combinations(itertools.product(*map(range, levels)), 2):
-        shared = tuple(f for f in range(3) if i[f] == j[f])
+        shared = tuple(f for f in factors if i[f] == j[f])
         apart.setdefault(shared, []).append(float((features[i] - features[j]).square().sum()))
     mean = {shared: np.mean(distances) for shared, distances in apart.items()}
     return [
         sum(-((-1) ** (len(source) - len(part))) * mean[part] for part in sources_of(source))
-        for source in sources_of(range(3))[1:]
+        for source in sources_of(factors)[1:]
     ]
 
 

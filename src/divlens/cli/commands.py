@@ -321,6 +321,7 @@ def information(
 @click.option("--wordings", default=3, show_default=True, help="Wordings of each prompt.")
 @click.option("--paths", default=4, show_default=True, help="Path noises of each wording.")
 @click.option("--executions", default=4, show_default=True, help="Execution noises of each path.")
+@click.option("--decoders", default=1, show_default=True, help="Noises of the decoder, where it has any.")
 @click.option("--length-control", is_flag=True, help="Split the wording's part into meaning and length.")
 @intervene_option
 @lpips_option
@@ -331,6 +332,7 @@ def decompose(
     wordings: int,
     paths: int,
     executions: int,
+    decoders: int,
     length_control: bool,
     intervene: Sequence[str],
     lpips: str,
@@ -338,7 +340,7 @@ def decompose(
     out: str | None,
     setup: Setup,
 ) -> None:
-    """Split the LPIPS diversity of MODELS by source: wording, path, execution and their interactions."""
+    """Split the LPIPS diversity of MODELS by source: wording, path, execution, decoder and their interactions."""
     from divlens.decompose import decompose_design
     from divlens.experiment.design import Levels, design_of
     from divlens.models.answers import asked_prompts, loaded_models
@@ -346,7 +348,7 @@ def decompose(
     from divlens.results import joint_request, request_so_far
 
     prompts = chosen_prompts(prompt_file, limit, DECOMPOSE_PROMPTS)
-    levels = Levels(wordings, paths, executions)
+    levels = Levels(wordings, paths, executions, decoders)
     conditions = condition_of_all(intervene)
     (interventions,) = conditions.values()
     check_folder(out, request_so_far("decompose", conditions, seed))

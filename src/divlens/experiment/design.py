@@ -14,7 +14,7 @@ from divlens.diversity import NETWORKS
 from divlens.errors import DivlensError, check_whole
 from divlens.interventions import Intervention, OnPrompt, Settings, wordings_under
 from divlens.models.answers import asked_prompts, loaded_model
-from divlens.models.protocol import Limited, Model
+from divlens.models.protocol import Limited, Model, NoisyDecoding
 from divlens.noise import prompt_key
 from divlens.output import Record
 from divlens.paraphrase import length
@@ -24,7 +24,7 @@ from divlens.run import Row, Run
 from divlens.showing import counted
 from divlens.types import Prompt
 
-FACTORS = ("wording", "path", "execution")
+FACTORS = ("wording", "path", "execution", "decoder")
 FILLER = ("image", "picture")  # says nothing of what is asked for
 
 
@@ -34,27 +34,37 @@ class Levels(NamedTuple):
     wordings: int
     paths: int
     executions: int
+    decoders: int = 1
+
+    @property
+    def factors(self) -> tuple[str, ...]:
+        """Those that a table names. The decoder's noise is one of them where it was asked for: few models have any."""
+        return FACTORS if self.decoders > 1 else FACTORS[:-1]
+
+    @property
+    def record(self) -> dict[str, int]:
+        """The number of levels by its name; without that of decoders where it is 1, as in runs from before it."""
+        return {name: getattr(self, name) for name in self._fields[: len(self.factors)]}
 
     @property
     def written(self) -> str:
-        named = zip(self._fields, self, strict=True)
-        return " x ".join(counted(count, name.removesuffix("s")) for name, count in named)
+        return " x ".join(counted(count, name.removesuffix("s")) for name, count in self.record.items())
 
 
-def levels_of(settings: Settings, asked: Levels, name: str) -> Levels:
-    """The levels that are drawn: one path where the rule makes no path draw, one execution where draws are greedy.
+def levels_of(settings: Settings, asked: Levels, model: Model) -> Levels:
+    """The levels that are drawn: one path where the rule makes no path draw, one execution where draws are greedy, one
+    decoder where it draws no noise.
 
-    `name`: the model's. Raises DivlensError for levels below 1, for nothing to vary, asked for or left, for a stream
-    that is frozen, for samples that depend on each other, and for noise of a third kind.
+    Raises DivlensError for levels below 1, for nothing to vary, asked for or left, for a stream that is frozen, for
+    samples that depend on each other, and for noise of another kind.
     """
     for factor, count in zip(Levels._fields, asked, strict=True):
         check_whole(factor, count, 1)
     if max(asked) == 1:
-        raise DivlensError("decompose expects at least 2 wordings, paths or executions, got 1 of each")
-    if math.prod(asked) > MOST_SAMPLES:
+        raise DivlensError("decompose expects at least 2 wordings, paths, executions or decoders, got 1 of each")
+    if (pictures := math.prod(asked)) > MOST_SAMPLES:
         raise DivlensError(
-            f"wordings x paths x executions expects at most {MOST_SAMPLES:,} pictures of a prompt, got "
-            f"{math.prod(asked):,}"
+            f"{' x '.join(asked.record)} expects at most {MOST_SAMPLES:,} pictures of a prompt, got {pictures:,}"
         )
     if settings.frozen:
         streams = " and ".join(sorted(settings.frozen))
@@ -62,13 +72,16 @@ def levels_of(settings: Settings, asked: Levels, name: str) -> Levels:
     if settings.joint:
         raise DivlensError(f"decompose expects samples that are drawn apart from each other, got {settings.joint}")
     if settings.condition_noise is not None:
-        raise DivlensError("decompose splits path and execution, got ConditionNoise, which is a third source")
+        raise DivlensError("decompose splits path and execution, got ConditionNoise, which is another source")
     still = settings.without_noise
     drawn = Levels(
-        asked.wordings, 1 if "path" in still else asked.paths, 1 if "execution" in still else asked.executions
+        asked.wordings,
+        paths=1 if "path" in still else asked.paths,
+        executions=1 if "execution" in still else asked.executions,
+        decoders=asked.decoders if isinstance(model, NoisyDecoding) else 1,
     )
     if max(drawn) == 1:
-        raise DivlensError(f"decompose finds nothing to vary: {name} makes no draw of the factors asked for")
+        raise DivlensError(f"decompose finds nothing to vary: {model.name} makes no draw of the factors asked for")
     return drawn
 
 
@@ -143,7 +156,7 @@ class Design:
             prompts,
             lpips=network,
             length_control=self.length_control,
-            levels={self.run.model.name: self.asked._asdict()},
+            levels={self.run.model.name: self.asked.record},
         )
 
 
@@ -163,7 +176,7 @@ def design_of(
     check_request(1, seed, batch_size)
     reading = Reading(known, batch_size)
     settings = reading.settings(interventions)
-    levels = levels_of(settings, asked, known.name)
+    levels = levels_of(settings, asked, known)
     if length_control and asked.wordings == 1:
         raise DivlensError("length_control expects at least 2 wordings, got 1")
     plans = [plan_of(reading, prompt, asked.wordings, seed, interventions, length_control) for prompt in distinct]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from divlens.errors import DivlensError
-from divlens.models.protocol import Model, Predictor, Prompted, Quantizing, Rewording, check_model
+from divlens.models.protocol import Model, NoisyDecoding, Predictor, Prompted, Quantizing, Rewording, check_model
 from divlens.models.registry import load
 from divlens.models.room import Room
 from divlens.pictures import PictureError, checked_pictures
@@ -78,15 +79,19 @@ def reworded_by(model: Model, text: str) -> Prompt | None:
 
 
 @torch.inference_mode()
-def pictures_of(model: Model, tokens: Int[Tensor, "batch h w"], room: Room) -> Float[Tensor, "batch 3 H W"]:
+def pictures_of(
+    model: Model, tokens: Int[Tensor, "batch h w"], room: Room, keys: Sequence[int] | None = None
+) -> Float[Tensor, "batch 3 H W"]:
     """The pictures of token grids, float32 in [0, 1], on the CPU, as many decoded at once as there is `room` for.
 
-    Raises PictureError for anything else.
+    `keys`: of a model that is NoisyDecoding, one for each grid; None leaves the decoder's noise to the model. Raises
+    PictureError for anything else.
     """
 
     def decoded(part: slice) -> Tensor:
         grids = tokens[part]
-        return checked_pictures(model.decode(grids), f"the pictures of {model.name}", len(grids)).cpu()
+        found = model.decode(grids) if keys is None else cast(NoisyDecoding, model).decode_under(grids, keys[part])
+        return checked_pictures(found, f"the pictures of {model.name}", len(grids)).cpu()
 
     first, *others = (pictures for _, pictures in room.parts(max(len(tokens), 1), decoded))  # no grids are one part
     return torch.cat([first, *others]) if others else first  # one part is not copied

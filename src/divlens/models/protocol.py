@@ -131,6 +131,17 @@ class Tokenizing(Protocol):
 
 
 @runtime_checkable
+class NoisyDecoding(Protocol):
+    """A model whose decoder draws noise of its own: one token grid is many pictures. `decode` fixes that noise in a way
+    of its own. The decoder of a model without this member draws none."""
+
+    def decode_under(self, tokens: Int[Tensor, "batch h w"], keys: Sequence[int]) -> Float[Tensor, "batch 3 H W"]:
+        """Pictures as those of `decode`, each under the noise of its key, of 96 bits: a picture is a function of its
+        tokens and its key, and other keys are independent noise (see `divlens.noise.decoder_normal`)."""
+        ...
+
+
+@runtime_checkable
 class Quantizing(Protocol):
     """A model that shows what its codes stand for."""
 

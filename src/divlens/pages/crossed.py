@@ -1,4 +1,5 @@
-"""The crossed pictures of `decompose`: every path noise with every execution noise, under one wording."""
+"""The crossed pictures of `decompose`: every path noise, or noise of a decoder, with every execution noise, under one
+wording."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ import numpy as np
 import torch
 
 from divlens.errors import DivlensError
-from divlens.models.answers import pictures_of
+from divlens.experiment.decoders import pictures_at
+from divlens.models.protocol import NoisyDecoding
 from divlens.models.room import Room
 from divlens.output import Record
 from divlens.pages.embedding import Embedded
@@ -18,18 +20,21 @@ from divlens.store.reader import StoredRun
 from divlens.store.schemas import SAMPLES
 from divlens.store.views import literal
 
-MOST_LEVELS = 6  # of path and of execution: more columns show nothing new
+MOST_LEVELS = 6  # of rows and of columns: more show nothing new
+AXES = ("path", "execution")
 
 
 @dataclass(frozen=True)
 class Crossed:
-    """Pictures of a prompt: `cells[i][j]` is the number of that with path noise i and execution noise j among the
-    embedded ones, None where there is none. A model whose sampler makes no path draw has one row."""
+    """Pictures of a prompt: `cells[i][j]` is the number of the one in row i with execution noise j among the embedded
+    ones, None where there is none. `rows`: whose noise differs from row to row, that of the path or, where the sampler
+    makes no path draw but the decoder draws noise, that of the decoder; without either there is one row."""
 
     model: str
     condition: str
     prompt: str
     wording: str
+    rows: str
     cells: list[list[int | None]]
 
 
@@ -60,24 +65,39 @@ def of_model(
     first: int,
     device: str | None,
 ) -> Crossed | None:
+    rows = rows_of_design(run, request, model, condition, prompt)
+    if not len(rows):
+        return None
+    known, wording = run.model(model, device), str(rows["wording"].iloc[0])
+    paths, executions = (int(rows[name].max()) + 1 for name in AXES)
+    by_decoder = paths == 1 and isinstance(known, NoisyDecoding)
+    decoders = min(request["levels"][model].get("decoders", 1), MOST_LEVELS) if by_decoder else 1
+    tokens = torch.from_numpy(np.stack(rows["tokens"].to_list()).astype(np.int64)).view(-1, *known.grid)
+    tokens = tokens.to(device or run.setup(model)["device"]).repeat_interleave(decoders, 0)
+    places = zip(rows["path"], rows["execution"], strict=True)
+    noise = [(path, execution, decoder) for path, execution in places for decoder in range(decoders)]
+    numbers = [(prompt, decoder) for _, _, decoder in noise]
+    pictures = pictures_at(known, tokens, numbers, int(request["seed"]), Room(BATCH_SIZE))
+    cells: list[list[int | None]] = [[None] * executions for _ in range(max(paths, decoders))]
+    for (path, execution, decoder), picture in zip(noise, pictures, strict=True):
+        cells[max(path, decoder)][execution] = first + embedded.add(picture)
+    return Crossed(model, condition, prompt, wording, "decoder" if decoders > 1 else "path", cells)
+
+
+def rows_of_design(run: StoredRun, request: Record, model: str, condition: str, prompt: str) -> Any:
+    """The samples of the crossed design under the first of its wordings, as far as they are drawn.
+
+    A probe in the same folder has samples on the diagonal, of the path and the execution of one number. So what counts
+    are samples with the first path or the first execution: the wording has most of these, and the levels are theirs.
+    """
+    levels = request["levels"][model]
     rows: Any = run.sql(
         f"SELECT wording, path, execution, tokens FROM {SAMPLES} WHERE model = {literal(model)} AND condition = "
         f"{literal(condition)} AND prompt = {literal(prompt)} AND seed = {int(request['seed'])} "
-        f"AND path < {MOST_LEVELS} AND execution < {MOST_LEVELS} ORDER BY path, execution, cell"
+        f"AND path < {min(levels['paths'], MOST_LEVELS)} AND execution < {min(levels['executions'], MOST_LEVELS)} "
+        "ORDER BY path, execution, cell"
     )
-    if not len(rows):
-        return None
-    # A probe in the same folder has samples on the diagonal: the wording of the design is the one with most pictures.
-    wording = str(rows["wording"].mode().iloc[0])
-    rows = rows[rows["wording"] == wording].drop_duplicates(["path", "execution"])
-    known = run.model(model, device)
-    tokens = torch.from_numpy(np.stack(rows["tokens"].to_list()).astype(np.int64)).view(-1, *known.grid)
-    pictures = pictures_of(known, tokens.to(device or run.setup(model)["device"]), Room(BATCH_SIZE))
-    levels = request["levels"][model]
-    paths = min(levels["paths"], MOST_LEVELS, int(rows["path"].max()) + 1)
-    executions = min(levels["executions"], MOST_LEVELS, int(rows["execution"].max()) + 1)
-    cells: list[list[int | None]] = [[None] * executions for _ in range(paths)]
-    for path, execution, picture in zip(rows["path"], rows["execution"], pictures, strict=True):
-        if path < paths and execution < executions:
-            cells[path][execution] = first + embedded.add(picture)
-    return Crossed(model, condition, prompt, wording, cells)
+    edge = rows[(rows["path"] == 0) | (rows["execution"] == 0)]
+    wording = edge["wording"].mode().iloc[:1]
+    edge, rows = (some[some["wording"].isin(wording)].drop_duplicates(list(AXES)) for some in (edge, rows))
+    return rows[rows["path"].isin(edge["path"]) & rows["execution"].isin(edge["execution"])]

@@ -57,11 +57,12 @@ class DecomposePart:
     wordings: int = 3
     paths: int = 4
     executions: int = 4
+    decoders: int = 1
     length_control: bool = False
 
     @property
     def levels(self) -> Levels:
-        return Levels(self.wordings, self.paths, self.executions)
+        return Levels(self.wordings, self.paths, self.executions, self.decoders)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 DECOMPOSE, INFORMATION = "decompose", "information"
 COMMANDS = (DECOMPOSE, INFORMATION)
-PATH, EXECUTION = "path", "execution"
+PATH, EXECUTION, DECODER = "path", "execution", "decoder"
 AT_LEAST, AT_MOST, TOKENS = "conditional_lower", "conditional_upper", "token_chao_shen"
 UNTOUCHED = "none"  # how tables write that a model is as it is
 
@@ -122,10 +122,11 @@ def subset_disagreement(subset: Outcome) -> str:
 
 
 def share_of_diversity(rows: pd.DataFrame) -> Interval:
-    """`rows`: the components of each prompt, of a table of `decompose`."""
-    sources = {name: set(name.split(":")) for name in rows.columns}
+    """`rows`: the components of each prompt, of a table of `decompose`. Where another model of the table has sources
+    that this one has not, those of a decoder, they are NaN throughout."""
+    sources = {name: set(name.split(":")) for name in rows.dropna(axis=1, how="all").columns}
     lost = [name for name, factors in sources.items() if EXECUTION in factors]
-    all_of_them = [name for name, factors in sources.items() if factors & {PATH, EXECUTION}]
+    all_of_them = [name for name, factors in sources.items() if factors & {PATH, EXECUTION, DECODER}]
     return ratio_of_means(rows[lost].to_numpy(float).sum(1), rows[all_of_them].to_numpy(float).sum(1))
 
 

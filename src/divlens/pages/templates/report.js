@@ -257,14 +257,14 @@
     }
   }
 
-  // The crossed pictures of a model: rows are path noises, columns execution noises.
+  // The crossed pictures of a model: rows are path noises, or those of the decoder, columns execution noises.
   function crossedTable(one) {
     const head = make("tr", {}, make("td"), ...one.cells[0].map((_, at) => make("th", { scope: "col", text: `execution ${at}` })));
-    const body = one.cells.map((row, path) => make(
-      "tr", {}, make("th", { scope: "row", text: `path ${path}` }),
+    const body = one.cells.map((row, at) => make(
+      "tr", {}, make("th", { scope: "row", text: `${one.rows} ${at}` }),
       ...row.map((image, execution) => make("td", {}, known(image) ? make("img", {
         src: data.images[image], loading: "lazy", decoding: "async",
-        alt: `${one.model}, path ${path}, execution ${execution}`,
+        alt: `${one.model}, ${one.rows} ${at}, execution ${execution}`,
       }) : null)),
     ));
     return make(
