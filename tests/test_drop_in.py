@@ -28,7 +28,7 @@ from divlens.interventions import (
 from divlens.loop import filled, moments
 from divlens.models import amused, vq_diffusion
 from divlens.models.loading import Options
-from divlens.models.open_domain import Uncalibrated
+from divlens.models.open_domain import OpenDomain
 from divlens.noise import TorchNoise
 from divlens.paths import Raster
 from divlens.planning import Reading
@@ -51,7 +51,7 @@ pytestmark = [
 @pytest.fixture(autouse=True)
 def few_prompts(monkeypatch):
     """That calibrate: which codes are the most used ones is of no consequence here."""
-    monkeypatch.setattr(Uncalibrated, "calibration_prompts", lambda model: ["red", "a cat"])
+    monkeypatch.setattr(OpenDomain, "calibration_prompts", lambda model: ["red", "a cat"])
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from divlens.interventions import (
 )
 from divlens.models import emu3, janus
 from divlens.models.loading import Options
-from divlens.models.open_domain import Uncalibrated
+from divlens.models.open_domain import OpenDomain
 from divlens.planning import Reading
 from oracles import tiny_transformers as tiny
 from test_emu3 import GROUPED, codes_of, noise
@@ -41,7 +41,7 @@ LAWS: list[Sequence[Intervention]] = [
 @pytest.fixture(autouse=True)
 def few_prompts(monkeypatch):
     """That calibrate: which codes are the most used ones is of no consequence here."""
-    monkeypatch.setattr(Uncalibrated, "calibration_prompts", lambda model: ["red", "a cat"])
+    monkeypatch.setattr(OpenDomain, "calibration_prompts", lambda model: ["red", "a cat"])
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from divlens.errors import DivlensError
 from divlens.interventions import Argmax, DisableTop, Guidance, Intervention, Subset, Temperature, TopK, TopP
 from divlens.models import glm_image
 from divlens.models.loading import Options
-from divlens.models.open_domain import Uncalibrated
+from divlens.models.open_domain import OpenDomain
 from divlens.planning import Reading
 from oracles import tiny_glm_image as tiny
 from oracles.tiny_transformers import PROMPTS, tokens_of
@@ -24,7 +24,7 @@ NONE: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0, "top_k": 0}  # of the 
 @pytest.fixture(autouse=True)
 def known_frequencies(monkeypatch):
     """Which codes are the most used ones is of no consequence here, and to find out takes a run."""
-    monkeypatch.setattr(Uncalibrated, "frequencies", lambda model: torch.arange(1.0, model.codes + 1))
+    monkeypatch.setattr(OpenDomain, "frequencies", lambda model: torch.arange(1.0, model.codes + 1))
 
 
 @pytest.fixture(scope="module")

@@ -353,7 +353,8 @@ def test_detailed_wordings_of_a_prompt_that_says_all_and_of_one_that_no_laborato
     assert Detailed().wordings(Prompt(everything), lambda one: ()) == (everything,)
     assert read(Detailed().wordings(Prompt("🦊", ("a picture of a fox",)), lambda one: ())[0]).values[0] is not None
     with pytest.raises(
-        DivlensError, match=r"^Detailed expects prompts that the laboratory can read, got 'a shiny fox'$"
+        DivlensError,
+        match=r"^Detailed expects prompts that the laboratory can read, got 'a shiny fox'; words='everyday'",
     ):
         Detailed().wordings(Prompt("a shiny fox"), lambda one: ())
 

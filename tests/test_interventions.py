@@ -137,6 +137,7 @@ WRONG = [
     lambda: Detailed(0),
     lambda: Detailed(n=0),
     lambda: Detailed(seed=-1),
+    lambda: Detailed(words="any"),  # type: ignore[arg-type]
     lambda: Temperature(0.0),
     lambda: Temperature(math.inf),
     lambda: Temperature(1e-50),  # float32 holds neither: 0 / 0 and infinity / infinity are NaN

@@ -59,7 +59,13 @@ ONE = st.one_of(
     st.builds(Argmax, st.sampled_from(["tokens", "all"]), st.floats(0, 1)),
     st.builds(Freeze, st.sampled_from(["path", "execution"])),
     st.builds(Paraphrase, st.none() | st.integers(1, 9), st.sampled_from(["similar", "mixed", "short", "long"])),
-    st.builds(Detailed, st.none() | st.integers(1, 4), st.integers(1, 64), st.integers(0, 9)),
+    st.builds(
+        Detailed,
+        st.none() | st.integers(1, 4),
+        st.integers(1, 64),
+        st.integers(0, 9),
+        st.sampled_from(["laboratory", "everyday"]),
+    ),
 )
 
 

@@ -14,6 +14,9 @@ from divlens.enhance import recipe_for
 from divlens.errors import DivlensError
 from divlens.interventions import Detailed, DisableTop, Paraphrase, Temperature
 from divlens.models.answers import asked_prompts
+from divlens.models.open_domain import OpenDomain
+from divlens.models.toy import RULES, ToyModel
+from divlens.paraphrase.details import filled_in
 from divlens.planning import Reading
 from divlens.recipes import RECIPES, recipe_at
 
@@ -66,7 +69,7 @@ def test_at_no_strength_every_token_is_that_of_the_model_as_it_is():
         ({"strength": 1.5}, r"strength expects a number in \[0, 1\], got 1.5"),
         ({"strength": -0.1}, r"strength expects a number in \[0, 1\], got -0.1"),
         ({"strength": float("nan")}, r"strength expects a number in \[0, 1\], got nan"),
-        ({"recipe": "papers"}, "recipe expects one of paper, detailed, got 'papers'"),
+        ({"recipe": "papers"}, "recipe expects one of paper, detailed, everyday, got 'papers'"),
         ({"recipe": "detailed", "disable_top": 0.1}, "disable_top is that of the recipe 'paper'"),
         ({"recipe": "detailed"}, "Detailed expects prompts that the laboratory can read, got 'red heart'"),
     ],
@@ -83,6 +86,24 @@ def test_a_model_gets_the_recipe_that_suits_it_and_the_prompts():
     readable, other = asked_prompts([zoo], ["penguin"]), asked_prompts([toy], ["a penguin who dances"])
     assert recipe_for(zoo, readable) == "detailed" and recipe_for(zoo, other) == "paper"
     assert recipe_for(toy, readable) == "paper"  # it reads the prompt, but it is no model of the laboratory
+    assert recipe_for(OpenToy("mim", RULES["mim"]), other) == "everyday"
+
+
+class OpenToy(OpenDomain, ToyModel):
+    """A toy that takes any prompt for its own."""
+
+
+def test_what_is_open_is_filled_in_for_a_model_that_draws_anything():
+    model = OpenToy("mim", RULES["mim"])
+    found = divlens.enhance(model, ["red heart"], n=4, strength=0.5)
+    assert found.interventions == (Detailed(2, words="everyday"), Temperature(0.85))
+    wordings = [record.wording for record in found.samples if record.condition == "after"]
+    assert wordings == list(filled_in("red heart", 32, 0, 2)[:4]) and len(set(wordings)) == 4
+
+
+def test_draws_are_cooled_from_the_models_own_temperature():
+    at: list[Any] = [recipe_at("everyday", strength, own_temperature=0.9)[-1] for strength in (0.01, 0.5, 1)]
+    assert [one.t for one in at] == pytest.approx([0.8973, 0.765, 0.63])
 
 
 def test_what_was_done_and_what_it_brought_is_said(capsys):

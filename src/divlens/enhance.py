@@ -272,7 +272,7 @@ def sides_of(
     """What is drawn: the untouched model, and the recipe; see `enhance`."""
     if recipe is None:
         recipe = recipe_for(model, asked_prompts([model], prompts)) if disable_top is None else PAPER
-    return {"before": (), "after": recipe_at(recipe, strength, disable_top)}
+    return {"before": (), "after": recipe_at(recipe, strength, disable_top, getattr(model, "temperature", 1.0))}
 
 
 def enhance(
@@ -295,7 +295,8 @@ def enhance(
     """Draw `n` samples of each prompt as ever and enhanced, from the same noise, and measure both.
 
     `model`: a model, or the spec of one ("zoo/mim"). `recipe`: "paper", mixed-length wordings and the most used codes
-    disabled (arXiv 2512.01831), or "detailed", for the laboratory; None is what suits the model (`divlens.recipes`).
+    disabled (arXiv 2512.01831); "everyday", what a prompt leaves open is filled in at random, and draws are cooler;
+    "detailed", the same in the words of the laboratory. None is what suits the model (`divlens.recipes`).
     `strength`: in [0, 1]; 0 changes nothing. `disable_top`: the share of the codebook that the paper's recipe disables,
     0.05 unless it says otherwise; with it that recipe is meant. Prompts without paraphrases get templates around them.
     `measures`: what is measured beside LPIPS diversity, openness and fidelity, names or `divlens.Measure`. `progress`:

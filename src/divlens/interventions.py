@@ -22,6 +22,7 @@ from divlens.errors import DivlensError, check_whole, is_number, shown
 from divlens.lab.captions import NAMING, detailed_wordings
 from divlens.lab.reading import first_read
 from divlens.paraphrase import longest, mixed_in_length, shortest, similar_in_length
+from divlens.paraphrase.details import filled_in
 from divlens.paths import PathRule
 from divlens.types import Prompt, Repulsion, written
 
@@ -286,30 +287,43 @@ class Paraphrase:
         return shortest(wordings, count) if self.lengths == "short" else longest(wordings, count)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Detailed:
-    """More is said than was asked for: sample i of a prompt gets wording i mod n, each of which names `details`
-    attributes that the prompt leaves open, with values that are drawn evenly (`lab.captions.detailed_wordings`).
+    """More is said than was asked for: sample i of a prompt gets wording i mod n, each of which names `details` things
+    that the prompt leaves open, filled in at random.
 
-    `details`: at most; None is all that there are words for. It knows what is open and the law of it, so it is for
-    prompts of the laboratory only. A prompt that names everything stays as it is.
+    `words`: "laboratory" knows what is open and the law of it, draws values evenly (`lab.captions.detailed_wordings`),
+    and is for prompts of the laboratory only. "everyday" takes any English prompt and says where, in what light, from
+    where it is seen and as what kind of picture (`paraphrase.details`). `details`: at most; None is all that there are
+    words for. A prompt that names everything stays as it is.
     """
 
     details: int | None = None
     n: int = 32
     seed: int = 0
+    words: Literal["laboratory", "everyday"] = "laboratory"
 
     def __post_init__(self) -> None:
         if self.details is not None:
             check_whole("Detailed(details=...)", self.details, 1)
         check_whole("Detailed(n=...)", self.n, 1)
         check_whole("Detailed(seed=...)", self.seed, 0)
+        if self.words not in ("laboratory", "everyday"):
+            raise DivlensError(f'Detailed(words=...) expects "laboratory" or "everyday", got {shown(self.words)}')
+
+    def __repr__(self) -> str:
+        return written(self, "words")
 
     def wordings(self, prompt: Prompt, known: Wordings) -> tuple[str, ...]:
-        """Raises DivlensError for a prompt that the laboratory cannot read."""
+        """Raises DivlensError for a prompt that the laboratory cannot read where it is asked to."""
+        if self.words == "everyday":
+            return filled_in(prompt.text, self.n, self.seed, self.details)
         meaning = first_read((prompt.text, *prompt.paraphrases))
         if meaning is None:
-            raise DivlensError(f"Detailed expects prompts that the laboratory can read, got {prompt.text!r:.60}")
+            raise DivlensError(
+                f"Detailed expects prompts that the laboratory can read, got {prompt.text!r:.60}; words='everyday' "
+                "takes any"
+            )
         open_ = len(set(NAMING) - set(meaning.named))
         if not open_:
             return (prompt.text,)

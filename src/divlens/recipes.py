@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from divlens.conditions import enhancer
 from divlens.errors import DivlensError, is_number, shown
 from divlens.interventions import Detailed, DisableTop, Intervention, Paraphrase, Temperature
 
-PAPER, DETAILED = "paper", "detailed"
+PAPER, DETAILED, EVERYDAY = "paper", "detailed", "everyday"
 DISABLED = 0.05  # of the codebook, by the paper
 DETAILS, COOLEST = 4, 0.7  # attributes that are filled in, and the temperature that goes with all of them
 WORDINGS = 8  # of a prompt, just below full strength
@@ -25,21 +26,33 @@ def paper(strength: float, disable_top: float = DISABLED) -> tuple[Intervention,
     return (*reworded, DisableTop(disable_top, strength=strength))
 
 
-def detailed(strength: float) -> tuple[Intervention, ...]:
+def detailed(strength: float, own_temperature: float = 1.0) -> tuple[Detailed, Temperature]:
     """What a prompt leaves open is filled in at random, and tokens are drawn at a lower temperature. A smaller strength
     fills in fewer attributes, and cools less. For models and prompts of the laboratory, whose law is known; there it is
     among what comes nearest to that law (docs/diversity.md)."""
-    return Detailed(math.ceil(DETAILS * strength)), Temperature(round(1 - (1 - COOLEST) * strength, 6))
+    temperature = own_temperature * (1 - (1 - COOLEST) * strength)
+    return Detailed(math.ceil(DETAILS * strength)), Temperature(round(temperature, 6))
 
 
-RECIPES: Mapping[str, Callable[[float], tuple[Intervention, ...]]] = {PAPER: paper, DETAILED: detailed}
+def everyday(strength: float, own_temperature: float = 1.0) -> tuple[Detailed, Temperature]:
+    """The same for any prompt: setting, light, view and kind of picture are filled in. Nothing says what should come
+    out of such a prompt, so nobody can say how near to it this comes: the laboratory stands for it."""
+    filled_in, cooler = detailed(strength, own_temperature)
+    return replace(filled_in, words="everyday"), cooler
 
 
-def recipe_at(name: str, strength: float = 1.0, disable_top: float | None = None) -> Sequence[Intervention]:
+Recipe = Callable[[float], tuple[Intervention, ...]]
+RECIPES: Mapping[str, Recipe] = {PAPER: paper, DETAILED: detailed, EVERYDAY: everyday}
+
+
+def recipe_at(
+    name: str, strength: float = 1.0, disable_top: float | None = None, own_temperature: float = 1.0
+) -> Sequence[Intervention]:
     """The interventions of a recipe at a strength in [0, 1], which only grow with it; at 0 there are none.
 
-    `disable_top`: the share of the codebook that the paper's recipe disables, if not 0.05. Raises DivlensError for
-    another name, a strength out of range, and a share for another recipe.
+    `disable_top`: the share of the codebook that the paper's recipe disables, if not 0.05. `own_temperature`: that of
+    the model, from which draws are cooled. Raises DivlensError for another name, a strength out of range, and a share
+    for another recipe.
     """
     if name not in RECIPES:
         raise DivlensError(f"recipe expects one of {', '.join(RECIPES)}, got {shown(name)}")
@@ -49,4 +62,6 @@ def recipe_at(name: str, strength: float = 1.0, disable_top: float | None = None
         raise DivlensError(f"disable_top is that of the recipe {PAPER!r}, got it for {name!r}")
     if strength == 0:
         return ()
-    return RECIPES[name](strength) if disable_top is None else paper(strength, disable_top)
+    if name == PAPER:
+        return paper(strength, DISABLED if disable_top is None else disable_top)
+    return (detailed if name == DETAILED else everyday)(strength, own_temperature)

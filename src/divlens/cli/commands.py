@@ -132,7 +132,7 @@ def check_until_decided(asked: bool, budget: int | None, out: str | None, share:
 @click.argument("prompts", nargs=-1)
 @click.option("--prompts", "prompt_file", type=click.Path(path_type=Path), help="More prompts: text lines or JSONL.")
 @click.option("-n", "n", default=16, show_default=True, help="Samples per prompt, at least 2.")
-@click.option("--recipe", metavar="NAME", help="paper or detailed; default: what suits the model.")
+@click.option("--recipe", metavar="NAME", help="paper, everyday or detailed; default: what suits the model.")
 @click.option("--strength", default=1.0, show_default=True, help="From 0, which changes nothing, to 1.")
 @click.option("--disable-top", type=float, help="Share of top codes that the recipe paper disables; default: 0.05.")
 @lpips_option

@@ -39,6 +39,11 @@ def every_prompt(prompts: Sequence[Prompt]) -> bool:
     return True
 
 
+def not_all_read(prompts: Sequence[Prompt]) -> bool:
+    """Where the laboratory knows what all prompts leave open, its own words fill that in."""
+    return not all_read(prompts)
+
+
 @dataclass(frozen=True)
 class Method:
     """`settings`: those that are tried of a model. `suits`: whether they are possible for prompts."""
@@ -74,6 +79,10 @@ def part_of_the_steps(model: Model) -> Tried:
     return {f"{first:g}-{last:g}": (GuidanceInterval(first, last),) for first, last in shares}
 
 
+def everyday(details: int) -> Detailed:
+    return Detailed(details, words="everyday")
+
+
 def random_top(fraction: float) -> DisableTop:
     return DisableTop(fraction, by="random")
 
@@ -94,6 +103,8 @@ METHODS: tuple[Method, ...] = (
     Method("paraphrase", lambda model: {of: (Paraphrase(lengths=of),) for of in ("similar", "short", "long", "mixed")}),
     Method("detailed", lambda model: {f"{count}": (Detailed(count),) for count in (1, 2, 3, 4)}, all_read),
     Method("detailed-cooler", at(Temperature, 0.9, 0.8, 0.7, 0.6, before=ALL_NAMED), all_read),
+    Method("everyday", lambda model: {f"{count}": (everyday(count),) for count in (1, 2, 3, 4)}, not_all_read),
+    Method("everyday-cooler", at(Temperature, 0.9, 0.8, 0.7, 0.6, before=[everyday(4)]), not_all_read),
     Method("enhancer", at(DisableTop, *DISABLED, before=MIXED)),
     Method("enhancer-short", at(DisableTop, *DISABLED, before=SHORT)),
     Method("enhancer-long", at(DisableTop, *DISABLED, before=LONG)),

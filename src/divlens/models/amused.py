@@ -23,7 +23,7 @@ from divlens.models.failures import reported
 from divlens.models.fingerprint import all_but
 from divlens.models.guidance import branches_of, for_branches
 from divlens.models.loading import Options, check_equal, pictures_of
-from divlens.models.open_domain import Uncalibrated
+from divlens.models.open_domain import OpenDomain
 from divlens.models.pipeline_parts import Layout, load_parts, packages_for, wrapped_parts
 from divlens.paths import ConfidenceUnmasking
 from divlens.types import View
@@ -68,7 +68,7 @@ class AmusedPredictor:
 
 
 @dataclass(frozen=True)
-class AmusedModel(Uncalibrated):
+class AmusedModel(OpenDomain):
     """aMUSEd, ready for the loop.
 
     A condition is (limit + 1, d): CLIP's penultimate hidden states and, as the last row, its pooled projection; d is

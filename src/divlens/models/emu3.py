@@ -34,7 +34,7 @@ from divlens.models.causal import (
 from divlens.models.failures import reported
 from divlens.models.fingerprint import all_but
 from divlens.models.loading import Options, check_equal
-from divlens.models.open_domain import Uncalibrated
+from divlens.models.open_domain import OpenDomain
 from divlens.paths import Raster
 
 PUBLISHED = Published("emu3", "Emu3ForConditionalGeneration", "Emu3Processor", "BAAI/Emu3-Gen-hf")
@@ -49,7 +49,7 @@ SPECIAL = ("bos_token", "boi_token", "image_wrapper_token")
 
 
 @dataclass(frozen=True)
-class Emu3Model(Uncalibrated):
+class Emu3Model(OpenDomain):
     """Emu3, ready for the loop. `dataclasses.replace(model, grid=(h, w))` draws pictures of another size.
 
     `suffix` follows every wording, and `negative` is the unconditional branch: both are part of the published recipe.

@@ -31,7 +31,7 @@ from divlens.models.failures import reported
 from divlens.models.fingerprint import all_but
 from divlens.models.glm_image_decoder import DiffusionDecoder, decoder_of
 from divlens.models.loading import Options, check_equal, pictures_of
-from divlens.models.open_domain import Uncalibrated
+from divlens.models.open_domain import OpenDomain
 from divlens.models.pipeline_parts import Layout, load_parts, packages_for, wrapped_parts
 from divlens.noise import decoder_normal, stream_key
 from divlens.paths import Raster
@@ -93,7 +93,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class GlmImageModel(Uncalibrated):
+class GlmImageModel(OpenDomain):
     """GLM-Image, ready for the loop. `of_size` draws pictures of another size.
 
     size, preview: (h, w) in codes. The published law of a code is `temperature`, then `top_p`, as the checkpoint's

@@ -31,7 +31,7 @@ from divlens.models.causal import (
 from divlens.models.failures import reported
 from divlens.models.fingerprint import all_but
 from divlens.models.loading import Options, check_equal
-from divlens.models.open_domain import Uncalibrated
+from divlens.models.open_domain import OpenDomain
 from divlens.paths import Raster
 
 PUBLISHED = Published("janus", "JanusForConditionalGeneration", "JanusProcessor", "deepseek-community/Janus-Pro-1B")
@@ -39,7 +39,7 @@ GUIDANCE = 5.0
 
 
 @dataclass(frozen=True)
-class JanusModel(Uncalibrated):
+class JanusModel(OpenDomain):
     """Janus, ready for the loop.
 
     The unconditional branch is the prompt with a padding token in place of all but its begin tokens, `kept`; so it is

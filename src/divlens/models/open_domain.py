@@ -21,8 +21,13 @@ def prompts_by_category() -> dict[str, list[str]]:
     return found
 
 
-class Uncalibrated:
+class OpenDomain:
     """What a model says that draws anything, and whose weights come without code frequencies."""
+
+    @property
+    def recipe(self) -> str:
+        """What `divlens.enhance` does unless it is told otherwise (`divlens.recipes`)."""
+        return "everyday"
 
     def frequencies(self) -> None:
         return None

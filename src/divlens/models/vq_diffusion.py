@@ -28,7 +28,7 @@ from divlens.models.failures import reported
 from divlens.models.fingerprint import all_but
 from divlens.models.guidance import branches_of, for_branches
 from divlens.models.loading import Options, check_equal, pictures_of
-from divlens.models.open_domain import Uncalibrated
+from divlens.models.open_domain import OpenDomain
 from divlens.models.pipeline_parts import Layout, load_parts, packages_for, wrapped_parts
 from divlens.paths import MaskReplaceDiffusion
 from divlens.paths.reverse_step import reverse_step
@@ -123,7 +123,7 @@ class VQDiffusionPredictor:
 
 
 @dataclass(frozen=True)
-class VQDiffusionModel(Uncalibrated):
+class VQDiffusionModel(OpenDomain):
     """VQ-Diffusion, ready for the loop.
 
     A condition is (limit, d): CLIP's last hidden states, each divided by its length. `learned` is the unconditional

@@ -25,7 +25,7 @@ from divlens.models.llamagen.gpt import Cache, Gpt, Prefix, rotary_table
 from divlens.models.llamagen.text import CaptionEncoder, text_from
 from divlens.models.llamagen.vq import VqTokenizer
 from divlens.models.loading import Options, check_lengths, find_files, needed, pictures_of
-from divlens.models.open_domain import Uncalibrated
+from divlens.models.open_domain import OpenDomain
 from divlens.models.special_tokens import refuse_special_tokens
 from divlens.paths import Raster
 from divlens.types import View
@@ -93,7 +93,7 @@ def read_once(
 
 
 @dataclass(frozen=True)
-class LlamaGen(Uncalibrated):
+class LlamaGen(OpenDomain):
     """LlamaGen, ready for the loop. A condition is a caption's features, padded on the left, and their mask in the
     last column: (120, d + 1).
 
