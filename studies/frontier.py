@@ -14,7 +14,8 @@ The committed output is of two methods, all 48 prompts and, for zoo/ar, 16 sampl
 These took 10 (zoo/ar), 22 and 33 minutes of a core. Time goes with --prompts times -n, and with the methods that are
 asked for. All methods and each of their settings, the ablation of the paper's recipe among them, took 17 minutes:
 
-    python studies/frontier.py --model zoo/ar -n 8 --settings --out G > studies/frontier_methods.txt
+    python studies/frontier.py --model zoo/ar -n 8 --settings --picture docs/frontier.png --out G \\
+        > studies/frontier_methods.txt
 [95% interval over prompts].
 """
 
@@ -65,8 +66,17 @@ def show_settings(table: pd.DataFrame) -> None:
 @click.option("--prompts", default=48, show_default=True, help="At most one for each concept.")
 @click.option("-n", default=16, show_default=True, help="Samples of each under each setting.")
 @click.option("--settings", is_flag=True, help="Every setting as well.")
+@click.option("--picture", type=click.Path(path_type=Path), help="Draw the frontier of the last model into this file.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="A folder for the runs.")
-def main(models: Sequence[str], methods: Sequence[str], prompts: int, n: int, settings: bool, out: Path) -> None:
+def main(
+    models: Sequence[str],
+    methods: Sequence[str],
+    prompts: int,
+    n: int,
+    settings: bool,
+    picture: Path | None,
+    out: Path,
+) -> None:
     asked = prompts_of(prompts)
     for spec in models:
         run = out / spec.replace("/", "-")
@@ -74,6 +84,8 @@ def main(models: Sequence[str], methods: Sequence[str], prompts: int, n: int, se
         print(f"{found}\n", flush=True)
         if settings:
             show_settings(found.probed.table)
+        if picture:
+            found.plot.frontier().savefig(picture, dpi=150)
 
 
 if __name__ == "__main__":
