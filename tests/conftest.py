@@ -3,10 +3,16 @@
 import os
 import random
 import socket
+import sys
+from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
+from functools import wraps
 from importlib import import_module
+from inspect import isclass
 from typing import Any, get_args
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -37,6 +43,61 @@ def shapes_only(function: Callable) -> Callable:
     """
     function.__annotations__ = {name: hint for name, hint in function.__annotations__.items() if mentions_shape(hint)}
     return beartype(function)
+
+
+def has_shapes(written: Any) -> bool:
+    """Whether the hints of a function, or of the fields of a dataclass, have a shape; written as texts, they are read
+    where the function stands, and what cannot be read there jaxtyping cannot check either."""
+    function: Any = written.__init__ if isinstance(written, type) else getattr(written, "__func__", written)
+    function = getattr(function, "fget", function)
+    names = vars(sys.modules[written.__module__]) if isinstance(written, type) else function.__globals__
+    for hint in getattr(function, "__annotations__", {}).values():
+        with suppress(Exception):
+            if mentions_shape(eval(hint, names) if isinstance(hint, str) else hint):
+                return True
+    return False
+
+
+EVERY_CALL, THEN_ONE_IN = 64, 16  # of a function in a test: a loop calls it ten thousand times with the same shapes
+CALLS: Counter[Callable] = Counter()
+
+
+def only_where_shapes_are(jaxtyped: Callable) -> Callable:
+    """jaxtyping wraps every function, and each call of a wrapped one costs much: at every call of every function that
+    was more than half of the suite's time. So functions that name no shape are left as they are, and of the others the
+    first calls in a test are checked, and a part of those that follow."""
+
+    def decorator(*, typechecker: Any) -> Callable:
+        def decorated(written: Any) -> Any:
+            if not has_shapes(written):
+                return written
+            if not isclass(written):
+                return sometimes(jaxtyped(written, typechecker=typechecker), written)
+            plain = written.__init__
+            written.__init__ = sometimes(jaxtyped(written, typechecker=typechecker).__init__, plain)
+            return written
+
+        return decorated
+
+    return decorator
+
+
+def sometimes(checked: Callable, written: Callable) -> Callable:
+    @wraps(written)
+    def called(*given: Any, **named: Any) -> Any:
+        CALLS[written] = count = CALLS[written] + 1
+        is_checked = count <= EVERY_CALL or count % THEN_ONE_IN == 0
+        return (checked if is_checked else written)(*given, **named)
+
+    return called
+
+
+jaxtyping.jaxtyped = only_where_shapes_are(jaxtyping.jaxtyped)  # before any module of divlens is imported
+
+
+@pytest.fixture(autouse=True)
+def first_calls_are_checked():
+    CALLS.clear()
 
 
 class NetworkInTestError(RuntimeError):

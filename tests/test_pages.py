@@ -283,12 +283,12 @@ def check_line(line: str) -> None:
     """Raises click's own error for a command or an option that does not exist, and for a missing argument."""
     words = shlex.split(line, comments=True)[1:]
     command: click.Command = cli
-    context = click.Context(cli, info_name="divlens")
+    context = click.Context(cli, info_name="divlens", **cli.context_settings)  # a command keeps its help option
     while isinstance(command, click.Group) and words:
         _, found, words = command.resolve_command(context, words)
         assert found
         command = found
-        context = click.Context(command, parent=context, info_name=command.name)
+        context = click.Context(command, parent=context, info_name=command.name, **command.context_settings)
     command.make_parser(context).parse_args(args=words)
 
 
