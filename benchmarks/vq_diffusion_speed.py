@@ -33,11 +33,11 @@ from diffusers.pipelines.deprecated.vq_diffusion.pipeline_vq_diffusion import VQ
 from diffusers.schedulers.scheduling_vq_diffusion import VQDiffusionScheduler
 from torch import Tensor
 
-from divlens.interventions import Settings
 from divlens.loop import moments
 from divlens.noise import CounterNoise
 from divlens.paths import MaskReplaceDiffusion
 from divlens.sampler import step_of
+from divlens.settings import Settings
 from divlens.types import View
 
 CODES, POSITIONS, GUIDANCE = 4096, 1024, 5.0

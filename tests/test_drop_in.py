@@ -18,12 +18,10 @@ from divlens.interventions import (
     Guidance,
     Intervention,
     Paraphrase,
-    Settings,
     Subset,
     Temperature,
     TopK,
     TopP,
-    filter_logits,
 )
 from divlens.loop import filled, moments
 from divlens.models import amused, vq_diffusion
@@ -32,6 +30,7 @@ from divlens.models.open_domain import OpenDomain
 from divlens.noise import TorchNoise
 from divlens.paths import Raster
 from divlens.planning import Reading
+from divlens.settings import Settings, filter_logits
 from oracles import tiny_diffusers as tiny
 
 SEED = 3

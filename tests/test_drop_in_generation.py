@@ -10,21 +10,12 @@ import torch
 import divlens
 from divlens.drop_in.generation import TokenLaw
 from divlens.errors import DivlensError
-from divlens.interventions import (
-    Argmax,
-    DisableTop,
-    Guidance,
-    Intervention,
-    Subset,
-    Temperature,
-    TopK,
-    TopP,
-    filter_logits,
-)
+from divlens.interventions import Argmax, DisableTop, Guidance, Intervention, Subset, Temperature, TopK, TopP
 from divlens.models import emu3, janus
 from divlens.models.loading import Options
 from divlens.models.open_domain import OpenDomain
 from divlens.planning import Reading
+from divlens.settings import filter_logits
 from oracles import tiny_transformers as tiny
 from test_emu3 import GROUPED, codes_of, noise
 from test_emu3 import theirs as emu3_tokens

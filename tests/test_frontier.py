@@ -22,12 +22,13 @@ from divlens.frontier.choices import Choice, choice_of, pareto_set, shares_of
 from divlens.frontier.figures import Half, choosing, halves_of, mixture
 from divlens.frontier.methods import GUIDANCE, METHODS, SETTINGS, by_method, conditions_of, passes_of
 from divlens.frontier.standing import goal_of, standings_of, word_for
-from divlens.interventions import Settings, described
+from divlens.interventions import described
 from divlens.lab.captions import NAMING
 from divlens.lab.reading import all_read, read
 from divlens.models.toy import ToyPredictor
 from divlens.notation import interventions_described
 from divlens.resume import resume
+from divlens.settings import Settings
 from divlens.verdict.contrasts import LEVEL
 from oracles.colour_network import colour_network
 from oracles.run_folders import files_in, record_of

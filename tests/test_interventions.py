@@ -18,18 +18,17 @@ from divlens.interventions import (
     Freeze,
     Guidance,
     Paraphrase,
-    Settings,
     Subset,
     Temperature,
     TopK,
     TopP,
     apply_all,
-    filter_logits,
 )
 from divlens.models.toy import ToyModel
 from divlens.paths import Raster
 from divlens.planning import Reading
 from divlens.sampler import sample
+from divlens.settings import Settings, filter_logits
 from oracles.toy_grids import toy
 
 FAMILIES = ("ar", "mim", "diffusion")

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import T5EncoderModel
 
 from divlens.errors import DivlensError
-from divlens.interventions import Argmax, Guidance, Settings
+from divlens.interventions import Argmax, Guidance
 from divlens.loop import filled
 from divlens.models.llamagen.adapter import LlamaGen, RasterPredictor, load
 from divlens.models.llamagen.captions import left_padded
@@ -21,6 +21,7 @@ from divlens.noise import TorchNoise
 from divlens.paths import Raster
 from divlens.planning import Reading
 from divlens.sampler import sample
+from divlens.settings import Settings
 from divlens.types import View
 from oracles import tiny_llamagen as tiny
 

@@ -19,7 +19,7 @@ from divlens.condition_noise import FadingNoise
 from divlens.decompose import decompose
 from divlens.errors import DivlensError
 from divlens.information import Effort, information
-from divlens.interventions import DisableTop, Freeze, Guidance, Intervention, Settings, filter_logits
+from divlens.interventions import DisableTop, Freeze, Guidance, Intervention
 from divlens.methods import (
     ChooseThenSample,
     ConditionNoise,
@@ -38,6 +38,7 @@ from divlens.paths import Raster
 from divlens.planning import plan
 from divlens.run import Row, fill
 from divlens.sampler import sample
+from divlens.settings import Settings, filter_logits
 from divlens.types import Prompt, View
 from oracles.interventions import heat_by_entropy, keep_near_the_best, make_rarer
 from oracles.toy_grids import GRIDS, chi_square_p, counts_of, exact, toy

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from divlens import noise as noise_module
-from divlens.interventions import Settings, filter_logits
 from divlens.loop import filled
 from divlens.noise import STREAMS, CounterNoise, Stream, TorchNoise, draw_by_inversion, philox4x32, prompt_key, rising
 from divlens.paths import Raster
+from divlens.settings import Settings, filter_logits
 from oracles.toy_grids import chi_square_p
 
 # Every chi-square test below rejects at 1e-6: over random seeds that is its false-alarm rate. Seeds are fixed.

@@ -9,11 +9,11 @@ import torch
 from diffusers.schedulers.scheduling_amused import AmusedScheduler
 from diffusers.schedulers.scheduling_vq_diffusion import VQDiffusionScheduler
 
-from divlens.interventions import Settings
 from divlens.loop import filled
 from divlens.noise import TorchNoise
 from divlens.paths import ConfidenceUnmasking, MaskReplaceDiffusion
 from divlens.paths.schedule import masked_share, still_masked
+from divlens.settings import Settings
 from divlens.types import View
 
 # --- VQ-Diffusion ---------------------------------------------------------------------------------------------------

@@ -8,11 +8,12 @@ import torch
 
 import divlens
 from divlens.errors import DivlensError
-from divlens.interventions import Argmax, DisableTop, Freeze, Guidance, Paraphrase, Settings, Subset, Temperature
+from divlens.interventions import Argmax, DisableTop, Freeze, Guidance, Paraphrase, Subset, Temperature
 from divlens.models.toy import ToyModel
 from divlens.paths import MaskReplaceDiffusion, Raster
 from divlens.planning import Reading, plan, plans
 from divlens.run import Row, Run, fill, noise_of
+from divlens.settings import Settings
 from divlens.types import Prompt
 from oracles.toy_grids import toy
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import divlens
-from divlens.interventions import Argmax, DisableTop, Freeze, Guidance, Settings, Subset, Temperature, TopK, TopP
+from divlens.interventions import Argmax, DisableTop, Freeze, Guidance, Subset, Temperature, TopK, TopP
 from divlens.methods import (
     ConditionNoise,
     EntropyTemperature,
@@ -23,6 +23,7 @@ from divlens.models import load
 from divlens.paths import Raster
 from divlens.planning import plan
 from divlens.run import Row, Run
+from divlens.settings import Settings
 from divlens.store.cells import COUNTS, cells_of, common, stratum_of
 from divlens.types import DrawnWith, Prompt
 from oracles import tiny_llamagen

@@ -7,9 +7,10 @@ import pytest
 import divlens
 from divlens import Argmax, DisableTop, Freeze, Guidance, Paraphrase, Subset, Temperature, TopK, TopP
 from divlens.errors import DivlensError
-from divlens.interventions import Settings, apply_all
+from divlens.interventions import apply_all
 from divlens.notation import interventions_described
 from divlens.paths import ConfidenceUnmasking
+from divlens.settings import Settings
 from divlens.sweeps import DOSES, Swept, conditions_of_sweep, sweep, swept_in, with_sweeps
 from divlens.types import Prompt
 

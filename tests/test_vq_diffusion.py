@@ -10,7 +10,7 @@ import torch
 from diffusers.schedulers.scheduling_vq_diffusion import VQDiffusionScheduler
 
 from divlens.errors import DivlensError
-from divlens.interventions import Argmax, Guidance, Settings, TopP, filter_logits
+from divlens.interventions import Argmax, Guidance, TopP
 from divlens.loop import Moment, guide, moments
 from divlens.models import vq_diffusion
 from divlens.models.loading import Options
@@ -18,6 +18,7 @@ from divlens.noise import CounterNoise, Noise
 from divlens.paths import MaskReplaceDiffusion
 from divlens.planning import Reading
 from divlens.sampler import sample
+from divlens.settings import Settings, filter_logits
 from oracles import tiny_diffusers as tiny
 
 SEED = 3

@@ -15,7 +15,7 @@ from divlens.errors import DivlensError
 from divlens.experiment.measures import FIDELITY, LAW_DISTANCE, OPENNESS, Look, usual_measures
 from divlens.fidelity import Named, confusion_of, named_by
 from divlens.fidelity.judge import ZooJudge, load_judge
-from divlens.interventions import Paraphrase, Settings
+from divlens.interventions import Paraphrase
 from divlens.lab.attributes import BACKGROUND, STYLE, Attribute
 from divlens.lab.evaluation import drawn_from_law
 from divlens.lab.reading import read
@@ -30,6 +30,7 @@ from divlens.models.zoo.tokenizer import Tokenizer
 from divlens.noise import CounterNoise
 from divlens.paths.reverse_step import reverse_step
 from divlens.sampler import sample
+from divlens.settings import Settings
 from divlens.types import Prompt, View
 from divlens.zoo.art import slug
 from divlens.zoo.objectives import corrupted

@@ -6,15 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from divlens.errors import DivlensError, check_text
-from divlens.interventions import (
-    Argmax,
-    DisableTop,
-    Intervention,
-    Paraphrase,
-    Subset,
-    check_interventions,
-    described,
-)
+from divlens.interventions import Argmax, DisableTop, Intervention, Paraphrase, Subset, check_interventions, described
 
 BASELINE = "baseline"
 Condition = Intervention | Sequence[Intervention]

@@ -10,11 +10,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from divlens.errors import DivlensError
-from divlens.interventions import Settings, filter_logits
 from divlens.models.protocol import Predictor
 from divlens.noise import CounterNoise, Noise
 from divlens.paths import Advance, Draws
 from divlens.repulsion import drawn_apart
+from divlens.settings import Settings, filter_logits
 from divlens.types import View
 
 

@@ -12,13 +12,14 @@ from torch import Tensor
 from divlens.calibration import SAMPLES, frequencies_of
 from divlens.codebook import order_by_clusters
 from divlens.errors import DivlensError, check_whole, is_whole
-from divlens.interventions import Intervention, Settings, Wordings, apply_all, wordings_under
+from divlens.interventions import Intervention, Wordings, apply_all, wordings_under
 from divlens.models.answers import calibration_prompts_of, code_vectors_of, conditions_of
 from divlens.models.fingerprint import fingerprint_of
 from divlens.models.protocol import Model, Quantizing, Templated, check_model
 from divlens.models.room import Rooms
 from divlens.paraphrase import wordings_of
 from divlens.run import Group, Row, Rows, Run, fill
+from divlens.settings import Settings
 from divlens.types import Prompt
 
 BATCH_SIZE = 96

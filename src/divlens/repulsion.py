@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from divlens.interventions import Settings, filter_logits
 from divlens.noise import CounterNoise
+from divlens.settings import Settings, filter_logits
 from divlens.types import Repulsion, View
 
 

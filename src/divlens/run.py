@@ -18,13 +18,13 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from divlens.errors import DivlensError
-from divlens.interventions import Settings
 from divlens.loop import Moment, Watched, moments
 from divlens.models.answers import checked_predictor, pictures_of
 from divlens.models.fingerprint import fingerprint_of, is_compiled
 from divlens.models.protocol import Lexical, Limited, Model, Predictor
 from divlens.models.room import Rooms
 from divlens.noise import CounterNoise, Noise
+from divlens.settings import Settings
 from divlens.types import DrawnWith, Prompt, View
 
 Seen = TypeVar("Seen")

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from divlens.drop_in.law import law_settings, log_law
 from divlens.errors import DivlensError
-from divlens.interventions import Intervention, Settings
+from divlens.interventions import Intervention
 from divlens.models.emu3 import Emu3Model
 from divlens.models.glm_image import GlmImageModel
 from divlens.models.janus import JanusModel
 from divlens.models.protocol import Model
 from divlens.planning import Reading
+from divlens.settings import Settings
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from divlens.errors import DivlensError
-from divlens.interventions import (
-    Frequencies,
-    Intervention,
-    OnSettings,
-    Settings,
-    apply_all,
-    check_interventions,
-    filter_logits,
-)
+from divlens.interventions import Frequencies, Intervention, OnSettings, apply_all, check_interventions
+from divlens.settings import Settings, filter_logits
 
 # What `filter_logits` reads of the settings, and the draw itself. A new setting of the law needs its name here.
 LAW = frozenset({"temperature", "by_entropy", "allowed", "log_factors", "top_k", "top_p", "min_p", "greedy"})

@@ -22,12 +22,13 @@ from torch.overrides import TorchFunctionMode
 
 from divlens.drop_in.law import law_settings, log_law
 from divlens.errors import DivlensError
-from divlens.interventions import Intervention, Settings, check_interventions, filter_logits
+from divlens.interventions import Intervention, check_interventions
 from divlens.models.failures import one_line
 from divlens.models.glm_image import published_law
 from divlens.models.loading import Options
 from divlens.paths import ConfidenceUnmasking
 from divlens.planning import Reading
+from divlens.settings import Settings, filter_logits
 
 
 class GreedyDraw(TorchFunctionMode):

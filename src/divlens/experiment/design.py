@@ -12,7 +12,7 @@ import numpy as np
 from divlens.conditions import name_of
 from divlens.diversity import NETWORKS
 from divlens.errors import DivlensError, check_whole
-from divlens.interventions import Intervention, OnPrompt, Settings, wordings_under
+from divlens.interventions import Intervention, OnPrompt, wordings_under
 from divlens.models.answers import asked_prompts, loaded_model
 from divlens.models.protocol import Limited, Model, NoisyDecoding
 from divlens.noise import prompt_key
@@ -21,6 +21,7 @@ from divlens.paraphrase import length
 from divlens.planning import BATCH_SIZE, MOST_SAMPLES, BatchSize, Reading, check_request
 from divlens.results import request_of
 from divlens.run import Row, Run
+from divlens.settings import Settings
 from divlens.showing import counted
 from divlens.types import Prompt
 

@@ -25,7 +25,6 @@ from divlens.experiment.measure import Instruments, figure_names, measure, sampl
 from divlens.experiment.measures import Measure
 from divlens.experiment.pieces import Piece, pieces_of
 from divlens.fidelity import judge_of
-from divlens.interventions import Settings
 from divlens.models.fingerprint import fingerprint_of
 from divlens.models.protocol import Model
 from divlens.models.room import Rooms
@@ -34,6 +33,7 @@ from divlens.progress import OnBatch, ShowProgress, followed
 from divlens.results import setup_of
 from divlens.run import Rows, Run
 from divlens.scale import check_ray, dealt
+from divlens.settings import Settings
 from divlens.store.asked import loaded_again
 from divlens.store.draw import drawn, no_tokens_yet, read_stored, windows
 from divlens.store.folder import SAMPLES, SCORES, VERDICTS, RunFolder, of_samples, owner_of

@@ -17,7 +17,6 @@ from divlens.interventions import (
     Guidance,
     Intervention,
     Paraphrase,
-    Settings,
     Subset,
     Temperature,
     TopK,
@@ -26,6 +25,7 @@ from divlens.interventions import (
 from divlens.lab.reading import all_read
 from divlens.methods import EntropyTemperature, GuidanceInterval, MinP, RepulseTokens
 from divlens.models.protocol import Model
+from divlens.settings import Settings
 from divlens.types import Prompt
 
 GUIDANCE = "guidance"  # the rival of all others: what is usually done for more diversity

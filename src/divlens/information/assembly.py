@@ -25,8 +25,9 @@ from divlens.information.result import Information
 from divlens.information.stored import StoredSamples
 from divlens.information.token_entropy import token_entropies, usage
 from divlens.information.unseen import estimate_of_quantity
-from divlens.interventions import Settings, templated
+from divlens.interventions import templated
 from divlens.run import Run, wording_notes
+from divlens.settings import Settings
 from divlens.statistics import Interval
 from divlens.types import Prompt
 

@@ -18,8 +18,8 @@ from divlens.information.accounting import Tally
 from divlens.information.estimates import BITS, Estimate, PromptMeans, estimate
 from divlens.information.laws import law_of
 from divlens.information.stored import StoredSamples
-from divlens.interventions import Settings
 from divlens.run import Run
+from divlens.settings import Settings
 from divlens.statistics import Interval, unseen
 
 Bits = Float[np.ndarray, " prompts"]

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 from divlens.condition_noise import FadingNoise
 from divlens.errors import DivlensError, is_number, shown
-from divlens.interventions import Frequencies, Settings
+from divlens.interventions import Frequencies
 from divlens.paths import Raster
+from divlens.settings import Settings
 
 
 @dataclass(frozen=True)

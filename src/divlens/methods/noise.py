@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from divlens.errors import DivlensError, is_number, is_whole, shown
-from divlens.interventions import Frequencies, Settings
+from divlens.interventions import Frequencies
+from divlens.settings import Settings
 from divlens.types import Repulsion, written
 
 MOST_STRATA = 4096

@@ -8,7 +8,8 @@ from typing import Literal, get_args
 
 from divlens import paths
 from divlens.errors import DivlensError, is_number, shown
-from divlens.interventions import Frequencies, Settings
+from divlens.interventions import Frequencies
+from divlens.settings import Settings
 
 MaskedRule = paths.ConfidenceUnmasking | paths.ChooseThenSample | paths.RandomOrder | paths.FixedOrder
 PathSchedule = Literal["constant", "linear", "running product"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from divlens.errors import DivlensError, is_number, shown
-from divlens.interventions import Frequencies, Settings
+from divlens.interventions import Frequencies
+from divlens.settings import Settings
 
 LEAST, MOST = 1e-6, 1e6  # of the numbers of a temperature: far beyond what is of use, far inside what float32 holds
 
