@@ -66,12 +66,18 @@
     return rows.filter((row) => row.model === model && row.condition === condition);
   }
 
+  // A chart without the lines between two ends of which no row knows one: Vega would complain that they have no extent.
+  function withLinesThatAreKnown(spec, rows) {
+    const unknown = (end) => end && rows.length && end.field in rows[0] && !rows.some((row) => known(row[end.field]));
+    return { ...spec, layer: spec.layer.filter(({ encoding }) => !unknown(encoding.x2) && !unknown(encoding.y2)) };
+  }
+
   async function draw(place) {
     const key = place.dataset.chart;
     const rows = rowsOf(key);
     const before = views.get(key);
     if (before) before.finalize();
-    const spec = { ...coloured(data.figures[key].spec), datasets: { rows }, config: config() };
+    const spec = { ...coloured(withLinesThatAreKnown(data.figures[key].spec, rows)), datasets: { rows }, config: config() };
     const options = { actions: false, ast: true, renderer: "svg", tooltip: { disableDefaultStyle: true } };
     const result = await vegaEmbed(place.querySelector(".plot"), spec, options);
     views.set(key, result);
@@ -138,7 +144,7 @@
       marks.twin ? "a duplicate" : "", marks.near ? "of the nearest pair" : "", marks.far ? "of the farthest pair" : "",
       marks.wrong ? "judged wrong" : "",
     ].filter(Boolean).join("; ");
-    const image = make("img", { src: data.images[picture.image], alt: said, loading: "lazy", decoding: "async" });
+    const image = make("img", { loading: "lazy", decoding: "async", src: data.images[picture.image], alt: said });
     image.addEventListener("load", () => { if (image.naturalWidth <= 64) button.classList.add("small"); });
     const classes = ["pic", ...["near", "far", "twin"].filter((name) => marks[name])].join(" ");
     const button = make(
@@ -263,7 +269,7 @@
     const body = one.cells.map((row, at) => make(
       "tr", {}, make("th", { scope: "row", text: `${one.rows} ${at}` }),
       ...row.map((image, execution) => make("td", {}, known(image) ? make("img", {
-        src: data.images[image], loading: "lazy", decoding: "async",
+        loading: "lazy", decoding: "async", src: data.images[image],
         alt: `${one.model}, ${one.rows} ${at}, execution ${execution}`,
       }) : null)),
     ));
