@@ -408,7 +408,7 @@
   }
   for (const place of document.querySelectorAll("[data-strip]")) {
     const model = place.closest("[data-model]").dataset.model;
-    const rows = data.rows.filter((row) => row.model === model && row.prompt === place.dataset.strip);
+    const rows = data.rows.filter((row) => row.model === model && row.prompt === place.dataset.strip && data.first.includes(row.condition));
     place.querySelector(".rows").replaceChildren(grid(rows, true, 6));
   }
   for (const button of document.querySelectorAll("[data-save]")) {
