@@ -102,8 +102,8 @@ def typical_prompt(per_prompt: pd.DataFrame, model: str) -> str:
 
 def contrast_rows(run: StoredRun, found: Verdict | None, table: pd.DataFrame) -> list[dict[str, Any]]:
     """A row for each model and condition but baseline: the change of LPIPS diversity in percent of baseline with its
-    interval, the outcome where it is a contrast of the verdict (nothing where there is none), and of which pictures that is; fidelity and openness
-    beside it. `table`: that of the probe."""
+    interval, the outcome where it is a contrast of the verdict (without a verdict nothing), and of which pictures that
+    is; fidelity and openness beside it. `table`: that of the probe."""
     names = evidence_of(run).names if found else {}
     kind_of = {condition: kind for kind, condition in names.items()}
     decided = found.table.to_dict("records") if found else []

@@ -69,6 +69,7 @@
   // A chart without the lines between two ends of which no row knows one: Vega would complain that they have no extent.
   function withLinesThatAreKnown(spec, rows) {
     const unknown = (end) => end && rows.length && end.field in rows[0] && !rows.some((row) => known(row[end.field]));
+    if (!spec.layer) return spec;
     return { ...spec, layer: spec.layer.filter(({ encoding }) => !unknown(encoding.x2) && !unknown(encoding.y2)) };
   }
 
