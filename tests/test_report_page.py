@@ -25,6 +25,7 @@ from divlens.fidelity.judge import load_judge
 from divlens.fidelity.notes import fall_text, fall_warnings
 from divlens.lab.attributes import Attribute
 from divlens.pages import embedding, honesty, law, page, stored
+from divlens.pages.charted import frontier_figures
 from divlens.pages.distances import (
     changed_distance,
     mean_distance,
@@ -33,9 +34,10 @@ from divlens.pages.distances import (
     squared_distances,
 )
 from divlens.pages.embedding import Extent, columns_within, extent_of
-from divlens.pages.figures import FRONTIER_KINDS, bit_rows, frontier_rows, plane_rows, share_rows
+from divlens.pages.figures import bit_rows, frontier_rows, plane_rows, share_rows
 from divlens.pages.replay import last_of_each
 from divlens.pages.texts import command_line, file_name, shell_word, shown
+from divlens.plots.rows import PARETO
 from oracles.colour_network import colour_network
 from oracles.embedded import picture
 
@@ -478,7 +480,7 @@ def test_a_frontier_has_guidance_as_its_curve_and_the_pareto_set_marked():
     diversity, fidelity, rows = frontier_rows(settings_of_a_frontier(law_distance=0.1))
     assert (diversity, fidelity) == ("openness, %", "fidelity, %")
     assert [row["condition"] for row in rows if row["curve"]] == ["baseline", "guidance=2", "guidance=1"]
-    assert [row["condition"] for row in rows if row["kind"] == FRONTIER_KINDS[1]] == ["guidance=1", "top-p=0.9"]
+    assert [row["condition"] for row in rows if row["kind"] == PARETO] == ["guidance=1", "top-p=0.9"]
     assert [row["label"] for row in rows] == ["", "", "guidance=1", "", ""]  # the most faithful of the two
     assert rows[3]["diversity"] == pytest.approx(80) and rows[3]["fidelity"] == pytest.approx(60)
     assert frontier_rows(settings_of_a_frontier())[0] == "LPIPS diversity"  # without a true law nothing is in percent
@@ -490,7 +492,7 @@ def test_a_frontier_without_fidelity_has_no_chart(tmp_path, colours_for_lpips):
     divlens.frontier("toy/ar", ["a", "b", "c", "d"], 2, methods=["top-p"], out=tmp_path / "run")
     figures = report_module.contents(divlens.open_run(tmp_path / "run"), 0, None).figures
     assert all(one.key != "frontier" for one in figures)
-    (found,) = report_module.frontier_figures(settings_of_a_frontier(law_distance=0.1))  # the control
+    (found,) = frontier_figures(settings_of_a_frontier(law_distance=0.1))  # the control
     assert found.key == "frontier" and len(found.rows) == 5
 
 

@@ -9,11 +9,12 @@ from divlens.doses import Doses
 from divlens.doses.result import TITLES
 from divlens.output import Record
 from divlens.pages import charts
-from divlens.pages.figures import FRONTIER_KINDS, bit_rows, dose_rows, frontier_rows, plane_rows, share_rows
+from divlens.pages.figures import bit_rows, dose_rows, frontier_rows, plane_rows, share_rows
 from divlens.pages.page import Figure
 from divlens.pages.replay import bits_rows
 from divlens.pages.tables import Tables
 from divlens.pages.verdicts import ALL, RIGHT
+from divlens.plots.rows import FRONTIER_KINDS
 
 if TYPE_CHECKING:
     import pandas as pd
