@@ -48,6 +48,7 @@ def test_every_chart_is_drawn_and_shows_hostile_text_as_text(opened):
     assert [charts.nth(i).get_attribute("data-chart") for i in range(charts.count())] == [
         *("changes-0", "changes-1"),
         *("prompts", "replay", "doses-0-diversity", "sources", "bits"),
+        *("steps", "maps-0", "codes-0", "codes-1"),
     ]
     for i in range(charts.count()):
         assert charts.nth(i).locator("svg path[d]").count() > 3
@@ -109,6 +110,22 @@ def test_charts_and_their_data_are_saved(opened, tmp_path):
 def test_a_phone_needs_no_sideways_scrolling(opened):
     opened.set_viewport_size({"width": 375, "height": 800})
     opened.wait_for_function("document.documentElement.scrollWidth <= 375", timeout=10_000)
+    opened.reload()
+    opened.wait_for_selector("html[data-drawn]")
+    area = opened.locator("[data-chart=bits] svg .root .background").first.bounding_box()
+    assert area["width"] > 375 * 0.35  # its long names leave it room
+
+
+def test_paper_is_light_and_has_what_is_folded_away(opened):
+    def paper():
+        return opened.evaluate("() => getComputedStyle(document.body).backgroundColor")
+
+    folded = opened.locator("#prompts-table")
+    browser.switch(opened, "dark")
+    assert paper() != "rgb(255, 255, 255)" and not folded.is_visible()
+    opened.emulate_media(media="print")
+    assert paper() == "rgb(255, 255, 255)" and folded.is_visible()
+    assert not opened.locator("#filters").is_visible()
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -332,6 +332,7 @@ def test_the_first_screen_of_many_conditions_has_those_of_the_verdict_and_leads_
     divlens.probe("toy/mim", PROMPTS[:2], 2, conditions=asked, out=tmp_path / "many")
     many = report_module.contents(divlens.open_run(tmp_path / "many"), 1000, None, 0)
     assert many.data["first"] == ["baseline", "half", "best"] and many.later == tuple(doses)
+    assert '"reverse": false' in json.dumps(many.of_kind("doses")[0].spec)  # doses go both ways from 1
     (changes,) = many.of_kind("changes")
     assert {row["condition"] for row in changes.rows} == {"half", "best"}
     for below in (many.data["conditions"], [row[0] for row in many.tables[0].rows]):
@@ -350,11 +351,12 @@ def test_the_first_screen_of_many_conditions_has_those_of_the_verdict_and_leads_
 
 
 def test_the_first_screen_without_a_verdict_has_the_first_conditions_and_says_no_outcome(tmp_path, colours_for_lpips):
-    asked = {"baseline": (), **{f"t={t}": divlens.Temperature(t) for t in range(2, 10)}}
+    asked = {"baseline": (), **{f"t=.{t}": divlens.Temperature(t / 10) for t in range(9, 1, -1)}}
     divlens.probe("toy/mim", PROMPTS[:2], 2, conditions=asked, out=tmp_path / "run")
     found = report_module.contents(divlens.open_run(tmp_path / "run"), 0, None, 0)
     assert found.data["first"] == list(asked)[:6]
     assert {row["outcome"] for figure in found.of_kind("changes") for row in figure.rows} == {""}
+    assert '"reverse": true' in json.dumps(found.of_kind("doses")[0].spec)  # the weakest dose at the left
 
 
 def test_a_run_of_enhance_says_that_breakage_cannot_be_seen(tmp_path, colours_for_lpips):

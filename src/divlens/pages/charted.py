@@ -73,7 +73,7 @@ def dose_figures(found: Doses | None) -> Iterator[Figure]:
         return
     for place, swept in enumerate(dict.fromkeys(curve.swept for curve in found.curves)):
         curves = [curve for curve in found.curves if curve.swept == swept]
-        falling = curves[0].points[0].dose > curves[0].points[-1].dose
+        falling = all(curve.points[0].dose > curve.points[-1].dose for curve in curves)
         for measure, title in TITLES.items():
             if rows := dose_rows(curves, measure):
                 spec = charts.doses(names_in(rows, "series"), swept.dose.field, falling)

@@ -73,12 +73,31 @@
     return { ...spec, layer: spec.layer.filter(({ encoding }) => !unknown(encoding.x2) && !unknown(encoding.y2)) };
   }
 
+  // Names beside a narrow chart are cut, and a legend goes over as many lines as it needs.
+  function fitting(part, width) {
+    if (Array.isArray(part)) return part.map((each) => fitting(each, width));
+    if (!part || typeof part !== "object") return part;
+    const limit = Math.round(0.42 * width);
+    return Object.fromEntries(Object.entries(part).map(([name, value]) => [
+      name, name === "labelLimit" ? Math.min(value, limit) : fitting(value, width),
+    ]));
+  }
+
+  function legendColumns(rows, width) {
+    const longest = Math.max(...rows.map((row) => String(row.series ?? row.kind ?? "").length), 0);
+    return Math.max(1, Math.floor(Math.min(width, 640) / (50 + 7.5 * longest))); // 640: as wide as a sheet of paper
+  }
+
   async function draw(place) {
     const key = place.dataset.chart;
     const rows = rowsOf(key);
     const before = views.get(key);
     if (before) before.finalize();
-    const spec = { ...coloured(withLinesThatAreKnown(data.figures[key].spec, rows)), datasets: { rows }, config: config() };
+    const width = place.clientWidth;
+    const drawn = fitting(withLinesThatAreKnown(data.figures[key].spec, rows), width);
+    const settings = config();
+    settings.legend.columns = legendColumns(rows, width);
+    const spec = { ...coloured(drawn), datasets: { rows }, config: settings };
     const options = { actions: false, ast: true, renderer: "svg", tooltip: { disableDefaultStyle: true } };
     const result = await vegaEmbed(place.querySelector(".plot"), spec, options);
     views.set(key, result);
