@@ -32,7 +32,7 @@ def figures_of(
     margin: float | None,
     request: Record,
 ) -> Iterator[Figure]:
-    """The charts of a page; those that have no rows are left out."""
+    """The charts of a page; those that have no rows are left out. `contrasts`: the rows of the first screen."""
     for place, model in enumerate(request["models"]):
         rows = [row for row in contrasts if row["model"] == model]
         kinds = {row["pictures"] for row in rows}
