@@ -177,6 +177,21 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(scope="module")
+def chromium():
+    """A headless Chromium, where this machine has one."""
+    from oracles.browser import BROWSER  # not above: the package is checked by what stands in this file
+
+    if BROWSER is None:
+        pytest.skip("needs Chromium: apt-get install chromium-headless-shell")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
 @pytest.fixture
 def counted(monkeypatch):
     """The samples that were drawn for folders, batch by batch, as numbers of rows."""

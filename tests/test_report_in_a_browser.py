@@ -3,8 +3,6 @@ nothing is asked for from anywhere, and no text does anything."""
 
 import csv
 import io
-import shutil
-from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -12,15 +10,11 @@ import pytest
 
 import divlens
 from divlens.pages.texts import shown
+from oracles import browser
+from oracles.browser import HOSTILE, ODD, TURNED, comes_true
 from oracles.colour_network import colour_network
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "google-chrome"))), None)
-HOSTILE = "<script>alert(1)</script> <img src=x onerror=alert(1)>, \"q\" 'r'"
-TURNED = "\u202eright \u05e9\u05dc\u05d5\u05dd"
 PROMPTS = ["red heart", HOSTILE, TURNED, "snow", "a cat", "blue sea", "green hill"]
-ODD = "</script><b>odd</b>"
-
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium: apt-get install chromium-headless-shell")
 
 
 @pytest.fixture(scope="module")
@@ -43,31 +37,10 @@ def written(tmp_path_factory, cache_of_the_session):
         return divlens.report(folder / "a<b>run", folder / "page.html")
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def opened(chromium, written):
-    """The page, drawn; at the end nothing was complained of, asked for elsewhere, or run that is not its own."""
-    complaints: list[str] = []
-    context = chromium.new_context(viewport={"width": 1200, "height": 900}, color_scheme="light")
-    page = context.new_page()
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("dialog", lambda dialog: (complaints.append(f"dialog {dialog.message}"), dialog.dismiss()))
-    page.on("request", lambda one: one.url.startswith(("data:", "file:", "blob:")) or complaints.append(one.url))
-    page.goto(written.as_uri())
-    page.wait_for_selector("html[data-drawn=light]", timeout=60_000)
-    yield page
-    context.close()
-    assert not complaints
+    with browser.opened(chromium, written.as_uri()) as page:
+        yield page
 
 
 def test_every_chart_is_drawn_and_shows_hostile_text_as_text(opened):
@@ -75,13 +48,12 @@ def test_every_chart_is_drawn_and_shows_hostile_text_as_text(opened):
     assert [charts.nth(i).get_attribute("data-chart") for i in range(charts.count())] == [
         *("changes-0", "changes-1"),
         *("prompts", "replay", "doses-0-diversity", "sources", "bits"),
+        *("steps", "maps-0", "codes-0", "codes-1"),
     ]
     for i in range(charts.count()):
         assert charts.nth(i).locator("svg path[d]").count() > 3
-    labels = opened.locator("[data-chart=prompts] svg text").all_text_contents()
-    assert shown(TURNED) in labels and any(label.startswith("<script>alert(1)</script>") for label in labels)
+    browser.check_odd_names(opened)
     assert any(label.startswith("</script><b>odd") for label in opened.locator("#verdict svg text").all_text_contents())
-    assert opened.locator("#blocks b").count() == 0
     assert opened.locator("#crossed img").count() == 2 * 3
 
 
@@ -120,13 +92,7 @@ def test_a_dot_opens_its_two_rows(opened):
 
 
 def test_light_and_dark(opened):
-    paper = "() => getComputedStyle(document.body).backgroundColor"
-    colour = "() => document.querySelector('[data-chart=prompts] svg text').getAttribute('fill')"
-    light = opened.evaluate(paper), opened.evaluate(colour)
-    opened.click("#theme")
-    opened.wait_for_selector("html[data-drawn=dark]")
-    dark = opened.evaluate(paper), opened.evaluate(colour)
-    assert light[0] != dark[0] and light[1] != dark[1]
+    browser.check_light_and_dark(opened)
 
 
 def test_charts_and_their_data_are_saved(opened, tmp_path):
@@ -144,30 +110,27 @@ def test_charts_and_their_data_are_saved(opened, tmp_path):
 def test_a_phone_needs_no_sideways_scrolling(opened):
     opened.set_viewport_size({"width": 375, "height": 800})
     opened.wait_for_function("document.documentElement.scrollWidth <= 375", timeout=10_000)
+    opened.reload()
+    opened.wait_for_selector("html[data-drawn]")
+    area = opened.locator("[data-chart=bits] svg .root .background").first.bounding_box()
+    assert area["width"] > 375 * 0.35  # its long names leave it room
+
+
+def test_paper_is_light_and_has_what_is_folded_away(opened):
+    def paper():
+        return opened.evaluate("() => getComputedStyle(document.body).backgroundColor")
+
+    folded = opened.locator("#prompts-table")
+    browser.switch(opened, "dark")
+    assert paper() != "rgb(255, 255, 255)" and not folded.is_visible()
+    opened.emulate_media(media="print")
+    assert paper() == "rgb(255, 255, 255)" and folded.is_visible()
+    assert not opened.locator("#filters").is_visible()
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_no_serious_fault(opened, theme):
-    """In the page, and in the record of a picture that is open; axe reads what is shown, and does not ask anybody."""
-    from axe_playwright_python.sync_playwright import Axe
-
-    def serious() -> list[str]:
-        found = Axe().run(opened).response["violations"]
-        return [
-            f"{one['id']}: {node['html'][:120]}"
-            for one in found
-            if one["impact"] in ("serious", "critical")
-            for node in one["nodes"]
-        ]
-
-    if theme == "dark":
-        opened.click("#theme")
-        opened.wait_for_selector("html[data-drawn=dark]")
-    assert serious() == []
-    opened.locator("#blocks .pic").first.click()
-    assert serious() == []
-    opened.evaluate("document.querySelector('#picture-image').removeAttribute('alt')")
-    assert any(line.startswith("image-alt") for line in serious())  # it does find what is there
+    browser.check_with_axe(opened, theme)
 
 
 def test_one_slider_moves_the_replays_of_all_models(opened):
@@ -184,8 +147,3 @@ def test_one_slider_moves_the_replays_of_all_models(opened):
     assert comes_true(opened, lambda: opened.evaluate(rule) != at)
     opened.click("#replay-play")
     assert comes_true(opened, lambda: opened.locator("#replay-at").input_value() == "100")
-
-
-def comes_true(page, holds: Callable[[], bool]) -> bool:
-    """Whether it does within 20 s. Playwright's waiting for a function needs `eval`, which the page's policy bars."""
-    return any(holds() or page.wait_for_timeout(100) for _ in range(200))

@@ -3,8 +3,10 @@
 import itertools
 import json
 import math
+import re
 import shlex
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from importlib import import_module
 from pathlib import Path
@@ -23,6 +25,7 @@ from divlens.fidelity.judge import load_judge
 from divlens.fidelity.notes import fall_text, fall_warnings
 from divlens.lab.attributes import Attribute
 from divlens.pages import embedding, honesty, law, page, stored
+from divlens.pages.charted import frontier_figures
 from divlens.pages.distances import (
     changed_distance,
     mean_distance,
@@ -31,9 +34,10 @@ from divlens.pages.distances import (
     squared_distances,
 )
 from divlens.pages.embedding import Extent, columns_within, extent_of
-from divlens.pages.figures import FRONTIER_KINDS, bit_rows, frontier_rows, plane_rows, share_rows
+from divlens.pages.figures import bit_rows, frontier_rows, plane_rows, share_rows
 from divlens.pages.replay import last_of_each
 from divlens.pages.texts import command_line, file_name, shell_word, shown
+from divlens.plots.rows import PARETO
 from oracles.colour_network import colour_network
 from oracles.embedded import picture
 
@@ -314,9 +318,45 @@ def test_falls_of_fidelity_are_those_of_the_probe():
     table = pd.DataFrame(rows, columns=["model", "condition", "prompt", "fidelity"])
     fall = fidelity_change(np.array(shares["baseline"]), np.array(shares["broken"]), 4)
     said = fall_warnings([f"under broken {fall_text(fall, 4)}"])
-    assert honesty.warnings_of(table, 4, 0) == {"m": said} and "from 94 to 25 %" in said[0]
+    assert honesty.warnings_of(table, 4, 0, list(shares)) == {"m": said} and "from 94 to 25 %" in said[0]
+    assert honesty.warnings_of(table, 4, 0, ["same"]) == {"m": []}
     unbroken: Any = table[table["condition"] != "broken"]
-    assert honesty.warnings_of(unbroken, 4, 0) == {"m": []}
+    assert honesty.warnings_of(unbroken, 4, 0, list(shares)) == {"m": []}
+
+
+def test_the_first_screen_of_many_conditions_has_those_of_the_verdict_and_leads_to_the_others(
+    tmp_path, colours_for_lpips
+):
+    doses = {f"t={t}": divlens.Temperature(t) for t in (0.3, 0.5, 2.0, 3.0)}
+    asked = {**doses, "baseline": (), "half": divlens.Subset(0.5), "best": divlens.Argmax()}
+    divlens.probe("toy/mim", PROMPTS[:2], 2, conditions=asked, out=tmp_path / "many")
+    many = report_module.contents(divlens.open_run(tmp_path / "many"), 1000, None, 0)
+    assert many.data["first"] == ["baseline", "half", "best"] and many.later == tuple(doses)
+    assert '"reverse": false' in json.dumps(many.of_kind("doses")[0].spec)  # doses go both ways from 1
+    (changes,) = many.of_kind("changes")
+    assert {row["condition"] for row in changes.rows} == {"half", "best"}
+    for below in (many.data["conditions"], [row[0] for row in many.tables[0].rows]):
+        assert set(below) == set(asked)
+    fallen = replace(many, later_warnings={"toy/mim:0": ["Warning: fidelity falls <there>."]})
+    text, without = page.html_of(fallen), page.html_of(many)
+    assert "The other 4 are in" in text and 'href="#falls"' in text and 'href="#falls"' not in without
+    first, _, below = text.partition('<section id="limits"')
+    assert "falls &lt;there&gt;" in below and "falls &lt;there&gt;" not in first
+    for place in re.findall(r'href="#(\w+)"', text):
+        assert f'id="{place}"' in text
+    few = {name: done for name, done in asked.items() if name not in ("t=0.3", "t=3.0")}
+    divlens.probe("toy/mim", PROMPTS[:2], 2, conditions=few, out=tmp_path / "few")
+    whole = report_module.contents(divlens.open_run(tmp_path / "few"), 1000, None, 0)
+    assert set(whole.data["first"]) == set(few) and not whole.later and "are in <a" not in page.html_of(whole)
+
+
+def test_the_first_screen_without_a_verdict_has_the_first_conditions_and_says_no_outcome(tmp_path, colours_for_lpips):
+    asked = {"baseline": (), **{f"t=.{t}": divlens.Temperature(t / 10) for t in range(9, 1, -1)}}
+    divlens.probe("toy/mim", PROMPTS[:2], 2, conditions=asked, out=tmp_path / "run")
+    found = report_module.contents(divlens.open_run(tmp_path / "run"), 0, None, 0)
+    assert found.data["first"] == list(asked)[:6]
+    assert {row["outcome"] for figure in found.of_kind("changes") for row in figure.rows} == {""}
+    assert '"reverse": true' in json.dumps(found.of_kind("doses")[0].spec)  # the weakest dose at the left
 
 
 def test_a_run_of_enhance_says_that_breakage_cannot_be_seen(tmp_path, colours_for_lpips):
@@ -442,7 +482,7 @@ def test_a_frontier_has_guidance_as_its_curve_and_the_pareto_set_marked():
     diversity, fidelity, rows = frontier_rows(settings_of_a_frontier(law_distance=0.1))
     assert (diversity, fidelity) == ("openness, %", "fidelity, %")
     assert [row["condition"] for row in rows if row["curve"]] == ["baseline", "guidance=2", "guidance=1"]
-    assert [row["condition"] for row in rows if row["kind"] == FRONTIER_KINDS[1]] == ["guidance=1", "top-p=0.9"]
+    assert [row["condition"] for row in rows if row["kind"] == PARETO] == ["guidance=1", "top-p=0.9"]
     assert [row["label"] for row in rows] == ["", "", "guidance=1", "", ""]  # the most faithful of the two
     assert rows[3]["diversity"] == pytest.approx(80) and rows[3]["fidelity"] == pytest.approx(60)
     assert frontier_rows(settings_of_a_frontier())[0] == "LPIPS diversity"  # without a true law nothing is in percent
@@ -454,7 +494,7 @@ def test_a_frontier_without_fidelity_has_no_chart(tmp_path, colours_for_lpips):
     divlens.frontier("toy/ar", ["a", "b", "c", "d"], 2, methods=["top-p"], out=tmp_path / "run")
     figures = report_module.contents(divlens.open_run(tmp_path / "run"), 0, None).figures
     assert all(one.key != "frontier" for one in figures)
-    (found,) = report_module.frontier_figures(settings_of_a_frontier(law_distance=0.1))  # the control
+    (found,) = frontier_figures(settings_of_a_frontier(law_distance=0.1))  # the control
     assert found.key == "frontier" and len(found.rows) == 5
 
 

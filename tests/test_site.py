@@ -1,6 +1,8 @@
 """The site of the documentation: it is built without a warning, and shows what the pages say."""
 
+import base64
 import inspect
+import json
 import re
 import shutil
 import subprocess
@@ -17,6 +19,7 @@ from markdown_it import MarkdownIt
 import divlens
 from oracles.documentation import ROOT, script
 
+NOTEBOOKS = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "examples").glob("*.ipynb"))]
 STRUCTURE = {"h1", "h2", "h3", "li", "ol", "ul", "table", "tr", "td", "th", "pre", "img", "strong", "em"}
 
 
@@ -76,9 +79,15 @@ def pages():
     return {source: place for source, place in script("build_site").places().items() if place.endswith(".md")}
 
 
+def text_of(source):
+    """The Markdown of a page, of a notebook as the site has it."""
+    site = script("build_site")
+    return site.page_of_notebook(source, site.places())[0] if source in NOTEBOOKS else (ROOT / source).read_text()
+
+
 @pytest.mark.parametrize("source", [source for source in pages() if source != "docs/api.md"])
 def test_a_page_of_the_site_has_all_that_the_page_of_the_repository_has(source, project):
-    text = (ROOT / source).read_text()
+    text = text_of(source)
     expected = structure_of(MarkdownIt().enable("table").render(text))
     assert structure_of(article(html_at(project, pages()[source]).read_text())) == expected
     swallowed = structure_of(MarkdownIt().enable("table").render(re.sub(r"^# .*", "", text, count=1)))
@@ -99,6 +108,34 @@ def test_the_reference_of_python_has_signatures_and_docstrings(project):
         first = " ".join((function.__doc__ or "").partition("\n")[0].replace("`", "").split())
         assert first in text
     assert "no_such_parameter: " not in text
+
+
+def text_in(html):
+    """What a reader sees, with single spaces."""
+    return " ".join(unescape(re.sub("<[^>]*>", " ", html)).split())
+
+
+@pytest.mark.parametrize("source", NOTEBOOKS)
+def test_a_notebook_is_a_page_with_its_code_what_it_printed_and_its_pictures(source, project):
+    page = html_at(project, pages()[source])
+    html = article(page.read_text())
+    shown = "".join(text_in(html).split())
+    outputs = [each for cell in json.loads((ROOT / source).read_text())["cells"] for each in cell.get("outputs", [])]
+    cells = [cell for cell in json.loads((ROOT / source).read_text())["cells"] if cell["cell_type"] == "code"]
+    for code in ("".join(cell["source"]) for cell in cells):
+        assert "".join(code.split()) in shown
+    for printed in ("".join(each["text"]) for each in outputs if "text" in each):
+        assert "".join(printed.split()) in shown
+    drawn = [base64.b64decode("".join(data["image/png"])) for data in data_of(outputs) if "image/png" in data]
+    assert drawn == [(page.parent / address).read_bytes() for address in re.findall(r'<img[^>]*src="([^"]*)"', html)]
+    tables = ["".join(data["text/html"]) for data in data_of(outputs) if "text/html" in data]
+    cells_of = [cell for table in tables for cell in re.findall(r"<td>(.*?)</td>", table)]
+    assert re.findall(r"<td>(.*?)</td>", html) == cells_of
+    assert len(cells) > 4 and drawn and cells_of and "<style" not in html
+
+
+def data_of(outputs):
+    return [each["data"] for each in outputs if "data" in each]
 
 
 def test_every_page_is_in_the_navigation(project):
@@ -145,12 +182,42 @@ def test_code_is_left_as_it_is():
     assert changed == text.replace("docs/", "", 1)
 
 
-def test_a_page_asks_for_nothing_from_elsewhere(project):
-    """But for the script that draws the one chart of the architecture, which the tool asks for where there is one."""
-    for page in (project / "build" / "site").rglob("*.html"):
-        loaded = re.findall(r'<(?:script|img|iframe)[^>]*\bsrc="([^"]*)"|<link[^>]*\bhref="([^"]*)"', page.read_text())
+LOADED = re.compile(r'<(?:script|img|iframe|source)[^>]*\bsrc="([^"]*)"|<link[^>]*\bhref="([^"]*)"')
+IN_STYLES = re.compile(r"""(?:url\(|@import\s+)["']?([^"')]+)""")
+
+
+def test_no_file_of_the_site_names_another_host_to_load_from(project):
+    """But for the script of the tool, which would load some things if a page had them: the browser tells whether."""
+    site = project / "build" / "site"
+    for page in site.rglob("*.html"):
+        loaded = [address for pair in LOADED.findall(page.read_text()) for address in pair if address]
         assert loaded
-        assert not [address for pair in loaded for address in pair if urlsplit(address).netloc]
+        assert not [address for address in loaded if urlsplit(address).netloc]
+    styles = [*site.rglob("*.css"), *site.rglob("*.svg")]
+    assert styles
+    for path in styles:
+        assert not [one for one in IN_STYLES.findall(path.read_text()) if urlsplit(one).netloc]
+
+
+def test_a_browser_that_shows_the_site_asks_nobody(project, chromium):
+    """Every page, its script run: nothing is asked for but files of this machine."""
+    asked = []
+    page = chromium.new_page()
+    page.on("request", lambda request: asked.append(request.url))
+    for path in (project / "build" / "site").rglob("*.html"):
+        page.goto(path.as_uri())
+    assert len(asked) > 100 and not [address for address in asked if not address.startswith(("file:", "data:"))]
+    page.set_content('<img src="http://127.0.0.1:9/x.png">')  # the control
+    assert asked[-1] == "http://127.0.0.1:9/x.png"
+    page.close()
+
+
+def test_the_chart_of_the_data_flow_is_what_its_script_draws():
+    flow = script("data_flow")
+    assert flow.TARGET.read_text() == flow.chart()
+    modules = {path.stem for path in (ROOT / "src" / "divlens").iterdir()}
+    verbs = {name.partition(".")[0] for name in flow.BOXES} - modules
+    assert verbs < set(divlens.__all__) and "planning" not in divlens.__all__
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,8 @@ import re
 import shutil
 import socket
 import struct
-import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +21,7 @@ from divlens.cli import main
 from divlens.errors import DivlensError
 from divlens.pages import report as report_module
 from divlens.pages import served
+from oracles.served_runs import serving
 
 pytestmark = pytest.mark.usefixtures("colours_for_lpips", "one_thread")
 PROMPTS = ["a cat", "<script>snow</script>"]
@@ -33,19 +31,6 @@ CONDITIONS = {"baseline": [], "hot": divlens.Temperature(1.5)}
 def probed(folder: Path, n: int = 3) -> str:
     divlens.probe("toy/mim", PROMPTS, n, conditions=CONDITIONS, out=folder)
     return str(folder)
-
-
-@contextmanager
-def serving(run: str, host: str = served.HOST) -> Iterator[str]:
-    server = served.server_of(run, host, port=0)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def asked(address: str, host: str | None = None, method: str = "GET") -> tuple[int, str, bytes]:
@@ -217,6 +202,7 @@ def test_bad_input_is_a_line(tmp_path, capsys):
                 main(["view", *arguments])
             error = capsys.readouterr().err
             assert stopped.value.code == 2 and said in error and "Traceback" not in error
+            assert error.startswith("Usage: ") or error.count("\n") == 1
     with pytest.raises(DivlensError, match="view expects a port from 0 to 65535, got -1"):
         served.server_of(run, port=-1)
     with pytest.raises(DivlensError, match="view expects the name or the address of a host"):
@@ -226,11 +212,16 @@ def test_bad_input_is_a_line(tmp_path, capsys):
             served.server_of(run, host, 0)
 
 
-def test_the_command_says_where_it_is_and_ends_with_ctrl_c(tmp_path, capsys, monkeypatch):
+def test_the_command_says_where_it_is_opens_it_when_asked_and_ends_with_ctrl_c(tmp_path, capsys, monkeypatch):
+    launched: list[str] = []
+
     def interrupted(server: Any, poll_interval: float) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(served.ThreadingHTTPServer, "serve_forever", interrupted)
+    monkeypatch.setattr("click.launch", launched.append)
     run = probed(tmp_path / "run")
-    main(["view", run, "--port", "0"])
-    assert re.search(rf"{re.escape(run)} is at http://127\.0\.0\.1:\d+/ until Ctrl-C", capsys.readouterr().out)
+    for arguments, times in (([], 0), (["--open"], 1)):
+        main(["view", run, "--port", "0", *arguments])
+        found = re.search(rf"{re.escape(run)} is at (http://127\.0\.0\.1:\d+/) until Ctrl-C", capsys.readouterr().out)
+        assert found and launched == [found[1]] * times

@@ -151,7 +151,7 @@ def bits(series: Sequence[str], quantities: Sequence[str]) -> Spec:
 
 def doses(series: Sequence[str], field: str, falling: bool) -> Spec:
     """What is left of a figure at each dose, of each model, with its intervals. `field`: what the dose is. `falling`:
-    whether a smaller dose is the stronger one; the weakest stands at the left."""
+    whether a smaller dose is the stronger one, so that the weakest stands at the left."""
     import altair as alt
 
     base = alt.Chart(alt.NamedData(ROWS))

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from divlens.output import Record
-from divlens.pages.figures import series_of
 from divlens.pages.verdicts import number, percent
+from divlens.plots.rows import series_of
 from divlens.store.reader import StoredRun
 from divlens.store.schemas import SAMPLES
 from divlens.store.views import literal

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from divlens.conditions import BASELINE
 from divlens.doses.result import Curve
 from divlens.experiment import columns
-from divlens.experiment.measures import DIVERSITY, FIDELITY, LAW_DISTANCE, OPENNESS
-from divlens.frontier.methods import GUIDANCE
+from divlens.experiment.measures import DIVERSITY, FIDELITY, OPENNESS
 from divlens.pages.gallery import UNKNOWN, Gallery, Row, reference_of
 from divlens.pages.verdicts import number, percent
+from divlens.plots.rows import PARETO, kind_of, of_guidance, scales_of, series_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +20,6 @@ BRACKETS = {  # what is known from below and above only; other quantities are on
     "H(Z), all images": ("sequence_lower", "sequence_upper"),
     "I(X;Z), what an image tells of its prompt": ("mutual_lower", "mutual_upper"),
 }
-FRONTIER_KINDS = ("baseline and plain guidance", "Pareto set", "other settings")
 SINGLE = {"path H(P||Z|X)": "path", "execution H(Z||P|X)": "execution"}
 
 
@@ -146,28 +144,24 @@ def frontier_rows(settings: pd.DataFrame) -> tuple[str, str, list[dict[str, Any]
     """What diversity and fidelity are, and a row for each setting of `frontier`, in their order; the most faithful one
     of the Pareto set has a label. Without a fidelity there are no rows: diversity alone is no frontier. Shares are in
     percent."""
-    if FIDELITY not in settings:
+    scales = scales_of(settings)
+    if scales is None:
         return "", "", []
-    on_laboratory = LAW_DISTANCE.name in settings
-    diversity, fidelity = ("openness, %", "fidelity, %") if on_laboratory else ("LPIPS diversity", "fidelity")
-    read = percent if on_laboratory else number
+    read = percent if scales.are_shares else number
     rows = []
     for record in settings.to_dict("records"):
-        of_guidance = record["method"] in ("", GUIDANCE)
-        kind = FRONTIER_KINDS[1 if record["in_pareto_set"] else 0 if of_guidance else 2]
         figures = {
             f"{name}{end}": read(record[f"{name}{end}"])
             for name in (DIVERSITY, FIDELITY)
             for end in ("", "_low", "_high")
         }
         named = {"series": record["model"], "condition": record["condition"], "done": record["interventions"]}
-        rows.append({**named, "kind": kind, "curve": of_guidance, "passes": int(record["passes"]), **figures})
-    best = max(
-        (row for row in rows if row["kind"] == FRONTIER_KINDS[1]), key=lambda row: row[FIDELITY] or 0.0, default=None
-    )
+        kind, curve = kind_of(record), of_guidance(record)
+        rows.append({**named, "kind": kind, "curve": curve, "passes": int(record["passes"]), **figures})
+    best = max((row for row in rows if row["kind"] == PARETO), key=lambda row: row[FIDELITY] or 0.0, default=None)
     for place, row in enumerate(rows):
         row |= {"place": place, "label": row["condition"] if row is best else ""}
-    return diversity, fidelity, rows
+    return scales.diversity, scales.fidelity, rows
 
 
 def dose_rows(curves: Sequence[Curve], measure: str) -> list[dict[str, Any]]:
@@ -191,8 +185,3 @@ def by_series(table: pd.DataFrame) -> dict[str, dict[str, Mapping[str, Any]]]:
     for record in table.to_dict("records"):
         found.setdefault(series_of(record), {})[record["quantity"]] = record
     return found
-
-
-def series_of(record: Mapping[str, Any]) -> str:
-    """Whose a row is: the model, and the condition where it is not the model as it is."""
-    return str(record["model"]) if record["condition"] == BASELINE else f"{record['model']}, {record['condition']}"

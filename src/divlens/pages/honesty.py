@@ -4,7 +4,7 @@ each measure cannot see."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,8 +62,8 @@ def floors(per_prompt: pd.DataFrame) -> list[tuple[str, float, float]]:
     return [one for one in found if not math.isnan(one[1])]
 
 
-def warnings_of(per_prompt: pd.DataFrame, n: int, seed: int) -> dict[str, list[str]]:
-    """By the model, under which conditions fidelity fell. `n`: samples of each prompt."""
+def warnings_of(per_prompt: pd.DataFrame, n: int, seed: int, under: Collection[str]) -> dict[str, list[str]]:
+    """By the model, under which of some conditions fidelity fell. `n`: samples of each prompt."""
     found = {}
     for model, of_model in per_prompt.groupby("model", sort=False):
         shares = {
@@ -71,7 +71,8 @@ def warnings_of(per_prompt: pd.DataFrame, n: int, seed: int) -> dict[str, list[s
             for condition, rows in of_model.groupby("condition", sort=False)
         }
         first = reference_of(list(shares))
-        changes = {name: fidelity_change(shares[first], share, n, seed) for name, share in shares.items()}
+        asked = {name: share for name, share in shares.items() if name in under}
+        changes = {name: fidelity_change(shares[first], share, n, seed) for name, share in asked.items()}
         found[str(model)] = fall_warnings(
             f"under {name} {fall_text(change, n)}" for name, change in changes.items() if change.fell
         )

@@ -28,7 +28,8 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """All that a page shows. `missing`: what is not there and why, a sentence each. `data`: what its script reads.
+    """All that a page shows. `later`: the conditions that the first screen leaves out; they stand further below, and so
+    do their `later_warnings`. `missing`: what is not there and why, a sentence each. `data`: what its script reads.
     `paired`: whether it holds two runs against each other, in place of conditions."""
 
     title: str
@@ -36,6 +37,8 @@ class Page:
     facts: tuple[tuple[str, str], ...]
     cards: tuple[Card, ...]
     warnings: Mapping[str, list[str]]
+    later: tuple[str, ...]
+    later_warnings: Mapping[str, list[str]]
     verdict_notes: tuple[str, ...]
     missing: tuple[str, ...]
     figures: tuple[Figure, ...]

@@ -13,6 +13,7 @@ from divlens.errors import check_whole
 from divlens.experiment.measures import DIVERSITY, FIDELITY, OPENNESS
 from divlens.output import Record
 from divlens.pages import charts
+from divlens.pages.charted import names_in
 from divlens.pages.gallery import Gallery, Row
 from divlens.pages.page import Figure, Page, html_of
 from divlens.pages.report import (
@@ -20,7 +21,6 @@ from divlens.pages.report import (
     check_packages,
     check_target,
     gallery_note,
-    names_in,
     row_data,
     write,
 )
@@ -84,6 +84,8 @@ def contents_of_two(
         facts=tuple((cells[0], f"a: {cells[1]}; b: {cells[2]}") for cells in settings.rows),
         cards=(),
         warnings={},
+        later=(),
+        later_warnings={},
         verdict_notes=tuple(found.notes),
         missing=missing_of(sides, command),
         figures=(Figure("prompts", "Diversity of each prompt, a and b", chart, of_prompts),) if of_prompts else (),
@@ -105,6 +107,7 @@ def contents_of_two(
             "replays": [],
             "rows": rows,
             "conditions": conditions,
+            "first": [],
             "typical": "",
         },
         paired=True,

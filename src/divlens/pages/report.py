@@ -3,57 +3,36 @@ not."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from divlens.doses import Doses, doses
-from divlens.doses.result import TITLES
 from divlens.errors import DivlensError, check_whole
 from divlens.files import written_beside
 from divlens.output import Record
-from divlens.pages import charts, honesty
+from divlens.pages import honesty
+from divlens.pages.charted import DECOMPOSE, INFORMATION, figures_of
 from divlens.pages.code_charts import code_figures
 from divlens.pages.codes import usage_rows
 from divlens.pages.crossed import crossed_of
 from divlens.pages.embedding import Embedded
-from divlens.pages.figures import (
-    FRONTIER_KINDS,
-    bit_rows,
-    dose_rows,
-    frontier_rows,
-    plane_rows,
-    prompt_rows,
-    row_figures,
-    share_rows,
-)
+from divlens.pages.figures import prompt_rows, row_figures
 from divlens.pages.formats import FORMATS, SUFFIXES
 from divlens.pages.gallery import Gallery, Row
 from divlens.pages.law import law_rows
-from divlens.pages.page import Figure, Page, html_of
-from divlens.pages.replay import bits_rows, replays_of
+from divlens.pages.page import Page, html_of
+from divlens.pages.replay import replays_of
 from divlens.pages.stored import gallery_of
 from divlens.pages.summary import summary_of
-from divlens.pages.tables import COMPARED, PROBE, Tables, blocks_of, facts, sessions_of, tables_of
+from divlens.pages.tables import COMPARED, PROBE, blocks_of, facts, sessions_of, tables_of
 from divlens.pages.texts import command_line, file_name
-from divlens.pages.verdicts import (
-    ALL,
-    RIGHT,
-    Card,
-    cards_of,
-    contrast_rows,
-    open_questions,
-    verdict_of,
-)
+from divlens.pages.verdicts import Card, cards_of, contrast_rows, first_shown, open_questions, verdict_of
 from divlens.showing import counted
 from divlens.store.reader import StoredRun, open_run
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-DECOMPOSE, FRONTIER, INFORMATION = "decompose", "frontier", "information"
 MOST_PICTURES, REPLAY, HTML = 4000, 1, "html"
 PACKAGES = ("jinja2", "altair", "vl_convert")
 
@@ -149,6 +128,8 @@ def contents(
     contrasts = [] if probed is None else contrast_rows(run, found, probed)
     cards = cards_of(found, request["models"], per_prompt)
     of_prompts = prompt_rows(per_prompt, gallery)
+    first = list(request["conditions"]) if per_prompt is None else first_shown(request["conditions"], found)
+    later = [name for name in request["conditions"] if name not in first]
     margin = found.margin if found else None
     found_doses = None if compared != PROBE or table is None else doses_of(run)
     of_law = law_rows(run, request, device) if "n" in request and gallery.rows else []
@@ -156,13 +137,20 @@ def contents(
     more = More(run, cards, device, len(gallery.images))
     crossed = more.crossed() if pictures else []
     replays, not_replayed = more.replays(request, gallery, replay)
+    on_first = [row for row in contrasts if row["condition"] in first]
     single = len(request["conditions"]) < 2
+
+    def warnings_under(names: Sequence[str]) -> dict[str, list[str]]:
+        return {} if per_prompt is None else honesty.warnings_of(per_prompt, request["n"], request["seed"], names)
+
     return Page(
         title=name,
         headline=headline(cards, run),
         facts=tuple(facts(run, request)),
         cards=tuple(cards),
-        warnings={} if per_prompt is None else honesty.warnings_of(per_prompt, request["n"], request["seed"]),
+        warnings=warnings_under(first),
+        later=tuple(later),
+        later_warnings=warnings_under(later),
         verdict_notes=tuple(found.notes) if found else (why_none,),
         missing=(
             *tables.missing,
@@ -171,7 +159,7 @@ def contents(
             *(["One condition only: there is nothing to hold its pictures against."] if single else []),
         ),
         figures=(
-            *figures_of(contrasts, of_prompts, found_doses, of_law, replays, tables, margin, request),
+            *figures_of(on_first, of_prompts, found_doses, of_law, replays, tables, margin, request),
             *code_figures(usage, tables.of(INFORMATION, "steps"), tables.of(INFORMATION, "maps")),
         ),
         halvings=() if found_doses is None else tuple(found_doses.blocks),
@@ -195,6 +183,7 @@ def contents(
                 for row, figures in zip(gallery.rows, row_figures(per_prompt, gallery), strict=True)
             ],
             "conditions": list(request["conditions"]),
+            "first": first,
             "typical": next((card.typical for card in cards if card.typical), ""),
         },
     )
@@ -247,86 +236,6 @@ def headline(cards: Sequence[Card], run: StoredRun) -> str:
     return "; ".join(
         f"{' and '.join(models)} {'is' if len(models) == 1 else 'are'} {name}" for name, models in by_answer.items()
     )
-
-
-def figures_of(
-    contrasts: list[dict[str, Any]],
-    of_prompts: list[dict[str, Any]],
-    found_doses: Doses | None,
-    of_law: list[dict[str, Any]],
-    replays: list[dict[str, Any]],
-    tables: Tables,
-    margin: float | None,
-    request: Record,
-) -> Iterator[Figure]:
-    """The charts of a page; those that have no rows are left out."""
-    for place, model in enumerate(request["models"]):
-        rows = [row for row in contrasts if row["model"] == model]
-        kinds = {row["pictures"] for row in rows}
-        if rows:
-            title = f"Change of LPIPS diversity, {model}"
-            yield Figure(
-                f"changes-{place}",
-                title,
-                charts.changes(len(names_in(rows, "condition")), margin, kinds == {ALL, RIGHT}),
-                rows,
-            )
-    if of_prompts:
-        yield Figure(
-            "prompts", "Diversity of each prompt", charts.prompts(len(names_in(of_prompts, "prompt"))), of_prompts
-        )
-    yield from dose_figures(found_doses)
-    if rows := bits_rows(replays):
-        yield Figure("replay", "Bits decided so far", charts.replay(names_in(rows, "series")), rows)
-    for place, (attribute, rows) in enumerate(grouped(of_law, "attribute").items()):
-        spec = charts.law(names_in(rows, "series"), names_in(rows, "value"))
-        yield Figure(f"law-{place}", attribute, spec, rows)
-    yield from frontier_figures(tables.of(FRONTIER, "settings"))
-    shares = tables.of(DECOMPOSE, "table")
-    if shares is not None and (rows := share_rows(shares)):
-        spec = charts.shares(names_in(rows, "series"), names_in(rows, "source"))
-        yield Figure("sources", "Where LPIPS diversity comes from", spec, rows)
-    bits = tables.of(INFORMATION, "table")
-    if bits is not None and (rows := bit_rows(bits)):
-        spec = charts.bits(names_in(rows, "series"), names_in(rows, "quantity"))
-        yield Figure("bits", "Bits of an image", spec, rows)
-    if bits is not None and (rows := plane_rows(bits)):
-        yield Figure("plane", "The bottleneck plane", charts.plane(names_in(rows, "series")), rows)
-
-
-def dose_figures(found: Doses | None) -> Iterator[Figure]:
-    """A chart for each sweep and each measure that was taken."""
-    if found is None:
-        return
-    for place, swept in enumerate(dict.fromkeys(curve.swept for curve in found.curves)):
-        curves = [curve for curve in found.curves if curve.swept == swept]
-        falling = curves[0].points[0].dose > curves[0].points[-1].dose
-        for measure, title in TITLES.items():
-            if rows := dose_rows(curves, measure):
-                spec = charts.doses(names_in(rows, "series"), swept.dose.field, falling)
-                yield Figure(f"doses-{place}-{measure}", f"{swept.name}: {title}", spec, rows)
-
-
-def frontier_figures(settings: pd.DataFrame | None) -> Iterator[Figure]:
-    """Diversity against fidelity of every setting; nothing where there is no fidelity."""
-    if settings is None:
-        return
-    diversity, fidelity, rows = frontier_rows(settings)
-    if rows:
-        spec = charts.frontier(diversity, fidelity, FRONTIER_KINDS)
-        yield Figure("frontier", f"Diversity against fidelity, {rows[0]['series']}", spec, rows)
-
-
-def grouped(rows: list[dict[str, Any]], column: str) -> dict[str, list[dict[str, Any]]]:
-    """Rows by what stands in a column, in the order in which it comes."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        found.setdefault(row[column], []).append(row)
-    return found
-
-
-def names_in(rows: list[dict[str, Any]], column: str) -> list[str]:
-    return list(dict.fromkeys(row[column] for row in rows))
 
 
 def gallery_note(gallery: Gallery) -> str:

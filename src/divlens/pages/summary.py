@@ -13,11 +13,11 @@ from divlens.doses import doses
 from divlens.errors import DivlensError
 from divlens.experiment import columns
 from divlens.output import Record
-from divlens.pages.figures import series_of
 from divlens.pages.honesty import notes_on
 from divlens.pages.tables import COMPARED, PROBE, Tables, blocks_of, sessions_of, tables_of
 from divlens.pages.texts import command_line
 from divlens.pages.verdicts import number, verdict_of
+from divlens.plots.rows import series_of
 from divlens.showing import Block, counted, interval_text
 from divlens.statistics import Interval
 from divlens.store.reader import StoredRun

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from divlens.conditions import BASELINE
+from divlens.conditions import BASELINE, default_conditions
 from divlens.errors import DivlensError
 from divlens.experiment import columns
 from divlens.experiment.measures import DIVERSITY, FIDELITY, OPENNESS
+from divlens.interventions import described
 from divlens.pages.gallery import reference_of
 from divlens.showing import counted, interval_text
 from divlens.statistics import Interval
 from divlens.store.reader import StoredRun
 from divlens.verdict import Verdict, verdict
-from divlens.verdict.evidence import evidence_of
+from divlens.verdict.evidence import evidence_of, interventions_alone
 from divlens.verdict.strategy import MEANING, OPEN
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 ALL, RIGHT, NO_CONTRAST = "all pictures", "right pictures", "not a contrast"
 PICTURES = {"all": ALL, "right": RIGHT}
 LIKELY = 0.005  # a smaller chance is not named
+FEW = 6  # conditions that the first screen has room for: the five usual ones, and one more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +79,18 @@ def cards_of(found: Verdict | None, models: Sequence[str], per_prompt: pd.DataFr
     return cards
 
 
+def first_shown(conditions: Mapping[str, str], found: Verdict | None) -> list[str]:
+    """The conditions of the first screen, in their order: all where they are few, else those that the verdict rests on
+    and the usual ones or, without a verdict, the first. `conditions`: what is done, by name."""
+    if len(conditions) <= FEW:
+        return list(conditions)
+    if found is None:
+        return list(conditions)[:FEW]
+    usual = {described(interventions) for interventions in default_conditions().values()}
+    decisive = interventions_alone(conditions).values()
+    return [name for name, done in conditions.items() if name == BASELINE or name in decisive or done in usual]
+
+
 def typical_prompt(per_prompt: pd.DataFrame, model: str) -> str:
     """The prompt whose changes of diversity under all conditions are nearest to the means over prompts, in units of
     baseline: not the one that shows most, but one that shows what the figures say."""
@@ -88,8 +102,8 @@ def typical_prompt(per_prompt: pd.DataFrame, model: str) -> str:
 
 def contrast_rows(run: StoredRun, found: Verdict | None, table: pd.DataFrame) -> list[dict[str, Any]]:
     """A row for each model and condition but baseline: the change of LPIPS diversity in percent of baseline with its
-    interval, the outcome where it is a contrast of the verdict, and of which pictures that is; fidelity and openness
-    beside it. `table`: that of the probe."""
+    interval, the outcome where it is a contrast of the verdict (without a verdict nothing), and of which pictures that
+    is; fidelity and openness beside it. `table`: that of the probe."""
     names = evidence_of(run).names if found else {}
     kind_of = {condition: kind for kind, condition in names.items()}
     decided = found.table.to_dict("records") if found else []
@@ -113,7 +127,7 @@ def contrast_rows(run: StoredRun, found: Verdict | None, table: pd.DataFrame) ->
                 | {name: percent(one[of]) for name, of in zip(ENDS, RELATIVE, strict=True)}
                 | {
                     "pictures": PICTURES[str(one["pictures"])] if contrasts else ALL,
-                    "outcome": str(one["outcome"]) if contrasts else NO_CONTRAST,
+                    "outcome": str(one["outcome"]) if contrasts else NO_CONTRAST if found else "",
                     "would_decide": number(one["would_decide"]) if contrasts else None,
                     "prompts": int(one["prompts"]),
                 }

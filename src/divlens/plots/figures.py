@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from divlens.errors import DivlensError
+from divlens.plots.rows import GUIDED, OTHER, PARETO, kind_of, of_guidance, scales_of, with_series
 from divlens.plots.style import (
     COLOURS,
     FAINT,
@@ -73,7 +74,7 @@ def changes(table: pd.DataFrame) -> Any:
 def shares(table: pd.DataFrame) -> Any:
     """Of `decompose`: which share of LPIPS diversity each source makes. `table`: that of `Decomposition`, or several
     below each other."""
-    table = table.assign(series=series_of(table))
+    table = with_series(table)
     series, sources = (list(dict.fromkeys(table[column])) for column in ("series", "source"))
     figure, (axes,) = new_figure(1.1 + ROW * len(sources) * max(1, len(series) / 2))
     found: list[tuple[str, float, float, float]] = []
@@ -98,27 +99,28 @@ def shares(table: pd.DataFrame) -> Any:
 def frontier(settings: pd.DataFrame) -> Any:
     """Of `frontier`: diversity against fidelity of every setting, plain guidance as a curve, the Pareto set marked and
     named. `settings`: those of `Frontier`. Raises DivlensError where nobody can tell fidelity."""
-    if "fidelity" not in settings:
+    scales = scales_of(settings)
+    if scales is None:
         raise DivlensError("plot.frontier expects a figure of fidelity, but nobody can tell it of these prompts")
-    shares = "law_distance" in settings
-    scale, titles = (100, ("fidelity, %", "openness, %")) if shares else (1, ("fidelity", "LPIPS diversity"))
+    scale = 100 if scales.are_shares else 1
     (x, left, right), (y, low, high) = (with_ends(settings, name, scale) for name in ("fidelity", "diversity"))
-    of_guidance = settings["method"].isin(["", "guidance"]).to_numpy()
-    best = settings["in_pareto_set"].to_numpy(bool)
+    records = settings.to_dict("records")
+    kinds, guided = np.array(list(map(kind_of, records))), np.array(list(map(of_guidance, records)), bool)
+    best, others = kinds == PARETO, kinds == OTHER
     figure, (axes,) = new_figure(4.0)
-    for kind, colour in ((of_guidance & ~best, COLOURS[1]), (best, COLOURS[0])):
+    for kind, colour in ((kinds == GUIDED, COLOURS[1]), (best, COLOURS[0])):
         bars(axes, left[kind], right[kind], y[kind], colour)
         bars(axes, low[kind], high[kind], x[kind], colour, upright=True)
     curve = {"linestyle": "--", "color": COLOURS[1], "marker": "o", "markersize": 5}
-    axes.plot(x[of_guidance], y[of_guidance], **curve, label="baseline and plain guidance")
-    dots(axes, x[~of_guidance & ~best], y[~of_guidance & ~best], "^", QUIET, "other settings")
-    dots(axes, x[best], y[best], "s", COLOURS[0], "Pareto set")
-    axes.set_xlabel(titles[0])
-    axes.set_ylabel(titles[1])
+    axes.plot(x[guided], y[guided], **curve, label=GUIDED)
+    dots(axes, x[others], y[others], "^", QUIET, OTHER)
+    dots(axes, x[best], y[best], "s", COLOURS[0], PARETO)
+    axes.set_xlabel(scales.fidelity)
+    axes.set_ylabel(scales.diversity)
     axes.grid(color=FAINT)
     legend(axes, True)
     names = list(settings["condition"])
-    barred = np.flatnonzero(of_guidance | best)
+    barred = np.flatnonzero(guided | best)
     ends = [
         (names[at], *of[at]) for of in (np.stack([x, left, right], 1), np.stack([y, low, high], 1)) for at in barred
     ]
@@ -175,9 +177,3 @@ def with_ends(table: pd.DataFrame, column: str, scale: float = 100) -> tuple[np.
 def number_at(column: Any, name: str) -> float:
     """A value of a column by the name of its row; NaN where there is none."""
     return float(column.get(name, np.nan))
-
-
-def series_of(table: pd.DataFrame) -> list[str]:
-    """Whose each row is: the model, and the condition where it is not the model as it is."""
-    pairs = zip(table["model"], table["condition"], strict=True)
-    return [str(model) if condition == "baseline" else f"{model}, {condition}" for model, condition in pairs]

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from divlens.plots.figures import number_at, series_of
+from divlens.plots.figures import number_at
+from divlens.plots.rows import with_series
 from divlens.plots.style import COLOURS, FAINT, INTERVALS, MARKS, QUIET, bars, dots, legend, new_figure, said, say
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def plane(table: pd.DataFrame) -> Any:
     """Of `information`: left, H(Z) of all images against H(Z|X) of those of a prompt, which differ by at most the
     entropy of the prompts; right, the bottleneck plane: I(X;Z), what an image tells of its prompt, against I(Z;Y), what
     it tells at least of the thing that was asked for. `table`: that of `Information`, or several below each other."""
-    table = table.assign(series=series_of(table))
+    table = with_series(table)
     figure, (left, right) = new_figure(3.6, 2, (1, 1))
     series = list(dict.fromkeys(table["series"]))
     missing: list[str] = []

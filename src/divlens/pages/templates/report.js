@@ -66,12 +66,38 @@
     return rows.filter((row) => row.model === model && row.condition === condition);
   }
 
+  // A chart without the lines between two ends of which no row knows one: Vega would complain that they have no extent.
+  function withLinesThatAreKnown(spec, rows) {
+    const unknown = (end) => end && rows.length && end.field in rows[0] && !rows.some((row) => known(row[end.field]));
+    if (!spec.layer) return spec;
+    return { ...spec, layer: spec.layer.filter(({ encoding }) => !unknown(encoding.x2) && !unknown(encoding.y2)) };
+  }
+
+  // Names beside a narrow chart are cut, and a legend goes over as many lines as it needs.
+  function fitting(part, width) {
+    if (Array.isArray(part)) return part.map((each) => fitting(each, width));
+    if (!part || typeof part !== "object") return part;
+    const limit = Math.round(0.42 * width);
+    return Object.fromEntries(Object.entries(part).map(([name, value]) => [
+      name, name === "labelLimit" ? Math.min(value, limit) : fitting(value, width),
+    ]));
+  }
+
+  function legendColumns(rows, width) {
+    const longest = Math.max(...rows.map((row) => String(row.series ?? row.kind ?? "").length), 0);
+    return Math.max(1, Math.floor(Math.min(width, 640) / (50 + 7.5 * longest))); // 640: as wide as a sheet of paper
+  }
+
   async function draw(place) {
     const key = place.dataset.chart;
     const rows = rowsOf(key);
     const before = views.get(key);
     if (before) before.finalize();
-    const spec = { ...coloured(data.figures[key].spec), datasets: { rows }, config: config() };
+    const width = place.clientWidth;
+    const drawn = fitting(withLinesThatAreKnown(data.figures[key].spec, rows), width);
+    const settings = config();
+    settings.legend.columns = legendColumns(rows, width);
+    const spec = { ...coloured(drawn), datasets: { rows }, config: settings };
     const options = { actions: false, ast: true, renderer: "svg", tooltip: { disableDefaultStyle: true } };
     const result = await vegaEmbed(place.querySelector(".plot"), spec, options);
     views.set(key, result);
@@ -138,7 +164,7 @@
       marks.twin ? "a duplicate" : "", marks.near ? "of the nearest pair" : "", marks.far ? "of the farthest pair" : "",
       marks.wrong ? "judged wrong" : "",
     ].filter(Boolean).join("; ");
-    const image = make("img", { src: data.images[picture.image], alt: said, loading: "lazy", decoding: "async" });
+    const image = make("img", { loading: "lazy", decoding: "async", src: data.images[picture.image], alt: said });
     image.addEventListener("load", () => { if (image.naturalWidth <= 64) button.classList.add("small"); });
     const classes = ["pic", ...["near", "far", "twin"].filter((name) => marks[name])].join(" ");
     const button = make(
@@ -263,7 +289,7 @@
     const body = one.cells.map((row, at) => make(
       "tr", {}, make("th", { scope: "row", text: `${one.rows} ${at}` }),
       ...row.map((image, execution) => make("td", {}, known(image) ? make("img", {
-        src: data.images[image], loading: "lazy", decoding: "async",
+        loading: "lazy", decoding: "async", src: data.images[image],
         alt: `${one.model}, ${one.rows} ${at}, execution ${execution}`,
       }) : null)),
     ));
@@ -402,7 +428,7 @@
   }
   for (const place of document.querySelectorAll("[data-strip]")) {
     const model = place.closest("[data-model]").dataset.model;
-    const rows = data.rows.filter((row) => row.model === model && row.prompt === place.dataset.strip);
+    const rows = data.rows.filter((row) => row.model === model && row.prompt === place.dataset.strip && data.first.includes(row.condition));
     place.querySelector(".rows").replaceChildren(grid(rows, true, 6));
   }
   for (const button of document.querySelectorAll("[data-save]")) {
