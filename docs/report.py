@@ -1,6 +1,7 @@
 """Takes docs/report.png, the first screen of the report of a run, with headless Chromium.
 
-divlens probe zoo/ar zoo/mim --limit 8 -n 6 --out run
+divlens probe zoo/ar zoo/mim zoo/diffusion --out run
+divlens decompose zoo/ar zoo/mim zoo/diffusion --limit 3 --wordings 2 --paths 3 --executions 3 --out run
 python docs/report.py run
 """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from divlens.pages.charted import names_in
 from divlens.pages.charts import INK, ROWS, SERIES, Spec, coloured, cycled, finished, legend_of, numbers, shaped
 from divlens.pages.codes import KINDS, map_rows, step_rows
 from divlens.pages.page import Figure
@@ -22,17 +23,13 @@ def code_figures(
 ) -> Iterator[Figure]:
     """`usage`: the rows of each model. `of_steps`, `of_maps`: tables of `information`, where the run has them."""
     for place, (model, rows) in enumerate(usage.items()):
-        yield Figure(f"codes-{place}", f"Codes that are used, {model}", usage_chart(names_in(rows)), rows)
+        yield Figure(f"codes-{place}", f"Codes that are used, {model}", usage_chart(names_in(rows, "series")), rows)
     if of_steps is not None and (rows := step_rows(of_steps)):
-        yield Figure("steps", "When bits are decided", steps_chart(names_in(rows)), rows)
+        yield Figure("steps", "When bits are decided", steps_chart(names_in(rows, "series")), rows)
     if of_maps is not None:
         for place, (series, rows) in enumerate(map_rows(of_maps).items()):
             height, width, groups = (1 + max(row[name] for row in rows) for name in ("row", "column", "stage"))
             yield Figure(f"maps-{place}", f"Where bits fall, {series}", maps_chart(height, width, groups - 1), rows)
-
-
-def names_in(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(row["series"] for row in rows))
 
 
 def usage_chart(conditions: Sequence[str]) -> Spec:
