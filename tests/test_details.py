@@ -42,11 +42,18 @@ def test_as_much_as_asked_is_filled_in_evenly_and_by_the_seed():
     for aspect in ASPECTS:
         counts = Counter(value for one in found for value in aspect.values if f", {value}" in one)
         assert set(counts.values()) == {48 // len(aspect.values)}
-    assert all(one.count(", ") == 2 for one in filled_in("A penguin", 10, 3, 2))
+    some = filled_in("A penguin", 60, 3, 2)
+    assert all(one.count(", ") == 2 for one in some)
+    for aspect in ASPECTS:  # also where an aspect is said in some wordings only
+        counts = Counter(value for one in some for value in aspect.values if f", {value}" in one)
+        assert max(counts.values()) - min(counts[value] for value in aspect.values) <= 1
+    assert filled_in("!!!", 2, 0) == ("!!!",) and filled_in("A cat?", 1, 0)[0].startswith("A cat, ")
     assert filled_in("A penguin.", 48, 3) == found != filled_in("A penguin.", 48, 4)
     assert filled_in("A penguin", 10, 3, 9) == filled_in("A penguin", 10, 3)  # at most what is open
 
 
 def test_the_intervention_takes_any_prompt():
     prompt = Prompt("a shiny fox", ("a fox that shines",))
-    assert Detailed(2, 5, 1, "everyday").wordings(prompt, lambda one: ()) == filled_in("a shiny fox", 5, 1, 2)
+    found = Detailed(2, 5, 1, "everyday").wordings(prompt, lambda one: ())
+    assert found[0::2] == filled_in("a shiny fox", 5, 1, 2)[0::2]
+    assert found[1::2] == filled_in("a fox that shines", 5, 1, 2)[1::2]

@@ -38,7 +38,7 @@ def test_usage_is_counted_among_the_tokens_of_the_first_samples(run):
             counts = np.bincount(np.concatenate(rows["tokens"].to_list()))
             expected = np.sort(counts[counts > 0])[::-1]
             assert counts_of(run, "toy/mim:0", condition, samples).tolist() == expected.tolist()
-    rows = usage_rows(run, run.requests["probe"])
+    rows = usage_rows(run, run.requests["probe"], list(CONDITIONS))
     assert list(rows) == ["toy/ar:0", "toy/mim:0"]
     last = {row["series"]: row for row in rows["toy/mim:0"]}
     assert [row["share"] for row in last.values()] == [100, 100]
@@ -72,11 +72,13 @@ def test_bits_of_maps_and_steps_are_those_of_the_tables(run):
         assert by_column.to_list() == pytest.approx(maps.groupby("column")[kind].sum().to_list())
 
 
-def test_neighbours_of_a_large_grid_are_added_up():
+def test_neighbours_of_a_large_grid_are_meaned():
     grid = np.random.default_rng(0).random((3, 40, 17))
     found = pooled(grid)
-    assert found.shape == (3, 16, 16) and found.sum((1, 2)) == pytest.approx(grid.sum((1, 2)))
-    assert found[1, 0, 0] == pytest.approx(grid[1, :2, 0].sum())
+    assert found.shape == (3, 14, 9)
+    assert found[1, 0, 0] == pytest.approx(grid[1, :3, :2].mean())
+    assert found[1, 13, 8] == pytest.approx(grid[1, 39:, 16:].mean())  # what is left at the edges
+    assert pooled(np.ones((1, 24, 18))) == pytest.approx(1)  # an even map stays even
     np.testing.assert_array_equal(pooled(grid[:, :16, :8]), grid[:, :16, :8])
 
 

@@ -71,8 +71,15 @@ def test_the_seed_says_which():
         ("a man with a bird on his hand", []),
         ("a photo of a cat on a sofa", []),
         ("black and white", []),
-        ("a cat and a dog on a sofa", ["on a sofa, a cat and a dog"]),
+        ("a cat and a dog on a sofa", []),  # perhaps the dog alone is on it
         ("A dog runs in the snow.", []),
+        ("a man in a red hat and a woman in a blue dress", []),
+        ("a person who is in a car", []),
+        ("a child with a gift in hand", []),
+        ("a dog on a sofa without a cat", []),
+        ("a man and a woman holding hands", []),
+        ("a red and a blue car", []),
+        ("Paris at night", []),
     ],
 )
 def test_parts_change_places_only_where_that_changes_nothing(text, expected):
@@ -85,7 +92,8 @@ def test_parts_change_places_only_where_that_changes_nothing(text, expected):
         ("a red car", ["a red automobile"]),
         ("a car", ["an automobile"]),
         ("An automobile", ["A car"]),
-        ("an odd house", ["a strange house"]),
+        ("an enormous house", ["a huge house"]),
+        ("my big brother", []),
         ("two children", ["two kids"]),
         ("kids and a sofa", ["children and a sofa", "kids and a couch", "children and a couch"]),
         ("Small fox", ["Little fox"]),
@@ -140,3 +148,8 @@ def test_changing_a_word_twice_gives_the_text_back(words):
 @given(st.text(max_size=60))
 def test_any_text_has_wordings_or_none_and_no_error(text):
     assert text not in Rewriting().wordings(text, 8)
+
+
+def test_a_long_text_is_not_turned_in_all_ways():
+    found = Rewriting().wordings(", ".join(f"small car number {number}" for number in range(200)), 8)
+    assert len(found) == 8  # at all ways it would take hours

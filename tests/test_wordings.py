@@ -23,7 +23,14 @@ from divlens.wordings.asking import reworded
 from divlens.wordings.endpoint import Endpoint
 from divlens.wordings.meaning import why_different
 from divlens.wordings.rewriting import Rewriting
-from divlens.wordings.similarity import TextSimilarity, model_similarity, sentence_similarity, similarity_of
+from divlens.wordings.similarity import (
+    NEEDED,
+    SENTENCES,
+    TextSimilarity,
+    model_similarity,
+    sentence_similarity,
+    similarity_of,
+)
 from divlens.wordings.sources import FromFile, LocalModel, Source, SourceError, lines_of
 
 KEY = "sk-very-secret-1234"
@@ -251,10 +258,13 @@ def test_a_sentence_encoder_means_over_the_tokens_of_a_text(sentence_encoder):
 
 def test_the_sentence_encoder_is_taken_where_it_is_on_this_machine(sentence_encoder, monkeypatch):
     assert similarity_of() is None  # the control: there is none
-    monkeypatch.setattr("divlens.wordings.similarity.SENTENCES", str(sentence_encoder))
-    monkeypatch.setattr("divlens.wordings.similarity.is_here", lambda repository: repository == str(sentence_encoder))
+    there = {name: str(sentence_encoder / name) for name in NEEDED}
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repository, name: there.get(name))
     found = similarity_of("zoo/mim")
-    assert found is not None and found.name == f"the sentence encoder {sentence_encoder}"
+    assert found is not None and found.name == f"the sentence encoder {SENTENCES}"
+    assert found("a cat", "a dog") == pytest.approx(sentence_similarity(str(sentence_encoder))("a cat", "a dog"))
+    del there["model.safetensors"]  # nothing is downloaded for it
+    assert similarity_of() is None
 
 
 def test_what_is_no_sentence_encoder_is_one_line(sentence_encoder, tmp_path):

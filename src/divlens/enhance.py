@@ -296,7 +296,8 @@ def enhance(
 
     `model`: a model, or the spec of one ("zoo/mim"). `recipe`: "paper", mixed-length wordings and the most used codes
     disabled (arXiv 2512.01831); "everyday", what a prompt leaves open is filled in at random, and draws are cooler;
-    "detailed", the same in the words of the laboratory. None is what suits the model (`divlens.recipes`).
+    "detailed", the same in the words of the laboratory. None is the one that the model names as its `recipe`, and the
+    paper's for a model that names none and for prompts that the laboratory cannot read.
     `strength`: in [0, 1]; 0 changes nothing. `disable_top`: the share of the codebook that the paper's recipe disables,
     0.05 unless it says otherwise; with it that recipe is meant. Prompts without paraphrases get templates around them.
     `measures`: what is measured beside LPIPS diversity, openness and fidelity, names or `divlens.Measure`. `progress`:

@@ -215,8 +215,8 @@ class Detailed:
 
     `words`: "laboratory" knows what is open and the law of it, draws values evenly (`lab.captions.detailed_wordings`),
     and is for prompts of the laboratory only. "everyday" takes any English prompt and says where, in what light, from
-    where it is seen and as what kind of picture (`paraphrase.details`). `details`: at most; None is all that there are
-    words for. A prompt that names everything stays as it is.
+    where it is seen and as what kind of picture, of the prompt and its paraphrases in turn (`paraphrase.details`).
+    `details`: at most; None is all that there are words for. A prompt that names everything stays as it is.
     """
 
     details: int | None = None
@@ -238,7 +238,9 @@ class Detailed:
     def wordings(self, prompt: Prompt, known: Wordings) -> tuple[str, ...]:
         """Raises DivlensError for a prompt that the laboratory cannot read where it is asked to."""
         if self.words == "everyday":
-            return filled_in(prompt.text, self.n, self.seed, self.details)
+            texts = (prompt.text, *prompt.paraphrases)
+            by_text = [filled_in(text, self.n, self.seed, self.details) for text in texts]
+            return tuple(by_text[i % len(texts)][i % len(by_text[i % len(texts)])] for i in range(self.n))
         meaning = first_read((prompt.text, *prompt.paraphrases))
         if meaning is None:
             raise DivlensError(

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 @click.option("--prompts", "prompt_file", type=click.Path(path_type=Path), help="More prompts: text lines or JSONL.")
 @click.option("-n", "count", default=8, show_default=True, help="Wordings of each prompt, at most.")
 @click.option("--local", metavar="PLACE", help="Ask a language model of transformers: a folder, or a hub repository.")
-@click.option("--device", default="cpu", show_default=True, help="With --local: a torch device, such as cuda.")
+@click.option(
+    "--device", default="cpu", show_default=True, help="Of --local and --encoder: a torch device, such as cuda."
+)
 @click.option("--endpoint", metavar="URL", help="Ask an OpenAI-compatible endpoint, such as http://localhost:8000/v1.")
 @click.option("--model", metavar="NAME", help="With --endpoint: the model, as the endpoint calls it.")
 @click.option(

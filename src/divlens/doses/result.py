@@ -221,7 +221,7 @@ def none_at(dose: float, condition: str, evidence: Evidence, model: str) -> Poin
     another one (GLM-Image), for which this is a dose as any other and was measured."""
     point, baseline = (point_at(dose, each, evidence, model) for each in (condition, BASELINE))
     left = {
-        name: ALL if one == point.left[name] and not math.isnan(one.value) else point.left[name]
+        name: ALL if one.value == point.left[name].value else point.left[name]  # NaN is equal to nothing
         for name, one in baseline.left.items()
     }
     return Point(dose, condition, left, point.prompts)

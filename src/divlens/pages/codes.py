@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 MOST_SAMPLES = 2000  # of a prompt: the shares of codes no longer move
 RANKS = 60  # points of a curve
 STAGES = 4  # groups of consecutive steps
-SIDE = 16  # cells of a map, at most: of a larger grid neighbours are added up
+SIDE = 16  # cells of a map, at most: of a larger grid they are means over neighbours
 KINDS = ("path", "execution")
 
 
-def usage_rows(run: StoredRun, request: Record) -> dict[str, list[dict[str, Any]]]:
-    """By model, of each condition how many of all tokens the most used codes are: a row for each of some ranks, with
+def usage_rows(run: StoredRun, request: Record, conditions: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """By model, of some conditions how many of all tokens the most used codes are: a row for each of some ranks, with
     the `share` of the tokens that the codes up to this `rank` make, in percent; how many `codes` came out at all; and
     how many equally used ones would have the same entropy (`effective`)."""
     found: dict[str, list[dict[str, Any]]] = {}
     for model in request["models"]:
-        for condition in request["conditions"]:
+        for condition in conditions:
             if len(counts := counts_of(run, model, condition, min(request["n"], MOST_SAMPLES))):
                 found.setdefault(model, []).extend(curve_of(condition, counts))
     return found
@@ -104,11 +104,12 @@ def stages(of: Float[np.ndarray, "steps h w"]) -> list[Float[np.ndarray, "some h
 
 
 def pooled(of: Float[np.ndarray, "steps h w"]) -> Float[np.ndarray, "steps rows columns"]:
-    """With at most SIDE cells a side: the bits of neighbours are added up."""
+    """With at most SIDE cells a side, each the mean of a square of neighbours; those at an edge may be smaller."""
     for axis in (1, 2):
         size = of.shape[axis]
-        starts = np.unique(np.linspace(0, size, min(SIDE, size), endpoint=False).astype(int))
-        of = np.add.reduceat(of, starts, axis=axis)
+        starts = np.arange(0, size, -(-size // SIDE))
+        counts = np.diff([*starts, size])
+        of = np.add.reduceat(of, starts, axis=axis) / (counts[:, None] if axis == 1 else counts)
     return of
 
 

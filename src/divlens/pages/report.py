@@ -133,7 +133,7 @@ def contents(
     margin = found.margin if found else None
     found_doses = None if compared != PROBE or table is None else doses_of(run)
     of_law = law_rows(run, request, device) if "n" in request and gallery.rows else []
-    usage = usage_rows(run, request) if "n" in request else {}
+    usage = usage_rows(run, request, first) if "n" in request else {}
     more = More(run, cards, device, len(gallery.images))
     crossed = more.crossed() if pictures else []
     replays, not_replayed = more.replays(request, gallery, replay)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from divlens.paraphrase import KINDS_OF_PICTURE
@@ -32,7 +32,7 @@ ASPECTS = (
         words(
             "in on at by near under over above below behind beside beneath inside outside between among against "
             "through across along around background indoors? outdoors? landscape interior city street room forest "
-            "beach sea sky"
+            "beach sea sky garden mountains? meadow field bedroom kitchen bathroom lake river underwater space desert"
         ),
         (
             "on a plain background",
@@ -40,7 +40,7 @@ ASPECTS = (
             "in a city street",
             "by the sea",
             "in a garden",
-            "in a bright room",
+            "in a room",
             "in the mountains",
             "in a meadow",
         ),
@@ -50,7 +50,8 @@ ASPECTS = (
         words(
             "sun sunny sunlit sunlight sunrise sunset sundown dawn dusk noon midday morning evening afternoon night "
             "day daylight twilight moon moonlit moonlight light lights lit lighting dark darkness bright shadows? "
-            "backlit neon overcast cloudy clouds fog foggy mist misty storm stormy rain rainy snow snowy golden"
+            "backlit neon overcast cloudy clouds stars starry fog foggy mist misty storm stormy rain rainy snow "
+            "snowy golden"
         ),
         (
             "at sunrise",
@@ -77,7 +78,9 @@ ASPECTS = (
     ),
     Aspect(
         "kind of picture",
-        KINDS_OF_PICTURE,
+        re.compile(
+            rf"{KINDS_OF_PICTURE.pattern}|\b(?:3d|anime|manga|pixel|claymation|vector|model|toy)\b", re.IGNORECASE
+        ),
         (
             "photo",
             "oil painting",
@@ -100,25 +103,22 @@ def open_aspects(text: str) -> tuple[Aspect, ...]:
 def filled_in(text: str, count: int, seed: int, details: int | None = None) -> tuple[str, ...]:
     """`count` wordings, each of which says `details` of the open aspects, or all where there are no more. Which ones
     and with which values is random, and fixed by seed and text; each value comes out as often as any other of its
-    aspect, give or take one. A text that says everything is all that there is."""
+    aspect, give or take one. A text that says everything, and one without a word, is all that there is."""
     left = open_aspects(text)
-    if not left:
+    if not left or not re.search(r"\w", text):
         return (text,)
     generator = random.Random(f"{seed}/{text}")
     taken = min(len(left) if details is None else details, len(left))
-    turns = {aspect.name: evenly(aspect.values, count, generator) for aspect in left}
-    start = re.sub(r"\s*[.,;:!]+$", "", text)
+    turns = [evenly(aspect.values, generator) for aspect in left]
+    start = re.sub(r"\s*[.,;:!?]+$", "", text)
     found = []
-    for number in range(count):
-        chosen = set(generator.sample(range(len(left)), taken))
-        said = [turns[aspect.name][number] for place, aspect in enumerate(left) if place in chosen]
-        found.append(", ".join((start, *said)))
+    for _ in range(count):
+        chosen = sorted(generator.sample(range(len(left)), taken))
+        found.append(", ".join((start, *(next(turns[place]) for place in chosen))))
     return tuple(found)
 
 
-def evenly(values: Sequence[str], count: int, generator: random.Random) -> list[str]:
+def evenly(values: Sequence[str], generator: random.Random) -> Iterator[str]:
     """All values in random order, again and again."""
-    found: list[str] = []
-    while len(found) < count:
-        found += generator.sample(values, len(values))
-    return found[:count]
+    while True:
+        yield from generator.sample(values, len(values))

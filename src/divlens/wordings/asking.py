@@ -64,9 +64,11 @@ def reworded(
     models answered is kept, so that nothing is asked twice. Where the source cannot answer, it is not asked again: what
     was made is kept, and `missing` says it in one line.
 
-    Raises DivlensError for what is no list of prompts, and for a count below 1.
+    Raises DivlensError for what is no list of prompts, for a count below 1, and for `least` without a similarity.
     """
     check_whole("count", count, 1)
+    if least is not None and similarity is None:
+        raise DivlensError(f"least is that of a similarity, got {least} and no similarity")
     enough = getattr(similarity, "least", LEAST) if least is None else least
     place = None if answers is None else Place(answers)
     done: list[Prompt] = []

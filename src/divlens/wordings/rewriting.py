@@ -6,22 +6,26 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import chain, zip_longest
+from itertools import chain, islice, zip_longest
 
 from divlens.errors import check_whole
 from divlens.paraphrase import KINDS_OF_PICTURE, SENTENCE, from_templates, length
-from divlens.wordings.meaning import COUNTS, why_different
-from divlens.wordings.synonyms import swapped, swaps
+from divlens.wordings.meaning import COLOURS, COUNTS, why_different
+from divlens.wordings.synonyms import OF_ADJECTIVES, swapped, swaps
 
 INDEFINITE = re.compile(r"^an?\s+", re.IGNORECASE)
 ARTICLE = re.compile(r"\b(?i:an?|the)\s+(?![A-Z])")  # before a capital it is part of a name
 IN_PLACE_OF_A = ("the", "one", "this")
 STARTS_A_PHRASE = re.compile(rf"^(?:an?|the|\d+|{'|'.join(COUNTS)})\s", re.IGNORECASE)
 PREPOSITION = re.compile(r"\s(?=(?:on|in|at|with|without|inside|by|near)\s)")
+PLACE = re.compile(r"(?:on|in|at|inside|by|near) (?:(?:an?|the) |[A-Z])")  # "on a sofa", not "on fire" or "with a cat"
+JOINS = re.compile(r"\b(?:and|or|who|whose|that|which|is|are|was|were)\b", re.IGNORECASE)
+MOST = 16  # orders and synonyms that are tried, for a long text has thousands
+LONGEST = 60  # words: nobody means a longer text to be turned round
 POINTS_BACK = re.compile(
     r"\b(?:it|its|his|her|hers|their|theirs|them|him|itself|each other|one another)\b", re.IGNORECASE
 )
-VERB = re.compile(r"\w{2,}(?:ing|ed)$")  # what follows it may belong to it: "looking at a bird"
+VERB = re.compile(r"\w{2,}(?:ing|ed)\b(?! (?:an?|the) )")  # what follows it may belong to it: "looking at a bird"
 
 
 @dataclass(frozen=True)
@@ -44,16 +48,18 @@ class Rewriting:
         return {"source": "rewriting", "seed": self.seed}
 
     def wordings(self, text: str, count: int) -> Sequence[str]:
-        same_form = [text, *with_synonyms(text), *exchanged(text)]
+        turned = () if length(text) > LONGEST else exchanged(text)
+        same_form = [text, *with_synonyms(text), *turned]
         short = map(without_articles, same_form)
         inside = reworded_in_place(text)
         long = chain.from_iterable(map(from_templates, same_form))
         seen = {text}
         kinds = []
         for kind in (short, inside, long):
-            new = [one for one in dict.fromkeys(kind) if one not in seen and why_different(text, one) is None]
+            ranked = sorted({one for one in kind if one not in seen}, key=self.rank)
+            new = list(islice((one for one in ranked if why_different(text, one) is None), count))
             seen.update(new)
-            kinds.append(sorted(new, key=self.rank))
+            kinds.append(new)
         mixed = [one for some in zip_longest(*kinds) for one in some if one is not None]
         return sorted(mixed[:count], key=length)
 
@@ -84,7 +90,7 @@ def without_articles(text: str) -> str:
 
 def with_synonyms(text: str) -> Iterator[str]:
     """One word changed, each in turn, and all of them."""
-    found = swaps(text)
+    found = swaps(text)[:MOST]
     for swap in found:
         for other in swap.others:
             yield swapped(text, swap, other)
@@ -97,6 +103,8 @@ def with_synonyms(text: str) -> Iterator[str]:
 
 def other_orders(text: str) -> Iterator[str]:
     """The parts of a text in another order, where that changes nothing as far as can be told from single words."""
+    if length(text) > LONGEST:
+        return
     if text.count(",") > 1 and not re.search(r"[.!?:;\n]", text):
         yield from other_lists(text)
     elif not SENTENCE.search(text) and "," not in text:
@@ -107,30 +115,37 @@ def other_orders(text: str) -> Iterator[str]:
 def other_lists(text: str) -> Iterator[str]:
     """A list of a thing and its properties: the properties in another order."""
     thing, *properties = re.split(r",\s*", text)
-    for shift in range(1, len(properties)):
+    for shift in range(1, min(len(properties), MOST)):
         yield ", ".join([thing, *properties[shift:], *properties[:shift]])
 
 
 def exchanged(text: str) -> Iterator[str]:
     """Two things that "and" joins, in the other order: both have a determiner, and nothing said of both follows."""
     parts = text.split(" and ")
-    if len(parts) == 2 and all(STARTS_A_PHRASE.match(part) and not PREPOSITION.search(part) for part in parts):
+    if len(parts) == 2 and all(is_thing(part) for part in parts):
         yield in_turn(parts[1], " and ", parts[0])
+
+
+def is_thing(part: str) -> bool:
+    """Whether it names one thing and nothing else: no place, nothing that is done, no "each other", and no adjective at
+    its end, as of "a red and a blue car"."""
+    done = PREPOSITION.search(part) or VERB.search(part) or POINTS_BACK.search(part) or JOINS.search(part)
+    return bool(STARTS_A_PHRASE.match(part)) and not done and part.split()[-1] not in {*COLOURS, *OF_ADJECTIVES}
 
 
 def place_first(text: str) -> Iterator[str]:
     """The last part that begins with a preposition, before all else."""
     found = [match.start() for match in PREPOSITION.finditer(text)]
-    if not found or KINDS_OF_PICTURE.search(text) or POINTS_BACK.search(text):
+    if not found or any(unclear.search(text) for unclear in (KINDS_OF_PICTURE, POINTS_BACK, JOINS)):
         return
     thing, place = text[: found[-1]], text[found[-1] + 1 :]
-    if not VERB.search(thing) and " of" not in text[found[-1] :]:
+    is_name = thing[:1].isupper() and not STARTS_A_PHRASE.match(thing)
+    if PLACE.match(place) and not is_name and not VERB.search(thing) and " of" not in place:
         yield in_turn(place, ", ", thing)
 
 
 def in_turn(first: str, between: str, second: str) -> str:
     """Two parts of a text in their new order: a capital that began the text begins it again; a name keeps its own."""
-    determiner = STARTS_A_PHRASE.match(second)
-    if not (determiner and second[0].isupper()):
+    if not (STARTS_A_PHRASE.match(second) and second[0].isupper()):
         return f"{first}{between}{second}"
     return f"{first[0].upper()}{first[1:]}{between}{second[0].lower()}{second[1:]}"

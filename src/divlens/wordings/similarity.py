@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from divlens.models.protocol import Model
 
 SENTENCES = "sentence-transformers/all-MiniLM-L6-v2"
+NEEDED = ("config.json", "tokenizer_config.json", "model.safetensors")
 AT_MOST = 64  # prompts whose mean is what all texts share
 AT_ONCE = 256  # tokens of a sentence
 
@@ -50,18 +52,19 @@ def similarity_of(model: str | Model | None = None) -> TextSimilarity | None:
 
     Raises DivlensError for a model that has no text encoder, and for files that are not those of an encoder.
     """
-    if is_here(SENTENCES):
-        return sentence_similarity(SENTENCES)
+    if (folder := downloaded(SENTENCES)) is not None:
+        return replace(sentence_similarity(folder), name=f"the sentence encoder {SENTENCES}")
     return None if model is None else model_similarity(model)
 
 
-def is_here(repository: str) -> bool:
-    """Whether the files of a repository of the model hub were downloaded before."""
+def downloaded(repository: str) -> str | None:
+    """The folder of a repository of the model hub, where all that is needed of it was downloaded before."""
     try:
         from huggingface_hub import try_to_load_from_cache
     except ImportError:
-        return False
-    return isinstance(try_to_load_from_cache(repository, "config.json"), str)
+        return None
+    found = [try_to_load_from_cache(repository, name) for name in NEEDED]
+    return str(Path(found[0]).parent) if all(isinstance(one, str) for one in found) else None  # type: ignore[arg-type]
 
 
 def sentence_similarity(place: str = SENTENCES, device: str = "cpu") -> TextSimilarity:

@@ -38,7 +38,6 @@ NOUNS = """
     pharmacy drugstore
     cemetery graveyard
     creek brook
-    stone rock
     violin fiddle
     jewel gem
     gift present
@@ -72,14 +71,12 @@ ADJECTIVES = """
     scared frightened
     scary frightening
     spooky eerie
-    strange odd
     funny comical
     cute adorable
     cozy cosy
     calm tranquil
     shiny glossy
     slim slender
-    grubby dirty
     tasty delicious
     mysterious enigmatic
     elegant graceful
@@ -87,7 +84,11 @@ ADJECTIVES = """
     foggy misty
 """
 # Two words that are a name together.
-NAMES = {"big cat", "big cats", "big top", "big wheel", "big bang", "little finger", "funny bone"}
+NAMES = {
+    *("big cat", "big cats", "big top", "big wheel", "big bang", "big brother", "big sister", "little finger"),
+    *("little sister", "little brother", "little bit", "little prince", "little mermaid", "funny bone"),
+    *("happy birthday", "happy new"),
+}
 WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 
 
