@@ -12,7 +12,8 @@ The committed output is of two methods, all 48 prompts and, for zoo/ar, 16 sampl
     python studies/frontier.py --model zoo/diffusion -n 8 --method detailed --method detailed-cooler --out F
 
 These took 10 (zoo/ar), 22 and 33 minutes of a core. Time goes with --prompts times -n, and with the methods that are
-asked for. All methods and each of their settings, the ablation of the paper's recipe among them, took 17 minutes for zoo/ar:
+asked for. All methods and each of their settings, the ablation of the paper's recipe among them, took 17 minutes for
+zoo/ar:
 
     python studies/frontier.py --model zoo/ar -n 8 --settings --picture docs/frontier.png --out G \\
         > studies/frontier_methods.txt
