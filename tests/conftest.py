@@ -48,9 +48,8 @@ def shapes_only(function: Callable) -> Callable:
 def has_shapes(written: Any) -> bool:
     """Whether the hints of a function, or of the fields of a dataclass, have a shape; written as texts, they are read
     where the function stands, and what cannot be read there jaxtyping cannot check either."""
-    function: Any = written.__init__ if isinstance(written, type) else getattr(written, "__func__", written)
-    function = getattr(function, "fget", function)
-    names = vars(sys.modules[written.__module__]) if isinstance(written, type) else function.__globals__
+    function: Any = written.__init__ if isclass(written) else written
+    names = vars(sys.modules[written.__module__])
     for hint in getattr(function, "__annotations__", {}).values():
         with suppress(Exception):
             if mentions_shape(eval(hint, names) if isinstance(hint, str) else hint):

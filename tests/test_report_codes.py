@@ -72,6 +72,15 @@ def test_bits_of_maps_and_steps_are_those_of_the_tables(run):
         assert by_column.to_list() == pytest.approx(maps.groupby("column")[kind].sum().to_list())
 
 
+def test_a_model_of_one_step_has_its_maps():
+    cell = {"model": "one", "condition": "baseline", "step": 0, "row": 0, "column": 0, "path": 0.0, "execution": 3.0}
+    ((_, rows),) = map_rows(pd.DataFrame([cell])).items()
+    assert [(row["kind"], row["stage"], row["bits"]) for row in rows if row["bits"]] == [
+        ("execution", 0, 3.0),
+        ("execution", 1, 3.0),
+    ]
+
+
 def test_neighbours_of_a_large_grid_are_meaned():
     grid = np.random.default_rng(0).random((3, 40, 17))
     found = pooled(grid)

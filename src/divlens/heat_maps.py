@@ -23,9 +23,9 @@ def heat(values: Float[np.ndarray, "h w"], most: float) -> Image.Image:
     return Image.fromarray(pixels).resize((TILE, TILE), Image.Resampling.NEAREST)
 
 
-def stages(part: Float[np.ndarray, "steps h w"]) -> list[Float[np.ndarray, "h w"]]:
-    """Bits of each group of consecutive steps, at most STAGES groups."""
-    return [group.sum(0) for group in np.array_split(part, min(STAGES, len(part)))]
+def stages(part: Float[np.ndarray, "steps h w"], most: int = STAGES) -> list[Float[np.ndarray, "h w"]]:
+    """Bits of each group of consecutive steps, at most so many groups."""
+    return [group.sum(0) for group in np.array_split(part, min(most, len(part)))]
 
 
 def heat_sheet(rows: Sequence[tuple[str, Float[np.ndarray, "_ _ _"]]]) -> Image.Image:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -239,8 +240,8 @@ class Detailed:
         """Raises DivlensError for a prompt that the laboratory cannot read where it is asked to."""
         if self.words == "everyday":
             texts = (prompt.text, *prompt.paraphrases)
-            by_text = [filled_in(text, self.n, self.seed, self.details) for text in texts]
-            return tuple(by_text[i % len(texts)][i % len(by_text[i % len(texts)])] for i in range(self.n))
+            by_text = cycle([filled_in(text, self.n, self.seed, self.details) for text in texts])
+            return tuple(of[i % len(of)] for i, of in zip(range(self.n), by_text, strict=False))
         meaning = first_read((prompt.text, *prompt.paraphrases))
         if meaning is None:
             raise DivlensError(

@@ -41,8 +41,8 @@ def everyday(strength: float, own_temperature: float = 1.0) -> tuple[Detailed, T
     return replace(filled_in, words="everyday"), cooler
 
 
-Recipe = Callable[[float], tuple[Intervention, ...]]
-RECIPES: Mapping[str, Recipe] = {PAPER: paper, DETAILED: detailed, EVERYDAY: everyday}
+COOLED = {DETAILED: detailed, EVERYDAY: everyday}  # from the model's own temperature
+RECIPES: Mapping[str, Callable[[float], tuple[Intervention, ...]]] = {PAPER: paper, **COOLED}
 
 
 def recipe_at(
@@ -64,4 +64,4 @@ def recipe_at(
         return ()
     if name == PAPER:
         return paper(strength, DISABLED if disable_top is None else disable_top)
-    return (detailed if name == DETAILED else everyday)(strength, own_temperature)
+    return COOLED[name](strength, own_temperature)

@@ -219,11 +219,8 @@ def curves_of(evidence: Evidence, model: str, swept: Swept, conditions: Mapping[
 def none_at(dose: float, condition: str, evidence: Evidence, model: str) -> Point:
     """The dose of no effect, at which all is left that there is: but for a model whose own temperature or top-p is
     another one (GLM-Image), for which this is a dose as any other and was measured."""
-    point, baseline = (point_at(dose, each, evidence, model) for each in (condition, BASELINE))
-    left = {
-        name: ALL if one.value == point.left[name].value else point.left[name]  # NaN is equal to nothing
-        for name, one in baseline.left.items()
-    }
+    point = point_at(dose, condition, evidence, model)
+    left = {name: ALL if one.value == ALL.value else one for name, one in point.left.items()}
     return Point(dose, condition, left, point.prompts)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from divlens.heat_maps import HEAT
 from divlens.pages.charted import names_in
 from divlens.pages.charts import INK, ROWS, SERIES, Spec, coloured, cycled, finished, legend_of, numbers, shaped
 from divlens.pages.codes import KINDS, map_rows, step_rows
@@ -13,7 +14,6 @@ from divlens.pages.page import Figure
 if TYPE_CHECKING:
     import pandas as pd
 
-HEAT = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")  # viridis: even in lightness, readable without colour
 CELL = 14  # pixels
 DASHES = ([1, 0], [5, 4], [2, 2], [8, 3], [8, 2, 2, 2])  # one fewer than colours, so that 30 lines differ
 
@@ -91,12 +91,14 @@ def maps_chart(height: int, width: int, groups: int) -> Spec:
 
     base = alt.Chart(alt.NamedData(ROWS))
     across, down = width + 1, height + 2
-    below = f"datum.kind == '{KINDS[1]}' ? {down} : 0"
+    # Where a map begins: those of consecutive steps stand a cell farther from the one of all steps.
+    start = f"datum.stage * {across} + (datum.stage > 0 ? 1 : 0)"
+    below = f"(datum.kind == '{KINDS[1]}' ? {down} : 0)"
     placed = base.transform_calculate(
-        left=f"datum.column + datum.stage * {across} + (datum.stage > 0 ? 1 : 0)",
-        right=f"datum.column + datum.stage * {across} + (datum.stage > 0 ? 2 : 1)",
-        top=f"datum.row + ({below})",
-        bottom=f"datum.row + 1 + ({below})",
+        left=f"datum.column + {start}",
+        right=f"datum.column + 1 + {start}",
+        top=f"datum.row + {below}",
+        bottom=f"datum.row + 1 + {below}",
     )
     tooltip = [
         alt.Tooltip("kind:N", title="of"),
@@ -105,21 +107,20 @@ def maps_chart(height: int, width: int, groups: int) -> Spec:
     ]
     sides = {"scale": alt.Scale(domain=[0, across * (groups + 1) + 1], nice=False), "axis": None}
     depth = {"scale": alt.Scale(domain=[-2, 2 * down], nice=False, reverse=True), "axis": None}
-    colour = alt.Color("of_most:Q", scale=alt.Scale(domain=[0, 1], range=list(HEAT)), legend=None)
-    edge = alt.Stroke("of_most:Q", scale=alt.Scale(domain=[0, 1], range=list(HEAT)), legend=None)  # no seams
+    heat = alt.Scale(domain=[0, 1], range=["#{:02x}{:02x}{:02x}".format(*colour) for colour in HEAT.astype(int)])
     cells = placed.mark_rect(strokeWidth=0.7).encode(
-        stroke=edge,
+        stroke=alt.Stroke("of_most:Q", scale=heat, legend=None),  # no seams
         x=alt.X("left:Q", **sides),
         x2="right:Q",
         y=alt.Y("top:Q", **depth),
         y2="bottom:Q",
-        color=colour,
+        color=alt.Color("of_most:Q", scale=heat, legend=None),
         tooltip=tooltip,
     )
     firsts = base.transform_filter("datum.row == 0 && datum.column == 0")
     named = firsts.transform_calculate(
-        left=f"datum.stage * {across} + (datum.stage > 0 ? 1 : 0)",
-        top=f"({below}) - 0.5",
+        left=start,
+        top=f"{below} - 0.5",
         name="datum.stage == 0 ? datum.kind : 'part ' + datum.stage",
     )
     words = named.mark_text(align="left", baseline="bottom", color=INK, fontSize=11).encode(

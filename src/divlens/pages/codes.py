@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from divlens.heat_maps import stages
 from divlens.output import Record
 from divlens.pages.verdicts import number, percent
 from divlens.plots.rows import series_of
@@ -85,22 +86,17 @@ def map_rows(table: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
 
 
 def rows_of_maps(maps: dict[str, Float[np.ndarray, "steps h w"]]) -> Iterator[dict[str, Any]]:
-    staged = {kind: np.array([part.sum(0) for part in stages(of)]) for kind, of in maps.items()}
-    most_of_all = max(float(of.sum(0).max()) for of in maps.values())
-    most_of_stage = max(float(of.max()) for of in staged.values())
-    for kind, of in maps.items():
-        for stage, part in enumerate([of.sum(0), *staged[kind]]):
+    parts = {kind: [of.sum(0), *stages(of, STAGES)] for kind, of in maps.items()}
+    most_of_all = max(float(whole.max()) for whole, *_ in parts.values())
+    most_of_stage = max(float(part.max()) for _, *staged in parts.values() for part in staged)
+    for kind, of_kind in parts.items():
+        for stage, part in enumerate(of_kind):
             most = most_of_stage if stage else most_of_all
             for (row, column), bits in np.ndenumerate(part):
                 yield {
                     **{"kind": kind, "stage": stage, "row": row, "column": column, "bits": number(bits)},
                     "of_most": number(bits / most) if most > 0 else 0.0,
                 }
-
-
-def stages(of: Float[np.ndarray, "steps h w"]) -> list[Float[np.ndarray, "some h w"]]:
-    """At most STAGES groups of consecutive steps."""
-    return np.array_split(of, min(STAGES, len(of))) if len(of) > 1 else []
 
 
 def pooled(of: Float[np.ndarray, "steps h w"]) -> Float[np.ndarray, "steps rows columns"]:

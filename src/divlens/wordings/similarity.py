@@ -14,8 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from divlens.errors import DivlensError
-from divlens.models import load
-from divlens.models.answers import calibration_prompts_of, conditions_of
+from divlens.models.answers import calibration_prompts_of, conditions_of, loaded_model
 from divlens.models.building import network_from
 from divlens.models.failures import one_line
 from divlens.models.loading import find_files, needed, read_parts
@@ -102,7 +101,7 @@ def model_similarity(model: str | Model) -> TextSimilarity:
     On zoo/mim wordings of one meaning have .90 to .99, a wording that names one attribute more has .57 to .92, and one
     of another thing -.46 to .44.
     """
-    loaded = load(model) if isinstance(model, str) else model
+    loaded = loaded_model(model)
     name = f"the text encoder of {loaded.name}"
 
     def raw(texts: Sequence[str]) -> Float[Tensor, "texts d"]:

@@ -125,9 +125,10 @@ def synonyms_of_nouns() -> dict[str, tuple[str, ...]]:
 
 
 OF_NOUNS, OF_ADJECTIVES = synonyms_of_nouns(), others_by_word(lines_of_words(ADJECTIVES))
-# Before a noun they make no compound with it, as "cable" in "cable car" does.
 OTHERS = ("one", "old", "under", "behind", "beside", "near", "inside")
-OPEN = {*LIGHT, *NEGATIONS, *COUNTS, *COLOURS, *OF_ADJECTIVES, *OTHERS}
+CLOSING = {*LIGHT, *NEGATIONS, *COUNTS, *OTHERS}  # before one of these a phrase is whole
+# Before a noun they make no compound with it, as "cable" in "cable car" does.
+OPEN = CLOSING | COLOURS.keys() | OF_ADJECTIVES.keys()
 
 
 def swaps(text: str) -> list[Swap]:
@@ -145,7 +146,7 @@ def swaps(text: str) -> list[Swap]:
             return found[place + 1][0]
         return None
 
-    swapped = []
+    changed = []
     for place, match in enumerate(found):
         word, after = words[place], joined(place)
         before = words[place - 1] if place and joined(place - 1) is not None else None
@@ -154,23 +155,16 @@ def swaps(text: str) -> list[Swap]:
         others: tuple[str, ...] = ()
         if word in OF_ADJECTIVES and after and starts_a_noun(after) and f"{word} {after}" not in NAMES:
             others = OF_ADJECTIVES[word]
-        elif word in OF_NOUNS and (after is None or ends_phrase(after)) and (before is None or before in OPEN):
+        elif word in OF_NOUNS and (after is None or after in CLOSING) and (before is None or before in OPEN):
             others = OF_NOUNS[word]
         if others:
-            capital = match[0] != word
-            swapped.append(
-                Swap(match.start(), match.end(), tuple(other.capitalize() if capital else other for other in others))
-            )
-    return swapped
+            written = others if match[0] == word else tuple(other.capitalize() for other in others)
+            changed.append(Swap(match.start(), match.end(), written))
+    return changed
 
 
 def starts_a_noun(word: str) -> bool:
-    return word == word.lower() and not ends_phrase(word)
-
-
-def ends_phrase(word: str) -> bool:
-    """Whether what comes before a word is whole without it."""
-    return word in LIGHT or word in NEGATIONS or word in OPEN - OF_ADJECTIVES.keys() - COLOURS.keys()
+    return word == word.lower() and word not in CLOSING
 
 
 def swapped(text: str, swap: Swap, other: str) -> str:
